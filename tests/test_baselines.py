@@ -1,0 +1,159 @@
+"""Classical baselines: the contract they share, hand-computed values, and what they refuse."""
+
+import sys
+
+import numpy as np
+import pytest
+from skimage import data
+
+from training import baselines
+from training.baselines import BASELINES, LABELS
+
+ALL = sorted(BASELINES)
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    return np.ascontiguousarray(data.astronaut()[:192:2, 128:320:2])
+
+
+@pytest.fixture(scope="module")
+def hole():
+    hole = np.zeros((96, 96), bool)
+    hole[30:60, 34:62] = True
+    hole[0:9, 80:96] = True
+    return hole
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_known_pixels_stay_and_the_hole_is_filled(name, photograph, hole):
+    before = photograph.copy()
+    result = BASELINES[name](photograph, hole)
+    assert result.dtype == np.uint8
+    assert result.shape == photograph.shape
+    np.testing.assert_array_equal(result[~hole], photograph[~hole])
+    np.testing.assert_array_equal(photograph, before)
+    error = np.abs(result[hole].astype(int) - photograph[hole]).mean()
+    assert 0 < error < 90
+    assert result[hole].max() > 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_lies_under_the_hole_is_never_seen(name, photograph, hole):
+    other = photograph.copy()
+    other[hole] = 255 - other[hole]
+    np.testing.assert_array_equal(
+        BASELINES[name](photograph, hole)[hole], BASELINES[name](other, hole)[hole]
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_empty_hole_returns_the_image(name, photograph):
+    result = BASELINES[name](photograph, np.zeros((96, 96), bool))
+    np.testing.assert_array_equal(result, photograph)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_colour_is_continued(name):
+    colour = np.array([200, 90, 20], np.uint8)
+    image = np.tile(colour, (64, 64, 1))
+    hole = np.zeros((64, 64), bool)
+    hole[16:48, 16:48] = True
+    result = BASELINES[name](image, hole)
+    # OpenCV's Telea overshoots a flat colour by up to 4 grey levels; the others keep it.
+    assert np.abs(result.astype(int) - colour).max() <= (4 if name == "telea" else 1)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_channels_stay_apart(name):
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[..., 0] = 250
+    hole = np.zeros((64, 64), bool)
+    hole[20:40, 20:40] = True
+    result = BASELINES[name](image, hole)
+    assert result[hole][:, 0].min() > 240
+    assert result[hole][:, 1:].max() < 5
+
+
+def test_mean_fill_by_hand():
+    image = np.zeros((2, 3, 3), np.uint8)
+    image[0] = [[10, 0, 255], [20, 0, 255], [90, 9, 9]]
+    image[1] = [[30, 1, 255], [45, 1, 255], [90, 9, 9]]
+    hole = np.array([[False, False, True], [False, False, True]])
+    result = baselines.mean_fill(image, hole)
+    # Mean of 10, 20, 30, 45 is 26.25; of 0, 0, 1, 1 is 0.5, rounded half to even.
+    np.testing.assert_array_equal(result[hole], [[26, 0, 255]] * 2)
+    np.testing.assert_array_equal(result[~hole], image[~hole])
+
+
+def test_diffusion_continues_a_ramp_better_than_the_mean():
+    image = np.repeat(np.linspace(0, 250, 64).astype(np.uint8)[None, :, None], 64, axis=0)
+    image = np.repeat(image, 3, axis=2)
+    hole = np.zeros((64, 64), bool)
+    hole[16:48, 8:40] = True
+
+    def error(name):
+        return np.abs(BASELINES[name](image, hole).astype(int) - image)[hole].mean()
+
+    assert error("telea") < error("mean") / 2
+    assert error("navier_stokes") < error("mean") / 2
+
+
+def test_patchmatch_continues_stripes():
+    stripes = np.where((np.arange(96) // 8) % 2 == 0, 230, 20).astype(np.uint8)
+    image = np.broadcast_to(stripes[None, :, None], (96, 96, 3)).copy()
+    hole = np.zeros((96, 96), bool)
+    hole[36:60, 36:60] = True
+
+    def error(name):
+        return np.abs(BASELINES[name](image, hole).astype(int) - image)[hole].mean()
+
+    assert error("mean") > 90
+    assert error("patchmatch") < 10
+
+
+def test_patchmatch_gives_the_same_answer_twice(photograph, hole):
+    first = baselines.patchmatch(photograph, hole)
+    np.testing.assert_array_equal(first, baselines.patchmatch(photograph, hole))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("image", "hole", "message"),
+    [
+        (np.zeros((32, 32, 3), np.float32), np.zeros((32, 32), bool), "uint8.*float32"),
+        (np.zeros((32, 32), np.uint8), np.zeros((32, 32), bool), r"\(32, 32\)"),
+        (np.zeros((32, 32, 4), np.uint8), np.zeros((32, 32), bool), r"\(32, 32, 4\)"),
+        (np.zeros((32, 32, 3), np.uint8), np.zeros((32, 31), bool), r"\(32, 31\)"),
+        (np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8), "bool.*uint8"),
+        (np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), bool), "whole image"),
+    ],
+)
+def test_wrong_input_is_named(name, image, hole, message):
+    with pytest.raises(ValueError, match=message):
+        BASELINES[name](image, hole)
+
+
+def test_patchmatch_refuses_a_tiny_image():
+    with pytest.raises(ValueError, match="16 pixels a side, got 12 x 40"):
+        baselines.patchmatch(np.zeros((12, 40, 3), np.uint8), np.zeros((12, 40), bool))
+
+
+def test_every_baseline_has_a_label():
+    assert set(LABELS) == set(BASELINES)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_require_accepts_what_is_installed(name):
+    baselines.require(name)
+
+
+def test_require_names_an_unknown_baseline():
+    with pytest.raises(ValueError, match=r"'lama'.*mean, telea, navier_stokes, patchmatch"):
+        baselines.require("lama")
+
+
+def test_a_missing_library_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "patchmatch_cython", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install patchmatch-cython"):
+        baselines.require("patchmatch")
