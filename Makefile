@@ -1,0 +1,63 @@
+# A bare machine needs Python 3.11 or newer, make and a package registry; everything else goes into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Any Python that TensorFlow 2.21 has wheels for; `make PYTHON=/path/to/python` chooses another one.
+PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do \
+	$$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo $$candidate && break; done)
+
+# A working nvidia-smi means an NVIDIA driver: tensorflow[and-cuda] and onnxruntime-gpu. Otherwise the processor builds.
+# `make ACCELERATOR=cpu` overrules it.
+ACCELERATOR ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
+EXTRAS_cpu := all,dev
+EXTRAS_gpu := all-gpu,dev
+STAMP := $(VENV)/installed-$(ACCELERATOR)
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format clean
+
+help: ## say what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## set up .venv with everything (the first time only)
+
+# The stamp's name says which builds are inside. Changing them starts the environment anew: one that had the processor
+# build and gets the CUDA build on top would hold two TensorFlows.
+$(STAMP): setup.cfg pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "make: Python 3.11, 3.12 or 3.13 is needed; say which with: make install PYTHON=/path/to/python" >&2; exit 1; fi
+	@case "$(ACCELERATOR)" in cpu|gpu) ;; *) \
+		echo "make: ACCELERATOR is cpu or gpu, got '$(ACCELERATOR)'" >&2; exit 1;; esac
+	@for other in $(VENV)/installed-*; do \
+		if [ -e "$$other" ] && [ "$$other" != "$@" ]; then rm -rf $(VENV); fi; done
+	@test -x $(BIN)/python || { echo "Setting up $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); } \
+		|| { rm -rf $(VENV); echo "make: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing the packages of .[$(EXTRAS_$(ACCELERATOR))]: a few minutes"
+	@$(PIP) install -qq --no-compile --prefer-binary --editable '.[$(EXTRAS_$(ACCELERATOR))]'
+	@$(BIN)/python .ci/check_environment.py tensorflow keras onnxruntime cv2
+	@touch $@
+
+demo: install ## train, evaluate, export and fill a photograph in a few minutes; writes demo/inpainting.png
+	@$(BIN)/python -m training.demo --output demo
+
+test: install lint ## check style and run the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install ## run the tests that need minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: install ## check style alone
+	@$(BIN)/python -m ruff check --quiet .
+	@$(BIN)/python -m ruff format --quiet --check .
+
+format: install ## rewrite the files in the project's style
+	@$(BIN)/python -m ruff check --quiet --fix .
+	@$(BIN)/python -m ruff format --quiet .
+
+clean: ## remove caches and build products; .venv, runs and demo stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
