@@ -1,11 +1,13 @@
-"""Fails when an environment holds two TensorFlows, two ONNX Runtimes or two OpenCVs, or lacks one that it needs.
+"""Fails when an environment holds two TensorFlows or two ONNX Runtimes, or lacks one that it needs.
 
-Two distributions that own the same import name overwrite each other's files: the one installed last wins, and
-uninstalling either breaks the other. pip does not notice, because to pip they are unrelated names.
+Two distributions that own the same import name overwrite each other's files: the one installed
+last wins, and uninstalling either breaks the other. pip does not notice, because to pip they are
+unrelated names.
 
     python .ci/check_environment.py [import_name ...]
 
-The names given (`tensorflow`, `onnxruntime`, ...) have to be there exactly once; every other known one at most once.
+The names given (`tensorflow`, `onnxruntime`, ...) have to be there exactly once; every other known
+one at most once.
 """
 
 import sys
@@ -25,7 +27,7 @@ def owners() -> dict[str, list[str]]:
 
 
 def problems(found: dict[str, list[str]], required: list[str]) -> list[str]:
-    """Returns one line for every import name that has two owners, or that is required and has none."""
+    """Returns a line for every import name with two owners, or that is required and has none."""
     lines = []
     for name, distributions in found.items():
         if len(distributions) > 1:

@@ -1,6 +1,7 @@
-"""What every test shares: TensorFlow's threads and log level, and two real photographs.
+"""What every test shares: TensorFlow's threads and log level.
 
-The environment has to be set before TensorFlow is imported for the first time, which is why it is not a fixture.
+The environment has to be set before TensorFlow is imported for the first time, so this is not a
+fixture. Nothing else is shared: what a file of tests needs, it makes itself.
 """
 
 import os
