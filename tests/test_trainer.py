@@ -1,0 +1,670 @@
+"""The trainer, its checkpoints and its callbacks, on networks small enough to see through."""
+
+import csv
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from training import checkpoints
+from training.callbacks import (
+    LossLog,
+    ProgressBar,
+    ProgressLines,
+    SampleSheet,
+    Saver,
+    StopAfter,
+    StopOnSignal,
+    TensorBoard,
+    show_duration,
+)
+from training.trainer import (
+    PRECISIONS,
+    NonFiniteError,
+    Trainer,
+    dtype_policy,
+    learning_rate_schedule,
+)
+
+SIZE = 16
+
+
+class TinyObjective:
+    """L1 on the prediction, and a non-saturating adversarial term when there is a discriminator."""
+
+    discriminator_steps = 1
+
+    def __init__(self, adversarial: float = 0.0):
+        self.generator_weights = {"l1": 10.0}
+        if adversarial:
+            self.generator_weights["adversarial"] = adversarial
+
+    def generator_terms(self, batch, prediction, discriminators):
+        terms = {"l1": tf.reduce_mean(tf.abs(batch["image"] - prediction))}
+        if discriminators:
+            logits = discriminators["patch"](prediction, training=True)
+            terms["adversarial"] = tf.reduce_mean(tf.nn.softplus(-logits))
+        return terms
+
+    def discriminator_terms(self, batch, prediction, discriminators):
+        real = discriminators["patch"](batch["image"], training=True)
+        fake = discriminators["patch"](prediction, training=True)
+        return {
+            "real": tf.reduce_mean(tf.nn.softplus(-real)),
+            "fake": tf.reduce_mean(tf.nn.softplus(fake)),
+        }
+
+
+def tiny_generator() -> keras.Model:
+    image = keras.Input((None, None, 3))
+    hole = keras.Input((None, None, 1))
+    x = keras.layers.Concatenate()([image, hole])
+    x = keras.layers.Conv2D(6, 3, padding="same", activation="relu")(x)
+    x = keras.layers.BatchNormalization()(x)
+    # A random layer: its generator's state is part of what a resumed run needs.
+    x = keras.layers.Dropout(0.1, seed=5)(x)
+    x = keras.layers.Conv2D(3, 3, padding="same", activation="tanh", dtype="float32")(x)
+    return keras.Model([image, hole], x)
+
+
+def tiny_discriminator() -> keras.Model:
+    image = keras.Input((None, None, 3))
+    x = keras.layers.SpectralNormalization(keras.layers.Conv2D(4, 3, strides=2))(image)
+    x = keras.layers.LeakyReLU(0.2)(x)
+    return keras.Model(image, keras.layers.Conv2D(1, 3, dtype="float32")(x))
+
+
+def make_trainer(precision="float32", adversarial=True, seed=3, **options) -> Trainer:
+    keras.utils.set_random_seed(seed)
+    with dtype_policy(precision):
+        generator = tiny_generator()
+        discriminators = {"patch": tiny_discriminator()} if adversarial else {}
+    return Trainer(
+        generator,
+        options.pop("objective", None) or TinyObjective(0.3 if adversarial else 0.0),
+        discriminators,
+        learning_rate=options.pop("learning_rate", 1e-2),
+        precision=precision,
+        **options,
+    )
+
+
+def batch_at(step: int) -> dict[str, tf.Tensor]:
+    random = np.random.default_rng([7, step])
+    image = random.uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
+    hole = np.zeros((2, SIZE, SIZE, 1), np.float32)
+    hole[:, 4:10, 5:12] = 1.0
+    return {"image": tf.constant(image), "hole": tf.constant(hole)}
+
+
+def batches(start: int = 0):
+    step = start
+    while True:
+        yield batch_at(step)
+        step += 1
+
+
+def values(trainer: Trainer) -> dict[str, list[np.ndarray]]:
+    return {
+        name: [variable.numpy().copy() for variable in variables]
+        for name, variables in trainer.state().items()
+    }
+
+
+def assert_same(first: dict, second: dict) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        for index, (one, two) in enumerate(zip(first[name], second[name], strict=True)):
+            np.testing.assert_array_equal(one, two, err_msg=f"{name}[{index}]")
+
+
+RECIPE = {"method": "tiny", "seed": 3, "steps": 6, "config": {"width": 6, "scales": [1, 3]}}
+
+
+def save(trainer: Trainer, folder: Path, recipe=RECIPE, **options) -> Path:
+    return checkpoints.save(
+        folder, trainer.state(), step=int(trainer.step), epoch=0, recipe=recipe, **options
+    )
+
+
+# --- one step ---------------------------------------------------------------------------------
+
+
+def test_a_step_without_discriminators_is_plain_adam_on_the_weighted_sum():
+    trainer = make_trainer(adversarial=False)
+    keras.utils.set_random_seed(3)
+    reference = tiny_generator()
+    optimizer = keras.optimizers.Adam(1e-2, beta_1=0.5, beta_2=0.999)
+    for step in range(3):
+        batch = batch_at(step)
+        with tf.GradientTape() as tape:
+            prediction = reference([batch["image"], batch["hole"]], training=True)
+            l1 = tf.reduce_mean(tf.abs(batch["image"] - prediction))
+            loss = 10.0 * l1
+        gradients = tape.gradient(loss, reference.trainable_weights)
+        optimizer.apply_gradients(zip(gradients, reference.trainable_weights, strict=True))
+        logs = trainer.update(batch)
+        assert set(logs) == {"l1", "total"}
+        assert logs["l1"] == pytest.approx(float(l1), rel=1e-5)
+        assert logs["total"] == pytest.approx(10.0 * logs["l1"], rel=1e-5)
+    assert trainer.discriminator_optimizer is None
+    for ours, theirs in zip(trainer.generator.variables, reference.variables, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_terms_are_logged_raw_with_their_totals():
+    trainer = make_trainer()
+    logs = trainer.update(batch_at(0))
+    assert list(logs) == ["l1", "adversarial", "total", "real", "fake", "discriminator"]
+    assert logs["total"] == pytest.approx(10 * logs["l1"] + 0.3 * logs["adversarial"], rel=1e-5)
+    assert logs["discriminator"] == pytest.approx(logs["real"] + logs["fake"], rel=1e-5)
+
+
+class GeneratorOnly(TinyObjective):
+    """Gives the discriminator a loss of gradient zero."""
+
+    def discriminator_terms(self, batch, prediction, discriminators):
+        terms = super().discriminator_terms(batch, prediction, discriminators)
+        return {name: 0.0 * value for name, value in terms.items()}
+
+
+class DiscriminatorOnly(TinyObjective):
+    """Gives the generator a loss of gradient zero."""
+
+    def generator_terms(self, batch, prediction, discriminators):
+        terms = super().generator_terms(batch, prediction, discriminators)
+        return {name: 0.0 * value for name, value in terms.items()}
+
+
+@pytest.mark.parametrize(
+    ("objective", "moves", "stays"),
+    [
+        (GeneratorOnly(0.3), "generator", "discriminator"),
+        (DiscriminatorOnly(0.3), "discriminator", "generator"),
+    ],
+)
+def test_each_loss_moves_its_own_network_and_no_other(objective, moves, stays):
+    trainer = make_trainer(objective=objective)
+    variables = {
+        "generator": trainer.generator_variables,
+        "discriminator": trainer.discriminator_variables["patch"],
+    }
+    before = {name: [v.numpy().copy() for v in group] for name, group in variables.items()}
+    trainer.update(batch_at(0))
+    for variable, old in zip(variables[moves], before[moves], strict=True):
+        assert not np.array_equal(variable.numpy(), old), variable.path
+    for variable, old in zip(variables[stays], before[stays], strict=True):
+        # Spectral normalisation rewrites its kernel in every training forward, by design.
+        if "spectral" not in variable.path:
+            np.testing.assert_array_equal(variable.numpy(), old, err_msg=variable.path)
+
+
+def test_the_generator_runs_once_a_step_and_the_discriminator_as_often_as_asked():
+    trainer = make_trainer()
+    calls = []
+    original = trainer.generator
+
+    def counted(inputs, training):
+        calls.append(training)
+        return original(inputs, training=training)
+
+    trainer.generator = counted
+    trainer.objective.discriminator_steps = 3
+    trainer.train_step(batch_at(0))
+    assert calls == [True]
+    assert int(trainer.discriminator_optimizer.iterations) == 3
+    assert int(trainer.generator_optimizer.iterations) == 1
+
+
+def test_a_variable_without_gradient_is_an_error_that_names_it():
+    class Detached(TinyObjective):
+        def generator_terms(self, batch, prediction, discriminators):
+            return super().generator_terms(batch, tf.stop_gradient(prediction), discriminators)
+
+    trainer = make_trainer(adversarial=False, objective=Detached())
+    with pytest.raises(ValueError, match=r"no gradient reaches 6 of 6 .*conv2d.*/kernel"):
+        trainer.update(batch_at(0))
+
+
+def test_gradients_are_clipped_to_the_global_norm():
+    clipped = make_trainer(adversarial=False, clip_norm=1e-9)
+    before = values(clipped)["generator"]
+    clipped.update(batch_at(0))
+    free = make_trainer(adversarial=False)
+    free.update(batch_at(0))
+    moved = [
+        max(
+            np.abs(v.numpy() - old).max()
+            for v, old in zip(t.generator.trainable_variables, before, strict=False)
+            if v.shape == old.shape
+        )
+        for t in (clipped, free)
+    ]
+    # Adam divides by |gradient| + 1e-7: below that the step shrinks with the gradient.
+    assert moved[0] < 0.05 * moved[1]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_learns_with_float32_losses_and_weights(precision):
+    trainer = make_trainer(precision, learning_rate=2e-3)
+    first = trainer.update(batch_at(0))
+    for _ in range(15):
+        last = trainer.update(batch_at(0))
+    assert last["l1"] < first["l1"]
+    assert {v.dtype for v in trainer.generator_variables} == {"float32"}
+    scaled = isinstance(trainer.discriminator_optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")
+    expected = {"learning_rate"}
+    if scaled:
+        expected |= {"generator_adam_loss_scale", "discriminator_adam_loss_scale"}
+    assert set(trainer.scales()) == expected
+
+
+def test_a_step_skipped_by_the_loss_scale_is_no_error():
+    trainer = make_trainer("mixed_float16")
+    trainer.generator_optimizer.dynamic_scale.assign(2.0**60)
+    before = [v.numpy().copy() for v in trainer.generator_variables]
+    trainer.update(batch_at(0))
+    for variable, old in zip(trainer.generator_variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), old)
+    assert float(trainer.generator_optimizer.dynamic_scale) == 2.0**59
+    assert float(trainer.discriminator_optimizer.dynamic_scale) == 2.0**15
+    assert int(trainer.step) == 1
+    assert int(trainer.generator_optimizer.iterations) == 0
+    trainer.check_weights()
+
+
+def test_the_average_follows_its_formula_and_is_what_inference_uses():
+    trainer = make_trainer(adversarial=False, ema=0.5)
+    expected = [v.numpy().astype(np.float64) for v in trainer.generator_variables]
+    for step in range(4):
+        trainer.update(batch_at(step))
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = [
+            decay * average + (1 - decay) * variable.numpy()
+            for average, variable in zip(expected, trainer.generator_variables, strict=True)
+        ]
+    raw = [v.numpy().copy() for v in trainer.generator_variables]
+    with trainer.inference_weights():
+        for variable, average in zip(trainer.generator_variables, expected, strict=True):
+            np.testing.assert_allclose(variable.numpy(), average, rtol=1e-5, atol=1e-7)
+    for variable, value in zip(trainer.generator_variables, raw, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_saved_generator_holds_the_average(tmp_path):
+    trainer = make_trainer(adversarial=False, ema=0.9)
+    trainer.update(batch_at(0))
+    trainer.save_generator(tmp_path / "generator.keras")
+    saved = keras.models.load_model(tmp_path / "generator.keras")
+    trained = [v.numpy() for v in saved.trainable_variables]
+    for value, average in zip(trained, trainer.averages, strict=True):
+        np.testing.assert_array_equal(value, average.numpy())
+    assert [path.name for path in tmp_path.iterdir()] == ["generator.keras"]
+
+
+def test_learning_rate_is_a_function_of_the_step():
+    constant = learning_rate_schedule("constant", 0.1, 100)
+    assert constant == 0.1
+    warm = learning_rate_schedule("constant", 0.1, 100, warmup_steps=10)
+    np.testing.assert_allclose([float(warm(s)) for s in (0, 4, 9, 50)], [0.01, 0.05, 0.1, 0.1])
+    cosine = learning_rate_schedule("cosine", 0.1, 100)
+    np.testing.assert_allclose(
+        [float(cosine(s)) for s in (0, 50, 100)], [0.1, 0.05, 0.0], atol=1e-8
+    )
+    both = learning_rate_schedule("cosine", 0.1, 110, warmup_steps=10)
+    np.testing.assert_allclose(
+        [float(both(s)) for s in (5, 10, 60, 110)], [0.05, 0.1, 0.05, 0.0], atol=1e-8
+    )
+    trainer = make_trainer(learning_rate=cosine)
+    trainer.step.assign(50)
+    trainer.update(batch_at(0))
+    assert trainer.scales()["learning_rate"] == pytest.approx(0.05)
+    assert float(trainer.discriminator_optimizer.learning_rate) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "float16"}, "mixed_bfloat16"),
+        ({"ema": 1.0}, "ema"),
+        ({"clip_norm": 0.0}, "clip_norm"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Trainer(tiny_generator(), TinyObjective(), **options)
+
+
+def test_wrong_schedules_are_named():
+    with pytest.raises(ValueError, match="constant, cosine"):
+        learning_rate_schedule("linear", 0.1, 100)
+    with pytest.raises(ValueError, match="warmup_steps"):
+        learning_rate_schedule("cosine", 0.1, 100, warmup_steps=100)
+
+
+# --- things that go wrong ---------------------------------------------------------------------
+
+
+class PoisonedAtStepThree(TinyObjective):
+    def generator_terms(self, batch, prediction, discriminators):
+        terms = super().generator_terms(batch, prediction, discriminators)
+        return {**terms, "tv": tf.where(batch["image"][0, 0, 0, 0] > 5.0, np.nan, 0.0) + 0.0}
+
+
+def test_a_non_finite_term_stops_with_its_name_and_keeps_the_last_checkpoint(tmp_path):
+    objective = PoisonedAtStepThree()
+    objective.generator_weights["tv"] = 1.0
+    trainer = make_trainer(adversarial=False, objective=objective)
+    poisoned = batch_at(2)
+    poisoned["image"] = tf.fill(poisoned["image"].shape, 9.0)
+    saver = Saver(lambda step: save(trainer, tmp_path), every=1)
+    with pytest.raises(NonFiniteError, match="'tv' is nan at step 3"):
+        trainer.run([batch_at(0), batch_at(1), poisoned], 6, 3, [saver])
+    found, torn = checkpoints.newest(tmp_path)
+    assert (found.step, torn) == (2, [])
+
+
+def test_a_non_finite_weight_is_found_before_it_is_saved():
+    trainer = make_trainer()
+    trainer.check_weights()
+    trainer.discriminator_variables["patch"][0].assign(
+        np.full(trainer.discriminator_variables["patch"][0].shape, np.inf)
+    )
+    with pytest.raises(NonFiniteError, match="discriminator_patch weight"):
+        trainer.check_weights()
+
+
+def test_batches_that_end_early_are_an_error():
+    with pytest.raises(ValueError, match="ended at step 1 of 3"):
+        make_trainer(adversarial=False).run([batch_at(0)], 3, 3)
+
+
+# --- checkpoints ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_three_steps_resumed_for_three_more_equal_six(tmp_path, precision):
+    rate = learning_rate_schedule("cosine", 1e-2, 6, warmup_steps=2)
+    options = {"precision": precision, "ema": 0.9, "learning_rate": rate}
+    whole = make_trainer(**options)
+    logs = [whole.update(batch_at(step)) for step in range(6)]
+
+    first = make_trainer(**options)
+    for step in range(3):
+        assert first.update(batch_at(step)) == logs[step]
+    save(first, tmp_path)
+
+    # Another seed: everything has to come from the checkpoint.
+    second = make_trainer(seed=99, **options)
+    found, torn = checkpoints.newest(tmp_path)
+    assert torn == []
+    checkpoints.restore(found, second.state())
+    assert_same(values(first), values(second))
+    for step in range(3, 6):
+        assert second.update(batch_at(step)) == logs[step]
+    assert_same(values(whole), values(second))
+
+
+def test_only_the_newest_are_kept_and_nothing_else_is_left(tmp_path):
+    trainer = make_trainer(adversarial=False)
+    for step in range(1, 6):
+        trainer.step.assign(step)
+        save(trainer, tmp_path, keep=3)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["step-00000003", "step-00000004", "step-00000005"]
+
+
+def test_the_same_step_can_be_saved_again(tmp_path):
+    trainer = make_trainer(adversarial=False)
+    save(trainer, tmp_path)
+    trainer.generator_variables[0].assign(trainer.generator_variables[0] + 1.0)
+    save(trainer, tmp_path)
+    other = make_trainer(adversarial=False, seed=4)
+    checkpoints.restore(checkpoints.newest(tmp_path)[0], other.state())
+    assert_same(values(trainer), values(other))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def tear_by_cutting(folder: Path) -> None:
+    data = folder / "state.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-7])
+
+
+def tear_by_one_bit(folder: Path) -> None:
+    data = folder / "state.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(bytes(content))
+
+
+def tear_by_losing_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def tear_by_cutting_the_manifest(folder: Path) -> None:
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text()[:40])
+
+
+def tear_by_losing_a_file(folder: Path) -> None:
+    (folder / "state.index").unlink()
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    trainer = make_trainer(adversarial=False)
+    for step in (1, 2):
+        trainer.step.assign(step)
+        save(trainer, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tear", "message"),
+    [
+        (tear_by_cutting, "bytes instead of"),
+        (tear_by_one_bit, "damaged"),
+        (tear_by_losing_the_manifest, "no readable manifest"),
+        (tear_by_cutting_the_manifest, "no readable manifest"),
+        (tear_by_losing_a_file, "state.index is missing"),
+    ],
+)
+def test_a_torn_checkpoint_is_named_and_the_one_before_it_used(
+    two_checkpoints, tmp_path, tear, message
+):
+    for path in two_checkpoints.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / path.relative_to(two_checkpoints)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    tear(tmp_path / "step-00000002")
+    found, torn = checkpoints.newest(tmp_path)
+    assert found.step == 1
+    assert len(torn) == 1
+    assert message in torn[0]
+    assert "step-00000002" in torn[0]
+
+
+def test_nothing_to_resume_from(tmp_path):
+    assert checkpoints.newest(tmp_path / "absent") == (None, [])
+
+
+def test_a_failed_save_leaves_the_older_checkpoints_and_no_rubbish(tmp_path):
+    trainer = make_trainer()
+    trainer.step.assign(1)
+    save(trainer, tmp_path)
+    trainer.step.assign(2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"step-00000002|File too large"):
+            save(trainer, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert checkpoints.newest(tmp_path)[0].step == 1
+
+
+def test_a_checkpoint_of_another_model_is_refused(two_checkpoints):
+    found, _ = checkpoints.newest(two_checkpoints)
+    with pytest.raises(checkpoints.ForeignCheckpointError, match="variables differ"):
+        checkpoints.restore(found, make_trainer(adversarial=True).state())
+
+
+def test_a_foreign_recipe_is_refused_by_its_keys_and_a_longer_one_is_not():
+    checkpoints.check_recipe(RECIPE, {**RECIPE, "steps": 60, "workers": 9}, "x")
+    checkpoints.check_recipe(json.loads(json.dumps(RECIPE)), RECIPE, "x")
+    other = {**RECIPE, "method": "csa", "config": {"width": 8, "scales": (1, 3)}}
+    with pytest.raises(checkpoints.ForeignCheckpointError) as error:
+        checkpoints.check_recipe(RECIPE, other, "runs/x")
+    assert "runs/x" in str(error.value)
+    assert "config.width is 6 there, 8 here" in str(error.value)
+    assert 'method is "tiny" there, "csa" here' in str(error.value)
+    assert "scales" not in str(error.value)
+    assert checkpoints.recipe_hash(RECIPE) == checkpoints.recipe_hash({**RECIPE, "steps": 60})
+    assert checkpoints.recipe_hash(RECIPE) != checkpoints.recipe_hash(other)
+
+
+# --- callbacks --------------------------------------------------------------------------------
+
+
+def read_log(folder: Path) -> tuple[list[dict], list[dict]]:
+    with (folder / "log.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return table, lines
+
+
+def test_logs_have_every_step_once_after_a_resume_and_a_torn_line(tmp_path):
+    logs = {"l1": 0.25, "total": 2.5}
+    log = LossLog(tmp_path)
+    log.on_begin(None, 0)
+    for step in range(1, 6):
+        log.on_step(None, step, logs)
+    log.close()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 6, "l1"')
+    log = LossLog(tmp_path)
+    log.on_begin(None, 3)
+    for step in (4, 5):
+        log.on_step(None, step, {"l1": 0.5, "total": 5.0})
+    log.close()
+    table, lines = read_log(tmp_path)
+    assert [row["step"] for row in lines] == [1, 2, 3, 4, 5]
+    assert [row["l1"] for row in lines] == [0.25] * 3 + [0.5] * 2
+    assert [int(row["step"]) for row in table] == [1, 2, 3, 4, 5]
+    assert [float(row["total"]) for row in table] == [2.5] * 3 + [5.0] * 2
+
+
+def test_a_log_on_a_full_disk_is_an_os_error(tmp_path):
+    log = LossLog(tmp_path)
+    log.on_begin(None, 0)
+    log.files.append(os.open("/dev/full", os.O_WRONLY))
+    log.files[0], log.files[2] = log.files[2], log.files[0]
+    with pytest.raises(OSError, match="No space left"):
+        log.on_step(None, 1, {"l1": 1.0})
+    log.close()
+
+
+def test_the_run_calls_everything_in_order_and_closes(tmp_path):
+    trainer = make_trainer(adversarial=False)
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    holes = np.zeros((2, SIZE, SIZE), bool)
+    holes[:, 4:12, 4:12] = True
+    board = TensorBoard(tmp_path / "tensorboard", every=1)
+    saved = []
+    done = trainer.run(
+        batches(),
+        5,
+        2,
+        [
+            Saver(saved.append, every=3),
+            LossLog(tmp_path),
+            board,
+            SampleSheet(tmp_path / "samples", images, holes, board.show),
+        ],
+    )
+    assert done == 5
+    assert saved == [3, 5]
+    names = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert names == ["epoch-0001.png", "epoch-0002.png", "step-00000005.png"]
+    assert len(read_log(tmp_path)[0]) == 5
+    tags = set()
+    for path in (tmp_path / "tensorboard").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            tags |= {(value.tag, event.step) for value in event.summary.value}
+    assert {("loss/l1", 1), ("optimizer/learning_rate", 5), ("samples", 4)} <= tags
+
+    sheet = np.asarray(Image.open(tmp_path / "samples" / "step-00000005.png"))
+    assert sheet.shape == (16 + 2 * (SIZE + 4), 4 * (SIZE + 4), 3)
+    shown, hole, result, truth = (
+        sheet[16 : 16 + SIZE, left : left + SIZE] for left in range(0, 4 * (SIZE + 4), SIZE + 4)
+    )
+    np.testing.assert_array_equal(truth, images[0])
+    np.testing.assert_array_equal(hole[..., 0] > 0, holes[0])
+    np.testing.assert_array_equal(result[~holes[0]], images[0][~holes[0]])
+    assert (shown[holes[0]] == 255).all()
+    assert not np.array_equal(result[holes[0]], images[0][holes[0]])
+
+
+def test_a_signal_finishes_the_step_saves_and_stops(tmp_path, capsys):
+    trainer = make_trainer(adversarial=False)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stream():
+        for step, batch in enumerate(batches()):
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    stopper = StopOnSignal()
+    saved = []
+    done = trainer.run(stream(), 100, 10, [stopper, Saver(saved.append, every=50)])
+    assert (done, saved) == (3, [3])
+    assert stopper.received == signal.SIGTERM
+    assert "SIGTERM: finishing this step" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_before_the_first_step_is_not_lost():
+    trainer = make_trainer(adversarial=False)
+    stopper = StopOnSignal()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert trainer.run(batches(), 5, 5, [stopper]) == 0
+
+
+def test_time_that_is_up_stops_after_a_step():
+    trainer = make_trainer(adversarial=False)
+    assert trainer.run(batches(), 100, 100, [StopAfter(0.0)]) == 1
+
+
+def test_progress_shows_every_term_and_the_time_left(capsys):
+    import io
+
+    from rich.console import Console
+
+    trainer = make_trainer()
+    trainer.run(batches(), 4, 2, [ProgressLines(4, 2, seconds=0.0)])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("step 1/4  epoch 1  left ?")
+    assert lines[3].startswith("step 4/4  epoch 2  left 0:00:00")
+    screen = io.StringIO()
+    bar = ProgressBar(6, 2, Console(file=screen, force_terminal=True, width=300))
+    trainer.run(batches(4), 6, 2, [bar])
+    assert "6/6" in screen.getvalue()
+    for name in ("l1", "adversarial", "total", "real", "fake", "discriminator"):
+        assert f"{name} " in lines[3]
+        assert f"{name} " in screen.getvalue()
+    assert show_duration(3725.4) == "1:02:05"

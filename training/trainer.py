@@ -1,0 +1,465 @@
+"""The one trainer: any method, through its objective.
+
+A plain class rather than a `keras.Model` with an overridden `train_step`: there are two optimizers,
+the fake is made once for both sides, and a run must continue bit for bit, so nothing of `compile()`
+and `fit()` would be left in use.
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from musical_tf import conventions
+
+from .callbacks import Callback
+
+Batch = dict[str, tf.Tensor]
+"""`image` (B, H, W, 3) float32 RGB in [-1, 1] and `hole` (B, H, W, 1) float32, 1 = missing."""
+
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+"""Keras dtype policies a run can use. Weights and losses are float32 in all three."""
+
+
+class Objective(Protocol):
+    """What a method minimises, as named, unweighted float32 scalars."""
+
+    generator_weights: Mapping[str, float]
+    discriminator_steps: int
+
+    def generator_terms(
+        self, batch: Batch, prediction: tf.Tensor, discriminators: Mapping[str, keras.Model]
+    ) -> dict[str, tf.Tensor]:
+        """Terms of the generator's loss; the total is the sum of weight x term."""
+
+    def discriminator_terms(
+        self, batch: Batch, prediction: tf.Tensor, discriminators: Mapping[str, keras.Model]
+    ) -> dict[str, tf.Tensor]:
+        """Terms of the discriminators' loss; the total is their plain sum."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss term or a weight became NaN or infinite. The message names it and the step."""
+
+
+class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """A constant rate, reached on a straight line over the first `warmup_steps` steps."""
+
+    def __init__(self, learning_rate: float, warmup_steps: int):
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the rate of the step that follows `step` finished ones."""
+        ramp = tf.cast(step + 1, tf.float32) / float(max(self.warmup_steps, 1))
+        return self.learning_rate * tf.minimum(ramp, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"learning_rate": self.learning_rate, "warmup_steps": self.warmup_steps}
+
+
+SCHEDULES = ("constant", "cosine")
+
+
+def learning_rate_schedule(
+    name: str, learning_rate: float, steps: int, warmup_steps: int = 0
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Builds a learning rate as a function of the number of finished steps.
+
+    Args:
+        name: `constant`, or `cosine`: down to zero at `steps` along half a cosine.
+        learning_rate: Float > 0, the highest rate.
+        steps: Int, length of the whole run.
+        warmup_steps: Int >= 0, steps from (nearly) zero up to `learning_rate`.
+
+    Returns:
+        A float, or a Keras schedule.
+
+    Raises:
+        ValueError: On an unknown name, or a warm-up as long as the run.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown learning-rate schedule {name!r}; one of {', '.join(SCHEDULES)}")
+    if not 0 <= warmup_steps < max(steps, 1):
+        raise ValueError(
+            f"warmup_steps must be from 0 to steps - 1 = {steps - 1}, not {warmup_steps}"
+        )
+    if name == "cosine":
+        return keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup_steps else learning_rate,
+            decay_steps=max(steps - warmup_steps, 1),
+            warmup_target=learning_rate if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+    return LinearWarmup(learning_rate, warmup_steps) if warmup_steps else learning_rate
+
+
+@contextlib.contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Makes `name` Keras' policy for the layers built inside the block, then restores the old."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+class Trainer:
+    """Trains a generator against an objective, and its discriminators if it has any.
+
+    One `train_step`:
+    1. The generator runs once.
+    2. `objective.discriminator_steps` times, the discriminators see the photograph and that same
+       prediction, detached, and their optimizer updates the discriminators' variables, and no
+       others.
+    3. The generator's terms are computed with the updated discriminators, summed with their
+       weights, and the generator's optimizer updates the generator's variables, and no others.
+    4. The moving average of the generator's weights follows, if there is one.
+
+    Every decision depends on (weights, step, batch) alone, so that a run continued from `state()`
+    is the uninterrupted run bit for bit.
+
+    Args:
+        generator: Keras model, called as `generator([image, hole], training=...)`.
+        objective: An `Objective`.
+        discriminators: Name -> Keras model. Empty: nothing adversarial is built or run.
+        learning_rate: Float, or a Keras schedule, which is given the number of finished steps. (Not
+            the optimizer's
+            own count: loss scaling leaves steps out of that one.)
+        beta_1, beta_2: Floats, Adam's.
+        ema: Float in [0, 1). Above 0, a moving average of the generator's trainable weights with
+            this decay is kept and is what `inference_weights` puts in place. It warms up as (1 +
+            step) / (10 + step).
+        clip_norm: Float > 0 or None. Gradients of one optimizer are scaled down to this global
+            norm, after unscaling.
+        precision: One of `PRECISIONS`: the policy the models were built with. `mixed_float16` wraps
+            both optimizers in a loss scale each.
+        jit_compile: Bool. Compiles the step with XLA.
+
+    Raises:
+        ValueError: On an unknown precision, or a value out of range.
+    """
+
+    def __init__(
+        self,
+        generator: keras.Model,
+        objective: Objective,
+        discriminators: Mapping[str, keras.Model] | None = None,
+        *,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 2e-4,
+        beta_1: float = 0.5,
+        beta_2: float = 0.999,
+        ema: float = 0.0,
+        clip_norm: float | None = None,
+        precision: str = "float32",
+        jit_compile: bool = False,
+    ):
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
+        if not 0.0 <= ema < 1.0:
+            raise ValueError(f"ema must be in [0, 1), not {ema}")
+        if clip_norm is not None and clip_norm <= 0.0:
+            raise ValueError(f"clip_norm must be above 0, not {clip_norm}")
+        self.generator = generator
+        self.objective = objective
+        self.discriminators = dict(discriminators or {})
+        self.learning_rate = learning_rate
+        self.ema = ema
+        self.precision = precision
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self.stop_training = False
+
+        self.generator_variables = list(generator.trainable_variables)
+        self.discriminator_variables = {
+            name: list(model.trainable_variables) for name, model in self.discriminators.items()
+        }
+
+        def adam(variables: Sequence[keras.Variable], name: str) -> keras.optimizers.Optimizer:
+            optimizer = keras.optimizers.Adam(
+                learning_rate=float(self._rate(0)),
+                beta_1=beta_1,
+                beta_2=beta_2,
+                global_clipnorm=clip_norm,
+                name=name,
+            )
+            if precision == "mixed_float16":
+                optimizer = keras.optimizers.LossScaleOptimizer(
+                    optimizer, name=f"{name}_loss_scale"
+                )
+            optimizer.build(variables)
+            return optimizer
+
+        self.generator_optimizer = adam(self.generator_variables, "generator_adam")
+        self.discriminator_optimizer = None
+        if self.discriminators:
+            self.discriminator_optimizer = adam(
+                self._all_discriminator_variables(), "discriminator_adam"
+            )
+        self.averages = [
+            tf.Variable(variable.value, trainable=False)
+            for variable in self.generator_variables
+            if ema
+        ]
+        self._log_names: list[str] = []
+        self._packed_step = tf.function(
+            self._pack, jit_compile=jit_compile or None, reduce_retracing=True
+        )
+        self._predict = tf.function(
+            lambda image, hole: self.generator([image, hole], training=False), reduce_retracing=True
+        )
+
+    def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """Updates every network once on one batch.
+
+        Args:
+            batch: `image` (B, H, W, 3) float32 in [-1, 1], `hole` (B, H, W, 1) float32, 1 =
+                missing.
+
+        Returns:
+            Float32 scalars: every term by its name, unweighted; `total`, the generator's weighted
+                sum; and with
+            discriminators `discriminator`, their sum.
+        """
+        rate = self._rate(self.step)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            watch(tape, self.generator_variables)
+            prediction = self.generator([batch["image"], batch["hole"]], training=True)
+            with tape.stop_recording():
+                fake = tf.nest.map_structure(tf.stop_gradient, prediction)
+                discriminator_logs = self._discriminator_steps(batch, fake, rate)
+            terms = self.objective.generator_terms(batch, prediction, self.discriminators)
+            terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
+            total = tf.add_n(
+                [self.objective.generator_weights[name] * value for name, value in terms.items()]
+            )
+            loss = self.generator_optimizer.scale_loss(total)
+        self._apply(self.generator_optimizer, tape, loss, self.generator_variables, rate)
+        self._update_averages()
+        self.step.assign_add(1)
+        repeated = sorted(set(terms) & set(discriminator_logs))
+        if repeated:
+            raise ValueError(
+                f"both the generator and the discriminators name a term {repeated[0]!r}"
+            )
+        return {**terms, "total": total, **discriminator_logs}
+
+    def _discriminator_steps(
+        self, batch: Batch, fake: tf.Tensor, rate: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        if not self.discriminators:
+            return {}
+        variables = self._all_discriminator_variables()
+        for _ in range(self.objective.discriminator_steps):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                watch(tape, variables)
+                terms = self.objective.discriminator_terms(batch, fake, self.discriminators)
+                terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
+                total = tf.add_n(list(terms.values()))
+                loss = self.discriminator_optimizer.scale_loss(total)
+            self._apply(self.discriminator_optimizer, tape, loss, variables, rate)
+        return {**terms, "discriminator": total}
+
+    def _apply(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        tape: tf.GradientTape,
+        loss: tf.Tensor,
+        variables: Sequence[keras.Variable],
+        rate: tf.Tensor,
+    ) -> None:
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        missing = [v.path for v, g in zip(variables, gradients, strict=True) if g is None]
+        if missing:
+            raise ValueError(
+                f"no gradient reaches {len(missing)} of {len(variables)} trainable variables, "
+                f"the first is {missing[0]}"
+            )
+        optimizer.learning_rate.assign(rate)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    def _update_averages(self) -> None:
+        if not self.averages:
+            return
+        step = tf.cast(self.step, tf.float32)
+        decay = tf.minimum(self.ema, (1.0 + step) / (10.0 + step))
+        for average, variable in zip(self.averages, self.generator_variables, strict=True):
+            average.assign_sub((1.0 - decay) * (average - variable.value))
+
+    def _rate(self, step: tf.Tensor | int) -> tf.Tensor:
+        if callable(self.learning_rate):
+            return tf.cast(self.learning_rate(step), tf.float32)
+        return tf.constant(self.learning_rate, tf.float32)
+
+    def _all_discriminator_variables(self) -> list[keras.Variable]:
+        return [v for variables in self.discriminator_variables.values() for v in variables]
+
+    def _pack(self, batch: Batch) -> tf.Tensor:
+        logs = self.train_step(batch)
+        self._log_names = list(logs)
+        # One tensor, because each one fetched from a GPU is a wait of its own.
+        return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """Runs `train_step` as a compiled graph.
+
+        Returns:
+            The step's logs as Python floats.
+
+        Raises:
+            NonFiniteError: Naming the first term that is NaN or infinite. The weights may be
+                spoiled by then.
+        """
+        values = self._packed_step(batch).numpy()
+        logs = {name: float(value) for name, value in zip(self._log_names, values, strict=True)}
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(f"loss term {name!r} is {value} at step {int(self.step)}")
+        return logs
+
+    def run(
+        self,
+        batches: Iterable[Batch],
+        steps: int,
+        steps_per_epoch: int,
+        callbacks: Sequence[Callback] = (),
+    ) -> int:
+        """Trains until `steps` steps are done in all, or until something sets `stop_training`.
+
+        Args:
+            batches: Batch number `self.step` and those after it.
+            steps: Int, finished steps at the end, those of earlier runs included.
+            steps_per_epoch: Int >= 1.
+            callbacks: Called in this order. Their `close` is called whatever happens.
+
+        Returns:
+            The number of finished steps.
+
+        Raises:
+            NonFiniteError: From `update`.
+            ValueError: If `batches` ends early.
+        """
+        self.stop_training = False
+        with contextlib.ExitStack() as closing:
+            for callback in callbacks:
+                closing.callback(callback.close)
+            done = int(self.step)
+            for callback in callbacks:
+                callback.on_begin(self, done)
+            stream = iter(batches) if done < steps and not self.stop_training else iter(())
+            while done < steps and not self.stop_training:
+                batch = next(stream, None)
+                if batch is None:
+                    raise ValueError(f"the batches ended at step {done} of {steps}")
+                logs = self.update(batch)
+                done += 1
+                for callback in callbacks:
+                    callback.on_step(self, done, logs)
+                if done % steps_per_epoch == 0:
+                    for callback in callbacks:
+                        callback.on_epoch(self, done // steps_per_epoch, done)
+            for callback in callbacks:
+                callback.on_end(self, done)
+        return done
+
+    def inpaint(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+        """Fills the hole as the generator is used later: not training, with `inference_weights`.
+
+        Args:
+            image: `(H, W, 3)` uint8 RGB; H and W as the generator wants them.
+            hole: `(H, W)` bool, True = missing.
+
+        Returns:
+            `(H, W, 3)` uint8 RGB; where `hole` is False it equals `image`.
+        """
+        batch = conventions.normalize(image[None])
+        missing = tf.constant(hole[None, ..., None].astype(np.float32))
+        with self.inference_weights():
+            prediction = tf.cast(self._predict(batch, missing), tf.float32)
+        filled = np.asarray(conventions.to_uint8(prediction))[0]
+        return np.where(hole[..., None], filled, image)
+
+    def scales(self) -> dict[str, float]:
+        """Returns the learning rate of the last step and, with mixed_float16, both loss scales."""
+        scales = {"learning_rate": float(self.generator_optimizer.learning_rate)}
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                scales[optimizer.name] = float(optimizer.dynamic_scale)
+        return scales
+
+    @contextlib.contextmanager
+    def inference_weights(self) -> Iterator[None]:
+        """Inside the block the generator holds its averaged weights, if it has any."""
+        if not self.averages:
+            yield
+            return
+        raw = [variable.numpy() for variable in self.generator_variables]
+        try:
+            for variable, average in zip(self.generator_variables, self.averages, strict=True):
+                variable.assign(average)
+            yield
+        finally:
+            for variable, value in zip(self.generator_variables, raw, strict=True):
+                variable.assign(value)
+
+    def save_generator(self, path: str | Path) -> None:
+        """Writes the generator, with its inference weights, to a `.keras` file, whole or not at
+        all.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        path = Path(path)
+        partial = path.with_name(f".partial-{path.name}")
+        try:
+            with self.inference_weights():
+                self.generator.save(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def state(self) -> dict[str, list[tf.Variable]]:
+        """Returns everything a later step depends on, as named lists of variables in a fixed order.
+
+        `variables` of a model holds the state of its random generators and of its normalisation
+        too.
+        """
+        state = {
+            "step": [self.step],
+            "generator": [v.value for v in self.generator.variables],
+            "generator_optimizer": [v.value for v in self.generator_optimizer.variables],
+        }
+        for name, model in self.discriminators.items():
+            state[f"discriminator_{name}"] = [v.value for v in model.variables]
+        if self.discriminator_optimizer is not None:
+            state["discriminator_optimizer"] = [
+                v.value for v in self.discriminator_optimizer.variables
+            ]
+        if self.averages:
+            state["averages"] = list(self.averages)
+        return state
+
+    def check_weights(self) -> None:
+        """Looks for NaN and infinity in the state: a finite loss can have a gradient that is not.
+
+        Raises:
+            NonFiniteError: Naming the network, the weight and the step.
+        """
+        for name, variables in self.state().items():
+            for variable in variables:
+                if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
+                    raise NonFiniteError(
+                        f"{name} weight {variable.name!r} is not finite at step {int(self.step)}"
+                    )
+
+
+def watch(tape: tf.GradientTape, variables: Sequence[keras.Variable]) -> None:
+    """Makes `tape` record these variables; it was told to record no others by itself."""
+    tape.watch([variable.value for variable in variables])
