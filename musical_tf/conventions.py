@@ -1,8 +1,8 @@
 """The project's conventions, in the one place that knows them.
 
-Images are RGB, channels last, `(B, H, W, 3)`, float in [-1, 1]. A hole is `(B, H, W, 1)`, float, 1 where a pixel
-is missing and 0 where it is known. Everything else in `musical_tf` calls these functions instead of repeating the
-arithmetic.
+Images are RGB, channels last, `(B, H, W, 3)`, float in [-1, 1]. A hole is `(B, H, W, 1)`, float, 1
+where a pixel is missing and 0 where it is known. Everything else in `musical_tf` calls these
+functions instead of repeating the arithmetic.
 """
 
 from typing import Any
@@ -54,8 +54,8 @@ def mask_image(image: Tensor, hole: Tensor) -> Tensor:
 def composite(prediction: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     """Pastes the prediction into the hole; known pixels keep the image's value bit for bit.
 
-    A selection rather than `prediction * hole + image * (1 - hole)`: the sum lets a NaN or infinity of one side leak
-    into the other.
+    A selection rather than `prediction * hole + image * (1 - hole)`: the sum lets a NaN or infinity
+    of one side leak into the other.
 
     Args:
         prediction: `(B, H, W, C)` float, a generator's raw output.
@@ -71,8 +71,8 @@ def composite(prediction: Tensor, image: Tensor, hole: Tensor) -> Tensor:
 def downsample_hole(hole: Tensor, factor: int) -> Tensor:
     """Brings a hole to feature resolution: a position is hole if any pixel under it is.
 
-    Max-pooling, never nearest: a nearest-neighbour hole would hand the attention features that have seen missing
-    pixels and call them known.
+    Max-pooling, never nearest: a nearest-neighbour hole would hand the attention features that have
+    seen missing pixels and call them known.
 
     Args:
         hole: `(B, H, W, 1)` float, 1 = missing; `H` and `W` divisible by `factor`.

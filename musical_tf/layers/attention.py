@@ -1,0 +1,296 @@
+"""Contextual attention over known patches, at one patch size and at several (Section 3.2)."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from musical_tf.conventions import Tensor
+from musical_tf.layers import attention_reference, patch_matching
+from musical_tf.layers.squeeze_excitation import SqueezeExcitation
+
+IMPLEMENTATIONS = {"fast": patch_matching.attend, "reference": attention_reference.attend}
+VARIANTS = ("paper", "official")
+
+
+@keras.saving.register_keras_serializable("musical_tf")
+class ContextualAttention(keras.layers.Layer):
+    """Fills the hole of a feature map with a blend of its known patches.
+
+    With f the features `(B, H, W, C)`, P_i the k x k patch around position i (zero-padded at the
+    border), and all of it per sample, `variant="paper"` computes:
+
+    1. Candidate j is valid if its patch touches no hole position; positions outside the map do not
+       count.
+    2. `s_ij = softmax_scale * <P_i, P_j> / (|P_i| |P_j|)`, Eq. (1); `(B, H, W, H, W)`.
+    3. `s*_ij` = softmax over the valid j, 0 elsewhere.
+    4. `s'_ij` = sum over d in the propagation window of `s*_(i+d)(j+d)`, Eq. (2), terms outside the
+       map dropped; then each row is rescaled to sum to one.
+    5. `out_i` = mean over d in the k x k window, i - d inside the map, of
+       `sum_j s'_(i-d)j f_(j+d)`: every query pastes its blend of patches and overlaps are averaged
+       ("deconvolution").
+    6. Hole positions take `out_i`, known ones keep `f_i` bit for bit. A sample without a valid
+       candidate passes unchanged.
+
+    `variant="official"` follows the authors' code instead: all patches of `f * (1 - hole) + 1e-7` are candidates,
+    queries are not normalised, the propagation window sums the scores over query positions *before*
+    the softmax, and the unit-norm patches are pasted, divided by k^2.
+
+    Scores, softmax and sums are float32 whatever the dtype policy.
+
+    Args:
+        patch_size: Odd int >= 1, side k of a patch in positions.
+        propagation_size: Odd int >= 1, side of the window of Eq. (2); 1 switches propagation off.
+        softmax_scale: Float > 0. The paper takes its scores from Yu et al., who use 10.
+        implementation: `"fast"` (shared Gram matrix, only the hole's window of queries) or
+            `"reference"` (`tf.image.extract_patches`, step by step; TensorFlow only). Same values,
+            same gradients.
+        variant: `"paper"` or `"official"`.
+
+    Call arguments:
+        features: `(B, H, W, C)` float, any H, W >= 1, which may be dynamic.
+        hole: `(B, H, W, 1)` float at the resolution of the features, 1 = missing (above 0.5).
+            `conventions.downsample_hole` brings a pixel hole there.
+
+    Returns:
+        `(B, H, W, C)`, the layer's compute dtype.
+
+    Raises:
+        ValueError: On an even or non-positive size, an unknown implementation or variant, or shapes
+            that disagree.
+
+    Example:
+        >>> attention = ContextualAttention(patch_size=3)
+        >>> features = keras.random.normal((2, 32, 32, 64))
+        >>> hole = np.zeros((2, 32, 32, 1), "float32")
+        >>> hole[:, 8:24, 8:24] = 1.0
+        >>> attention(features, hole).shape
+        TensorShape([2, 32, 32, 64])
+
+    Reference:
+        Wang et al., "MUSICAL: Multi-Scale Image Contextual Attention Learning for Inpainting",
+        IJCAI 2019, Section 3.2; Yu et al., "Generative Image Inpainting with Contextual Attention",
+        CVPR 2018.
+    """
+
+    def __init__(
+        self,
+        patch_size: int = 3,
+        propagation_size: int = 3,
+        softmax_scale: float = 10.0,
+        implementation: str = "fast",
+        variant: str = "paper",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _check_options((patch_size,), propagation_size, softmax_scale, implementation, variant)
+        self.patch_size = patch_size
+        self.propagation_size = propagation_size
+        self.softmax_scale = softmax_scale
+        self.implementation = implementation
+        self.variant = variant
+
+    def build(self, features_shape, hole_shape):
+        """Checks the shapes; the layer has no weights."""
+        _check_shapes(features_shape, hole_shape)
+
+    def call(self, features: Tensor, hole: Tensor) -> Tensor:
+        """See the class."""
+        (attended,) = _attend(self, features, hole, (self.patch_size,))
+        return attended
+
+    def compute_output_shape(self, features_shape, hole_shape):
+        """The shape of the features."""
+        return features_shape
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "patch_size": self.patch_size,
+            "propagation_size": self.propagation_size,
+            "softmax_scale": self.softmax_scale,
+            "implementation": self.implementation,
+            "variant": self.variant,
+        }
+
+
+@keras.saving.register_keras_serializable("musical_tf")
+class MultiScaleAttention(keras.layers.Layer):
+    """The multi-scale attention module of Figure 2: attend at several patch sizes, reweight, merge.
+
+    1. `ContextualAttention` at every patch size, all on one Gram matrix: n maps `(B, H, W, C)`.
+    2. Concatenate `<f, att_1, ..., att_n>`: `(B, H, W, (n + 1) C)`.
+    3. Squeeze-and-excitation reweights the channels, image by image.
+    4. 1 x 1 convolution back to `(B, H, W, C)`, Eq. (3).
+
+    `variant="official"` leaves f out of steps 2 and 3, whose SE has ratio 1, then concatenates the result with f and
+    merges by a 3 x 3 convolution.
+
+    The output has the input's shape, so the module can stand anywhere in a Keras model.
+
+    Args:
+        patch_sizes: Odd ints, one attended map each.
+        propagation_size: Odd int, side of the window of Eq. (2).
+        softmax_scale: Float > 0, multiplies the scores before the softmax.
+        implementation: `"fast"` or `"reference"`, see `ContextualAttention`.
+        variant: `"paper"` or `"official"`.
+        squeeze_ratio: Int >= 1, reduction of the SE bottleneck; None takes the variant's own, 16
+            (Hu et al.) for `"paper"`, 1 for `"official"`; 0 leaves the SE out.
+        kernel_initializer: Keras initializer of the convolutions.
+
+    Call arguments:
+        features: `(B, H, W, C)` float.
+        hole: `(B, H, W, 1)` float at the resolution of the features, 1 = missing.
+
+    Returns:
+        `(B, H, W, C)`, the layer's compute dtype.
+
+    Raises:
+        ValueError: As `ContextualAttention`, and on empty `patch_sizes`.
+
+    Example:
+        >>> features = keras.Input((None, None, 128))
+        >>> hole = keras.Input((None, None, 1))
+        >>> merged = MultiScaleAttention(patch_sizes=(1, 3))(features, hole)
+
+    Reference:
+        Wang et al., IJCAI 2019, Section 3.2, Figure 2, Eq. (1)-(3).
+    """
+
+    def __init__(
+        self,
+        patch_sizes: Sequence[int] = (1, 3),
+        propagation_size: int = 3,
+        softmax_scale: float = 10.0,
+        implementation: str = "fast",
+        variant: str = "paper",
+        squeeze_ratio: int | None = None,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        patch_sizes = tuple(patch_sizes)
+        _check_options(patch_sizes, propagation_size, softmax_scale, implementation, variant)
+        self.patch_sizes = patch_sizes
+        self.propagation_size = propagation_size
+        self.softmax_scale = softmax_scale
+        self.implementation = implementation
+        self.variant = variant
+        self.squeeze_ratio = squeeze_ratio
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, features_shape, hole_shape):
+        """Builds the merge for the channels of the features."""
+        _check_shapes(features_shape, hole_shape)
+        channels = features_shape[-1]
+        attended_channels = channels * len(self.patch_sizes)
+        is_paper = self.variant == "paper"
+        squeezed_channels = attended_channels + (channels if is_paper else 0)
+        ratio = self.squeeze_ratio
+        if ratio is None:
+            ratio = 16 if is_paper else 1
+        self.squeeze = None
+        if ratio:
+            self.squeeze = SqueezeExcitation(ratio, dtype=self.dtype_policy, name="squeeze")
+            self.squeeze.build((*features_shape[:-1], squeezed_channels))
+        self.reduce = self._convolution(channels, 1, "reduce")
+        self.reduce.build((*features_shape[:-1], squeezed_channels))
+        self.merge = None
+        if not is_paper:
+            self.merge = self._convolution(channels, 3, "merge")
+            self.merge.build((*features_shape[:-1], 2 * channels))
+
+    def _convolution(self, filters, size, name):
+        return keras.layers.Conv2D(
+            filters,
+            size,
+            padding="same",
+            kernel_initializer=keras.initializers.get(self.kernel_initializer),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def attend(self, features: Tensor, hole: Tensor) -> list[Tensor]:
+        """The attended maps before the merge.
+
+        Args:
+            features: `(B, H, W, C)` float.
+            hole: `(B, H, W, 1)` float, 1 = missing.
+
+        Returns:
+            One `(B, H, W, C)` tensor per patch size, in the order of `patch_sizes`.
+        """
+        return _attend(self, features, hole, self.patch_sizes)
+
+    def call(self, features: Tensor, hole: Tensor) -> Tensor:
+        """See the class."""
+        attended = self.attend(features, hole)
+        if self.merge is not None:
+            merged = self.reduce(self._reweight(ops.concatenate(attended, axis=-1)))
+            return self.merge(ops.concatenate([merged, features], axis=-1))
+        return self.reduce(self._reweight(ops.concatenate([features, *attended], axis=-1)))
+
+    def _reweight(self, features):
+        return features if self.squeeze is None else self.squeeze(features)
+
+    def compute_output_shape(self, features_shape, hole_shape):
+        """The shape of the features."""
+        return features_shape
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "patch_sizes": self.patch_sizes,
+            "propagation_size": self.propagation_size,
+            "softmax_scale": self.softmax_scale,
+            "implementation": self.implementation,
+            "variant": self.variant,
+            "squeeze_ratio": self.squeeze_ratio,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+def _attend(layer, features, hole, patch_sizes):
+    features = ops.convert_to_tensor(features)
+    hole = ops.cast(ops.convert_to_tensor(hole) > 0.5, "float32")
+    attended = IMPLEMENTATIONS[layer.implementation](
+        ops.cast(features, "float32"),
+        hole,
+        patch_sizes,
+        layer.propagation_size,
+        layer.softmax_scale,
+        layer.variant,
+    )
+    # float16 rounds the filling only; a known position casts back to the value it had.
+    return [ops.cast(each, layer.compute_dtype) for each in attended]
+
+
+def _check_options(patch_sizes, propagation_size, softmax_scale, implementation, variant):
+    if not patch_sizes:
+        raise ValueError("patch_sizes must name at least one patch size, received: ()")
+    for name, sizes in (("patch size", patch_sizes), ("propagation_size", (propagation_size,))):
+        for size in sizes:
+            if not isinstance(size, int) or size < 1 or size % 2 == 0:
+                raise ValueError(f"A {name} must be an odd integer >= 1, received: {size!r}")
+    if not softmax_scale > 0:
+        raise ValueError(f"softmax_scale must be above 0, received: {softmax_scale!r}")
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be one of {sorted(IMPLEMENTATIONS)}, received: {implementation!r}"
+        )
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {sorted(VARIANTS)}, received: {variant!r}")
+
+
+def _check_shapes(features_shape, hole_shape):
+    agree = len(features_shape) == len(hole_shape) == 4 and hole_shape[-1] == 1
+    if agree:
+        pairs = zip(features_shape[:3], hole_shape[:3], strict=True)
+        agree = all(a == b or None in (a, b) for a, b in pairs)
+    if not agree or features_shape[-1] is None:
+        raise ValueError(
+            "Expected features (B, H, W, C) and a hole (B, H, W, 1) of the same B, H, W, received: "
+            f"features {tuple(features_shape)}, hole {tuple(hole_shape)}"
+        )

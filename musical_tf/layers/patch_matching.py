@@ -1,0 +1,307 @@
+"""The shared-Gram form of patch attention: no patch is ever extracted.
+
+Let `G[p, q] = <f_p, f_q>` be the Gram matrix of the features over positions, seen as a 4-D array
+over `(y, x, y', x')`, and call the sum of `G[p + d, q + d]` over a k x k window of shifts `d` its
+*diagonal box sum*. Then
+
+* the inner product of two k x k patches is the diagonal box sum of `G`,
+* the squared norm of a patch is a box sum of the squared norms of its pixels,
+* the propagation of Eq. (2), which shifts query and candidate together, is the diagonal box sum of
+  the attention,
+* "deconvolution" with the patches themselves (overlap-add) is the diagonal box sum of the attention
+  followed by one matrix product with the features.
+
+So every patch size uses one Gram matrix and the k^2-fold arithmetic of extracted patches
+disappears. Only queries in the bounding box of the holes, plus a halo for the windows, are ever
+needed. `attention_reference.py` writes the same function the literal way; the tests hold the two
+together, values and gradients.
+"""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from musical_tf.conventions import Tensor
+
+PATCH_NORM_FLOOR = 1e-4
+"""Patches shorter than this are divided by it instead of by their norm, so that an all-zero patch
+scores 0, not NaN."""
+
+KNOWN_OFFSET = 1e-7
+"""What the authors' code adds to the known features, so that a patch inside the hole has a
+direction."""
+
+MASKED_SCORE = -1e30
+"""The score of a candidate that may not be used: finite, so that a row without candidates is not
+NaN."""
+
+
+def attend(
+    features: Tensor,
+    hole: Tensor,
+    patch_sizes: Sequence[int],
+    propagation_size: int,
+    softmax_scale: float,
+    variant: str,
+) -> list[Tensor]:
+    """Replaces the hole of a feature map by attention over its known patches, once per patch size.
+
+    Args:
+        features: `(B, H, W, C)` float32.
+        hole: `(B, H, W, 1)` float32, 1 = missing; may differ from sample to sample.
+        patch_sizes: Odd ints, one result each.
+        propagation_size: Odd int, side of the window of Eq. (2).
+        softmax_scale: Float, multiplies the scores.
+        variant: `"paper"` or `"official"`, see `ContextualAttention`.
+
+    Returns:
+        One `(B, H, W, C)` float32 tensor per patch size.
+    """
+    window = _QueryWindow(hole)
+    halo = max(_halo(size, propagation_size) for size in patch_sizes)
+    keys = features if variant == "paper" else features * (1.0 - hole) + KNOWN_OFFSET
+
+    queries = window.crop(features, halo)  # (B, h, w, C), zero outside the map
+    gram = _gram(queries, keys)  # (B, h, w, H, W)
+    attend_one_size = _attend_paper if variant == "paper" else _attend_official
+    attended = []
+    for size in patch_sizes:
+        surplus = halo - _halo(size, propagation_size)
+        filling, has_candidate = attend_one_size(
+            _shrink(gram, surplus), keys, hole, window, size, propagation_size, softmax_scale
+        )
+        replaced = ops.where(has_candidate, hole, ops.zeros_like(hole)) > 0.5
+        attended.append(ops.where(replaced, window.paste(filling), features))
+    return attended
+
+
+def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_scale):
+    """Steps 1 to 5 of `ContextualAttention`: the hole's window, and whether it may be used."""
+    radius, reach = size // 2, propagation_size // 2
+    inside = ops.ones_like(hole)
+    valid = box_sum(hole, size) < 0.5  # (B, H, W, 1): the patch touches no hole position
+    energy = ops.sum(ops.square(features), axis=-1, keepdims=True)
+    # The root is taken of the floored energy: the gradient of sqrt at 0 is infinite.
+    inverse_norm = ops.rsqrt(ops.maximum(box_sum(energy, size), PATCH_NORM_FLOOR**2))
+
+    inner = diagonal_box_sum(gram, size)
+    query_scale = window.crop(inverse_norm, radius + reach) * softmax_scale
+    logits = inner * _as_rows(query_scale) * _as_columns(inverse_norm)  # Eq. (1)
+    logits = ops.where(_as_columns(valid), logits, MASKED_SCORE)
+    attention = _softmax(logits) * _as_rows(window.crop(inside, radius + reach))
+
+    propagated = diagonal_box_sum(attention, propagation_size)  # Eq. (2)
+    total = ops.sum(propagated, axis=(3, 4), keepdims=True)
+    # Queries outside the map may have caught a neighbour's attention; `inside` drops them again.
+    query_inside = window.crop(inside, radius)
+    rescale = _as_rows(query_inside) / ops.maximum(total, 1e-6)
+
+    overlapped = diagonal_box_sum(propagated * rescale, size)
+    count = window.crop(box_sum(inside, size), 0)
+    filling = _weighted_sum(overlapped, features) / count
+    return filling, ops.any(valid, axis=(1, 2, 3), keepdims=True)
+
+
+def _attend_official(gram, known, hole, window, size, propagation_size, softmax_scale):
+    """The same in the order and with the normalisation of the authors' code."""
+    radius, reach = size // 2, propagation_size // 2
+    inside = ops.ones_like(hole)
+    energy = ops.sum(ops.square(known), axis=-1, keepdims=True)
+    inverse_norm = _as_columns(ops.rsqrt(box_sum(energy, size)))
+
+    inner = diagonal_box_sum(gram, size) * inverse_norm
+    scores = inner * _as_rows(window.crop(inside, radius + reach))
+    attention = _softmax(softmax_scale * query_box_sum(scores, propagation_size))
+    attention = attention * _as_rows(window.crop(inside, radius))
+
+    overlapped = diagonal_box_sum(attention * inverse_norm, size)
+    filling = _weighted_sum(overlapped, known) * (1.0 / size**2)
+    return filling, ops.ones_like(hole[:, :1, :1]) > 0.5
+
+
+def _halo(size: int, propagation_size: int) -> int:
+    """Positions around the hole whose Gram rows the score, propagation and overlap need."""
+    return 2 * (size // 2) + propagation_size // 2
+
+
+def box_sum(maps: Tensor, size: int) -> Tensor:
+    """Sum over the `size` x `size` window around each position, positions outside counting 0.
+
+    Args:
+        maps: `(B, H, W, C)` float.
+        size: Odd int.
+
+    Returns:
+        `(B, H, W, C)`.
+    """
+    if size == 1:
+        return maps
+    radius = size // 2
+    maps = ops.pad(maps, [[0, 0], [radius, radius], [radius, radius], [0, 0]])
+    maps = _sum(_shifted(maps, (1,), shift, size) for shift in range(size))
+    return _sum(_shifted(maps, (2,), shift, size) for shift in range(size))
+
+
+def diagonal_box_sum(scores: Tensor, size: int) -> Tensor:
+    """Sum over a `size` x `size` window of shifts that move query and candidate together.
+
+    `out[p, q] = sum over d of scores[p + d, q + d]`. Candidates outside the map count 0; queries
+    carry a halo, which the sum uses up. Separable: first the shifts along `(y, y')`, then those
+    along `(x, x')`. Its gradient is written out, because a box sum's gradient is a box sum, while
+    automatic differentiation of the slices pads every one of them back to full size.
+
+    Args:
+        scores: `(B, h, w, H, W)` float.
+        size: Odd int.
+
+    Returns:
+        `(B, h - size + 1, w - size + 1, H, W)`.
+    """
+    if size == 1:
+        return scores
+    return _DIAGONAL_BOX_SUMS(size)(scores)
+
+
+def _DIAGONAL_BOX_SUMS(size):  # noqa: N802
+    @ops.custom_gradient
+    def summed(scores):
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            margin = [size - 1, size - 1]
+            padding = [[0, 0], margin, margin, [0, 0], [0, 0]]
+            return _diagonal_box_sum(ops.pad(upstream, padding), size)
+
+        return _diagonal_box_sum(scores, size), gradient
+
+    return summed
+
+
+def _diagonal_box_sum(scores, size):
+    radius = size // 2
+    for axes in ((1, 3), (2, 4)):
+        padding = [[0, 0]] * 5
+        padding[axes[1]] = [radius, radius]
+        padded = ops.pad(scores, padding)
+        scores = _sum(_shifted(padded, axes, shift, size) for shift in range(size))
+    return scores
+
+
+def query_box_sum(scores: Tensor, size: int) -> Tensor:
+    """Sum over a `size` x `size` window of query positions, the candidate standing still.
+
+    Args:
+        scores: `(B, h, w, H, W)` float.
+        size: Odd int.
+
+    Returns:
+        `(B, h - size + 1, w - size + 1, H, W)`.
+    """
+    for axis in (1, 2):
+        scores = _sum(_shifted(scores, (axis,), shift, size) for shift in range(size))
+    return scores
+
+
+class _QueryWindow:
+    """The bounding box of all holes of a batch: the only positions whose attention is ever used.
+
+    Where shapes must be known before the data is (any backend but TensorFlow), the window is the
+    whole map.
+    """
+
+    def __init__(self, hole):
+        self.height, self.width = ops.shape(hole)[1:3]
+        self.top, self.bottom = 0, self.height
+        self.left, self.right = 0, self.width
+        if keras.backend.backend() == "tensorflow":
+            missing = hole > 0.5
+            self.top, self.bottom = _extent(ops.any(missing, axis=(0, 2, 3)), self.height)
+            self.left, self.right = _extent(ops.any(missing, axis=(0, 1, 3)), self.width)
+
+    def crop(self, maps, halo):
+        """`(B, H, W, C)` -> the window and `halo` positions around it, zero outside the map."""
+        padded = ops.pad(maps, [[0, 0], [halo, halo], [halo, halo], [0, 0]])
+        return padded[:, self.top : self.bottom + 2 * halo, self.left : self.right + 2 * halo]
+
+    def paste(self, window):
+        """The window back in its place in a `(B, H, W, C)` map that is zero elsewhere."""
+        batch, height, _, channels = ops.shape(window)
+        left = ops.zeros((batch, height, self.left, channels))
+        right = ops.zeros((batch, height, self.width - self.right, channels))
+        band = ops.concatenate([left, window, right], axis=2)
+        top = ops.zeros((batch, self.top, self.width, channels))
+        bottom = ops.zeros((batch, self.height - self.bottom, self.width, channels))
+        return ops.concatenate([top, band, bottom], axis=1)
+
+
+def _extent(occupied, length):
+    """First and one past the last True of a vector; `(0, 1)` when there is none."""
+    positions = ops.arange(length)
+    first = ops.min(ops.where(occupied, positions, length))
+    last = ops.max(ops.where(occupied, positions + 1, 0))
+    first = ops.minimum(first, length - 1)
+    # Without a hole first would be `length`: one position is kept, so that no tensor is empty.
+    empty = last < 1
+    first = ops.where(empty, 0, first)
+    return first, ops.maximum(last, 1)
+
+
+def _gram(queries, keys):
+    batch, height, width, channels = ops.shape(queries)
+    key_height, key_width = ops.shape(keys)[1:3]
+    flat_queries = ops.reshape(queries, (batch, height * width, channels))
+    flat_keys = ops.reshape(keys, (batch, key_height * key_width, channels))
+    gram = ops.matmul(flat_queries, ops.transpose(flat_keys, (0, 2, 1)))
+    return ops.reshape(gram, (batch, height, width, key_height, key_width))
+
+
+def _weighted_sum(weights, features):
+    """`(B, h, w, H, W)` weights on `(B, H, W, C)` features -> `(B, h, w, C)`."""
+    batch, height, width, key_height, key_width = ops.shape(weights)
+    channels = features.shape[-1]
+    flat_weights = ops.reshape(weights, (batch, height * width, key_height * key_width))
+    flat_features = ops.reshape(features, (batch, key_height * key_width, channels))
+    summed = ops.matmul(flat_weights, flat_features)
+    return ops.reshape(summed, (batch, height, width, channels))
+
+
+def _softmax(logits):
+    """Softmax over the last two axes."""
+    shape = ops.shape(logits)
+    flat = ops.reshape(logits, (*shape[:3], shape[3] * shape[4]))
+    return ops.reshape(ops.softmax(flat, axis=-1), shape)
+
+
+def _shrink(scores, margin):
+    if margin == 0:
+        return scores
+    return scores[:, margin:-margin, margin:-margin]
+
+
+def _shifted(tensor, axes, shift, size):
+    """What position `shift` of a window of `size` sees while the window slides along `axes`.
+
+    The bounds are constants, counted from both ends: bounds taken from a dynamic shape are thirty
+    nodes each in an exported graph.
+    """
+    index = [slice(None)] * len(tensor.shape)
+    for axis in axes:
+        index[axis] = slice(shift, (shift - size + 1) or None)
+    return tensor[tuple(index)]
+
+
+def _sum(terms):
+    total = None
+    for term in terms:
+        total = term if total is None else total + term
+    return total
+
+
+def _as_rows(maps):
+    """`(B, h, w, 1)` -> `(B, h, w, 1, 1)`: one number per query."""
+    return ops.expand_dims(maps, -1)
+
+
+def _as_columns(maps):
+    """`(B, H, W, 1)` -> `(B, 1, 1, H, W)`: one number per candidate."""
+    return ops.transpose(ops.expand_dims(maps, 1), (0, 1, 4, 2, 3))

@@ -1,0 +1,94 @@
+"""The registry of methods: one paper a module, the module's name is the key."""
+
+import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+import keras
+
+GENERATOR_FILE = "generator.keras"
+"""The name under which a run directory keeps its inference weights."""
+
+
+def names() -> list[str]:
+    """The methods there are, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get(name: str) -> ModuleType:
+    """The module of a method.
+
+    Raises:
+        ValueError: On an unknown name; the message lists the known ones.
+    """
+    if name not in names():
+        raise ValueError(f"Unknown method {name!r}, expected one of {names()}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def create(
+    name: str = "musical", preset: str = "paper", dtype: str | None = None, **overrides
+) -> keras.Model:
+    """Builds an untrained generator.
+
+    Args:
+        name: A method of `names()`.
+        preset: One of the method's `PRESETS`.
+        dtype: Keras dtype policy of the layers, e.g. `"mixed_float16"`; None takes the global one.
+        **overrides: Fields of the method's `Config` that shall differ from the preset.
+
+    Returns:
+        A `keras.Model`, called with `[image, hole]`: image `(B, H, W, 3)` RGB in [-1, 1], what lies
+        under the hole being ignored; hole `(B, H, W, 1)`, 1 = missing; H and W multiples of
+        `size_multiple`. It returns the raw prediction `(B, H, W, 3)` float32 in [-1, 1];
+        `conventions.composite` pastes it into the image. `method`, `preset` and `config` tell how
+        it was built.
+
+    Raises:
+        ValueError: On an unknown method, preset or field; the message lists the valid ones.
+
+    Example:
+        >>> generator = musical_tf.create("musical", preset="lite")
+        >>> prediction = generator([image, hole])
+    """
+    method = get(name)
+    return method.build_generator(method.Config.from_preset(preset, **overrides), dtype=dtype)
+
+
+def load(path: str | Path, dtype: str = "float32") -> keras.Model:
+    """Loads a trained generator.
+
+    Args:
+        path: A `.keras` file, or a run directory that holds `generator.keras`.
+        dtype: Keras dtype policy to rebuild it in, whatever it was trained in.
+
+    Returns:
+        The generator, see `create`.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When the file is not a generator of this project; the message says what it is.
+    """
+    path = Path(path)
+    file = path / GENERATOR_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"No generator at {file}: expected a .keras file or a run directory "
+            f"holding {GENERATOR_FILE}"
+        )
+    for name in names():
+        get(name)  # registers its generator class with Keras
+    try:
+        stored = keras.saving.load_model(file, compile=False)
+    except (
+        Exception
+    ) as error:  # Keras raises whatever the unpacking met: zip, json, h5 or type errors
+        raise ValueError(f"{file} is not a readable generator: {error}") from error
+    if not hasattr(stored, "size_multiple"):
+        raise ValueError(
+            f"{file} holds a {type(stored).__name__}, expected a generator of one of {names()}"
+        )
+    generator = get(stored.method).build_generator(stored.config, dtype=dtype)
+    generator.set_weights(stored.get_weights())
+    return generator

@@ -1,0 +1,427 @@
+"""MUSICAL: multi-scale image contextual attention learning for inpainting.
+
+A U-Net whose inner levels keep their resolution and widen their view by dilation, with one
+multi-scale attention module on the decoder's side at a quarter of the image's size, trained with
+L1, perceptual, style, total variation and adversarial terms.
+
+Reference:
+    Wang, Li, Zhang, Du, "MUSICAL: Multi-Scale Image Contextual Attention Learning for Inpainting",
+    IJCAI 2019.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+from keras import layers, ops
+
+from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
+from musical_tf.discriminators import densenet121_discriminator
+from musical_tf.layers import MultiScaleAttention
+from musical_tf.losses import (
+    VGG16Features,
+    discriminator_loss,
+    generator_adversarial_loss,
+    hole_l1_loss,
+    l1_loss,
+    perceptual_loss,
+    style_loss,
+    total_variation_loss,
+)
+
+PRESETS = ("paper", "official", "lite")
+
+OUTER_LEVELS = 4
+"""Levels that halve the resolution; the rest are dilated and keep it."""
+
+ATTENTION_LEVEL = 3
+"""The attention stands behind this level's up-convolution, where a map is a quarter of the image's
+side."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Architecture and objective; the defaults are the paper's.
+
+    Attributes:
+        preset: The preset it started from, for the record.
+        width: Channels of the outermost level (w of the figure).
+        width_limit: Channels of the widest level, as a multiple of `width`.
+        inner_levels: Dilated levels below the four that halve the resolution (Section 3.1).
+        attention: Whether the multi-scale attention module is there at all.
+        patch_sizes: Patch sizes of the attention (Section 3.2: 1 and 3).
+        propagation_size: Window of Eq. (2).
+        softmax_scale: Scale of the scores before the softmax (Yu et al. 2018).
+        attention_variant: `"paper"` or `"official"`, see `ContextualAttention`.
+        attention_implementation: `"fast"` or `"reference"`.
+        squeeze_ratio: SE reduction, None for the variant's own, 0 for none.
+        lambda_l1: Weight of the mean absolute error of the whole raw output (Section 4.1).
+        lambda_hole: Weight of the mean absolute error in the hole (not in the paper).
+        lambda_perceptual: Weight of Eq. (4) (Section 4.1).
+        lambda_style: Weight of Eq. (5)-(6) (Section 4.1).
+        lambda_tv: Weight of the total variation (Section 4.1).
+        lambda_adversarial: Weight of the adversarial term (Section 4.1: 0.3; 0 on CelebA).
+        adversarial_factor: Multiplies `lambda_adversarial`; the authors' code has 0.2.
+        composite_features: Whether the VGG terms also see the composited image.
+        feature_normalization: `"imagenet"` or `"none"`, what VGG16 is fed.
+        feature_weights: `"torchvision"`, `"keras"` or a file, see `VGG16Features`.
+        discriminator_normalization: `"imagenet"` or `"none"`, what the discriminator is fed.
+        discriminator_weights: `"imagenet"`, `"random"` or a file, see `densenet121_discriminator`.
+    """
+
+    preset: str = "paper"
+    width: int = 64
+    width_limit: int = 8
+    inner_levels: int = 4
+    attention: bool = True
+    patch_sizes: tuple[int, ...] = (1, 3)
+    propagation_size: int = 3
+    softmax_scale: float = 10.0
+    attention_variant: str = "paper"
+    attention_implementation: str = "fast"
+    squeeze_ratio: int | None = None
+    lambda_l1: float = 100.0
+    lambda_hole: float = 0.0
+    lambda_perceptual: float = 0.07
+    lambda_style: float = 250.0
+    lambda_tv: float = 0.001
+    lambda_adversarial: float = 0.3
+    adversarial_factor: float = 1.0
+    composite_features: bool = False
+    feature_normalization: str = "imagenet"
+    feature_weights: str = "torchvision"
+    discriminator_normalization: str = "imagenet"
+    discriminator_weights: str = "imagenet"
+
+    def __post_init__(self):
+        # JSON has no tuples.
+        object.__setattr__(self, "patch_sizes", tuple(self.patch_sizes))
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
+        for name, least in (("width", 1), ("width_limit", 1), ("inner_levels", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
+        for name, value in dataclasses.asdict(self).items():
+            if name.startswith("lambda_") and value < 0:
+                raise ValueError(f"{name} must be >= 0, received: {value!r}")
+
+    @classmethod
+    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
+        """The configuration of a preset, with some fields replaced.
+
+        Args:
+            preset: `"paper"` (the publication), `"official"` (what the authors' code does) or
+                `"lite"` (small enough for two CPU cores and a browser).
+            **overrides: Fields of `Config`.
+
+        Raises:
+            ValueError: On an unknown preset or field; the message lists the valid ones.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
+        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
+        unknown = sorted(set(overrides) - fields)
+        if unknown:
+            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
+        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
+
+
+_PRESET_FIELDS: Mapping[str, dict] = {
+    "paper": {},
+    "official": {
+        "softmax_scale": 1.0,
+        "attention_variant": "official",
+        "lambda_hole": 6.0,
+        "adversarial_factor": 0.2,
+        "composite_features": True,
+        "feature_normalization": "none",
+        "discriminator_normalization": "none",
+        "discriminator_weights": "random",
+    },
+    "lite": {"width": 32, "inner_levels": 2},
+}
+
+
+def build_generator(config: Config, dtype: str | None = None) -> "MusicalGenerator":
+    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
+    return MusicalGenerator(config, dtype=dtype)
+
+
+def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
+    """The networks of the adversarial term by name; none when its weight is 0 (CelebA)."""
+    if config.lambda_adversarial == 0:
+        return {}
+    densenet = densenet121_discriminator(
+        image_size,
+        weights=config.discriminator_weights,
+        normalization=config.discriminator_normalization,
+    )
+    return {"densenet121": densenet}
+
+
+def build_objective(config: Config) -> "Objective":
+    """The training objective, Eq. (7)."""
+    return Objective(config)
+
+
+@keras.saving.register_keras_serializable("musical_tf")
+class MusicalGenerator(keras.Model):
+    """The network of Figure 1.
+
+    With w the width and h the image's height, per level the way down and the way up:
+
+    1. Conv 4x4 s2: `(h/2, w)`; ConvT 4x4 s2, tanh: `(h, 3)`.
+    2. Conv 4x4 s2, IN: `(h/4, 2w)`; ConvT 4x4 s2, IN: `(h/2, w)`.
+    3. Conv 4x4 s2, IN: `(h/8, 4w)`; ConvT 4x4 s2, IN, **multi-scale attention**: `(h/4, 2w)`.
+    4. Conv 4x4 s2, IN: `(h/16, 8w)`; ConvT 4x4 s2, IN: `(h/8, 4w)`.
+    5. and all but the last: Conv 3x3, IN, Conv 3x3 dilation 2: `(h/16, 8w)`; Conv 3x3, IN.
+    6. the last: Conv 3x3, Conv 3x3 dilation 2; Conv 3x3, IN.
+
+    LeakyReLU(0.2) before every convolution on the way down but the first, ReLU on the way up; each
+    level's result on the way up is concatenated with what entered the level below. IN is instance
+    normalisation, affine, epsilon 1e-5. Convolutions have biases and start from N(0, 0.02).
+
+    Args:
+        config: A `Config`, or the dict of its fields.
+        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
+
+    Call arguments:
+        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
+            H and W are multiples of 16.
+
+    Returns:
+        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
+
+    Reference:
+        Wang et al., IJCAI 2019, Sections 3.1-3.2, Figures 1-2.
+    """
+
+    method = "musical"
+    size_multiple = 2**OUTER_LEVELS
+
+    def __init__(self, config: Config | Mapping, dtype=None, name: str = "musical"):
+        if not isinstance(config, Config):
+            config = Config(**config)
+        policy = keras.dtype_policies.get(dtype)
+        image = keras.Input((None, None, 3), name="image")
+        hole = keras.Input((None, None, 1), name="hole")
+        prediction = _unet(image, hole, config, policy)
+        super().__init__(inputs=[image, hole], outputs=prediction, name=name)
+        self.config = config
+        self.policy = policy
+
+    @property
+    def preset(self) -> str:
+        """The preset the configuration started from."""
+        return self.config.preset
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            "config": dataclasses.asdict(self.config),
+            "dtype": keras.dtype_policies.serialize(self.policy),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> "MusicalGenerator":
+        """The inverse of `get_config`."""
+        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
+
+
+def _unet(image, hole, config, policy):
+    block = _Blocks(policy)
+    widths = [
+        config.width * min(2**level, config.width_limit) for level in range(OUTER_LEVELS)
+    ]  # w, 2w, 4w, 8w
+    innermost = OUTER_LEVELS + config.inner_levels
+
+    features = ops.concatenate([mask_image(image, hole), hole], axis=-1)  # (B, H, W, 4)
+    skips = []
+    for level in range(1, innermost + 1):
+        name = f"down{level}"
+        if level > 1:
+            skips.append(features)
+            features = block.leaky_relu(features, name)
+        if level <= OUTER_LEVELS:
+            features = block.halve(features, widths[level - 1], name)
+            if level > 1:
+                features = block.normalize(features, name)
+        else:
+            features = block.convolve(features, widths[-1], name)
+            if level < innermost:
+                features = block.normalize(features, name)
+            features = block.leaky_relu(features, f"{name}_dilated")
+            features = block.convolve(features, widths[-1], f"{name}_dilated", dilation=2)
+
+    for level in range(innermost, 0, -1):
+        name = f"up{level}"
+        features = block.relu(features, name)
+        if level > OUTER_LEVELS:
+            features = block.convolve(features, widths[-1], name)
+        elif level > 1:
+            features = block.double(features, widths[level - 2], name)
+        else:
+            features = block.double(features, 3, name)
+            break
+        features = block.normalize(features, name)
+        if level == ATTENTION_LEVEL and config.attention:
+            features = MultiScaleAttention(
+                config.patch_sizes,
+                config.propagation_size,
+                config.softmax_scale,
+                config.attention_implementation,
+                config.attention_variant,
+                config.squeeze_ratio,
+                kernel_initializer=block.initializer(),
+                dtype=policy,
+                name="attention",
+            )(features, downsample_hole(hole, 4))
+        features = layers.Concatenate(dtype=policy, name=f"{name}_skip")([skips.pop(), features])
+    return layers.Activation("tanh", dtype="float32", name="tanh")(features)
+
+
+class _Blocks:
+    """The few kinds of box in Figure 1, with the numbers the paper leaves to its code."""
+
+    def __init__(self, policy):
+        self.policy = policy
+
+    @staticmethod
+    def initializer():
+        return keras.initializers.RandomNormal(stddev=0.02)
+
+    def halve(self, features, filters, name):
+        return layers.Conv2D(
+            filters,
+            4,
+            strides=2,
+            padding="same",
+            kernel_initializer=self.initializer(),
+            dtype=self.policy,
+            name=f"{name}_conv",
+        )(features)
+
+    def double(self, features, filters, name):
+        return layers.Conv2DTranspose(
+            filters,
+            4,
+            strides=2,
+            padding="same",
+            kernel_initializer=self.initializer(),
+            dtype=self.policy,
+            name=f"{name}_conv",
+        )(features)
+
+    def convolve(self, features, filters, name, dilation=1):
+        # Dilated "same" padding of a map of unknown size becomes 66 ONNX nodes; said outright it is
+        # one.
+        padded = layers.ZeroPadding2D(dilation, dtype=self.policy, name=f"{name}_pad")(features)
+        return layers.Conv2D(
+            filters,
+            3,
+            dilation_rate=dilation,
+            padding="valid",
+            kernel_initializer=self.initializer(),
+            dtype=self.policy,
+            name=f"{name}_conv",
+        )(padded)
+
+    def normalize(self, features, name):
+        return layers.GroupNormalization(
+            groups=-1, epsilon=1e-5, dtype=self.policy, name=f"{name}_norm"
+        )(features)
+
+    def leaky_relu(self, features, name):
+        return layers.LeakyReLU(0.2, dtype=self.policy, name=f"{name}_act")(features)
+
+    def relu(self, features, name):
+        return layers.ReLU(dtype=self.policy, name=f"{name}_act")(features)
+
+
+class Objective:
+    """The overall loss, Eq. (7), as named terms.
+
+    `l1`, `hole`, `perceptual` (Eq. 4), `style` (Eq. 5-6), `tv` and `adversarial`. A term of weight
+    0 is neither in `generator_weights` nor computed.
+
+    Args:
+        config: A `Config`.
+    """
+
+    discriminator_steps = 1
+
+    def __init__(self, config: Config):
+        weights = {
+            "l1": config.lambda_l1,
+            "hole": config.lambda_hole,
+            "perceptual": config.lambda_perceptual,
+            "style": config.lambda_style,
+            "tv": config.lambda_tv,
+            "adversarial": config.lambda_adversarial * config.adversarial_factor,
+        }
+        self.generator_weights = {name: weight for name, weight in weights.items() if weight > 0}
+        self.composite_features = config.composite_features
+        self.vgg = None
+        if "perceptual" in self.generator_weights or "style" in self.generator_weights:
+            self.vgg = VGG16Features(config.feature_weights, config.feature_normalization)
+
+    def generator_terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Tensor,
+        discriminators: Mapping[str, keras.Model],
+    ) -> dict[str, Tensor]:
+        """The unweighted terms of the generator's loss.
+
+        Args:
+            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
+            prediction: `(B, H, W, 3)` float32, the generator's raw output.
+            discriminators: What `build_discriminators` gave.
+
+        Returns:
+            Term name -> float32 scalar, the keys of `generator_weights`.
+        """
+        image, hole = batch["image"], batch["hole"]
+        terms = {
+            "l1": lambda: l1_loss(image, prediction),
+            "hole": lambda: hole_l1_loss(image, prediction, hole),
+            "tv": lambda: total_variation_loss(prediction),
+            "adversarial": lambda: generator_adversarial_loss(
+                discriminators["densenet121"](prediction, training=True)
+            ),
+        }
+        values = {
+            name: compute() for name, compute in terms.items() if name in self.generator_weights
+        }
+        values.update(self._feature_terms(image, prediction, hole))
+        return {name: values[name] for name in self.generator_weights}
+
+    def _feature_terms(self, image, prediction, hole):
+        if self.vgg is None:
+            return {}
+        of_truth = [ops.stop_gradient(each) for each in self.vgg(image)]
+        candidates = [prediction]
+        if self.composite_features:
+            candidates.append(composite(prediction, image, hole))
+        terms = {"perceptual": perceptual_loss, "style": style_loss}
+        values = {name: 0.0 for name in terms if name in self.generator_weights}
+        for candidate in candidates:
+            of_candidate = self.vgg(candidate)
+            for name in values:
+                values[name] += terms[name](of_truth, of_candidate)
+        return values
+
+    def discriminator_terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Tensor,
+        discriminators: Mapping[str, keras.Model],
+    ) -> dict[str, Tensor]:
+        """The terms of the discriminators' loss; the prediction gets no gradient from them."""
+        if not discriminators:
+            return {}
+        densenet = discriminators["densenet121"]
+        real = densenet(batch["image"], training=True)
+        fake = densenet(ops.stop_gradient(prediction), training=True)
+        return {"discriminator": discriminator_loss(real, fake)}
