@@ -1,0 +1,35 @@
+"""The adversarial game, `L_adv` of Eq. (7): binary cross-entropy on logits, non-saturating."""
+
+from keras import ops
+
+from ..conventions import Tensor
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Binary cross-entropy of a discriminator: `(bce(real, 1) + bce(fake, 0)) / 2`.
+
+    Written with softplus, `bce(z, 1) = softplus(-z)` and `bce(z, 0) = softplus(z)`, which has no
+    logarithm of zero.
+
+    Args:
+        real_logits: Float tensor of any shape, the scores of photographs.
+        fake_logits: Float tensor of any shape, the scores of generated images.
+
+    Returns:
+        Float32 scalar; `log 2` for a discriminator that cannot tell.
+    """
+    real = ops.mean(ops.softplus(-ops.cast(real_logits, "float32")))
+    fake = ops.mean(ops.softplus(ops.cast(fake_logits, "float32")))
+    return 0.5 * (real + fake)
+
+
+def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:
+    """Non-saturating loss of a generator: `bce(fake, 1)`.
+
+    Args:
+        fake_logits: Float tensor of any shape, the scores of generated images.
+
+    Returns:
+        Float32 scalar.
+    """
+    return ops.mean(ops.softplus(-ops.cast(fake_logits, "float32")))
