@@ -99,10 +99,13 @@ def _overlap_add(patches, map_size, size):
 
 
 def _sum_of_shifts(scores, size, axes):
-    """Sums `scores` over all shifts of a `size` x `size` window, `axes` (y, x, ...) moving
-    together.""" radius = size // 2 shape = ops.shape(scores) margins = [(radius, radius) if axis in
-    axes else (0, 0) for axis in range(5)] padded = ops.pad(scores, margins) total = 0.0 for row in
-    range(size):
+    """Sums `scores` over the shifts of a `size` x `size` window, all of `axes` moving together."""
+    radius = size // 2
+    shape = ops.shape(scores)
+    margins = [(radius, radius) if axis in axes else (0, 0) for axis in range(5)]
+    padded = ops.pad(scores, margins)
+    total = 0.0
+    for row in range(size):
         for column in range(size):
             index = [slice(None)] * 5
             for axis in axes:
