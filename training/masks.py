@@ -1,0 +1,270 @@
+"""Where holes come from: the paper's centre square, random boxes, brush strokes, or mask images."""
+
+import difflib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .datasets import list_images
+
+KINDS = ("center", "box", "irregular")
+"""The holes that are drawn. Any other specification is a folder of mask images."""
+
+IRREGULAR_RATIOS = (0.01, 0.5)
+"""Smallest and largest share of missing pixels in an irregular hole."""
+
+# Keeps the generators of evaluation holes apart from those of training samples, (seed, sample
+# number).
+_EVALUATION_STREAM = 0x686F6C65
+
+
+class HoleSource:
+    """Base of everything that makes holes.
+
+    Args:
+        image_size: Height and width of the holes, in pixels.
+    """
+
+    def __init__(self, image_size: int):
+        if image_size < 16:
+            raise ValueError(f"image_size must be at least 16, got {image_size}")
+        self.image_size = image_size
+
+    def hole(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns a random hole.
+
+        Args:
+            rng: The only source of randomness.
+
+        Returns:
+            `(image_size, image_size)` bool, True = missing. Neither all True nor all False.
+        """
+        raise NotImplementedError
+
+    def deterministic(self, index: int) -> np.ndarray:
+        """Returns the hole of evaluation sample `index`: the same on every call and every machine.
+
+        Args:
+            index: Int >= 0.
+
+        Returns:
+            `(image_size, image_size)` bool, True = missing.
+        """
+        return self.hole(np.random.default_rng((index, _EVALUATION_STREAM)))
+
+
+class CenterHole(HoleSource):
+    """The paper's hole: the central square, 128 x 128 in 256 x 256 (section 4.1)."""
+
+    def hole(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns rows and columns `size / 4 : 3 * size / 4`; `rng` is left alone."""
+        inside = slice(self.image_size // 4, 3 * self.image_size // 4)
+        hole = np.zeros((self.image_size, self.image_size), bool)
+        hole[inside, inside] = True
+        return hole
+
+
+class BoxHole(HoleSource):
+    """One rectangle, each side 1/4 to 1/2 of the image's, anywhere in it."""
+
+    def hole(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns a random rectangle; see `HoleSource.hole`."""
+        size = self.image_size
+        height, width = rng.integers(size // 4, size // 2, size=2, endpoint=True)
+        top = rng.integers(0, size - height, endpoint=True)
+        left = rng.integers(0, size - width, endpoint=True)
+        hole = np.zeros((size, size), bool)
+        hole[top : top + height, left : left + width] = True
+        return hole
+
+
+class IrregularHole(HoleSource):
+    """Brush strokes and boxes, until a share of the pixels drawn from 1 % to 50 % is missing.
+
+    A stroke is a walk of short thick segments that turns a little at each; now and then a small box
+    is stamped. The drawing stops at the first piece that reaches the share aimed at; a piece that
+    would go beyond 50 % is taken back.
+    """
+
+    def hole(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns a random scribble; see `HoleSource.hole`."""
+        size = self.image_size
+        smallest, largest = IRREGULAR_RATIOS
+        target, limit = rng.uniform(smallest, largest) * size * size, largest * size * size
+        image, missing = Image.new("L", (size, size)), 0
+        while missing < target:
+            pieces = [self._box(rng)] if rng.random() < 0.2 else self._stroke(rng)
+            for draw_piece in pieces:
+                before = image.copy()
+                draw_piece(ImageDraw.Draw(image))
+                drawn = image.histogram()[255]
+                if drawn > limit:
+                    image = before
+                    continue
+                missing = drawn
+                if missing >= target:
+                    break
+        return np.asarray(image) > 0
+
+    def _box(self, rng: np.random.Generator):
+        size = self.image_size
+        width, height = rng.integers(size // 16, size // 6, size=2, endpoint=True)
+        left, top = rng.integers(0, size - width), rng.integers(0, size - height)
+        corners = [int(left), int(top), int(left + width), int(top + height)]
+        return lambda draw: draw.rectangle(corners, fill=255)
+
+    def _stroke(self, rng: np.random.Generator):
+        size = self.image_size
+        thickness = int(rng.integers(max(2, size // 32), max(4, size // 12), endpoint=True))
+        position = rng.uniform(0, size, size=2)
+        direction = rng.uniform(0, 2 * np.pi)
+        pieces = []
+        for _ in range(rng.integers(4, 16)):
+            direction += rng.normal(0, 0.6)
+            step = rng.uniform(size / 32, size / 8)
+            end = np.clip(
+                position + step * np.array([np.cos(direction), np.sin(direction)]), 0, size - 1
+            )
+            pieces.append(self._segment(tuple(position), tuple(end), thickness))
+            position = end
+        return pieces
+
+    @staticmethod
+    def _segment(start, end, thickness):
+        def draw_piece(draw: ImageDraw.ImageDraw) -> None:
+            draw.line([start, end], fill=255, width=thickness)
+            # Round joints: two thick lines at an angle leave a notch between them.
+            radius = thickness / 2
+            draw.ellipse(
+                [end[0] - radius, end[1] - radius, end[0] + radius, end[1] + radius], fill=255
+            )
+
+        return draw_piece
+
+
+class FolderHoles(HoleSource):
+    """Holes drawn by somebody else: the mask images of a folder, at any depth; above 127 = hole.
+
+    All are read when the folder is opened, so that a bad one is refused by name before the training
+    starts, and kept at one bit a pixel. A mask of another size is stretched to the square; a pixel
+    is hole if any source pixel under it is.
+
+    Args:
+        folder: The folder.
+        image_size: Height and width of the holes, in pixels.
+
+    Raises:
+        FileNotFoundError: If the folder is not there or holds no image.
+        ValueError: If a file cannot be read, or has no hole, or nothing but hole.
+    """
+
+    def __init__(self, folder: str | Path, image_size: int):
+        super().__init__(image_size)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"mask folder {os.path.abspath(folder)} is not there")
+        self.paths = list_images(folder)
+        if not self.paths:
+            raise FileNotFoundError(f"mask folder {os.path.abspath(folder)} holds no images")
+        with ThreadPoolExecutor() as pool:
+            self._packed = list(pool.map(self._read, self.paths))
+
+    def _read(self, path: str) -> np.ndarray:
+        hole = shrink_hole(read_hole(path), self.image_size)
+        if not hole.any():
+            raise ValueError(f"mask {path} is empty: no pixel above 127, so nothing to fill")
+        if hole.all():
+            raise ValueError(
+                f"mask {path} is all hole at {self.image_size} x {self.image_size}: "
+                "nothing to fill it from"
+            )
+        return np.packbits(hole)
+
+    def _unpack(self, index: int) -> np.ndarray:
+        size = self.image_size
+        bits = np.unpackbits(self._packed[index], count=size * size)
+        return bits.reshape(size, size).astype(bool)
+
+    def hole(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns the hole of a mask picked at random; see `HoleSource.hole`."""
+        return self._unpack(rng.integers(len(self.paths)))
+
+    def deterministic(self, index: int) -> np.ndarray:
+        """Returns the masks one after the other, in the order of their paths, over and over."""
+        return self._unpack(index % len(self.paths))
+
+
+def read_hole(path: str | Path) -> np.ndarray:
+    """Reads a mask image.
+
+    Args:
+        path: An image of any mode; colour counts by its luminance, transparency is ignored.
+
+    Returns:
+        `(height, width)` bool, True where the image is above 127.
+
+    Raises:
+        ValueError: If the file cannot be read as an image; names it.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):
+                return np.asarray(image) > 127 * 257
+            return np.asarray(image.convert("L")) > 127
+    # Pillow's decoders raise whatever a damaged file leads them to.
+    except Exception as error:
+        raise ValueError(f"mask {path} cannot be read: {error}") from error
+
+
+def shrink_hole(hole: np.ndarray, size: int) -> np.ndarray:
+    """Resizes a hole so that a pixel is hole if any source pixel it touches is.
+
+    Nearest neighbour would lose thin strokes and call pixels known that were not.
+
+    Args:
+        hole: `(height, width)` bool.
+        size: Height and width of the result; may be larger than the source.
+
+    Returns:
+        `(size, size)` bool.
+    """
+    for axis in (0, 1):
+        length = hole.shape[axis]
+        position = np.arange(size)
+        start = position * length // size
+        stop = -((position + 1) * -length // size)
+        total = np.cumsum(hole, axis=axis, dtype=np.int64)
+        total = np.insert(total, 0, 0, axis=axis)
+        hole = np.take(total, stop, axis=axis) > np.take(total, start, axis=axis)
+    return hole
+
+
+def check_masks(spec: str) -> None:
+    """Raises ValueError unless `spec` is one of `KINDS` or an existing folder."""
+    if spec in KINDS or os.path.isdir(spec):
+        return
+    near = difflib.get_close_matches(spec.replace("centre", "center"), KINDS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"mask must be {', '.join(KINDS)} or an existing folder of mask images, got {spec!r}{hint}"
+    )
+
+
+def open_masks(spec: str | Path, image_size: int) -> HoleSource:
+    """Opens a source of holes.
+
+    Args:
+        spec: "center", "box", "irregular", or a folder of mask images.
+        image_size: Height and width of the holes, in pixels.
+
+    Raises:
+        ValueError: On anything else, or a mask image that cannot be used; names it.
+        FileNotFoundError: If the folder holds no image.
+    """
+    spec = str(spec)
+    check_masks(spec)
+    if spec not in KINDS:
+        return FolderHoles(spec, image_size)
+    return {"center": CenterHole, "box": BoxHole, "irregular": IrregularHole}[spec](image_size)
