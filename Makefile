@@ -27,7 +27,7 @@ install: $(STAMP) ## set up .venv with everything (the first time only)
 
 # The stamp's name says which builds are inside. Changing them starts the environment anew: one that had the processor
 # build and gets the CUDA build on top would hold two TensorFlows.
-$(STAMP): setup.cfg pyproject.toml
+$(STAMP): setup.cfg pyproject.toml musical_tf/version.py
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "make: Python 3.11, 3.12 or 3.13 is needed; say which with: make install PYTHON=/path/to/python" >&2; exit 1; fi
 	@case "$(ACCELERATOR)" in cpu|gpu) ;; *) \

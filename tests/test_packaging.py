@@ -1,0 +1,334 @@
+"""What is installed, by which name, and whether the documents speak of things that exist."""
+
+import configparser
+import fnmatch
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+
+import musical_tf
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE_FOLDERS = {
+    "musical_tf": "musical_tf",
+    "musical_tf.training": "training",
+    "musical_tf.export": "export",
+    "musical_tf.serving": "serving",
+}
+MACHINES = {
+    "Linux x86-64": {"sys_platform": "linux", "platform_machine": "x86_64"},
+    "Linux Arm": {"sys_platform": "linux", "platform_machine": "aarch64"},
+    "macOS Arm": {"sys_platform": "darwin", "platform_machine": "arm64"},
+    "Windows": {"sys_platform": "win32", "platform_machine": "AMD64"},
+}
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return config
+
+
+def lines(value: str) -> list[str]:
+    stripped = (line.strip() for line in value.splitlines())
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def checkout_name(module: str) -> str:
+    """`musical_tf.training.fit`, as installed, is `training.fit` in a checkout."""
+    return re.sub(r"^musical_tf\.(?=(training|export|serving)\b)", "", module)
+
+
+def console_scripts() -> dict[str, str]:
+    entries = lines(setup_cfg()["options.entry_points"]["console_scripts"])
+    return dict(re.split(r"\s*=\s*", entry, maxsplit=1) for entry in entries)
+
+
+def requirements(extra: str, machine: dict[str, str]) -> dict[str, Requirement]:
+    """Everything an extra asks for on a machine, the project's own extras followed."""
+    extras = setup_cfg()["options.extras_require"]
+    found = {}
+    for line in lines(extras[extra]):
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate(machine):
+            continue
+        if requirement.name == "musical-tf":
+            for other in requirement.extras:
+                found |= requirements(other, machine)
+        else:
+            found[requirement.name] = requirement
+    return found
+
+
+@pytest.fixture(scope="module")
+def check_environment():
+    path = ROOT / ".ci" / "check_environment.py"
+    spec = importlib.util.spec_from_file_location("check_environment", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The project's wheel, built from a copy of what a wheel is made of."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    for folder in PACKAGE_FOLDERS.values():
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                copy = source / path.relative_to(ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(path.read_bytes())
+    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", build, target], cwd=source, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = target.glob("*.whl")
+    return path
+
+
+# ---- one place for everything
+
+
+def test_version_is_written_once():
+    attribute = setup_cfg()["metadata"]["version"].removeprefix("attr:").strip()
+    module, _, name = attribute.rpartition(".")
+    assert getattr(importlib.import_module(module), name) == musical_tf.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", musical_tf.__version__)
+    literal = re.compile(rf"[\"']{re.escape(musical_tf.__version__)}[\"']")
+    holders = [
+        str(path.relative_to(ROOT))
+        for folder in PACKAGE_FOLDERS.values()
+        for path in (ROOT / folder).rglob("*.py")
+        if literal.search(path.read_text("utf-8"))
+    ]
+    assert holders == [str(Path("musical_tf/version.py"))]
+
+
+def test_changelog_has_a_part_for_what_is_next_or_for_this_version():
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert headings[0] in ("Unreleased", musical_tf.__version__)
+
+
+def test_every_package_is_declared():
+    found = {
+        ".".join((name, *path.parent.relative_to(ROOT / folder).parts))
+        for name, folder in PACKAGE_FOLDERS.items()
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(lines(setup_cfg()["options"]["packages"])) == found
+    mapping = dict(re.split(r"\s*=\s*", x) for x in lines(setup_cfg()["options"]["package_dir"]))
+    assert mapping == PACKAGE_FOLDERS
+
+
+def test_every_data_file_is_declared():
+    declared = setup_cfg()["options.package_data"]
+    undeclared = []
+    for name, folder in PACKAGE_FOLDERS.items():
+        patterns = lines(declared.get(name, ""))
+        for path in (ROOT / folder).rglob("*"):
+            relative = path.relative_to(ROOT / folder)
+            if path.is_dir() or path.suffix == ".py" or "__pycache__" in path.parts:
+                continue
+            if not any(fnmatch.fnmatch(relative.as_posix(), pattern) for pattern in patterns):
+                undeclared.append(str(path.relative_to(ROOT)))
+    assert undeclared == []
+
+
+# ---- the wheel
+
+
+def test_wheel_holds_the_project_under_one_name(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"musical_tf", f"musical_tf-{musical_tf.__version__}.dist-info"}
+    expected = {
+        f"{name.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}"
+        for name, folder in PACKAGE_FOLDERS.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert expected <= set(names)
+    licences = {Path(name).name for name in names if ".dist-info/" in name}
+    assert {"LICENSE", "NOTICE"} <= licences
+
+
+def test_installed_serving_starts_without_tensorflow(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    script = (
+        "import sys\n"
+        "for name in ('tensorflow', 'keras', 'tf2onnx'): sys.modules[name] = None\n"
+        "from musical_tf.serving.predict import main\n"
+        "import musical_tf; print(musical_tf.__file__); main(['--help'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path))
+    assert "--model" in done.stdout
+
+
+# ---- one TensorFlow, one ONNX Runtime
+
+
+def test_this_environment_has_one_of_each(check_environment):
+    found = check_environment.owners()
+    assert check_environment.problems(found, ["tensorflow", "keras", "onnxruntime"]) == []
+
+
+def test_two_of_one_kind_are_found(check_environment):
+    found = {"tensorflow": ["tensorflow 2.21.0", "tensorflow-cpu 2.21.0"], "onnxruntime": []}
+    twice, absent = check_environment.problems(found, ["onnxruntime"])
+    assert "tensorflow 2.21.0 and tensorflow-cpu 2.21.0" in twice
+    assert "`onnxruntime` is not installed" in absent
+
+
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+@pytest.mark.parametrize("extra", ["all", "all-gpu"])
+def test_extras_choose_one_of_each(extra, machine):
+    found = requirements(extra, machine)
+    assert len(found.keys() & {"tensorflow", "tensorflow-cpu"}) == 1
+    assert len(found.keys() & {"onnxruntime", "onnxruntime-gpu"}) == 1
+
+
+def test_linux_without_gpu_gets_the_processor_builds():
+    found = requirements("all", MACHINES["Linux x86-64"])
+    assert {"tensorflow-cpu", "onnxruntime"} <= found.keys()
+
+
+def test_gpu_extras_agree_on_cuda_12():
+    found = requirements("all-gpu", MACHINES["Linux x86-64"])
+    assert found["tensorflow"].extras == {"and-cuda"}
+    assert found["onnxruntime-gpu"].specifier.contains("1.26.0")
+    assert not found["onnxruntime-gpu"].specifier.contains("1.27.0")
+
+
+@pytest.mark.parametrize("extra", ["serve", "serve-gpu"])
+def test_serving_asks_for_no_tensorflow(extra):
+    base = {Requirement(line).name for line in lines(setup_cfg()["options"]["install_requires"])}
+    found = requirements(extra, MACHINES["Linux x86-64"]).keys() | base
+    assert not [name for name in found if name.startswith(("tensor", "keras", "tf2onnx"))]
+
+
+# ---- command lines and documents
+
+
+@pytest.mark.parametrize("script", console_scripts())
+def test_console_script_starts(script, capsys):
+    module, _, function = console_scripts()[script].partition(":")
+    main = getattr(importlib.import_module(checkout_name(module)), function)
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+def documented_commands() -> list[tuple[str, str]]:
+    """Every line of a code block, and every `code` span, that starts like a command of ours."""
+    found = []
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text("utf-8")
+        blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", text, re.M | re.S)
+        prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+        candidates = [line for block in blocks for line in block.splitlines()]
+        candidates += re.findall(r"`([^`\n]+)`", prose)
+        for line in candidates:
+            command = re.sub(r"\s+#.*", "", line).strip().removeprefix(".venv/bin/")
+            if re.match(r"(python |musical-\w|make( |$)|pip install )", command):
+                found.append((name, command))
+    return found
+
+
+def test_documents_hold_commands():
+    commands = [command for _, command in documented_commands()]
+    assert {"make demo", "make test", "make install"} <= set(commands)
+    assert sum(command.startswith("python ") for command in commands) >= 8
+
+
+@pytest.mark.parametrize(
+    ("document", "command"), [pytest.param(*pair, id=pair[1]) for pair in documented_commands()]
+)
+def test_documented_command_exists(document, command, capsys):
+    program, *arguments = shlex.split(command)
+    if program == "make":
+        makefile = (ROOT / "Makefile").read_text("utf-8")
+        for argument in arguments:
+            name, is_variable, _ = argument.partition("=")
+            pattern = rf"^{name} \?=" if is_variable else rf"^{name}:"
+            assert re.search(pattern, makefile, re.M), argument
+        return
+    if program == "pip":
+        extras = re.findall(r"\[(.+?)\]", command)[0].split(",")
+        assert not set(extras) - set(setup_cfg()["options.extras_require"])
+        return
+    if program == "python" and arguments[0] == "-m":
+        module, arguments = arguments[1], arguments[2:]
+    elif program == "python":
+        assert (ROOT / arguments[0]).is_file()
+        module, arguments = arguments[0].removesuffix(".py").replace("/", "."), arguments[1:]
+    else:
+        module = checkout_name(console_scripts()[program].partition(":")[0])
+    if module in ("pytest", ".ci.check_environment"):
+        return
+    main = importlib.import_module(module).main
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    help_text = capsys.readouterr().out
+    for flag in (argument for argument in arguments if argument.startswith("--")):
+        assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_text), f"{document}: {flag}"
+    # Values are checked on the way to --help: a wrong choice or type ends with exit code 2 there.
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--help"])
+    assert stop.value.code == 0, capsys.readouterr().err
+
+
+def test_readme_python_for_keras_runs():
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
+    )
+    rng = np.random.default_rng(0)
+    hole = np.zeros((1, 32, 32, 1), "float32")
+    hole[:, 8:24, 8:24] = 1
+    names = {"features": rng.normal(size=(1, 32, 32, 4)).astype("float32"), "hole": hole}
+    exec(blocks[0], names)
+    assert names["features"].shape == (1, 32, 32, 4)
+    names["image"] = rng.uniform(-1, 1, (1, 32, 32, 3)).astype("float32")
+    exec(blocks[1].replace('"paper"', '"lite"', 1), names)
+    known = hole[..., 0] == 0
+    np.testing.assert_array_equal(np.asarray(names["result"])[known], names["image"][known])
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, "CHANGELOG.md"])
+def test_links_lead_somewhere(name):
+    text = (ROOT / name).read_text("utf-8")
+    targets = [
+        target.partition("#")[0]
+        for target in re.findall(r"\]\(([^)]+)\)", text)
+        if not re.match(r"https?:|#", target)
+    ]
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_continuous_integration_runs_the_documented_test_command():
+    run = ROOT / ".ci" / "run"
+    assert os.access(run, os.X_OK)
+    assert re.search(r"^exec make test$", run.read_text("utf-8"), re.M)
