@@ -1,0 +1,1 @@
+"""Export of a trained generator: ONNX file and SavedModel."""

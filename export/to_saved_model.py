@@ -1,0 +1,165 @@
+"""Exports a trained generator to a SavedModel that loads without our package.
+
+Same mapping, same names and same checks as the ONNX file: `image`, `mask` -> `inpainted`, any
+batch, height and width, known pixels bit for bit. For TensorFlow Serving give `--output` a
+version number: `models/inpainting/1`. See docs/serving_savedmodel.md.
+
+    python export/to_saved_model.py --run runs/celeba --output models/inpainting/1
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if __package__:
+    from . import to_onnx
+else:  # run as a script: the folder of the script is on the path
+    import to_onnx
+
+DESCRIPTION_FILE = "assets.extra/musical_tf.json"
+"""The contract's metadata inside the SavedModel; `assets.extra` is the folder TensorFlow leaves to
+its users."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns 0, 1 (the export failed) or 2 (it cannot be done)."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    to_onnx.quiet_tensorflow()
+    try:
+        report = export(arguments.run, arguments.output, arguments.io, arguments.layout)
+    except to_onnx.ExportError as error:
+        return to_onnx.fail(parser.prog, error, 1)
+    except (OSError, ValueError) as error:
+        return to_onnx.fail(parser.prog, error, 2)
+    except KeyboardInterrupt:
+        return to_onnx.fail(parser.prog, "interrupted; nothing was written", 130)
+    print(f"{arguments.output}: {to_onnx.describe_parity(report)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Export a trained generator to a SavedModel, loadable without musical_tf and "
+        "ready for TensorFlow Serving (signature serving_default: image, mask -> inpainted).",
+        epilog="The SavedModel and Keras are compared first: above one grey level of difference "
+        f"nothing is written. The figures and the metadata are in OUTPUT/{DESCRIPTION_FILE}.",
+    )
+    parser.add_argument(
+        "--run",
+        required=True,
+        metavar="DIR",
+        help="run directory of training.fit (its generator.keras and recipe.json are read), or a "
+        ".keras file",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder to write: new, empty, or a SavedModel, which is replaced",
+    )
+    to_onnx.add_contract_arguments(parser)
+    return parser
+
+
+def export(
+    run: str | Path, output: str | Path, io: str = "uint8", layout: str = "nhwc"
+) -> dict[str, Any]:
+    """Exports the generator of `run` to the SavedModel folder `output`.
+
+    Args:
+        run: Run directory or `.keras` file.
+        output: The folder to write, whole or not at all. An earlier SavedModel there is replaced,
+            anything else is refused.
+        io, layout: See `musical_tf.inference.InpaintingFunction`.
+
+    Returns:
+        The parity report, see `to_onnx.measure_parity`.
+
+    Raises:
+        FileNotFoundError, ValueError: If `run` holds no generator, an argument is unknown, or
+            `output` holds something else.
+        OSError: If `output` cannot be written.
+        ExportError: If the SavedModel differs from Keras by more than `to_onnx.TOLERANCE`.
+    """
+    import tensorflow as tf
+
+    output = Path(output)
+    staging = _staging_folder(output)
+    try:
+        inpaint = to_onnx.load_inpainting(run, io, layout)
+        description = to_onnx.describe(run, inpaint)
+        # mkdtemp made a private folder; the one saved inside it has ordinary permissions.
+        saved = staging / "saved_model"
+        try:
+            to_onnx.save_module(to_onnx.serving_module(inpaint), saved)
+        except (OSError, tf.errors.OpError) as error:
+            raise to_onnx.ExportError(f"cannot write {output}: {error}") from error
+
+        report = to_onnx.measure_parity(
+            inpaint,
+            {"saved_model": to_onnx.signature_runtime(tf.saved_model.load(str(saved)))},
+            training_size=int(description["training_size"]),
+        )
+        to_onnx.check_parity(report)
+
+        description["parity"] = json.dumps(report["summary"])
+        try:
+            (saved / DESCRIPTION_FILE).parent.mkdir(exist_ok=True)
+            (saved / DESCRIPTION_FILE).write_text(
+                json.dumps({**description, "parity_report": report}, indent=1) + "\n",
+                encoding="utf-8",
+            )
+            _replace_folder(saved, output, staging / "previous")
+        except OSError as error:
+            raise to_onnx.ExportError(
+                f"cannot write {output}: {error.strerror or error}"
+            ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return report
+
+
+def _staging_folder(output: Path) -> Path:
+    """Creates the temporary folder beside `output` in which it is made.
+
+    Refuses an `output` that is there and no SavedModel: replacing it would delete someone's files.
+    """
+    if output.exists():
+        if not output.is_dir():
+            raise NotADirectoryError(f"cannot write {output}: it is a file; a folder is expected")
+        if any(output.iterdir()) and not (output / "saved_model.pb").is_file():
+            raise FileExistsError(
+                f"cannot write {output}: it holds more than a SavedModel; give a new folder"
+            )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise OSError(f"cannot write {output}: {error.strerror or error}") from error
+
+
+def _replace_folder(source: Path, target: Path, previous: Path) -> None:
+    """Renames `source` to `target`.
+
+    What was there goes to `previous` first: a folder that is not empty cannot be renamed over.
+    """
+    if not target.exists():
+        os.rename(source, target)
+        return
+    os.rename(target, previous)
+    try:
+        os.rename(source, target)
+    except OSError:
+        os.rename(previous, target)
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())
