@@ -1,0 +1,111 @@
+"""The demo: its picture, its files, and how it ends when a step fails."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training import demo, recipes
+
+
+@pytest.fixture
+def row() -> demo.Filled:
+    photograph = np.full((16, 16, 3), (10, 20, 30), np.uint8)
+    result = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    hole = np.zeros((16, 16), bool)
+    hole[4:12, 4:12] = True
+    return demo.Filled("name", photograph, hole, result)
+
+
+def tiles(picture: Image.Image, row: int, tile: int) -> list[np.ndarray]:
+    """Cuts the four photographs of a row out of the picture, by the layout's own measures."""
+    margin, gap, line = 16, 8, 32
+    top = margin + line + row * (tile + gap)
+    lefts = [margin + column * (tile + gap) for column in range(4)]
+    return [np.asarray(picture)[top : top + tile, left : left + tile] for left in lefts]
+
+
+def test_picture_shows_input_hole_result_truth(row):
+    picture = demo.draw_picture([row, row], "a caption", tile=32)
+    for position in range(2):
+        erased, hole, result, truth = tiles(picture, position, 32)
+        np.testing.assert_array_equal(erased[0, 0], (10, 20, 30))
+        np.testing.assert_array_equal(erased[16, 16], (128, 128, 128))
+        np.testing.assert_array_equal(hole[0, 0], (0, 0, 0))
+        np.testing.assert_array_equal(hole[16, 16], (255, 255, 255))
+        assert (result == (200, 100, 50)).all()
+        assert (truth == (10, 20, 30)).all()
+
+
+def test_picture_labels_its_columns_and_says_what_it_is(row):
+    silent = np.asarray(demo.draw_picture([row], "", tile=64))
+    spoken = np.asarray(demo.draw_picture([row], "a caption", tile=64))
+    for column in range(4):
+        left = 16 + column * 72
+        assert silent[16:44, left : left + 64].min() < 128
+    assert (silent[-40:] == 255).all()
+    assert spoken[-40:].min() < 128
+
+
+def test_picture_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="at least one"):
+        demo.draw_picture([], "")
+
+
+def test_held_out_photographs_and_masks_are_written(tmp_path):
+    held_out = demo.write_held_out(tmp_path, recipes.resolve("demo"))
+    assert len(held_out) >= 2
+    for name, photograph, hole in held_out:
+        with Image.open(tmp_path / "photographs" / f"{name}.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), photograph)
+        with Image.open(tmp_path / "masks" / f"{name}.png") as image:
+            np.testing.assert_array_equal(np.asarray(image) > 127, hole)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_image_that_cannot_be_written_leaves_the_old_one(tmp_path, row):
+    path = tmp_path / "picture.png"
+    demo.write_image(path, Image.fromarray(row.photograph))
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="HSV"):
+        demo.write_image(path, Image.new("HSV", (4, 4)))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_steps_are_the_public_command_lines():
+    for module in (
+        "training.fit",
+        "training.evaluate",
+        "export.to_saved_model",
+        "export.to_onnx",
+        "serving.predict",
+    ):
+        assert callable(demo.command(module))
+
+
+def test_command_is_printed_as_a_user_would_type_it(tmp_path, capsys):
+    missing = tmp_path / "no such model.onnx"
+    with pytest.raises(demo.CommandError) as failure:
+        demo.run(
+            *("serving.predict", "--model", missing, "--image", missing),
+            *("--mask", missing, "--output", tmp_path / "out.png"),
+        )
+    assert failure.value.code != 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"\n$ python -m serving.predict --model '{missing}' --image")
+    assert "error: " in printed.err
+
+
+def test_a_failed_step_ends_the_demo_with_its_code(tmp_path, capsys):
+    occupied = tmp_path / "file"
+    occupied.write_text("not a folder")
+    assert demo.main(["--output", str(occupied), "--steps", "1"]) != 0
+    captured = capsys.readouterr()
+    assert "error: " in captured.err
+    assert "Traceback" not in captured.err
+    assert "Done" not in captured.out
+
+
+def test_fewer_than_one_step_is_refused(capsys):
+    assert demo.main(["--steps", "0"]) == 2
+    assert "--steps is at least 1, got 0" in capsys.readouterr().err

@@ -1,0 +1,259 @@
+"""The whole chain in a few minutes: train, evaluate, export, fill photographs, draw one picture.
+
+    python -m training.demo --output demo
+
+Every step is one of the project's own command lines, printed before it runs. Nothing is downloaded:
+the photographs arrive with scikit-image and scikit-learn, and those in the picture were not trained
+on. Run again, it continues where it was interrupted, and draws the same picture when it was not.
+"""
+
+import argparse
+import importlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .datasets import evaluation_samples, open_dataset
+from .masks import open_masks
+from .recipes import Recipe, resolve
+
+PROGRAM = "musical-demo"
+
+COLUMNS = ("input", "hole", "result", "truth")
+
+
+class CommandError(RuntimeError):
+    """A step's command line returned an exit code other than 0; it has said why itself."""
+
+    def __init__(self, code: int):
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Filled:
+    """One row of the picture.
+
+    Attributes:
+        name: What the row is called.
+        photograph: `(H, W, 3)` uint8 RGB, the truth.
+        hole: `(H, W)` bool, True = missing.
+        result: `(H, W, 3)` uint8 RGB.
+    """
+
+    name: str
+    photograph: np.ndarray
+    hole: np.ndarray
+    result: np.ndarray
+
+
+def command(module: str) -> Callable[[Sequence[str]], int]:
+    """Returns the `main` of `training.fit`, `export.to_onnx`, ...
+
+    The three folders stand at the top of a checkout and inside `musical_tf` once installed, so the
+    module is looked for where this one is.
+
+    Args:
+        module: Folder and module, `"serving.predict"`.
+    """
+    root = (__package__ or "training").removesuffix("training")
+    return importlib.import_module(f"{root}{module}").main
+
+
+def run(module: str, *arguments: str | Path) -> None:
+    """Prints a command line as a user would type it, and runs it in this process.
+
+    Raises:
+        CommandError: If it returns anything but 0.
+    """
+    words = [str(argument) for argument in arguments]
+    script = (
+        f"python {module.replace('.', '/')}.py"
+        if module.startswith("export.")
+        else f"python -m {module}"
+    )
+    print(f"\n$ {script} {shlex.join(words)}", flush=True)
+    code = command(module)(words)
+    if code:
+        raise CommandError(code)
+
+
+def write_image(path: Path, image: Image.Image) -> None:
+    """Writes a PNG whole or not at all; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        image.save(temporary, format="PNG")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_held_out(folder: Path, recipe: Recipe) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Writes the photographs nobody trained on, and a mask for each, as PNG files.
+
+    Args:
+        folder: Gets `photographs/NAME.png` and `masks/NAME.png`, white where the hole is.
+        recipe: Says the size of the crops and which holes.
+
+    Returns:
+        Name, photograph `(H, W, 3)` uint8, hole `(H, W)` bool, for each.
+    """
+    size = recipe.image_size
+    photographs = open_dataset("demo", None, "test", size)
+    samples = evaluation_samples(photographs, open_masks(recipe.mask, size), size)
+    held_out = []
+    for path, photograph, hole in samples:
+        name = Path(path).stem
+        write_image(folder / "photographs" / f"{name}.png", Image.fromarray(photograph))
+        write_image(folder / "masks" / f"{name}.png", Image.fromarray(hole.astype(np.uint8) * 255))
+        held_out.append((name, photograph, hole))
+    return held_out
+
+
+def draw_picture(rows: Sequence[Filled], caption: str, tile: int = 256) -> Image.Image:
+    """Draws input, hole, result and truth side by side, one photograph a row.
+
+    Args:
+        rows: What to draw, at least one.
+        caption: The line below.
+        tile: Side of a photograph in the picture, in pixels.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        ValueError: If `rows` is empty.
+    """
+    if not rows:
+        raise ValueError("the picture needs at least one filled photograph, got none")
+    margin, gap, line = 16, 8, 32
+    width = 2 * margin + len(COLUMNS) * tile + (len(COLUMNS) - 1) * gap
+    height = 2 * margin + 2 * line + len(rows) * tile + (len(rows) - 1) * gap
+    picture = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(picture)
+    heading, small = ImageFont.load_default(20), ImageFont.load_default(15)
+    for column, label in enumerate(COLUMNS):
+        center = margin + column * (tile + gap) + tile // 2
+        draw.text((center, margin + line // 2 - 4), label, "black", heading, anchor="mm")
+    for position, row in enumerate(rows):
+        erased = np.where(row.hole[..., np.newaxis], np.uint8(128), row.photograph)
+        hole = np.repeat(row.hole[..., np.newaxis].astype(np.uint8) * 255, 3, axis=2)
+        top = margin + line + position * (tile + gap)
+        for column, pixels in enumerate((erased, hole, row.result, row.photograph)):
+            # Nearest: an enlarged pixel looks like one, and nothing is smoothed that was not.
+            enlarged = Image.fromarray(pixels).resize((tile, tile), Image.Resampling.NEAREST)
+            picture.paste(enlarged, (margin + column * (tile + gap), top))
+    baseline = height - margin - line // 2 + 4
+    draw.text((margin, baseline), caption, "dimgrey", small, anchor="lm")
+    return picture
+
+
+def show_duration(seconds: float) -> str:
+    """Returns `75` as "1 min 15 s"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def demonstrate(output: Path, steps: int | None) -> Path:
+    """Runs the chain.
+
+    Args:
+        output: Gets everything: `run/`, `evaluation/`, `saved_model/`, `model.onnx`, the held-out
+            photographs with their masks and results, and the picture.
+        steps: Training steps; None for the recipe's.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        CommandError: If one of the commands fails.
+        OSError, ValueError: If something cannot be written or read.
+    """
+    recipe = resolve("demo", steps=steps)
+    run_dir, model = output / "run", output / "model.onnx"
+    shorter = ["--steps", str(steps)] if steps is not None else []
+    resume = ["--resume"] if (run_dir / "checkpoints").is_dir() else []
+    run("training.fit", "--dataset", "demo", *shorter, "--run-dir", run_dir, *resume)
+    run(
+        *("training.evaluate", "--dataset", "demo", "--run", run_dir),
+        *("--output", output / "evaluation"),
+    )
+    run("export.to_saved_model", "--run", run_dir, "--output", output / "saved_model")
+    run("export.to_onnx", "--run", run_dir, "--output", model)
+
+    held_out = write_held_out(output, recipe)
+    run(
+        *("serving.predict", "--model", model, "--image", output / "photographs"),
+        *("--mask", output / "masks", "--output", output / "filled"),
+    )
+    rows = []
+    for name, photograph, hole in held_out:
+        with Image.open(output / "filled" / f"{name}.png") as image:
+            rows.append(Filled(name, photograph, hole, np.asarray(image.convert("RGB"))))
+    size, trained_on = (
+        recipe.image_size,
+        len(open_dataset("demo", None, "train", recipe.image_size)),
+    )
+    caption = (
+        f"{recipe.steps} steps on {trained_on} photographs, none of these; {size} x {size} pixels; "
+        "filled by ONNX Runtime"
+    )
+    picture = output / "inpainting.png"
+    write_image(picture, draw_picture(rows, caption))
+    return picture
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command line's parser."""
+    result = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Trains, evaluates, exports and fills photographs, and draws one picture.",
+    )
+    result.add_argument(
+        "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)"
+    )
+    result.add_argument(
+        "--steps",
+        type=int,
+        help="training steps (default: the demo recipe's, some minutes of two processor cores)",
+    )
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+        0; a failed step's exit code; 1 for another failure; 2 for wrong input; 130 after Ctrl-C.
+    """
+    arguments = parser().parse_args(argv)
+    if arguments.steps is not None and arguments.steps < 1:
+        print(f"{PROGRAM}: error: --steps is at least 1, got {arguments.steps}", file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    try:
+        picture = demonstrate(arguments.output, arguments.steps)
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted; run it again to continue", file=sys.stderr)
+        return 130
+    except CommandError as error:
+        return error.code
+    except (OSError, ValueError) as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"\nDone in {show_duration(time.monotonic() - started)}. The picture: {picture.resolve()}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
