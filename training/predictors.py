@@ -1,0 +1,243 @@
+"""What an evaluation asks for results: a trained run in Keras, or an exported file in ONNX Runtime.
+
+Both have `predict`, from uint8 images and boolean holes to uint8 images with the known pixels kept,
+so that whatever is measured on the one can be measured on the other.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+METADATA_PREFIX = "musical_tf."
+"""Before every key of an exported file's metadata."""
+
+_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+class RunPredictor:
+    """A trained generator, run by Keras.
+
+    Args:
+        run: Run directory that holds `generator.keras`, or such a file.
+
+    Attributes:
+        kind: "run".
+        label: Method and preset.
+        recipe: What the run's `recipe.json` holds; empty without one.
+        training_size: Side of the images it was trained on, pixels, or None.
+        source_hash: SHA-256 of the weights file.
+
+    Raises:
+        FileNotFoundError: Where there is no generator.
+        ValueError: If the file is no generator of this project, or the recipe cannot be read.
+    """
+
+    kind = "run"
+
+    def __init__(self, run: str | Path):
+        # Here, not above: TensorFlow takes seconds to import, and an ONNX file is run without it.
+        import musical_tf
+        from musical_tf.inference import InpaintingFunction
+
+        run = Path(run)
+        if not run.exists():
+            raise FileNotFoundError(
+                f"run {run}: no such directory; expected one written by training.fit"
+            )
+        generator = musical_tf.load(run)
+        self._inpaint = InpaintingFunction(generator)
+        self._compiled: dict[tuple[int, int], Any] = {}
+        self.label = f"{generator.method} {generator.preset}"
+        self.recipe = read_recipe(run) if run.is_dir() else {}
+        self.training_size = _whole_number(self.recipe.get("image_size"))
+        self.source_hash = _sha256(run / "generator.keras" if run.is_dir() else run)
+
+    def predict(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        """Fills the holes.
+
+        Args:
+            images: `(B, H, W, 3)` uint8 RGB, any size.
+            holes: `(B, H, W)` bool, True = missing; each image its own.
+
+        Returns:
+            `(B, H, W, 3)` uint8. Known pixels equal `images`.
+
+        Raises:
+            ValueError: On a wrong dtype or shape.
+            RuntimeError: If TensorFlow fails, for example out of memory.
+        """
+        import tensorflow as tf
+
+        _check(images, holes)
+        size = images.shape[1:3]
+        if size not in self._compiled:
+            # One graph a size and any batch: a last, smaller batch must not be traced anew, since
+            # that would be timed.
+            self._compiled[size] = tf.function(
+                self._inpaint,
+                input_signature=[
+                    tf.TensorSpec((None, *size, 3), tf.uint8),
+                    tf.TensorSpec((None, *size), tf.uint8),
+                ],
+                autograph=False,
+            )
+        masks = holes.astype(np.uint8) * np.uint8(255)
+        try:
+            return self._compiled[size](tf.constant(images), tf.constant(masks)).numpy()
+        except tf.errors.OpError as error:
+            raise RuntimeError(f"TensorFlow failed: {_first_line(error)}") from error
+
+
+class OnnxPredictor:
+    """An exported file, run by ONNX Runtime; every `--io` and `--layout` of `export/to_onnx.py`.
+
+    Args:
+        file: `.onnx` file with inputs `image` and `mask` and the output `inpainted`.
+
+    Attributes:
+        kind: "onnx".
+        label: Method and preset by the file's metadata; the file's name without any.
+        recipe: Dataset and image size, as far as the metadata names them.
+        training_size: Side of the images it was trained on, pixels, or None.
+        source_hash: SHA-256 of the file.
+
+    Raises:
+        FileNotFoundError: Where there is no such file.
+        ModuleNotFoundError: Without ONNX Runtime; the message says how to install it.
+        ValueError: If ONNX Runtime cannot read it, or its inputs and outputs are others.
+    """
+
+    kind = "onnx"
+
+    def __init__(self, file: str | Path):
+        file = Path(file)
+        if not file.is_file():
+            raise FileNotFoundError(f"ONNX file {file}: no such file")
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "evaluating an ONNX file needs onnxruntime, which is not installed: "
+                "pip install onnxruntime (or onnxruntime-gpu, not both)",
+                name=error.name,
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        providers = [p for p in _PROVIDERS if p in onnxruntime.get_available_providers()]
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+        # Its exceptions share no base class but Exception.
+        except Exception as error:
+            raise ValueError(
+                f"ONNX file {file}: ONNX Runtime cannot load it: {_first_line(error)}"
+            ) from error
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.metadata = {
+            key.removeprefix(METADATA_PREFIX): value
+            for key, value in metadata.items()
+            if key.startswith(METADATA_PREFIX)
+        }
+        self._float, self._channels_first = self._read_contract(file)
+        if "method" in self.metadata:
+            preset = self.metadata.get("preset", "")
+            self.label = f"{self.metadata['method']} {preset} (ONNX)".replace("  ", " ")
+        else:
+            self.label = file.stem
+        self.training_size = _whole_number(self.metadata.get("training_size"))
+        self.recipe = {}
+        if "dataset" in self.metadata:
+            self.recipe["dataset"] = self.metadata["dataset"]
+        self.source_hash = _sha256(file)
+
+    def _read_contract(self, file: Path) -> tuple[bool, bool]:
+        """Returns whether values are float32 in [0, 1], and whether channels come first."""
+        inputs = {value.name: value for value in self._session.get_inputs()}
+        outputs = [value.name for value in self._session.get_outputs()]
+        if set(inputs) != {"image", "mask"} or outputs != ["inpainted"]:
+            raise ValueError(
+                f"ONNX file {file}: expected the inputs image, mask and the output inpainted, got "
+                f"{', '.join(inputs)} and {', '.join(outputs)}"
+            )
+        types = {"tensor(uint8)": False, "tensor(float)": True}
+        image, mask = inputs["image"], inputs["mask"]
+        layout = self.metadata.get("layout")
+        if layout is None and len(image.shape) == 4:
+            layout = {3: "nhwc"}.get(image.shape[3]) or {3: "nchw"}.get(image.shape[1])
+        if image.type not in types or image.type != mask.type or layout not in ("nhwc", "nchw"):
+            raise ValueError(
+                f"ONNX file {file}: expected uint8 or float32 images (B, H, W, 3) or (B, 3, H, W) "
+                f"and masks (B, H, W) of the same type, got {image.type} {image.shape} and "
+                f"{mask.type} {mask.shape}"
+            )
+        return types[image.type], layout == "nchw"
+
+    def predict(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        """Fills the holes; arguments and result as `RunPredictor.predict`."""
+        _check(images, holes)
+        if self._float:
+            image, mask = images.astype(np.float32) / np.float32(255), holes.astype(np.float32)
+        else:
+            image, mask = images, holes.astype(np.uint8) * np.uint8(255)
+        if self._channels_first:
+            image = np.ascontiguousarray(image.transpose(0, 3, 1, 2))
+        try:
+            (result,) = self._session.run(["inpainted"], {"image": image, "mask": mask})
+        # Its exceptions share no base class but Exception.
+        except Exception as error:
+            raise RuntimeError(f"ONNX Runtime failed: {_first_line(error)}") from error
+        if self._channels_first:
+            result = result.transpose(0, 2, 3, 1)
+        if result.shape != images.shape:
+            raise RuntimeError(f"the ONNX file returned {result.shape} for images {images.shape}")
+        if self._float:
+            result = np.rint(np.clip(result, 0.0, 1.0) * 255.0)
+        # A file of ours keeps known pixels by itself; float32 values come back through a rounding.
+        return np.where(holes[..., None], result.astype(np.uint8), images)
+
+
+def read_recipe(run: Path) -> dict[str, Any]:
+    """The run's `recipe.json`; empty where there is none.
+
+    Raises:
+        ValueError: If it is not a JSON object.
+    """
+    file = run / "recipe.json"
+    if not file.is_file():
+        return {}
+    try:
+        recipe = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not valid JSON: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{file}: expected a JSON object, got a {type(recipe).__name__}")
+    return recipe
+
+
+def _whole_number(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check(images: np.ndarray, holes: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"images: expected uint8 (B, H, W, 3), got {images.dtype} {tuple(images.shape)}"
+        )
+    if holes.dtype != np.bool_ or holes.shape != images.shape[:3]:
+        raise ValueError(
+            f"holes: expected bool {images.shape[:3]}, got {holes.dtype} {tuple(holes.shape)}"
+        )
