@@ -32,9 +32,9 @@ class ContextualAttention(keras.layers.Layer):
     6. Hole positions take `out_i`, known ones keep `f_i` bit for bit. A sample without a valid
        candidate passes unchanged.
 
-    `variant="official"` follows the authors' code instead: all patches of `f * (1 - hole) + 1e-7` are candidates,
-    queries are not normalised, the propagation window sums the scores over query positions *before*
-    the softmax, and the unit-norm patches are pasted, divided by k^2.
+    `variant="official"` follows the authors' code instead: all patches of `f * (1 - hole) + 1e-7`
+    are candidates, queries are not normalised, the propagation window sums the scores over query
+    positions *before* the softmax, and the unit-norm patches are pasted, divided by k^2.
 
     Scores, softmax and sums are float32 whatever the dtype policy.
 
@@ -124,8 +124,8 @@ class MultiScaleAttention(keras.layers.Layer):
     3. Squeeze-and-excitation reweights the channels, image by image.
     4. 1 x 1 convolution back to `(B, H, W, C)`, Eq. (3).
 
-    `variant="official"` leaves f out of steps 2 and 3, whose SE has ratio 1, then concatenates the result with f and
-    merges by a 3 x 3 convolution.
+    `variant="official"` leaves f out of steps 2 and 3, whose SE has ratio 1, then concatenates the
+    result with f and merges by a 3 x 3 convolution.
 
     The output has the input's shape, so the module can stand anywhere in a Keras model.
 

@@ -160,10 +160,10 @@ def diagonal_box_sum(scores: Tensor, size: int) -> Tensor:
     """
     if size == 1:
         return scores
-    return _DIAGONAL_BOX_SUMS(size)(scores)
+    return _differentiable_box_sum(size)(scores)
 
 
-def _DIAGONAL_BOX_SUMS(size):  # noqa: N802
+def _differentiable_box_sum(size):
     @ops.custom_gradient
     def summed(scores):
         def gradient(*args, upstream=None):
@@ -237,13 +237,10 @@ class _QueryWindow:
 def _extent(occupied, length):
     """First and one past the last True of a vector; `(0, 1)` when there is none."""
     positions = ops.arange(length)
+    past = ops.max(ops.where(occupied, positions + 1, 0))
     first = ops.min(ops.where(occupied, positions, length))
-    last = ops.max(ops.where(occupied, positions + 1, 0))
-    first = ops.minimum(first, length - 1)
-    # Without a hole first would be `length`: one position is kept, so that no tensor is empty.
-    empty = last < 1
-    first = ops.where(empty, 0, first)
-    return first, ops.maximum(last, 1)
+    # Without a hole one position is kept, so that no tensor is empty.
+    return ops.where(past > 0, first, 0), ops.maximum(past, 1)
 
 
 def _gram(queries, keys):
