@@ -25,17 +25,18 @@ help: ## say what there is to make
 
 install: $(STAMP) ## set up .venv with everything (the first time only)
 
-# The stamp's name says which builds are inside. Changing them starts the environment anew: one that had the processor
-# build and gets the CUDA build on top would hold two TensorFlows.
+# A second file says from the beginning which builds are going in. Changing them starts the environment anew: one that
+# had the processor build, or half of it, and gets the CUDA build on top would hold two TensorFlows.
 $(STAMP): setup.cfg pyproject.toml musical_tf/version.py
-	@if [ -z "$(PYTHON)" ]; then \
-		echo "make: Python 3.11, 3.12 or 3.13 is needed; say which with: make install PYTHON=/path/to/python" >&2; exit 1; fi
 	@case "$(ACCELERATOR)" in cpu|gpu) ;; *) \
 		echo "make: ACCELERATOR is cpu or gpu, got '$(ACCELERATOR)'" >&2; exit 1;; esac
-	@for other in $(VENV)/installed-*; do \
-		if [ -e "$$other" ] && [ "$$other" != "$@" ]; then rm -rf $(VENV); fi; done
-	@test -x $(BIN)/python || { echo "Setting up $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); } \
-		|| { rm -rf $(VENV); echo "make: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+		echo "make: Python 3.11, 3.12 or 3.13 is needed, found $$($(or $(PYTHON),false) --version 2>/dev/null || echo none);" \
+		"say where one is with: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -e $(VENV)/for-$(ACCELERATOR) || rm -rf $(VENV)
+	@test -x $(BIN)/python || { echo "Setting up $(VENV) with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv $(VENV) && touch $(VENV)/for-$(ACCELERATOR); } || { rm -rf $(VENV); \
+		echo "make: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing the packages of .[$(EXTRAS_$(ACCELERATOR))]: a few minutes"
 	@$(PIP) install -qq --no-compile --prefer-binary --editable '.[$(EXTRAS_$(ACCELERATOR))]'
 	@$(BIN)/python .ci/check_environment.py tensorflow keras onnxruntime cv2
