@@ -25,8 +25,8 @@ from training.callbacks import (
     TensorBoard,
     show_duration,
 )
+from training.recipes import PRECISIONS
 from training.trainer import (
-    PRECISIONS,
     NonFiniteError,
     Trainer,
     dtype_policy,
@@ -234,7 +234,7 @@ def test_a_variable_without_gradient_is_an_error_that_names_it():
 
 
 def test_gradients_are_clipped_to_the_global_norm():
-    clipped = make_trainer(adversarial=False, clip_norm=1e-9)
+    clipped = make_trainer(adversarial=False, clip_norm=1e-10)
     before = values(clipped)["generator"]
     clipped.update(batch_at(0))
     free = make_trainer(adversarial=False)
@@ -247,7 +247,7 @@ def test_gradients_are_clipped_to_the_global_norm():
         )
         for t in (clipped, free)
     ]
-    # Adam divides by |gradient| + 1e-7: below that the step shrinks with the gradient.
+    # Adam divides by |gradient| + 1e-8: below that the step shrinks with the gradient.
     assert moved[0] < 0.05 * moved[1]
 
 
@@ -335,7 +335,7 @@ def test_learning_rate_is_a_function_of_the_step():
     [
         ({"precision": "float16"}, "mixed_bfloat16"),
         ({"ema": 1.0}, "ema"),
-        ({"clip_norm": 0.0}, "clip_norm"),
+        ({"clip_norm": -1.0}, "clip_norm"),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -346,8 +346,6 @@ def test_wrong_options_are_named(options, message):
 def test_wrong_schedules_are_named():
     with pytest.raises(ValueError, match="constant, cosine"):
         learning_rate_schedule("linear", 0.1, 100)
-    with pytest.raises(ValueError, match="warmup_steps"):
-        learning_rate_schedule("cosine", 0.1, 100, warmup_steps=100)
 
 
 # --- things that go wrong ---------------------------------------------------------------------

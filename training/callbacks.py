@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -60,11 +61,11 @@ class ProgressBar(Callback):
 
     Args:
         steps: Int, the last step.
-        steps_per_epoch: Int.
-        console: Where to draw; standard error by default.
+        steps_per_epoch: Photographs / batch size.
+        console: Where to draw; standard output by default.
     """
 
-    def __init__(self, steps: int, steps_per_epoch: int, console: Console | None = None):
+    def __init__(self, steps: int, steps_per_epoch: Fraction | int, console: Console | None = None):
         self.steps_per_epoch = steps_per_epoch
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -74,7 +75,7 @@ class ProgressBar(Callback):
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
             TextColumn("{task.fields[terms]}"),
-            console=console or Console(stderr=True),
+            console=console or Console(),
             refresh_per_second=2,
             speed_estimate_period=120,
         )
@@ -102,18 +103,22 @@ class ProgressLines(Callback):
 
     Args:
         steps: Int, the last step.
-        steps_per_epoch: Int.
+        steps_per_epoch: Photographs / batch size.
         seconds: Float, time between two lines. The first step and the last always get one.
-        stream: Text stream; standard error by default.
+        stream: Text stream; standard output by default.
     """
 
     def __init__(
-        self, steps: int, steps_per_epoch: int, seconds: float = 30.0, stream: TextIO | None = None
+        self,
+        steps: int,
+        steps_per_epoch: Fraction | int,
+        seconds: float = 30.0,
+        stream: TextIO | None = None,
     ):
         self.steps = steps
         self.steps_per_epoch = steps_per_epoch
         self.seconds = seconds
-        self.stream = stream or sys.stderr
+        self.stream = stream or sys.stdout
         self.begun_at = 0.0
         self.first_step = 0
         self.written_at = 0.0
@@ -254,14 +259,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 class SampleSheet(Callback):
-    """A picture of fixed photographs after every epoch and at the end: input, hole, result, truth.
+    """A picture of fixed photographs now and then and at the end: input, hole, result, truth.
 
     Args:
-        folder: Where `epoch-0001.png` and `step-00000123.png` (at the end) go; made if missing.
+        folder: Where `epoch-0001.png` or `step-00000123.png` go; made if missing.
         images: `(N, H, W, 3)` uint8 RGB.
         holes: `(N, H, W)` bool, True = missing.
         show: Called with (tag, sheet as (H', W', 3) uint8, step) for each sheet; TensorBoard's for
             instance.
+        every: Int >= 0, steps between two pictures; 0 = after every epoch.
     """
 
     def __init__(
@@ -270,19 +276,31 @@ class SampleSheet(Callback):
         images: np.ndarray,
         holes: np.ndarray,
         show: Callable[[str, np.ndarray, int], None] | None = None,
+        every: int = 0,
     ):
         self.folder = folder
         self.images = images
         self.holes = holes
         self.show = show
-        self.drawn_at = -1
+        self.every = every
+        self.drawn_at = 0
+
+    def on_begin(self, trainer: "Trainer", step: int) -> None:
+        """Takes note of where a continued run stands."""
+        self.drawn_at = step
 
     def on_epoch(self, trainer: "Trainer", epoch: int, step: int) -> None:
-        """Draws `epoch-0001.png`."""
-        self._draw(trainer, self.folder / f"epoch-{epoch:04d}.png", step)
+        """Draws `epoch-0001.png`, if pictures go by epochs."""
+        if not self.every:
+            self._draw(trainer, self.folder / f"epoch-{epoch:04d}.png", step)
+
+    def on_step(self, trainer: "Trainer", step: int, logs: Logs) -> None:
+        """Draws `step-00000123.png`, if pictures go by steps."""
+        if self.every and step % self.every == 0:
+            self._draw(trainer, self.folder / f"step-{step:08d}.png", step)
 
     def on_end(self, trainer: "Trainer", step: int) -> None:
-        """Draws `step-00000123.png`, unless an epoch has just ended."""
+        """Draws `step-00000123.png`, unless this step has its picture already."""
         if self.drawn_at != step:
             self._draw(trainer, self.folder / f"step-{step:08d}.png", step)
 
@@ -369,35 +387,41 @@ class TensorBoard(Callback):
 
 
 class Saver(Callback):
-    """Calls `save` every so many steps and at the end, once a step.
+    """Calls `save` every so many steps or minutes and at the end, once a step.
 
     Args:
         save: Called with the number of finished steps.
         every: Int >= 1.
+        minutes: Float, save when the last time was so long ago, whatever `every` says: where a step
+            takes half a minute, a thousand of them are a night's work.
     """
 
-    def __init__(self, save: Callable[[int], None], every: int):
+    def __init__(self, save: Callable[[int], None], every: int, minutes: float = 15.0):
         self.save = save
         self.every = every
-        self.saved_at = -1
+        self.seconds = 60.0 * minutes
+        self.saved_at = 0
+        self.clock = time.monotonic()
 
     def on_begin(self, trainer: "Trainer", step: int) -> None:
         """Takes note of the step that a continued run has on disk already."""
-        self.saved_at = step if step else -1
+        self.saved_at = step
+        self.clock = time.monotonic()
 
     def on_step(self, trainer: "Trainer", step: int, logs: Logs) -> None:
         """Saves when it is time."""
-        if step % self.every == 0:
+        if step % self.every == 0 or time.monotonic() - self.clock >= self.seconds:
             self._save(step)
 
     def on_end(self, trainer: "Trainer", step: int) -> None:
         """Saves what is not saved yet."""
-        if self.saved_at != step and step:
+        if self.saved_at != step:
             self._save(step)
 
     def _save(self, step: int) -> None:
         self.save(step)
         self.saved_at = step
+        self.clock = time.monotonic()
 
 
 class StopAfter(Callback):

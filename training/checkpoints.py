@@ -23,8 +23,12 @@ from typing import Any
 import tensorflow as tf
 
 FORMAT = 1
-FREE_TO_CHANGE = frozenset({"steps", "epochs", "checkpoint_every", "keep", "log_every", "workers"})
-"""Recipe keys that may differ on resume: none of them changes what a step computes."""
+FREE_TO_CHANGE = frozenset(
+    {"steps", "epochs", "checkpoint_every", "sample_every", "workers", "data_dir"}
+)
+"""Recipe keys that may differ on resume: they do not change what a step computes, or (`steps` with
+a
+schedule) are meant to. A dataset may move; which photographs it has is recorded beside."""
 
 _FOLDER = re.compile(r"step-(\d{8,})")
 _MANIFEST = "manifest.json"

@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +20,10 @@ import tensorflow as tf
 from musical_tf import conventions
 
 from .callbacks import Callback
+from .recipes import PRECISIONS, SCHEDULES
 
 Batch = dict[str, tf.Tensor]
 """`image` (B, H, W, 3) float32 RGB in [-1, 1] and `hole` (B, H, W, 1) float32, 1 = missing."""
-
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-"""Keras dtype policies a run can use. Weights and losses are float32 in all three."""
 
 
 class Objective(Protocol):
@@ -65,9 +64,6 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
         return {"learning_rate": self.learning_rate, "warmup_steps": self.warmup_steps}
 
 
-SCHEDULES = ("constant", "cosine")
-
-
 def learning_rate_schedule(
     name: str, learning_rate: float, steps: int, warmup_steps: int = 0
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
@@ -77,20 +73,17 @@ def learning_rate_schedule(
         name: `constant`, or `cosine`: down to zero at `steps` along half a cosine.
         learning_rate: Float > 0, the highest rate.
         steps: Int, length of the whole run.
-        warmup_steps: Int >= 0, steps from (nearly) zero up to `learning_rate`.
+        warmup_steps: Int >= 0, steps from (nearly) zero up to `learning_rate`. A run that is
+            shorter ends on the way up.
 
     Returns:
         A float, or a Keras schedule.
 
     Raises:
-        ValueError: On an unknown name, or a warm-up as long as the run.
+        ValueError: On an unknown name.
     """
     if name not in SCHEDULES:
         raise ValueError(f"unknown learning-rate schedule {name!r}; one of {', '.join(SCHEDULES)}")
-    if not 0 <= warmup_steps < max(steps, 1):
-        raise ValueError(
-            f"warmup_steps must be from 0 to steps - 1 = {steps - 1}, not {warmup_steps}"
-        )
     if name == "cosine":
         return keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0 if warmup_steps else learning_rate,
@@ -138,7 +131,7 @@ class Trainer:
         ema: Float in [0, 1). Above 0, a moving average of the generator's trainable weights with
             this decay is kept and is what `inference_weights` puts in place. It warms up as (1 +
             step) / (10 + step).
-        clip_norm: Float > 0 or None. Gradients of one optimizer are scaled down to this global
+        clip_norm: Float >= 0, 0 = off. Gradients of one optimizer are scaled down to this global
             norm, after unscaling.
         precision: One of `PRECISIONS`: the policy the models were built with. `mixed_float16` wraps
             both optimizers in a loss scale each.
@@ -158,7 +151,7 @@ class Trainer:
         beta_1: float = 0.5,
         beta_2: float = 0.999,
         ema: float = 0.0,
-        clip_norm: float | None = None,
+        clip_norm: float = 0.0,
         precision: str = "float32",
         jit_compile: bool = False,
     ):
@@ -166,8 +159,8 @@ class Trainer:
             raise ValueError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
         if not 0.0 <= ema < 1.0:
             raise ValueError(f"ema must be in [0, 1), not {ema}")
-        if clip_norm is not None and clip_norm <= 0.0:
-            raise ValueError(f"clip_norm must be above 0, not {clip_norm}")
+        if clip_norm < 0.0:
+            raise ValueError(f"clip_norm must be at least 0, not {clip_norm}")
         self.generator = generator
         self.objective = objective
         self.discriminators = dict(discriminators or {})
@@ -187,7 +180,9 @@ class Trainer:
                 learning_rate=float(self._rate(0)),
                 beta_1=beta_1,
                 beta_2=beta_2,
-                global_clipnorm=clip_norm,
+                # PyTorch's, which the authors trained with; Keras' own is 1e-7.
+                epsilon=1e-8,
+                global_clipnorm=clip_norm or None,
                 name=name,
             )
             if precision == "mixed_float16":
@@ -328,7 +323,7 @@ class Trainer:
         self,
         batches: Iterable[Batch],
         steps: int,
-        steps_per_epoch: int,
+        steps_per_epoch: Fraction | int,
         callbacks: Sequence[Callback] = (),
     ) -> int:
         """Trains until `steps` steps are done in all, or until something sets `stop_training`.
@@ -336,7 +331,8 @@ class Trainer:
         Args:
             batches: Batch number `self.step` and those after it.
             steps: Int, finished steps at the end, those of earlier runs included.
-            steps_per_epoch: Int >= 1.
+            steps_per_epoch: Photographs / batch size, exactly: epochs follow each other without a
+                gap, and one of them may end within a batch.
             callbacks: Called in this order. Their `close` is called whatever happens.
 
         Returns:
@@ -362,9 +358,10 @@ class Trainer:
                 done += 1
                 for callback in callbacks:
                     callback.on_step(self, done, logs)
-                if done % steps_per_epoch == 0:
+                epoch = done // steps_per_epoch
+                if epoch > (done - 1) // steps_per_epoch:
                     for callback in callbacks:
-                        callback.on_epoch(self, done // steps_per_epoch, done)
+                        callback.on_epoch(self, epoch, done)
             for callback in callbacks:
                 callback.on_end(self, done)
         return done

@@ -1,0 +1,639 @@
+"""Trains a network.
+
+    python -m training.fit --dataset celeba --data-dir DIR
+    python -m training.fit --run-dir runs/NAME --resume
+
+A run is a folder: `recipe.json`, `log.csv`, `log.jsonl`, `samples/`, `tensorboard/`,
+`checkpoints/`, and `generator.keras`, the weights to use, written anew with every checkpoint.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+import shlex
+import sys
+import time
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import datasets, recipes
+from .recipes import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+    from .trainer import Objective, Trainer
+
+PROGRAM = "musical-fit"
+
+SAMPLES = 8
+"""Photographs on a sample sheet."""
+
+RECIPE_FLAGS = (
+    *("dataset", "data_dir", "method", "preset", "image_size", "batch_size", "epochs", "steps"),
+    *("precision", "mask", "seed"),
+)
+"""Flags that are keys of the recipe, under the same name."""
+
+CONFIG_FLAGS = ("feature_weights", "discriminator_weights")
+"""Flags that are keys of the method's configuration, under the same name."""
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be; exit code 2."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the command line's parser; its help is kept in docs/fit-help.txt."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} --dataset NAME [options]\n       {PROGRAM} --run-dir DIR --resume",
+        description="Trains an inpainting network on photographs.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(
+            "Ctrl-C or SIGTERM finishes the step, saves and stops; --resume continues exactly "
+            "there.\nExit codes: 0 done, 1 failed while training, 2 wrong usage or input, "
+            "130 and 143 stopped by a signal."
+        ),
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to train")
+    what.add_argument(
+        "--dataset", metavar="NAME", help=f"one of {', '.join(sorted(datasets.DATASETS))}"
+    )
+    what.add_argument(
+        "--data-dir", metavar="DIR", help="where its photographs are, in the layout of its source"
+    )
+    what.add_argument("--method", metavar="NAME", help="default: musical")
+    what.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="the method's variant, for musical one of paper, official, lite (default: paper; "
+        "lite for the demo)",
+    )
+    what.add_argument("--image-size", metavar="N", type=int, help="pixels, a multiple of 16")
+    what.add_argument(
+        "--mask", metavar="M", help="center, box, irregular, or a folder of mask images"
+    )
+
+    how = parser.add_argument_group("how to train; the preset's recipe says the defaults")
+    how.add_argument("--batch-size", metavar="N", type=int, help="photographs a step")
+    length = how.add_mutually_exclusive_group()
+    length.add_argument("--epochs", metavar="N", type=int, help="passes over the photographs")
+    length.add_argument("--steps", metavar="N", type=int, help="instead of --epochs")
+    how.add_argument("--precision", metavar="P", help=f"one of {', '.join(recipes.PRECISIONS)}")
+    how.add_argument(
+        "--force-precision",
+        action="store_true",
+        help="mixed_float16 even without a GPU: it works, many times slower than float32",
+    )
+    how.add_argument("--seed", metavar="N", type=int, help="of weights, data order, crops, holes")
+    how.add_argument(
+        "--feature-weights",
+        metavar="W",
+        help="VGG16 of the perceptual and style terms: torchvision (embedded), keras (downloaded "
+        "by Keras), or a file",
+    )
+    how.add_argument(
+        "--discriminator-weights",
+        metavar="W",
+        help="what the discriminator starts from: imagenet (downloaded by Keras), random, or a "
+        "file",
+    )
+    how.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any other key of the recipe or of the method's configuration; repeatable. A wrong "
+        "key lists the valid ones",
+    )
+
+    run = parser.add_argument_group("the run")
+    run.add_argument(
+        "--run-dir", metavar="DIR", help="where everything goes (default: a new folder in runs/)"
+    )
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --run-dir from its newest whole checkpoint; all other flags "
+        "may be left out",
+    )
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved recipe, shapes and parameter counts; write nothing",
+    )
+    run.add_argument(
+        "--max-minutes", metavar="M", type=float, help="save and stop when this time is up"
+    )
+    run.add_argument(
+        "--checkpoint-every", metavar="N", type=int, help="steps between two checkpoints"
+    )
+    run.add_argument(
+        "--keep", metavar="N", type=int, default=3, help="checkpoints to keep (default: 3)"
+    )
+    run.add_argument(
+        "--log-every", metavar="N", type=int, default=1, help="steps a line of the log (default: 1)"
+    )
+    run.add_argument(
+        "--workers", metavar="N", type=int, help="photographs decoded at the same time"
+    )
+    run.add_argument(
+        "--jit-compile", action="store_true", help="compile the training step with XLA"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: Arguments; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    # Only here, and only where the user has not chosen: TensorFlow's start-up lines bury ours.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    started = time.monotonic()
+    try:
+        arguments = make_parser().parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        return fit(arguments, started)
+    except UsageError as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted before training began, nothing was written", 130)
+    except (OSError, ValueError, ArithmeticError) as error:
+        return _fail(error, 1)
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+    return code
+
+
+def fit(arguments: argparse.Namespace, started: float) -> int:
+    """Does what the parsed command line says.
+
+    Args:
+        arguments: From `make_parser`.
+        started: `time.monotonic()` when the program began; `--max-minutes` counts from there.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: If what is asked for cannot be.
+        OSError, ValueError, ArithmeticError: If training fails.
+    """
+    with _as_usage_errors():
+        _check_numbers(arguments)
+        stored = _stored_recipe(arguments)
+        recipe = continued(stored, arguments) if stored else resolved(arguments)
+        photographs = recipe.open_photographs("train")
+        holes = recipe.open_masks()
+        steps = recipe.total_steps(len(photographs))
+        check_precision(recipe.precision, arguments.force_precision)
+        if arguments.dry_run:
+            print(describe(recipe, build(recipe, initial=False), photographs, steps))
+            return 0
+        run_dir = open_run_dir(arguments.run_dir, recipe, bool(stored))
+
+    from . import checkpoints
+    from .callbacks import StopOnSignal
+
+    with contextlib.closing(StopOnSignal()) as stopper:
+        identity = dataclasses.asdict(recipe) | {"photographs": fingerprint(photographs)}
+        checkpoint = None
+        if stored:
+            with _as_usage_errors():
+                checkpoint = find_checkpoint(run_dir, identity)
+        with _as_usage_errors():
+            networks = build(recipe, initial=checkpoint is None)
+        trainer = make_trainer(recipe, networks, steps, jit_compile=arguments.jit_compile)
+        if checkpoint is not None:
+            with _as_usage_errors():
+                checkpoints.restore(checkpoint, trainer.state())
+        done = train(
+            trainer,
+            recipe,
+            identity,
+            photographs,
+            holes,
+            steps,
+            run_dir,
+            stopper,
+            arguments,
+            started,
+        )
+
+    again = f"python -m {__package__}.fit --run-dir {shlex.quote(str(run_dir))} --resume"
+    if done < steps:
+        print(f"stopped at step {done} of {steps}; continue with\n  {again}")
+    else:
+        print(f"done: {steps} steps, weights in {run_dir / 'generator.keras'}")
+    return 128 + stopper.received if stopper.received is not None else 0
+
+
+@contextlib.contextmanager
+def _as_usage_errors():
+    """Until the first step, whatever is wrong is wrong with what was asked for."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+
+
+# --- the recipe ---------------------------------------------------------------------------------
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    for name in ("keep", "log_every"):
+        value = getattr(arguments, name)
+        if value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    minutes = arguments.max_minutes
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UsageError(f"--max-minutes must be above 0, got {minutes}")
+
+
+def _settings(arguments: argparse.Namespace) -> list[str]:
+    """Returns `--set` and the flags that are shorthands for it."""
+    settings = list(arguments.set)
+    for name in ("checkpoint_every", "workers", *CONFIG_FLAGS):
+        value = getattr(arguments, name)
+        if value is not None:
+            # Absolute, so that the recipe means the same file from another folder.
+            is_file = name in CONFIG_FLAGS and os.path.isfile(value)
+            settings.append(f"{name}={os.path.abspath(value) if is_file else value}")
+    return settings
+
+
+def resolved(arguments: argparse.Namespace) -> Recipe:
+    """Returns the recipe of a new run."""
+    if arguments.dataset is None:
+        names = ", ".join(sorted(datasets.DATASETS))
+        raise UsageError(f"--dataset is missing, one of {names}; or --run-dir DIR --resume")
+    flags = {name: getattr(arguments, name) for name in RECIPE_FLAGS}
+    return recipes.resolve(**flags, settings=_settings(arguments))
+
+
+def _stored_recipe(arguments: argparse.Namespace) -> Recipe | None:
+    """Returns the recipe of the run to continue, None without `--resume`."""
+    if not arguments.resume:
+        return None
+    if arguments.run_dir is None:
+        raise UsageError("--resume needs --run-dir, the folder of the run to continue")
+    path = Path(arguments.run_dir) / "recipe.json"
+    if not path.is_file():
+        raise UsageError(f"nothing to resume: there is no {path}")
+    try:
+        return Recipe.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def continued(stored: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """Returns the stored recipe with what the command line says, which may change only its length.
+
+    Raises:
+        ValueError: If a flag contradicts the stored recipe; names every such key.
+    """
+    from musical_tf import methods
+
+    from . import checkpoints
+
+    values = dataclasses.asdict(stored)
+    given: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name in RECIPE_FLAGS
+        if getattr(arguments, name) is not None
+    }
+    config_class = methods.get(stored.method).Config
+    config = dict(values["config"])
+    for key, text in recipes.parse_settings(_settings(arguments)).items():
+        if key in values and key != "config":
+            hint = typing.get_type_hints(Recipe)[key]
+            given[key] = recipes.parse_value(key, text, hint)
+        elif key in config:
+            hint = typing.get_type_hints(config_class)[key]
+            value = recipes.parse_value(key, text, hint)
+            config[key] = list(value) if isinstance(value, tuple) else value
+        else:
+            known = ", ".join(sorted({*values, *config} - {"config"}))
+            raise ValueError(f"--set has no key {key!r}; known: {known}")
+    if given.get("data_dir") is not None:
+        given["data_dir"] = os.path.abspath(given["data_dir"])
+    if given.get("mask") not in (None, "center", "box", "irregular"):
+        given["mask"] = os.path.abspath(given["mask"])
+    if given.keys() & {"epochs", "steps"}:
+        values |= {"epochs": None, "steps": None}
+    wanted = values | given | {"config": config}
+    checkpoints.check_recipe(dataclasses.asdict(stored), wanted, str(arguments.run_dir))
+    return Recipe(**wanted)
+
+
+def check_precision(precision: str, forced: bool) -> None:
+    """Refuses mixed_float16 without a GPU.
+
+    Raises:
+        UsageError: Naming what works instead.
+    """
+    import tensorflow as tf
+
+    if precision == "mixed_float16" and not forced and not tf.config.list_physical_devices("GPU"):
+        raise UsageError(
+            "mixed_float16 needs a GPU and TensorFlow sees none; use float32 or mixed_bfloat16, "
+            "or --force-precision if you mean it"
+        )
+
+
+# --- the networks -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a recipe trains, and against what."""
+
+    generator: "keras.Model"
+    discriminators: dict[str, "keras.Model"]
+    objective: "Objective"
+
+
+def build(recipe: Recipe, initial: bool) -> Networks:
+    """Builds the networks from the recipe's seed, in its precision.
+
+    Args:
+        recipe: The recipe.
+        initial: Whether the weights will be trained from. Otherwise, when a checkpoint is about to
+            be restored or only shapes are asked for, the discriminator needs no pre-trained ones.
+
+    Returns:
+        The generator, the discriminators by name, and the objective.
+    """
+    import keras
+
+    from musical_tf import methods
+
+    from .trainer import dtype_policy
+
+    module = methods.get(recipe.method)
+    config = recipe.method_config()
+    starting = config
+    if not initial and hasattr(config, "discriminator_weights"):
+        starting = dataclasses.replace(config, discriminator_weights="random")
+    keras.utils.set_random_seed(recipe.seed)
+    with dtype_policy(recipe.precision):
+        return Networks(
+            module.build_generator(config, dtype=recipe.precision),
+            module.build_discriminators(starting, recipe.image_size),
+            module.build_objective(config),
+        )
+
+
+def make_trainer(
+    recipe: Recipe, networks: Networks, steps: int, jit_compile: bool = False
+) -> "Trainer":
+    """Returns the trainer of a recipe that runs for `steps` steps in all."""
+    from .trainer import Trainer, learning_rate_schedule
+
+    return Trainer(
+        networks.generator,
+        networks.objective,
+        networks.discriminators,
+        learning_rate=learning_rate_schedule(
+            recipe.schedule, recipe.learning_rate, steps, recipe.warmup_steps
+        ),
+        beta_1=recipe.beta_1,
+        beta_2=recipe.beta_2,
+        ema=recipe.ema,
+        clip_norm=recipe.gradient_clip,
+        precision=recipe.precision,
+        jit_compile=jit_compile,
+    )
+
+
+def describe(
+    recipe: Recipe, networks: Networks, photographs: datasets.Photographs, steps: int
+) -> str:
+    """Returns what `--dry-run` prints: the recipe as JSON, then shapes, sizes and length."""
+    side, count = recipe.image_size, recipe.batch_size
+    lines = [
+        recipe.to_json().rstrip(),
+        "",
+        f"input   image ({count}, {side}, {side}, 3) float32 in [-1, 1], "
+        f"hole ({count}, {side}, {side}, 1) float32, 1 = missing",
+        f"output  ({count}, {side}, {side}, 3) float32 in [-1, 1]",
+    ]
+    for name, model in {"generator": networks.generator, **networks.discriminators}.items():
+        trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+        lines.append(f"{name}  {model.count_params():,} parameters, {trainable:,} trainable")
+    terms = [f"{weight:g} {name}" for name, weight in networks.objective.generator_weights.items()]
+    lines += [
+        f"loss  {' + '.join(terms)}",
+        photographs.describe(),
+        f"steps  {steps:,}, {steps * count / len(photographs):.4g} epochs",
+    ]
+    return "\n".join(lines)
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+def open_run_dir(run_dir: str | None, recipe: Recipe, resume: bool) -> Path:
+    """Makes the run's folder, or finds it, and writes the recipe into it.
+
+    Args:
+        run_dir: The folder, or None for a new numbered one in `runs/`.
+        recipe: What is going to be trained.
+        resume: Whether the folder holds a run already, to be continued.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: If another run is there.
+        OSError: If it cannot be written to.
+    """
+    from .callbacks import write_whole
+
+    if run_dir is None:
+        path = _next_run_dir(Path("runs"), f"{recipe.dataset}-{recipe.method}-{recipe.preset}")
+    else:
+        path = Path(run_dir)
+        if not resume and path.is_dir() and any(path.iterdir()):
+            raise UsageError(
+                f"{path} is not empty; continue its run with --resume, or choose another --run-dir"
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    write_whole(path / "recipe.json", recipe.to_json())
+    return path
+
+
+def _next_run_dir(parent: Path, name: str) -> Path:
+    """Returns and makes `parent/0007-name`, one above the highest number there."""
+    parent.mkdir(parents=True, exist_ok=True)
+    numbers = (re.match(r"(\d{4,})-", path.name) for path in parent.iterdir())
+    number = max((int(match[1]) for match in numbers if match), default=0)
+    while True:
+        number += 1
+        with contextlib.suppress(FileExistsError):
+            path = parent / f"{number:04d}-{name}"
+            path.mkdir()
+            return path
+
+
+def fingerprint(photographs: datasets.Photographs) -> str:
+    """Returns how many photographs there are and a hash of their names: the data order hangs on
+    both."""
+    names = "\n".join("/".join(Path(path).parts[-2:]) for path in photographs.paths)
+    return f"{len(photographs)} files, {hashlib.sha256(names.encode()).hexdigest()[:12]}"
+
+
+def find_checkpoint(run_dir: Path, identity: dict[str, Any]):
+    """Finds the newest whole checkpoint of a run and makes sure that it is of this recipe.
+
+    Returns:
+        The checkpoint, or None when the run was stopped before its first.
+
+    Raises:
+        ValueError: If there are checkpoints and none is whole, or it is of another recipe.
+    """
+    from . import checkpoints
+
+    folder = run_dir / "checkpoints"
+    checkpoint, torn = checkpoints.newest(folder)
+    for problem in torn:
+        print(f"{PROGRAM}: warning: skipped a torn checkpoint: {problem}", file=sys.stderr)
+    if checkpoint is None:
+        if torn:
+            raise ValueError(f"nothing to resume: none of the checkpoints in {folder} is whole")
+        print(f"no checkpoint in {folder} yet, starting at step 0")
+        return None
+    checkpoints.check_recipe(checkpoint.manifest["recipe"], identity, str(checkpoint.path))
+    print(f"resuming from {checkpoint.path}")
+    return checkpoint
+
+
+def train(
+    trainer: "Trainer",
+    recipe: Recipe,
+    identity: dict[str, Any],
+    photographs: datasets.Photographs,
+    holes: datasets.HoleSource,
+    steps: int,
+    run_dir: Path,
+    stopper: Any,
+    arguments: argparse.Namespace,
+    started: float,
+) -> int:
+    """Trains until the recipe is done, the time is up or a signal comes.
+
+    Returns:
+        The number of finished steps.
+
+    Raises:
+        OSError, ValueError, ArithmeticError: Whatever ended it; names the last good checkpoint.
+    """
+    import tensorflow as tf
+
+    from . import callbacks, checkpoints
+
+    folder = run_dir / "checkpoints"
+    steps_per_epoch = Fraction(len(photographs), recipe.batch_size)
+
+    def save(step: int) -> None:
+        trainer.check_weights()
+        checkpoints.save(
+            folder,
+            trainer.state(),
+            step=step,
+            epoch=step // steps_per_epoch,
+            recipe=identity,
+            keep=arguments.keep,
+        )
+        trainer.save_generator(run_dir / "generator.keras")
+
+    images, shapes = fixed_samples(recipe)
+    board = callbacks.TensorBoard(run_dir / "tensorboard", every=max(10, arguments.log_every))
+    progress: Callable[..., callbacks.Callback] = (
+        callbacks.ProgressBar if sys.stdout.isatty() else callbacks.ProgressLines
+    )
+    hooks: Iterable[callbacks.Callback] = [
+        stopper,
+        progress(steps, steps_per_epoch),
+        callbacks.LossLog(run_dir, arguments.log_every),
+        board,
+        callbacks.Saver(save, recipe.checkpoint_every),
+        callbacks.SampleSheet(
+            run_dir / "samples", images, shapes, board.show, every=recipe.sample_every
+        ),
+    ]
+    if arguments.max_minutes is not None:
+        left = started + 60.0 * arguments.max_minutes - time.monotonic()
+        hooks.append(callbacks.StopAfter(left))
+    print(f"{photographs.describe()}\nrun folder {run_dir}", flush=True)
+    try:
+        batches = datasets.training_pipeline(
+            photographs,
+            holes,
+            recipe.image_size,
+            recipe.batch_size,
+            recipe.seed,
+            start_step=int(trainer.step),
+            workers=recipe.workers or None,
+        )
+        return trainer.run(batches, steps, steps_per_epoch, hooks)
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(
+            f"out of memory at batch size {recipe.batch_size} and {recipe.image_size} pixels; "
+            f"lower --batch-size or --image-size. {_last_good(folder)}"
+        ) from error
+    except tf.errors.OpError as error:
+        raise OSError(f"{error.message.splitlines()[0]}. {_last_good(folder)}") from error
+    except (OSError, ValueError, ArithmeticError) as error:
+        raise type(error)(f"{error}. {_last_good(folder)}") from error
+
+
+def _last_good(folder: Path) -> str:
+    from . import checkpoints
+
+    checkpoint, _ = checkpoints.newest(folder)
+    where = checkpoint.path if checkpoint else "there is none yet"
+    return f"Last good checkpoint: {where}"
+
+
+def fixed_samples(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first photographs that are not trained on, and their holes.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        `(N, H, W, 3)` uint8 RGB and `(N, H, W)` bool, N at most `SAMPLES`. Where the dataset has no
+        test photographs, they are of the training split.
+    """
+    for split in ("test", "train"):
+        with contextlib.suppress(FileNotFoundError):
+            photographs = recipe.open_photographs(split)
+            break
+    samples = datasets.evaluation_samples(photographs, recipe.open_masks(), recipe.image_size)
+    chosen = [(image, hole) for (_, image, hole), _ in zip(samples, range(SAMPLES), strict=False)]
+    return np.stack([image for image, _ in chosen]), np.stack([hole for _, hole in chosen])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
