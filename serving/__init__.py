@@ -1,0 +1,1 @@
+"""Running exported models: ONNX Runtime, numpy and Pillow, and nothing else of this project."""

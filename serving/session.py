@@ -1,0 +1,403 @@
+"""A model file, opened and checked, that fills holes in photographs.
+
+Needs onnxruntime, numpy and Pillow only. The file says what it is in its metadata (the contract
+that `export/to_onnx.py` writes); a file whose contract this module does not know is refused, with
+the reason.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from .tiling import fill
+
+CONTRACT = "1"
+MINIMUM_SIZE = 16
+"""Smallest height and width the graph takes; smaller images are padded here by mirroring."""
+
+MEMORY_LIMIT = 4 * 2**30
+
+_PREFIX = "musical_tf."
+_PREFERRED_PROVIDERS = (
+    "CUDAExecutionProvider",
+    "ROCMExecutionProvider",
+    "DmlExecutionProvider",
+    "CPUExecutionProvider",
+)
+_IO = {  # io -> (ONNX type, value range, mask polarity)
+    "uint8": ("tensor(uint8)", "[0, 255]", "above 127 = hole"),
+    "float32": ("tensor(float)", "[0, 1]", "above 0.5 = hole"),
+}
+_CHANNEL_AXIS = {"nhwc": 3, "nchw": 1}
+
+
+class ModelError(ValueError):
+    """The model file cannot be read, is not one of ours, or breaks its own contract."""
+
+
+class ProviderError(ValueError):
+    """The execution provider that was asked for is not there, or did not start."""
+
+
+class InferenceError(RuntimeError):
+    """The model failed while it was running."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model file says about itself.
+
+    Attributes:
+        method: Name of the method, for instance "musical".
+        preset: Its preset.
+        training_size: Side in pixels of the images it was trained on.
+        size_multiple: The network's own granularity; the graph pads to it, so callers need not.
+        io: "uint8" or "float32".
+        layout: "nhwc" or "nchw".
+        value_range: "[0, 255]" or "[0, 1]", of image and result.
+        mask_polarity: "above 127 = hole" or "above 0.5 = hole".
+        precision: Of the weights, "float32" or "float16".
+        dataset: What it was trained on.
+        weights_sha256: Hash of the weights.
+        weights_licence: Their licence.
+        project_version: Version of musical_tf that wrote the file.
+        parity: How far ONNX Runtime was from Keras when the file was written.
+    """
+
+    method: str
+    preset: str
+    training_size: int
+    size_multiple: int
+    io: str
+    layout: str
+    value_range: str
+    mask_polarity: str
+    precision: str
+    dataset: str
+    weights_sha256: str
+    weights_licence: str
+    project_version: str
+    parity: dict[str, Any]
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> "Contract":
+        """Reads and checks the contract in a model file's metadata.
+
+        Args:
+            metadata: The file's `metadata_props`.
+
+        Raises:
+            ModelError: If there is no contract, if it is a version this module does not know, if an
+                entry is missing, or if an entry has a value the contract does not allow.
+        """
+        version = metadata.get(_PREFIX + "contract")
+        if version is None:
+            raise ModelError(
+                f"not a model exported by this project: its metadata has no '{_PREFIX}contract' "
+                f"(it has: {', '.join(sorted(metadata)) or 'nothing'})"
+            )
+        if version != CONTRACT:
+            raise ModelError(
+                f"its contract is version {version!r} and this program knows version {CONTRACT!r} "
+                "only: install the version that wrote it, or export it again"
+            )
+        fields = {}
+        for name in cls.__dataclass_fields__:
+            if _PREFIX + name not in metadata:
+                raise ModelError(f"its metadata lacks '{_PREFIX}{name}'")
+            fields[name] = metadata[_PREFIX + name]
+        for name in ("training_size", "size_multiple"):
+            if not fields[name].isdecimal() or int(fields[name]) < 1:
+                raise ModelError(
+                    f"'{_PREFIX}{name}' must be a whole number above 0, got {fields[name]!r}"
+                )
+            fields[name] = int(fields[name])
+        if fields["layout"] not in _CHANNEL_AXIS:
+            _refuse_value("layout", fields["layout"], tuple(_CHANNEL_AXIS))
+        if fields["io"] not in _IO:
+            _refuse_value("io", fields["io"], tuple(_IO))
+        _, value_range, polarity = _IO[fields["io"]]
+        if fields["value_range"] != value_range:
+            _refuse_value("value_range", fields["value_range"], (value_range,))
+        if fields["mask_polarity"] != polarity:
+            _refuse_value("mask_polarity", fields["mask_polarity"], (polarity,))
+        try:
+            fields["parity"] = json.loads(fields["parity"])
+        except json.JSONDecodeError as error:
+            raise ModelError(f"'{_PREFIX}parity' is not JSON: {error}") from error
+        return cls(**fields)
+
+
+class InpaintingSession:
+    """Fills holes in photographs with one ONNX model. Safe to share between threads.
+
+    Args:
+        model_path: File written by `export/to_onnx.py`.
+        providers: Execution providers in order of preference, by ONNX Runtime's names or their
+            short forms ("cuda", "cpu"). By default the fastest known one that this installation of
+            ONNX Runtime has, then the CPU. When they are given, one of them must really start:
+            ONNX Runtime by itself falls back to the CPU silently.
+        threads: CPU threads for one run; 0 leaves the choice to ONNX Runtime.
+        memory_limit: Bytes. A run that is estimated to need more is refused instead of being
+            started, because an attention layer's memory grows with the area of the hole times the
+            area of the image: at 4096 x 4096 it would be terabytes.
+
+    Attributes:
+        contract: What the model file says about itself.
+        provider: The execution provider that really runs.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ModelError: If the file is no ONNX model, or its contract is unknown or broken.
+        ProviderError: If a provider is unknown, not installed, or did not start.
+
+    Example:
+        >>> session = InpaintingSession("model.onnx")
+        >>> filled = session.inpaint(image, hole)
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        providers: Sequence[str] | None = None,
+        *,
+        threads: int = 0,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
+        self.model_path = Path(model_path)
+        self.memory_limit = memory_limit
+        if threads < 0:
+            raise ValueError(f"threads must be 0 or more, got {threads}")
+        if not self.model_path.exists():
+            raise FileNotFoundError(f"{self.model_path}: no such model file")
+        if not self.model_path.is_file():
+            raise ModelError(f"{self.model_path}: not a file; give the .onnx file itself")
+        wanted = _resolve_providers(providers)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors only: a fallback is reported by `provider`
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(self.model_path), options, providers=wanted
+            )
+        except Exception as error:  # onnxruntime's own exceptions share no base class but this
+            if providers is not None and _is_provider_failure(error):
+                raise ProviderError(f"{wanted[0]} did not start: {_one_line(error)}") from error
+            raise ModelError(
+                f"{self.model_path}: ONNX Runtime cannot load it: {_one_line(error)}"
+            ) from error
+        self.provider: str = self._session.get_providers()[0]
+        if self.provider not in wanted:
+            raise ProviderError(
+                f"asked for {', '.join(wanted)}, but ONNX Runtime started {self.provider}: "
+                "drivers or libraries are missing"
+            )
+        try:
+            self.contract = Contract.from_metadata(
+                dict(self._session.get_modelmeta().custom_metadata_map)
+            )
+            _check_signature(self._session, self.contract)
+        except ModelError as error:
+            raise ModelError(f"{self.model_path}: {error}") from error
+
+    def inpaint(
+        self,
+        image: np.ndarray,
+        hole: np.ndarray,
+        strategy: str = "crop",
+        working_size: int | None = None,
+    ) -> np.ndarray:
+        """Returns `image` with the hole filled and every other pixel untouched.
+
+        Args:
+            image: `(H, W, 3)` uint8 RGB, any size.
+            hole: `(H, W)` bool, True where the image must be invented.
+            strategy: How an image larger than the training size is looked at: "crop" around each
+                hole, "resize" as a whole, or "original"; see `serving.tiling`.
+            working_size: Side in pixels at which the model sees a window. Default: the size it was
+                trained at. Larger is sharper and slower, and holes look larger to the model than
+                those it was trained on.
+
+        Returns:
+            `(H, W, 3)` uint8 RGB, a new array. Where `hole` is False it equals `image` exactly,
+            whatever resizing happened in between. With an empty hole it is a copy of `image`.
+
+        Raises:
+            ValueError: On wrong dtype or shape (the message gives both), an all-True `hole`
+                (nothing to copy from), an unknown strategy, or a run that would exceed the memory
+                limit.
+            InferenceError: If ONNX Runtime fails.
+        """
+        _check_pair(image, hole, "image", "hole")
+        if working_size is None:
+            working_size = self.contract.training_size
+        return fill(image, hole, self._run_one, working_size, strategy)
+
+    def inpaint_batch(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        """Fills several images of one size in one run of the model, at that size.
+
+        Args:
+            images: `(B, H, W, 3)` uint8 RGB.
+            holes: `(B, H, W)` bool, one hole for each image; a hole may be empty.
+
+        Returns:
+            `(B, H, W, 3)` uint8 RGB. Where `holes` is False it equals `images` exactly.
+
+        Raises:
+            ValueError: On wrong dtype or shape, an all-True hole, or a run that would exceed the
+                memory limit.
+            InferenceError: If ONNX Runtime fails.
+        """
+        if images.ndim != 4 or holes.ndim != 3 or len(images) != len(holes):
+            raise ValueError(
+                "images must be (B, H, W, 3) and holes (B, H, W), "
+                f"got {images.shape} and {holes.shape}"
+            )
+        for index in range(len(images)):
+            _check_pair(images[index], holes[index], f"images[{index}]", f"holes[{index}]")
+        if not holes.any():
+            return images.copy()
+        return np.where(holes[..., None], self._run(images, holes), images)
+
+    def describe(self) -> dict[str, Any]:
+        """What is loaded and what runs it, ready for JSON."""
+        return {
+            "model": str(self.model_path),
+            "provider": self.provider,
+            "onnxruntime": onnxruntime.__version__,
+            **vars(self.contract),
+        }
+
+    def _run_one(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+        return self._run(image[None], hole[None])[0]
+
+    def _run(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        """One run of the graph: uint8 `(B, H, W, 3)` and bool `(B, H, W)` in, uint8 out."""
+        batch, height, width = holes.shape
+        self._check_memory(holes)
+        below, right = max(0, MINIMUM_SIZE - height), max(0, MINIMUM_SIZE - width)
+        if below or right:
+            # The hole is mirrored with the image, so that a mirrored hole pixel is not taken for a
+            # known one.
+            images = np.pad(images, ((0, 0), (0, below), (0, right), (0, 0)), mode="symmetric")
+            holes = np.pad(holes, ((0, 0), (0, below), (0, right)), mode="symmetric")
+        is_float = self.contract.io == "float32"
+        feed = images.astype(np.float32) / np.float32(255) if is_float else images
+        mask = holes.astype(np.float32) if is_float else holes.astype(np.uint8) * np.uint8(255)
+        if self.contract.layout == "nchw":
+            feed = feed.transpose(0, 3, 1, 2)
+        try:
+            (filled,) = self._session.run(
+                ["inpainted"], {"image": np.ascontiguousarray(feed), "mask": mask}
+            )
+        except Exception as error:  # onnxruntime's own exceptions share no base class but this
+            raise InferenceError(
+                f"ONNX Runtime failed on {batch} image(s) of {width} x {height} pixels: "
+                f"{_one_line(error)}"
+            ) from error
+        if self.contract.layout == "nchw":
+            filled = filled.transpose(0, 2, 3, 1)
+        if filled.shape != images.shape:
+            raise InferenceError(f"the model returned {filled.shape}, expected {images.shape}")
+        if is_float:
+            if not np.isfinite(filled).all():
+                raise InferenceError("the model returned values that are not finite")
+            filled = np.clip(np.rint(filled * 255), 0, 255).astype(np.uint8)
+        return filled[:, :height, :width]
+
+    def _check_memory(self, holes: np.ndarray) -> None:
+        """Refuses a run whose attention would not fit.
+
+        Attention at a quarter of the resolution keeps about four float32 scores for each pair of a
+        position in the hole's bounding box and a position of the image: 4 * 4 / 16 / 16 bytes for
+        each such pair of pixels.
+        """
+        batch, height, width = holes.shape
+        rows = np.flatnonzero(holes.any(axis=(0, 2)))
+        columns = np.flatnonzero(holes.any(axis=(0, 1)))
+        box = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
+        needed = batch * box * height * width // 16
+        if needed > self.memory_limit:
+            raise ValueError(
+                f"{batch} image(s) of {width} x {height} pixels with holes within "
+                f"{columns[-1] - columns[0] + 1} x {rows[-1] - rows[0] + 1} would need about "
+                f"{needed / 2**30:.1f} GiB, more than the limit of "
+                f"{self.memory_limit / 2**30:.1f} GiB: use strategy crop or resize, or a smaller "
+                "working size"
+            )
+
+
+def _check_pair(image: np.ndarray, hole: np.ndarray, image_name: str, hole_name: str) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"{image_name} must be uint8 of shape (H, W, 3), got {image.dtype} {image.shape}"
+        )
+    if hole.dtype != np.bool_ or hole.shape != image.shape[:2]:
+        raise ValueError(
+            f"{hole_name} must be bool of shape {image.shape[:2]}, got {hole.dtype} {hole.shape}"
+        )
+    if hole.size == 0:
+        raise ValueError(f"{image_name} has no pixels: its shape is {image.shape}")
+    if hole.all():
+        raise ValueError(f"{hole_name} covers the whole image: nothing is left to copy from")
+
+
+def _resolve_providers(providers: Sequence[str] | None) -> list[str]:
+    available = onnxruntime.get_available_providers()
+    if providers is None:
+        return [name for name in _PREFERRED_PROVIDERS if name in available]
+    if not providers:
+        raise ProviderError("providers is empty; leave it out to have one chosen")
+    by_short_name = {name.removesuffix("ExecutionProvider").lower(): name for name in available}
+    resolved = []
+    for provider in providers:
+        name = by_short_name.get(provider.removesuffix("ExecutionProvider").lower())
+        if name is None:
+            raise ProviderError(
+                f"execution provider {provider!r} is not in this installation of ONNX Runtime; "
+                f"available: {', '.join(by_short_name)}"
+            )
+        resolved.append(name)
+    return resolved
+
+
+def _is_provider_failure(error: Exception) -> bool:
+    return type(error).__name__ in ("EPFail", "EngineError") or "provider" in str(error).lower()
+
+
+def _check_signature(session: onnxruntime.InferenceSession, contract: Contract) -> None:
+    """Holds the graph's inputs and output against what its metadata promises."""
+    expected_type = _IO[contract.io][0]
+    for kind, nodes, ranks in (
+        ("inputs", session.get_inputs(), {"image": 4, "mask": 3}),
+        ("outputs", session.get_outputs(), {"inpainted": 4}),
+    ):
+        names = [node.name for node in nodes]
+        if sorted(names) != sorted(ranks):
+            raise ModelError(f"its {kind} must be {', '.join(ranks)}, got {', '.join(names)}")
+        for node in nodes:
+            if node.type != expected_type or len(node.shape) != ranks[node.name]:
+                raise ModelError(
+                    f"{node.name!r} must be {expected_type} of rank {ranks[node.name]}, "
+                    f"got {node.type} {node.shape}"
+                )
+            for axis, size in enumerate(node.shape):
+                channels = len(node.shape) == 4 and axis == _CHANNEL_AXIS[contract.layout]
+                if isinstance(size, int) and size != (3 if channels else None):
+                    raise ModelError(
+                        f"axis {axis} of {node.name!r} is fixed at {size}, where the contract "
+                        f"({contract.layout}) wants {'3 channels' if channels else 'any size'}"
+                    )
+
+
+def _refuse_value(name: str, value: str, valid: tuple[str, ...]) -> None:
+    raise ModelError(f"'{_PREFIX}{name}' is {value!r}; expected {' or '.join(map(repr, valid))}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,115 @@
+"""A tiny model file that honours the ONNX contract, for tests that must run without TensorFlow.
+
+It fills a hole with the mean of that image's known pixels, as `reference_fill` does in numpy.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+METADATA = {
+    "musical_tf.contract": "1",
+    "musical_tf.method": "musical",
+    "musical_tf.preset": "lite",
+    "musical_tf.training_size": "64",
+    "musical_tf.size_multiple": "16",
+    "musical_tf.io": "uint8",
+    "musical_tf.layout": "nhwc",
+    "musical_tf.value_range": "[0, 255]",
+    "musical_tf.mask_polarity": "above 127 = hole",
+    "musical_tf.dataset": "demo",
+    "musical_tf.weights_sha256": "0" * 64,
+    "musical_tf.project_version": "0.1.0",
+    "musical_tf.parity": '{"max_grey_levels": 0}',
+    "musical_tf.weights_licence": "none",
+    "musical_tf.precision": "float32",
+}
+
+
+def metadata_for(io: str = "uint8", layout: str = "nhwc", **changes: str | None) -> dict[str, str]:
+    """`METADATA` for a variant; a change of None removes the entry."""
+    entries = METADATA | {"musical_tf.io": io, "musical_tf.layout": layout}
+    if io == "float32":
+        entries["musical_tf.value_range"] = "[0, 1]"
+        entries["musical_tf.mask_polarity"] = "above 0.5 = hole"
+    for name, value in changes.items():
+        entries["musical_tf." + name] = value
+    return {name: value for name, value in entries.items() if value is not None}
+
+
+def write_model(
+    path: Path,
+    io: str = "uint8",
+    layout: str = "nhwc",
+    metadata: dict[str, str] | None = None,
+    sizes: tuple[int | str, int | str, int | str] = ("batch", "height", "width"),
+    mask_name: str = "mask",
+    result: float | None = None,
+) -> Path:
+    """Writes the model.
+
+    Args:
+        path: File to write.
+        io: "uint8" or "float32".
+        layout: "nhwc" or "nchw".
+        metadata: `metadata_for(io, layout)` by default.
+        sizes: Batch, height and width as declared.
+        mask_name: Name of the second input.
+        result: Fill with this value of the io's range instead of the mean.
+    """
+    number = TensorProto.UINT8 if io == "uint8" else TensorProto.FLOAT
+    batch, height, width = sizes
+    image_shape = [batch, height, width, 3] if layout == "nhwc" else [batch, 3, height, width]
+    channel_axis, spatial = (3, (1, 2)) if layout == "nhwc" else (1, (2, 3))
+    constants = {
+        "threshold": np.array(127.5 if io == "uint8" else 0.5, np.float32),
+        "channel": np.array([channel_axis], np.int64),
+        "spatial": np.array(spatial, np.int64),
+        "one": np.array(1, np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [mask_name], ["float_mask"], to=TensorProto.FLOAT),
+        helper.make_node("Greater", ["float_mask", "threshold"], ["flat_hole"]),
+        helper.make_node("Unsqueeze", ["flat_hole", "channel"], ["hole"]),
+        helper.make_node("Cast", ["hole"], ["float_hole"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["one", "float_hole"], ["known"]),
+        helper.make_node("Mul", ["float", "known"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "spatial"], ["total"]),
+        helper.make_node("ReduceSum", ["known", "spatial"], ["known_count"]),
+        helper.make_node("Max", ["known_count", "one"], ["count"]),
+        helper.make_node("Div", ["total", "count"], ["mean"]),
+    ]
+    if io == "uint8":
+        nodes.append(helper.make_node("Round", ["mean"], ["level"]))
+    if result is not None:
+        constants["value"] = np.array(result, np.float32)
+        nodes.append(helper.make_node("Identity", ["value"], ["chosen"]))
+    chosen = "chosen" if result is not None else "level" if io == "uint8" else "mean"
+    nodes += [
+        helper.make_node("Where", ["hole", chosen, "float"], ["filled"]),
+        helper.make_node("Cast", ["filled"], ["inpainted"], to=number),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mean_fill",
+        [
+            helper.make_tensor_value_info("image", number, image_shape),
+            helper.make_tensor_value_info(mask_name, number, [batch, height, width]),
+        ],
+        [helper.make_tensor_value_info("inpainted", number, image_shape)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, metadata_for(io, layout) if metadata is None else metadata)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def reference_fill(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """What the model computes: `(H, W, 3)` uint8 and `(H, W)` bool in, uint8 out."""
+    mean = np.rint(image[~hole].astype(np.float32).mean(axis=0)).astype(np.uint8)
+    return np.where(hole[..., None], mean, image)
