@@ -19,7 +19,7 @@ from .conventions import Tensor, normalize
 from .pretrained import packaged_arrays
 
 
-def authors(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
+def authors_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
     """The metrics as the authors of MUSICAL computed them (section 4.2): the composite, all pixels.
 
     Args:
@@ -44,7 +44,7 @@ def authors(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str
     }
 
 
-def hole(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
+def hole_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
     """The metrics over missing pixels only, so that they do not depend on the size of the hole.
 
     Args:
@@ -71,7 +71,7 @@ def hole(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, f
     }
 
 
-def deepfill(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
+def deepfill_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
     """The four figures of the DeepFill papers (Yu et al., table 1), as far as they can be known.
 
     The papers print mean l1, mean l2, PSNR and total variation and define none of them; this is the
@@ -106,7 +106,7 @@ def deepfill(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[st
     }
 
 
-def lpips(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
+def lpips_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
     """LPIPS of the composite and the truth (Zhang et al., version 0.1, AlexNet).
 
     Args:
@@ -128,10 +128,10 @@ def lpips(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, 
 Protocol = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 
 PROTOCOLS: dict[str, Protocol] = {
-    "authors": authors,
-    "hole": hole,
-    "deepfill": deepfill,
-    "lpips": lpips,
+    "authors": authors_metrics,
+    "hole": hole_metrics,
+    "deepfill": deepfill_metrics,
+    "lpips": lpips_metrics,
 }
 """Name -> callable `(truth, result, hole) -> {"protocol/metric": value}`."""
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 import zipfile
+import zlib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -94,17 +95,19 @@ def read_arrays(
             finite.
         OSError: If the file cannot be read.
     """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not an .npz file of weights, or a torn one")
     try:
         with np.load(path, allow_pickle=False) as stored:
             missing = sorted(set(shapes) - set(stored.files))
-            if missing:
-                raise ValueError(
-                    f"{path}: expected the arrays {', '.join(sorted(shapes))}; "
-                    f"not there: {', '.join(missing)}"
-                )
-            arrays = {name: stored[name] for name in shapes}
-    except (zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise ValueError(f"{path}: not a readable .npz file of weights ({error})") from error
+            arrays = {name: stored[name] for name in shapes if name not in missing}
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path}: the weights are damaged ({error})") from error
+    if missing:
+        raise ValueError(
+            f"{path}: expected the arrays {', '.join(sorted(shapes))}; "
+            f"not there: {', '.join(missing)}"
+        )
     for name, shape in shapes.items():
         array = arrays[name]
         if array.shape != tuple(shape):
@@ -178,15 +181,23 @@ def load_keras_weights(model: keras.Model, path: str | os.PathLike, expected: st
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a Keras weight file, or that of another network.
+        ValueError: If it is not a Keras weight file, that of another network, or not finite. The
+            model's weights are lost then.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected {expected}")
     if path.suffix.lower() not in (".h5", ".hdf5"):
         raise ValueError(f"{path}: expected {expected}, an .h5 or .weights.h5 file")
+    for weight in model.weights:  # `.weights.h5` files may lack layers without Keras failing
+        weight.assign(np.full(weight.shape, np.nan, "float32"))
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: expected {expected}, but it does not load: {reason}") from error
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise ValueError(
+                f"{path}: expected {expected}, but {weight.path} is missing or not finite"
+            )
