@@ -72,10 +72,10 @@ def write_model(
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Cast", [mask_name], ["float_mask"], to=TensorProto.FLOAT),
-        helper.make_node("Greater", ["float_mask", "threshold"], ["flat_hole"]),
-        helper.make_node("Unsqueeze", ["flat_hole", "channel"], ["hole"]),
-        helper.make_node("Cast", ["hole"], ["float_hole"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["one", "float_hole"], ["known"]),
+        helper.make_node("Greater", ["float_mask", "threshold"], ["is_hole"]),
+        helper.make_node("Unsqueeze", ["is_hole", "channel"], ["where"]),
+        helper.make_node("Cast", ["where"], ["hole_value"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["one", "hole_value"], ["known"]),
         helper.make_node("Mul", ["float", "known"], ["masked"]),
         helper.make_node("ReduceSum", ["masked", "spatial"], ["total"]),
         helper.make_node("ReduceSum", ["known", "spatial"], ["known_count"]),
@@ -89,7 +89,7 @@ def write_model(
         nodes.append(helper.make_node("Identity", ["value"], ["chosen"]))
     chosen = "chosen" if result is not None else "level" if io == "uint8" else "mean"
     nodes += [
-        helper.make_node("Where", ["hole", chosen, "float"], ["filled"]),
+        helper.make_node("Where", ["where", chosen, "float"], ["filled"]),
         helper.make_node("Cast", ["filled"], ["inpainted"], to=number),
     ]
     graph = helper.make_graph(

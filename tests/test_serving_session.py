@@ -1,0 +1,260 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+
+from serving.session import InpaintingSession, ModelError, ProviderError
+from tests.serving_model import metadata_for, reference_fill, write_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def session(folder):
+    return InpaintingSession(write_model(folder / "model.onnx"), providers=["cpu"], threads=1)
+
+
+def sample(height, width, seed=0):
+    """A photograph and a hole of two parts."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    hole = np.zeros((height, width), bool)
+    hole[height // 4 : height // 2, width // 4 : width // 2] = True
+    hole[-1, -1] = True
+    return image, hole
+
+
+@pytest.mark.parametrize("io", ["uint8", "float32"])
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_every_variant_of_the_contract_gives_the_same_result(folder, io, layout):
+    path = write_model(folder / f"{io}_{layout}.onnx", io, layout)
+    session = InpaintingSession(path, providers=["cpu"], threads=1)
+    assert (session.contract.io, session.contract.layout) == (io, layout)
+    image, hole = sample(40, 56)
+    np.testing.assert_array_equal(session.inpaint(image, hole), reference_fill(image, hole))
+
+
+@pytest.mark.parametrize(
+    "size", [(16, 16), (17, 33), (64, 64), (15, 40), (40, 15), (5, 3), (1, 90), (200, 300)]
+)
+@pytest.mark.parametrize("strategy", ["crop", "resize", "original"])
+def test_any_size_keeps_known_pixels_and_fills_the_hole(session, size, strategy):
+    image, hole = sample(*size)
+    image //= 4
+    image[hole] = 255
+    filled = session.inpaint(image, hole, strategy)
+    assert filled.dtype == np.uint8
+    assert filled.shape == image.shape
+    np.testing.assert_array_equal(filled[~hole], image[~hole])
+    # The model fills with means of at most 63, and enlarging overshoots a little.
+    assert filled[hole].max() <= 80
+
+
+def test_small_images_are_padded_without_taking_hole_pixels_for_known_ones(session):
+    image = np.full((4, 4, 3), 255, np.uint8)
+    hole = np.zeros((4, 4), bool)
+    hole[:, 1:] = True
+    image[:, 0] = 40
+    assert (session.inpaint(image, hole) == 40).all()
+
+
+def test_inputs_are_not_changed_and_the_result_is_new(session):
+    image, hole = sample(40, 40)
+    kept_image, kept_hole = image.copy(), hole.copy()
+    filled = session.inpaint(image, hole)
+    assert not np.shares_memory(filled, image)
+    np.testing.assert_array_equal(image, kept_image)
+    np.testing.assert_array_equal(hole, kept_hole)
+    image.setflags(write=False)
+    hole.setflags(write=False)
+    np.testing.assert_array_equal(session.inpaint(image, hole), filled)
+
+
+def test_views_and_other_strides_are_accepted(session):
+    image, hole = sample(80, 80)
+    expected = session.inpaint(image[::2, ::-2].copy(), hole[::2, ::-2].copy())
+    np.testing.assert_array_equal(session.inpaint(image[::2, ::-2], hole[::2, ::-2]), expected)
+
+
+def test_empty_hole_returns_a_copy_of_the_image(session):
+    image, hole = sample(40, 40)
+    filled = session.inpaint(image, np.zeros_like(hole))
+    np.testing.assert_array_equal(filled, image)
+    assert not np.shares_memory(filled, image)
+
+
+def test_batch_uses_each_image_with_its_own_hole(session):
+    pairs = [sample(20, 24, seed) for seed in range(3)]
+    pairs[1][1][:] = False
+    pairs[2] = pairs[2][0], np.roll(pairs[2][1], 5, axis=1)
+    images, holes = (np.stack(part) for part in zip(*pairs, strict=True))
+    filled = session.inpaint_batch(images, holes)
+    for index in (0, 2):
+        np.testing.assert_array_equal(filled[index], reference_fill(*pairs[index]))
+    np.testing.assert_array_equal(filled[1], images[1])
+
+
+def test_batch_below_the_smallest_size(session):
+    image, hole = sample(6, 7)
+    filled = session.inpaint_batch(image[None], hole[None])
+    np.testing.assert_array_equal(filled[0], session.inpaint(image, hole))
+
+
+def test_threads_share_a_session(session):
+    samples = [sample(30 + seed, 90, seed) for seed in range(24)]
+    expected = [session.inpaint(*pair) for pair in samples]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda pair: session.inpaint(*pair), samples))
+    for result, reference in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, reference)
+
+
+def test_float_results_are_rounded_and_clipped(folder):
+    image, hole = sample(20, 20)
+    for value, level in ((0.4999 / 255, 0), (1.6 / 255, 2), (7.0, 255), (-7.0, 0)):
+        path = write_model(folder / "constant.onnx", "float32", result=value)
+        filled = InpaintingSession(path, ["cpu"]).inpaint(image, hole)
+        assert (filled[hole] == level).all()
+
+
+def test_a_model_that_gives_nan_is_an_error_and_not_a_black_picture(folder):
+    path = write_model(folder / "nan.onnx", "float32", result=float("nan"))
+    with pytest.raises(RuntimeError, match="not finite"):
+        InpaintingSession(path, ["cpu"]).inpaint(*sample(20, 20))
+
+
+def test_a_model_that_changes_known_pixels_cannot(folder):
+    # The same graph under a false flag: this one reads the mask the other way round.
+    path = write_model(folder / "inverted.onnx")
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type == "Greater":
+            node.op_type = "Less"
+    onnx.save(model, path)
+    image, hole = sample(40, 40)
+    session = InpaintingSession(path, ["cpu"])
+    np.testing.assert_array_equal(session.inpaint(image, hole)[~hole], image[~hole])
+    filled = session.inpaint_batch(image[None], hole[None])[0]
+    np.testing.assert_array_equal(filled[~hole], image[~hole])
+
+
+@pytest.mark.parametrize(
+    ("image", "hole", "message"),
+    [
+        (
+            (8, 8, 3, "float32"),
+            (8, 8, "bool"),
+            r"image must be uint8 of shape \(H, W, 3\), got float32",
+        ),
+        ((8, 8, 4, "uint8"), (8, 8, "bool"), r"got uint8 \(8, 8, 4\)"),
+        ((8, 8, "uint8"), (8, 8, "bool"), r"got uint8 \(8, 8\)"),
+        (
+            (8, 8, 3, "uint8"),
+            (8, 9, "bool"),
+            r"hole must be bool of shape \(8, 8\), got bool \(8, 9\)",
+        ),
+        ((8, 8, 3, "uint8"), (8, 8, "uint8"), r"got uint8 \(8, 8\)"),
+        ((0, 8, 3, "uint8"), (0, 8, "bool"), "no pixels"),
+    ],
+)
+def test_wrong_arrays_are_named(session, image, hole, message):
+    with pytest.raises(ValueError, match=message):
+        session.inpaint(np.zeros(image[:-1], image[-1]), np.zeros(hole[:-1], hole[-1]))
+
+
+def test_a_hole_everywhere_is_refused(session):
+    image, hole = sample(20, 20)
+    with pytest.raises(ValueError, match="covers the whole image: nothing is left to copy from"):
+        session.inpaint(image, np.ones_like(hole))
+    with pytest.raises(ValueError, match=r"holes\[1\] covers the whole image"):
+        session.inpaint_batch(np.stack([image, image]), np.stack([hole, np.ones_like(hole)]))
+    with pytest.raises(ValueError, match=r"images must be \(B, H, W, 3\)"):
+        session.inpaint_batch(image, hole)
+
+
+def test_a_run_beyond_the_memory_limit_is_refused_before_it_starts(session):
+    image, hole = np.zeros((1600, 1600, 3), np.uint8), np.zeros((1600, 1600), bool)
+    hole[:800, :800] = True
+    with pytest.raises(ValueError, match=r"1600 x 1600 .* use strategy crop or resize"):
+        session.inpaint(image, hole, "original")
+    assert session.inpaint(image, hole, "crop").shape == image.shape
+
+
+def test_the_contract_is_readable(session):
+    described = session.describe()
+    assert described["provider"] == session.provider == "CPUExecutionProvider"
+    assert session.contract.training_size == 64
+    assert session.contract.parity == {"max_grey_levels": 0}
+    assert described["method"] == "musical"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, r"not a model exported by this project.*has: nothing"),
+        ({"author": "somebody"}, r"has no 'musical_tf.contract' \(it has: author\)"),
+        (metadata_for(contract="2"), "version '2' and this program knows version '1'"),
+        (metadata_for(preset=None), "its metadata lacks 'musical_tf.preset'"),
+        (metadata_for(layout="hwcn"), "'musical_tf.layout' is 'hwcn'; expected 'nhwc' or 'nchw'"),
+        (metadata_for(io="int4"), "'musical_tf.io' is 'int4'; expected 'uint8' or 'float32'"),
+        (metadata_for(value_range="[-1, 1]"), "value_range' is '\\[-1, 1\\]'; expected"),
+        (metadata_for(mask_polarity="255 = known"), "mask_polarity' is '255 = known'; expected"),
+        (
+            metadata_for(training_size="big"),
+            "training_size' must be a whole number above 0, got 'big'",
+        ),
+        (metadata_for(size_multiple="0"), "size_multiple' must be a whole number above 0, got '0'"),
+        (metadata_for(parity="{"), "parity' is not JSON"),
+        (metadata_for(io="float32"), "'image' must be tensor\\(float\\)"),
+        (
+            metadata_for(layout="nchw"),
+            r"axis 3 of 'image' is fixed at 3, where the contract \(nchw\)",
+        ),
+    ],
+)
+def test_files_with_another_contract_are_refused_with_the_reason(folder, metadata, message):
+    path = write_model(folder / "foreign.onnx", metadata=metadata)
+    with pytest.raises(ModelError, match=message) as error:
+        InpaintingSession(path, ["cpu"])
+    assert str(error.value).startswith(str(path))
+
+
+def test_files_whose_graph_breaks_the_contract_are_refused(folder):
+    path = write_model(folder / "fixed.onnx", sizes=("batch", 64, 64))
+    with pytest.raises(ModelError, match=r"axis 1 of 'image' is fixed at 64.*any size"):
+        InpaintingSession(path, ["cpu"])
+    path = write_model(folder / "named.onnx", mask_name="hole")
+    with pytest.raises(ModelError, match="its inputs must be image, mask, got image, hole"):
+        InpaintingSession(path, ["cpu"])
+
+
+def test_files_that_are_no_models_are_refused(folder):
+    missing = folder / "missing.onnx"
+    with pytest.raises(FileNotFoundError, match=r"missing\.onnx: no such model file"):
+        InpaintingSession(missing)
+    with pytest.raises(ModelError, match="not a file"):
+        InpaintingSession(folder)
+    whole = write_model(folder / "whole.onnx").read_bytes()
+    for content in (b"", b"not a model", whole[: len(whole) // 2], bytes(1000)):
+        path = folder / "broken.onnx"
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"broken\.onnx: "):
+            InpaintingSession(path, ["cpu"])
+
+
+def test_providers_are_checked(folder):
+    path = write_model(folder / "providers.onnx")
+    with pytest.raises(
+        ProviderError, match=r"'abacus' is not in this installation.*available: .*cpu"
+    ):
+        InpaintingSession(path, ["abacus"])
+    with pytest.raises(ProviderError, match="empty"):
+        InpaintingSession(path, [])
+    with pytest.raises(ValueError, match="threads must be 0 or more, got -1"):
+        InpaintingSession(path, threads=-1)
+    assert InpaintingSession(path, ["CPUExecutionProvider"]).provider == "CPUExecutionProvider"
+    assert InpaintingSession(path).provider.endswith("ExecutionProvider")

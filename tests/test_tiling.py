@@ -1,0 +1,281 @@
+import numpy as np
+import pytest
+
+from serving import tiling
+from tests.serving_model import reference_fill
+
+
+def brute_force_labels(hole):
+    """Flood fill in reading order, pixel by pixel."""
+    labels = np.zeros(hole.shape, np.int32)
+    count = 0
+    for row, column in zip(*np.nonzero(hole), strict=True):
+        if labels[row, column]:
+            continue
+        count += 1
+        stack = [(row, column)]
+        while stack:
+            y, x = stack.pop()
+            if (
+                0 <= y < hole.shape[0]
+                and 0 <= x < hole.shape[1]
+                and hole[y, x]
+                and not labels[y, x]
+            ):
+                labels[y, x] = count
+                stack += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    return labels, count
+
+
+def square_hole(shape, *boxes):
+    hole = np.zeros(shape, bool)
+    for top, left, bottom, right in boxes:
+        hole[top:bottom, left:right] = True
+    return hole
+
+
+def photograph(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_labels_of_a_hand_drawn_hole():
+    drawing = """
+        #..#
+        .#.#
+        ....
+        ##.#
+    """
+    hole = np.array([[c == "#" for c in line.strip()] for line in drawing.split()])
+    labels, count = tiling.label_components(hole)
+    assert count == 4
+    assert labels.tolist() == [[1, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 0], [3, 3, 0, 4]]
+
+
+def test_labels_equal_flood_fill_on_random_holes():
+    rng = np.random.default_rng(1)
+    for _ in range(150):
+        hole = rng.random(rng.integers(1, 16, 2)) < rng.random()
+        labels, count = tiling.label_components(hole)
+        expected, expected_count = brute_force_labels(hole)
+        assert count == expected_count
+        np.testing.assert_array_equal(labels, expected)
+
+
+def test_labels_join_a_spiral_and_a_comb():
+    # Shapes whose parts meet late in reading order, the hard case for joining runs.
+    spiral = np.zeros((41, 41), bool)
+    y, x, dy, dx = 0, 0, 0, 1
+    for length in [40, 40, *np.repeat(np.arange(38, 1, -2), 2).tolist()]:
+        for _ in range(length):
+            spiral[y, x] = True
+            y, x = y + dy, x + dx
+        dy, dx = dx, -dy
+    comb = np.zeros((20, 41), bool)
+    comb[:, ::2] = True
+    assert tiling.label_components(comb)[1] == 21
+    comb[-1] = True
+    assert tiling.label_components(comb)[1] == 1
+    labels, count = tiling.label_components(spiral)
+    np.testing.assert_array_equal(labels, brute_force_labels(spiral)[0])
+    assert count == 1
+
+
+def test_boxes_are_tight():
+    labels, count = tiling.label_components(square_hole((20, 30), (2, 3, 5, 9), (10, 20, 20, 30)))
+    assert tiling.component_boxes(labels, count).tolist() == [[2, 3, 5, 9], [10, 20, 20, 30]]
+
+
+def test_labels_of_nothing():
+    labels, count = tiling.label_components(np.zeros((3, 4), bool))
+    assert count == 0
+    assert not labels.any()
+    assert tiling.component_boxes(labels, count).shape == (0, 4)
+
+
+@pytest.mark.parametrize("strategy", tiling.STRATEGIES)
+@pytest.mark.parametrize(
+    ("shape", "density"),
+    [((300, 200), 0.001), ((97, 413), 0.3), ((1, 500), 0.2), ((500, 1), 0.5), ((20, 20), 0.97)],
+)
+def test_known_pixels_are_untouched_and_every_hole_pixel_is_filled(strategy, shape, density):
+    rng = np.random.default_rng(2)
+    image = photograph(*shape) // 2  # below 128
+    hole = np.zeros(shape, bool)
+    for _ in range(4):
+        top, left = (rng.integers(0, side) for side in shape)
+        hole[top : top + shape[0] // 3, left : left + shape[1] // 5] = True
+    hole |= rng.random(shape) < density
+    hole[0, 0] = False
+    image[hole] = 255
+
+    def run(window, window_hole):
+        return np.where(window_hole[..., None], np.uint8(200), window)
+
+    filled = tiling.fill(image, hole, run, 64, strategy)
+    np.testing.assert_array_equal(filled[~hole], image[~hole])
+    if strategy == "original":
+        assert (filled[hole] == 200).all()
+    # Elsewhere enlarged 200s mix with what surrounds them; no pixel keeps its 255.
+    assert filled[hole].max() < 235
+
+
+def test_every_hole_pixel_belongs_to_exactly_one_window():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        hole = np.zeros((400, 500), bool)
+        for _ in range(6):
+            top, left = rng.integers(0, 400), rng.integers(0, 500)
+            height, width = (int(side) for side in rng.choice([2, 10, 60, 200], 2))
+            hole[top : top + height, left : left + width] = True
+        times = np.zeros(hole.shape, int)
+
+        def run(window, window_hole):
+            return window
+
+        windows, labels, cell = tiling.plan(hole, 64)
+        for window in windows:
+            upsampled = np.isin(labels, window.components).repeat(cell, 0).repeat(cell, 1)
+            times[window.core.slices] += upsampled[:400, :500][window.core.slices]
+            view, core = window.view, window.core
+            assert view.top <= core.top < core.bottom <= view.bottom
+            assert view.left <= core.left < core.right <= view.right
+            assert 0 <= view.top < view.bottom <= 400
+            assert 0 <= view.left < view.right <= 500
+        assert times[hole].min() == 1
+        assert times.max() == 1
+
+
+@pytest.mark.parametrize("strategy", tiling.STRATEGIES)
+def test_what_lies_under_the_hole_never_reaches_the_model(strategy):
+    image = photograph(300, 260)
+    hole = square_hole((300, 260), (40, 50, 200, 180), (250, 10, 253, 250), (0, 0, 20, 20))
+    other = image.copy()
+    other[hole] = photograph(300, 260, seed=9)[hole]
+    seen = []
+
+    def run(window, window_hole):
+        seen.append((window.copy(), window_hole.copy()))
+        return reference_fill(window, window_hole)
+
+    first = tiling.fill(image, hole, run, 64, strategy)
+    half = len(seen)
+    second = tiling.fill(other, hole, run, 64, strategy)
+    assert len(seen) == 2 * half
+    for (window, window_hole), (other_window, other_hole) in zip(
+        seen[:half], seen[half:], strict=True
+    ):
+        np.testing.assert_array_equal(window, other_window)
+        np.testing.assert_array_equal(window_hole, other_hole)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_image_of_training_size_is_seen_whole_and_unchanged():
+    image, hole = photograph(64, 64), square_hole((64, 64), (16, 16, 48, 48))
+    calls = []
+
+    def run(window, window_hole):
+        calls.append((window, window_hole))
+        return reference_fill(window, window_hole)
+
+    filled = tiling.fill(image, hole, run, 64)
+    ((window, window_hole),) = calls
+    np.testing.assert_array_equal(window_hole, hole)
+    np.testing.assert_array_equal(window[~hole], image[~hole])
+    np.testing.assert_array_equal(filled, reference_fill(image, hole))
+
+
+def test_small_hole_in_a_large_image_is_seen_at_full_sharpness_with_its_surroundings():
+    (window,) = tiling.plan(square_hole((1000, 1500), (500, 700, 530, 730)), 64).windows
+    assert window.scale == 1
+    assert (window.view.height, window.view.width) == (64, 64)
+    assert window.view.top < 500 - 8
+    assert window.view.bottom > 530 + 8
+
+
+def test_large_hole_gets_twice_its_thickness_and_the_model_the_working_size():
+    hole = square_hole((1000, 1500), (300, 600, 620, 920))
+    (window,) = tiling.plan(hole, 64).windows
+    assert 640 <= window.view.height <= 900
+    shapes = []
+
+    def run(small, small_hole):
+        shapes.append(small.shape)
+        assert 0.1 < small_hole.mean() < 0.3
+        return small
+
+    tiling.fill(photograph(1000, 1500), hole, run, 64)
+    assert max(shapes[0][:2]) == 64
+
+
+def test_long_scratch_is_followed_at_full_sharpness():
+    hole = np.zeros((600, 900), bool)
+    for row in range(600):
+        hole[row, row : row + 4] = True
+    windows = tiling.plan(hole, 64).windows
+    assert 10 < len(windows) < 60
+    assert {window.scale for window in windows} == {1.0}
+
+
+def test_holes_that_lie_together_share_a_window():
+    boxes = [
+        (200 + 8 * i, 300 + 8 * j, 202 + 8 * i, 302 + 8 * j) for i in (0, 1, 2) for j in (0, 1)
+    ]
+    assert len(tiling.plan(square_hole((500, 700), *boxes), 64).windows) == 1
+
+
+def test_later_windows_see_what_earlier_ones_filled():
+    hole = square_hole((64, 400), (30, 20, 34, 380))
+    remaining = []
+
+    def run(window, window_hole):
+        remaining.append(int(window_hole.sum()))
+        return np.where(window_hole[..., None], np.uint8(77), window)
+
+    filled = tiling.fill(photograph(64, 400), hole, run, 64)
+    assert len(remaining) > 5
+    assert (filled[hole] == 77).all()
+    assert max(remaining[1:]) < 4 * 64  # never a whole window's width again: its start is known
+
+
+def test_a_hole_that_leaves_almost_nothing_still_has_something_to_copy_from():
+    hole = np.ones((500, 400), bool)
+    hole[3, 5] = False
+    image = np.zeros((500, 400, 3), np.uint8)
+    image[3, 5] = (10, 20, 30)
+    for strategy in ("crop", "resize"):
+        filled = tiling.fill(image, hole, lambda w, h: reference_fill(w, h), 64, strategy)
+        assert (filled[hole] == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize("strategy", ["crop", "resize"])
+def test_shrinking_averages_known_pixels_only(strategy):
+    # Black photograph, white under the hole: any leak would lighten the rim.
+    hole = square_hole((256, 256), (61, 67, 189, 195))
+    image = np.where(hole[..., None], 255, 0).repeat(3, axis=2).astype(np.uint8)
+
+    def run(window, window_hole):
+        assert window[~window_hole].max() == 0
+        return reference_fill(window, window_hole)
+
+    assert tiling.fill(image, hole, run, 64, strategy).max() == 0
+
+
+def test_resize_matches_positions():
+    # A horizontal ramp, shrunk, filled with its own true values and enlarged, stays where it was.
+    ramp = np.broadcast_to(np.linspace(0, 255, 512).astype(np.uint8)[None, :, None], (300, 512, 3))
+    hole = square_hole((300, 512), (100, 200, 200, 300))
+
+    def run(window, window_hole):
+        columns = (np.arange(window.shape[1]) + 0.5) / window.shape[1] * 255
+        return np.broadcast_to(columns.astype(np.uint8)[None, :, None], window.shape).copy()
+
+    filled = tiling.fill(np.ascontiguousarray(ramp), hole, run, 64, "resize")
+    assert np.abs(filled.astype(int) - ramp)[hole].max() <= 3
+
+
+def test_errors_say_what_is_valid():
+    image, hole = photograph(8, 8), square_hole((8, 8), (1, 1, 2, 2))
+    with pytest.raises(ValueError, match="unknown strategy 'zoom'; valid: crop, resize, original"):
+        tiling.fill(image, hole, reference_fill, 64, "zoom")
+    with pytest.raises(ValueError, match="working_size must be at least 1 pixel, got 0"):
+        tiling.fill(image, hole, reference_fill, 0)
