@@ -194,12 +194,15 @@ class Evaluation:
             raise ValueError(f"--dataset is missing; choose from {', '.join(DATASETS)}")
         same = dataset == recipe.get("dataset")
         data_dir = args.data_dir or (recipe.get("data_dir") if same else None)
+        shorter_side = args.shorter_side
+        if shorter_side is None and same and self.image_size == recipe.get("image_size"):
+            shorter_side = recipe.get("shorter_side")
         self.photographs = open_dataset(
             dataset,
             data_dir,
             args.split,
             self.image_size,
-            shorter_side=args.shorter_side,
+            shorter_side=shorter_side,
             # Every photograph is looked at once.
             cache_bytes=0,
         )
@@ -322,6 +325,7 @@ class Evaluation:
             "dataset": self.photographs.name,
             "data_dir": None if self.data_dir is None else str(self.data_dir),
             "split": self.photographs.split,
+            "split_note": self.photographs.note,
             "image_size": self.image_size,
             "shorter_side": self.photographs.shorter_side,
             "mask": self.mask,

@@ -616,6 +616,8 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
                 f"infinite for {count} of {results['count']} images, whose result equals the "
                 "truth; the mean leaves them out."
             )
+    if results["split_note"]:
+        notes.append(f"Split {results['split']}: {results['split_note']}")
     skipped = results["skipped"]
     if skipped:
         reasons = "; ".join(f"{path} ({reason})" for path, reason in skipped.items())
