@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -43,8 +43,6 @@ MAX_ENLARGEMENT = 4
 """Photographs that would have to be enlarged more than this to fill the crop are skipped."""
 MAX_ASPECT = 16
 """Photographs more elongated than this to one are skipped: they would fill the memory."""
-MAX_PIXELS = 178_956_970
-"""Larger photographs are skipped undecoded (Pillow's own limit against decompression bombs)."""
 
 # Non-zero words that keep the generators of epochs, samples and holes apart: numpy pads short seeds
 # with zeros, so (seed, 3) and (seed, 3, 0) would be one generator.
@@ -123,6 +121,28 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turns an image the way its EXIF orientation says, if it has one that can be read."""
+    # `ImageOps.exif_transpose` also rewrites the other tags, and fails where one of them is odd.
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG))
+    except Exception:
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Converts any Pillow image to 8-bit RGB.
 
@@ -170,10 +190,6 @@ def decode(file: BinaryIO, shorter_side: int, min_side: int = MIN_SIDE) -> np.nd
     """
     try:
         with Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnusableImageError(
-                    f"{image.width} x {image.height} is over {MAX_PIXELS} pixels"
-                )
             if min(image.size) < min_side:
                 raise UnusableImageError(
                     f"tiny: {image.width} x {image.height}, expected a shorter side of at least "
@@ -186,9 +202,12 @@ def decode(file: BinaryIO, shorter_side: int, min_side: int = MIN_SIDE) -> np.nd
             # JPEG only: lets libjpeg decode a large photograph at 1/2, 1/4 or 1/8, still at least
             # twice too large.
             image.draft(image.mode, (2 * shorter_side, 2 * shorter_side))
-            rgb = to_rgb(ImageOps.exif_transpose(image))
+            image.load()
+            rgb = to_rgb(upright(image))
     except UnusableImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise UnusableImageError("not an image, or of a format Pillow does not know") from error
     # Pillow's decoders raise whatever a damaged file leads them to (OSError, SyntaxError,
     # struct.error, KeyError, DecompressionBombError, ...); none of it may end a training run.
     except Exception as error:
@@ -276,8 +295,8 @@ class Photographs:
 
         Returns:
             `(height, width, 3)` uint8 RGB, read-only, upright. The shorter side is `shorter_side`;
-            where the dataset
-            crops at the centre the crop is taken here: `(image_size, image_size, 3)`.
+            where the dataset crops at the centre, the crop is taken here:
+            `(image_size, image_size, 3)`.
 
         Raises:
             UnusableImageError: If the file cannot be used; the message names it and the reason, and
@@ -292,9 +311,10 @@ class Photographs:
         try:
             with self._open(path) as file:
                 image = decode(file, self.shorter_side, self._min_side)
-        except (OSError, zipfile.BadZipFile, KeyError, UnusableImageError) as error:
-            self._skip(index, str(error))
-            raise UnusableImageError(f"{path}: {error}") from error
+        except (OSError, UnusableImageError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            self._skip(index, reason)
+            raise UnusableImageError(f"{path}: {reason}") from error
         if self.crop == "center":
             image = center_crop(image, self.image_size)
         image = np.ascontiguousarray(image)
@@ -314,6 +334,8 @@ class Photographs:
             count = len(self._unusable)
         if count <= 10:
             logger.warning("skipped %s: %s", self.paths[index], reason)
+        elif count == 11:
+            logger.warning("skipped more than 10 photographs of %s; no more are named", self.name)
 
     def load_usable(self, order: Sequence[int], position: int) -> tuple[int, np.ndarray]:
         """Loads `order[position]`, or the next usable photograph after it in `order`, going round.
@@ -478,7 +500,11 @@ def _open_archive(archive: Path) -> tuple[Path, set[str], Callable[[str], Binary
 
     def open_member(path: str) -> BinaryIO:
         # Whole into memory: Pillow seeks, and seeking back in a compressed member starts over.
-        return io.BytesIO(opened.read(members[Path(path).name]))
+        try:
+            return io.BytesIO(opened.read(members[Path(path).name]))
+        # zipfile raises BadZipFile, zlib.error, RuntimeError, EOFError, ... on a damaged member.
+        except Exception as error:
+            raise UnusableImageError(f"cannot be unpacked: {error}") from error
 
     return archive, set(members), open_member
 
@@ -584,7 +610,7 @@ def _find_folder(data_dir: Path, split: str) -> Listing:
         return _find_in_list(data_dir, split)
     subfolders = {name for name in SPLITS if (data_dir / name).is_dir()}
     if not subfolders or subfolders == {"train"}:
-        paths = list_images(data_dir)
+        paths = list_images(data_dir / "train" if subfolders else data_dir)
         return _files(_split_by_name(paths, split, data_dir) if paths else [])
     note = ""
     folder = data_dir / split
@@ -931,6 +957,8 @@ def training_pipeline(
             f"photographs were opened with a shorter side of {photographs.shorter_side}, "
             f"too small for crops of {image_size}"
         )
+    if crop == "random" and photographs.crop == "center":
+        raise ValueError("photographs opened with crop='center' cannot be cropped at random")
     stream = SampleStream(
         photographs,
         holes,

@@ -84,65 +84,49 @@ class BoxHole(HoleSource):
 class IrregularHole(HoleSource):
     """Brush strokes and boxes, until a share of the pixels drawn from 1 % to 50 % is missing.
 
-    A stroke is a walk of short thick segments that turns a little at each; now and then a small box
-    is stamped. The drawing stops at the first piece that reaches the share aimed at; a piece that
-    would go beyond 50 % is taken back.
+    A stroke is a thick line that turns a little at each bend; one piece in five is a small box. The
+    drawing stops at the first piece that reaches the share aimed at; a piece that would go beyond
+    50 % is taken back.
     """
 
     def hole(self, rng: np.random.Generator) -> np.ndarray:
         """Returns a random scribble; see `HoleSource.hole`."""
-        size = self.image_size
-        smallest, largest = IRREGULAR_RATIOS
-        target, limit = rng.uniform(smallest, largest) * size * size, largest * size * size
-        image, missing = Image.new("L", (size, size)), 0
+        pixels = self.image_size**2
+        target = rng.uniform(*IRREGULAR_RATIOS) * pixels
+        image, missing = Image.new("L", (self.image_size, self.image_size)), 0
         while missing < target:
-            pieces = [self._box(rng)] if rng.random() < 0.2 else self._stroke(rng)
-            for draw_piece in pieces:
-                before = image.copy()
-                draw_piece(ImageDraw.Draw(image))
-                drawn = image.histogram()[255]
-                if drawn > limit:
-                    image = before
-                    continue
+            before = image.copy()
+            if rng.random() < 0.2:
+                self._draw_box(ImageDraw.Draw(image), rng)
+            else:
+                self._draw_stroke(ImageDraw.Draw(image), rng, target - missing)
+            drawn = image.histogram()[255]
+            if drawn > IRREGULAR_RATIOS[1] * pixels:
+                image = before
+            else:
                 missing = drawn
-                if missing >= target:
-                    break
         return np.asarray(image) > 0
 
-    def _box(self, rng: np.random.Generator):
+    def _draw_box(self, draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         size = self.image_size
         width, height = rng.integers(size // 16, size // 6, size=2, endpoint=True)
         left, top = rng.integers(0, size - width), rng.integers(0, size - height)
-        corners = [int(left), int(top), int(left + width), int(top + height)]
-        return lambda draw: draw.rectangle(corners, fill=255)
+        draw.rectangle([left, top, left + width, top + height], fill=255)
 
-    def _stroke(self, rng: np.random.Generator):
+    def _draw_stroke(self, draw: ImageDraw.ImageDraw, rng: np.random.Generator, area: float):
+        """Draws a stroke of about `area` pixels, if that is little, else of up to 16 bends."""
         size = self.image_size
-        thickness = int(rng.integers(max(2, size // 32), max(4, size // 12), endpoint=True))
-        position = rng.uniform(0, size, size=2)
-        direction = rng.uniform(0, 2 * np.pi)
-        pieces = []
-        for _ in range(rng.integers(4, 16)):
-            direction += rng.normal(0, 0.6)
-            step = rng.uniform(size / 32, size / 8)
-            end = np.clip(
-                position + step * np.array([np.cos(direction), np.sin(direction)]), 0, size - 1
-            )
-            pieces.append(self._segment(tuple(position), tuple(end), thickness))
-            position = end
-        return pieces
-
-    @staticmethod
-    def _segment(start, end, thickness):
-        def draw_piece(draw: ImageDraw.ImageDraw) -> None:
-            draw.line([start, end], fill=255, width=thickness)
-            # Round joints: two thick lines at an angle leave a notch between them.
-            radius = thickness / 2
-            draw.ellipse(
-                [end[0] - radius, end[1] - radius, end[0] + radius, end[1] + radius], fill=255
-            )
-
-        return draw_piece
+        width = int(rng.integers(max(2, size // 32), max(4, size // 12), endpoint=True))
+        bends = int(min(rng.integers(4, 16), 1 + area / (width * size / 12)))
+        directions = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.6, size=bends))
+        steps = rng.uniform(size / 32, size / 8, size=bends)
+        moves = steps[:, None] * np.stack([np.cos(directions), np.sin(directions)], axis=1)
+        points = rng.uniform(0, size, size=2) + np.cumsum(np.vstack([np.zeros(2), moves]), axis=0)
+        points = np.clip(points, 0, size - 1)
+        draw.line([tuple(point) for point in points], fill=255, width=width, joint="curve")
+        # Round ends, as a brush leaves them.
+        for x, y in (points[0], points[-1]):
+            draw.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=255)
 
 
 class FolderHoles(HoleSource):
@@ -174,7 +158,9 @@ class FolderHoles(HoleSource):
     def _read(self, path: str) -> np.ndarray:
         hole = shrink_hole(read_hole(path), self.image_size)
         if not hole.any():
-            raise ValueError(f"mask {path} is empty: no pixel above 127, so nothing to fill")
+            raise ValueError(
+                f"mask {path} is empty: no pixel above 127 (of 0 to 255), so nothing to fill"
+            )
         if hole.all():
             raise ValueError(
                 f"mask {path} is all hole at {self.image_size} x {self.image_size}: "

@@ -501,7 +501,8 @@ def _name(expected: object) -> str:
         if origin is typing.Literal:
             names.append(_one_of([str(choice) for choice in typing.get_args(kind)]))
         elif origin is tuple or kind is tuple:
-            names.append("values separated by commas")
+            inner = typing.get_args(kind)[0] if typing.get_args(kind) else float
+            names.append(_name(inner).removeprefix("a ") + "s separated by commas")
         else:
             names.append(words.get(kind, str(kind)))
     return " or ".join(reversed(names))

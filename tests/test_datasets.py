@@ -1,0 +1,621 @@
+"""What is found, what pixels come out, what is skipped, and that batch s is that of (seed, s)."""
+
+import io
+import socket
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from skimage import data
+
+from training import datasets
+from training.datasets import UnusableImageError, open_dataset
+from training.masks import open_masks
+
+SIZE = 64
+
+
+def write(path, size=(80, 70), value=None):
+    """Writes a photograph of one grey level, or of seeded noise; `size` is width, height."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if value is None:
+        pixels = np.random.default_rng(len(path.name)).integers(
+            0, 256, (size[1], size[0], 3), np.uint8
+        )
+        Image.fromarray(pixels).save(path)
+    else:
+        Image.new("RGB", size, (value,) * 3).save(path)
+    return path
+
+
+def encode(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+def names(photographs):
+    return [path.replace("\\", "/").rsplit("/", 1)[-1] for path in photographs.paths]
+
+
+# ------------------------------------------------------------------------------------------- celeba
+
+
+@pytest.fixture
+def celeba(tmp_path):
+    """Six images of CelebA's size in its layout: partitions 0 0 0 1 1 2."""
+    lines = []
+    for number, partition in enumerate((0, 0, 0, 1, 1, 2), start=1):
+        name = f"{number:06}.jpg"
+        write(tmp_path / "img_align_celeba" / name, (178, 218))
+        lines.append(f"{name} {partition}")
+    (tmp_path / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_celeba_trains_on_partitions_0_and_1_and_tests_on_2(celeba):
+    split = {s: names(open_dataset("celeba", celeba, s, SIZE)) for s in datasets.SPLITS}
+    assert split["train"] == ["000001.jpg", "000002.jpg", "000003.jpg", "000004.jpg", "000005.jpg"]
+    assert split["val"] == ["000004.jpg", "000005.jpg"]
+    assert split["test"] == ["000006.jpg"]
+
+
+def test_celeba_is_resized_by_its_shorter_side_and_cropped_at_the_centre(celeba):
+    photographs = open_dataset("celeba", celeba, "test", 128)
+    image = photographs.load(0)
+    with Image.open(photographs.paths[0]) as whole:
+        resized = np.asarray(whole.resize((128, round(218 * 128 / 178)), Image.Resampling.BILINEAR))
+    top = (resized.shape[0] - 128) // 2
+    np.testing.assert_array_equal(image, resized[top : top + 128])
+
+
+def test_celeba_in_a_zip_gives_the_same_photographs(celeba, tmp_path_factory):
+    zipped = tmp_path_factory.mktemp("zipped")
+    with zipfile.ZipFile(zipped / "img_align_celeba.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("img_align_celeba/", "")
+        for file in sorted((celeba / "img_align_celeba").iterdir()):
+            archive.write(file, f"img_align_celeba/{file.name}")
+    partitions = (celeba / "list_eval_partition.txt").read_text()
+    (zipped / "list_eval_partition.txt").write_text(partitions)
+    unpacked = open_dataset("celeba", celeba, "train", SIZE)
+    packed = open_dataset("celeba", zipped, "train", SIZE)
+    assert names(packed) == names(unpacked)
+    for index in range(len(packed)):
+        np.testing.assert_array_equal(packed.load(index), unpacked.load(index))
+
+
+def test_damaged_zip_and_damaged_member(celeba, tmp_path_factory):
+    zipped = tmp_path_factory.mktemp("damaged")
+    (zipped / "list_eval_partition.txt").write_text("000001.jpg 0\n000002.jpg 0\n")
+    archive = zipped / "img_align_celeba.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as opened:
+        for name in ("000001.jpg", "000002.jpg"):
+            opened.write(celeba / "img_align_celeba" / name, f"img_align_celeba/{name}")
+    content = bytearray(archive.read_bytes())
+    content[2000] ^= 255  # inside the first member: its checksum no longer holds
+    archive.write_bytes(content)
+    photographs = open_dataset("celeba", zipped, "train", SIZE)
+    with pytest.raises(UnusableImageError, match=r"000001\.jpg: cannot be unpacked: Bad CRC"):
+        photographs.load(0)
+    assert photographs.load(1).shape == (SIZE, SIZE, 3)
+    archive.write_bytes(content[:3000])
+    with pytest.raises(ValueError, match="not a whole zip file"):
+        open_dataset("celeba", zipped, "train", SIZE)
+
+
+def test_celeba_as_kaggle_packs_it(celeba):
+    (celeba / "list_eval_partition.txt").rename(celeba / "partitions")
+    lines = (celeba / "partitions").read_text().replace(" ", ",")
+    (celeba / "list_eval_partition.csv").write_text("image_id,partition\n" + lines)
+    (celeba / "img_align_celeba").rename(celeba / "inner")
+    (celeba / "img_align_celeba").mkdir()
+    (celeba / "inner").rename(celeba / "img_align_celeba" / "img_align_celeba")
+    photographs = open_dataset("celeba", celeba, "test", SIZE)
+    assert names(photographs) == ["000006.jpg"]
+    assert photographs.load(0).shape == (SIZE, SIZE, 3)
+
+
+def test_celeba_files_that_are_listed_but_absent_are_named(celeba):
+    (celeba / "img_align_celeba" / "000002.jpg").unlink()
+    photographs = open_dataset("celeba", celeba, "train", SIZE)
+    assert len(photographs) == 4
+    (path,) = photographs.skipped
+    assert path.endswith("000002.jpg")
+    assert "1 skipped" in photographs.describe()
+    assert "000002.jpg" in photographs.describe()
+
+
+def test_celeba_partition_list_that_makes_no_sense(celeba):
+    (celeba / "list_eval_partition.txt").write_text("000001.jpg 0\n000002.jpg train\n")
+    with pytest.raises(ValueError, match="line 2: expected an image name and 0, 1 or 2"):
+        open_dataset("celeba", celeba, "train", SIZE)
+
+
+# ---------------------------------------------------------------------- paris, places, folder, demo
+
+
+def test_paris_by_both_names_of_its_folders(tmp_path):
+    write(tmp_path / "paris_train_original" / "a.JPG", (936, 537))
+    write(tmp_path / "paris_eval" / "paris_eval_gt" / "b.png", (227, 227))
+    train = open_dataset("paris_streetview", tmp_path, "train", 256)
+    assert names(train) == ["a.JPG"]
+    assert train.load(0).shape == (350, round(936 * 350 / 537), 3)
+    test = open_dataset("paris_streetview", tmp_path, "test", 256)
+    assert names(test) == ["b.png"]
+    assert test.load(0).shape == (350, 350, 3)
+    val = open_dataset("paris_streetview", tmp_path, "val", 256)
+    assert names(val) == ["b.png"]
+    assert "the test photographs" in val.describe()
+
+
+def test_the_papers_350_for_256_scales_with_the_image_size(tmp_path):
+    write(tmp_path / "train" / "a.png", (400, 300))
+    assert open_dataset("paris_streetview", tmp_path, "train", 128).load(0).shape[0] == 175
+
+
+def test_canyon_of_the_easy_format(tmp_path):
+    write(tmp_path / "train" / "canyon" / "1.jpg")
+    write(tmp_path / "train" / "beach" / "2.jpg")
+    write(tmp_path / "val" / "canyon" / "3.jpg")
+    assert names(open_dataset("places_canyon", tmp_path, "train", SIZE)) == ["1.jpg"]
+    assert names(open_dataset("places_canyon", tmp_path, "test", SIZE)) == ["3.jpg"]
+
+
+def test_canyon_of_the_standard_archives_takes_the_validation_list(tmp_path):
+    write(tmp_path / "data_256" / "c" / "canyon" / "1.jpg")
+    write(tmp_path / "data_256" / "b" / "beach" / "2.jpg")
+    for number in (1, 2, 3):
+        write(tmp_path / "val_256" / f"Places365_val_{number:08}.jpg")
+    (tmp_path / "categories_places365.txt").write_text("/b/beach 48\n/c/canyon 73\n")
+    (tmp_path / "places365_val.txt").write_text(
+        "Places365_val_00000001.jpg 73\nPlaces365_val_00000002.jpg 48\n"
+        "Places365_val_00000003.jpg 73\nPlaces365_val_00000009.jpg 73\n"
+    )
+    assert names(open_dataset("places_canyon", tmp_path, "train", SIZE)) == ["1.jpg"]
+    test = open_dataset("places_canyon", tmp_path, "test", SIZE)
+    assert names(test) == ["Places365_val_00000001.jpg", "Places365_val_00000003.jpg"]
+    assert [path[-12:] for path in test.skipped] == ["00000009.jpg"]
+    (tmp_path / "categories_places365.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"categories_places365\.txt"):
+        open_dataset("places_canyon", tmp_path, "test", SIZE)
+
+
+def test_canyon_of_plain_folders(tmp_path):
+    write(tmp_path / "canyon" / "1.jpg")
+    write(tmp_path / "val" / "2.jpg")
+    assert names(open_dataset("places_canyon", tmp_path, "train", SIZE)) == ["1.jpg"]
+    assert names(open_dataset("places_canyon", tmp_path, "test", SIZE)) == ["2.jpg"]
+
+
+def test_folder_honours_its_subfolders(tmp_path):
+    write(tmp_path / "train" / "deep" / "a.png")
+    write(tmp_path / "test" / "b.png")
+    (tmp_path / "train" / "notes.txt").write_text("no image")
+    write(tmp_path / "train" / "._a.png")
+    assert names(open_dataset("folder", tmp_path, "train", SIZE)) == ["a.png"]
+    assert names(open_dataset("folder", tmp_path, "test", SIZE)) == ["b.png"]
+    val = open_dataset("folder", tmp_path, "val", SIZE)
+    assert names(val) == ["b.png"]
+    assert "the test photographs" in val.describe()
+
+
+def split_names(folder):
+    return {s: set(names(open_dataset("folder", folder, s, SIZE))) for s in datasets.SPLITS}
+
+
+def test_folder_splits_by_the_hash_of_the_name_and_keeps_to_it(tmp_path):
+    for number in range(100):
+        (tmp_path / f"{number}.png").touch()
+    before = split_names(tmp_path)
+    assert sum(len(part) for part in before.values()) == 100
+    assert len(set.union(*before.values())) == 100
+    assert len(before["train"]) > 80
+    for number in range(100, 200):
+        (tmp_path / f"{number}.png").touch()
+    (tmp_path / "moved").mkdir()
+    for number in range(0, 100, 2):
+        (tmp_path / f"{number}.png").rename(tmp_path / "moved" / f"{number}.png")
+    after = split_names(tmp_path)
+    for split in datasets.SPLITS:
+        assert before[split] <= after[split]
+
+
+def test_folder_of_a_handful_still_has_every_split(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").touch()
+    assert [len(part) for part in split_names(tmp_path).values()] == [1, 1, 1]
+    (tmp_path / "0.png").unlink()
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(ValueError, match="holds 1 images: too few"):
+        open_dataset("folder", tmp_path, "test", SIZE)
+
+
+def test_folder_reads_a_list_of_files(tmp_path):
+    for number in range(40):
+        write(tmp_path / "images" / f"{number}.png", (20, 20), value=number)
+    listed = [f"images/{number}.png" for number in range(20)]
+    listed.append(str(tmp_path / "images" / "30.png"))
+    (tmp_path / "list.txt").write_text("# mine\n\n" + "\n".join(listed) + "\n")
+    found = [
+        path
+        for split in datasets.SPLITS
+        for path in open_dataset("folder", tmp_path / "list.txt", split, SIZE).paths
+    ]
+    assert sorted(found) == sorted(str(tmp_path / name) for name in listed)
+    (tmp_path / "list.bin").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ValueError, match="neither a folder nor a text file"):
+        open_dataset("folder", tmp_path / "list.bin", "train", SIZE)
+
+
+def test_demo_is_embedded_and_holds_photographs_out(monkeypatch):
+    def refuse(*arguments):
+        raise OSError("no network here")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    train = open_dataset("demo", None, "train", SIZE)
+    test = open_dataset("demo", None, "test", SIZE)
+    assert len(train) >= 10
+    assert len(test) >= 2
+    assert not set(train.paths) & set(test.paths)
+    for photographs in (train, test):
+        for index in range(len(photographs)):
+            assert min(photographs.load(index).shape[:2]) == round(SIZE * 350 / 256)
+        assert photographs.skipped == {}
+    with pytest.raises(ValueError, match="takes no data directory"):
+        open_dataset("demo", "somewhere", "train", SIZE)
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "layout"),
+    [
+        ("celeba", "mmlab.ie.cuhk.edu.hk", "list_eval_partition.txt"),
+        ("paris_streetview", "github.com/pathak22/context-encoder", "DIR/train"),
+        ("places_canyon", "places2.csail.mit.edu", "DIR/train/canyon"),
+        ("folder", "--data-dir", "train, val and test"),
+    ],
+)
+def test_missing_dataset_says_what_to_download_and_where_it_was_looked_for(
+    tmp_path, name, url, layout
+):
+    for where in (tmp_path / "absent", tmp_path):
+        with pytest.raises(FileNotFoundError) as caught:
+            open_dataset(name, where, "train", SIZE)
+        for text in (url, layout, str(where), name):
+            assert text in str(caught.value)
+
+
+def test_the_default_folder_is_looked_for_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"data.celeba is not there"):
+        open_dataset("celeba", None, "train", SIZE)
+    with pytest.raises(FileNotFoundError, match="needs a data directory"):
+        open_dataset("folder", None, "train", SIZE)
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(ValueError, match=r"unknown dataset 'celebs'.*demo.*did you mean 'celeba'"):
+        open_dataset("celebs", None, "train", SIZE)
+    with pytest.raises(ValueError, match="unknown split 'training'; known: train, val, test"):
+        open_dataset("demo", None, "training", SIZE)
+
+
+# ------------------------------------------------------------------------------------------- pixels
+
+
+def decode(image, kind="PNG", side=20, **options):
+    return datasets.decode(encode(image, kind, **options), side)
+
+
+def test_grey_is_repeated_and_16_bit_is_scaled():
+    ramp = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
+    expected = np.repeat(np.round(ramp / 257).astype(np.uint8)[..., None], 3, axis=2)
+    np.testing.assert_array_equal(decode(Image.fromarray(ramp)), expected)
+    np.testing.assert_array_equal(decode(Image.fromarray(ramp), "TIFF"), expected)
+    grey = Image.fromarray(expected[..., 0])
+    np.testing.assert_array_equal(decode(grey), expected)
+    bits = Image.fromarray(expected[..., 0] > 99)
+    np.testing.assert_array_equal(decode(bits), np.where(expected > 99, 255, 0))
+
+
+def test_transparency_is_flattened_on_white():
+    for mode, colour, expected in (
+        ("RGBA", (0, 100, 200, 0), (255, 255, 255)),
+        ("RGBA", (0, 100, 200, 255), (0, 100, 200)),
+        ("RGBA", (0, 100, 200, 51), (204, 224, 244)),
+        ("LA", (100, 51), (224, 224, 224)),
+    ):
+        flat = decode(Image.new(mode, (20, 20), colour))
+        np.testing.assert_allclose(flat.reshape(-1, 3), [expected] * 400, atol=1)
+    palette = Image.new("P", (20, 20), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    np.testing.assert_array_equal(decode(palette)[0, 0], (10, 20, 30))
+    np.testing.assert_array_equal(decode(palette, transparency=1)[0, 0], (255, 255, 255))
+    keyed = Image.new("RGB", (20, 20), (1, 2, 3))
+    np.testing.assert_array_equal(decode(keyed, transparency=(1, 2, 3))[0, 0], (255, 255, 255))
+
+
+def test_cmyk_becomes_rgb():
+    red = decode(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG", quality=95)
+    np.testing.assert_allclose(red[10, 10], (255, 0, 0), atol=6)
+
+
+def test_samples_of_unknown_range_are_refused():
+    for pixels in (np.zeros((20, 20), np.float32), np.full((20, 20), 10**6, np.int32)):
+        with pytest.raises(UnusableImageError, match="range is not known"):
+            decode(Image.fromarray(pixels), "TIFF")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(orientation):
+    image = Image.fromarray(data.chelsea()[:40, :60])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encode(image, "JPEG", exif=exif, quality=95)
+    with Image.open(file) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    file.seek(0)
+    np.testing.assert_array_equal(datasets.decode(file, 40), expected)
+
+
+def test_a_damaged_exif_block_is_no_reason_to_skip():
+    file = encode(Image.new("RGB", (20, 20)), "JPEG", exif=b"Exif\x00\x00MM\x00*garbage")
+    assert datasets.decode(file, 20).shape == (20, 20, 3)
+
+
+def test_large_jpegs_are_reduced_while_decoding_and_look_the_same():
+    image = Image.fromarray(data.astronaut()).resize((1024, 1024), Image.Resampling.BICUBIC)
+    file = encode(image, "JPEG", quality=95)
+    expected = image.resize((100, 100), Image.Resampling.BILINEAR)
+    error = np.abs(datasets.decode(file, 100).astype(float) - np.asarray(expected))
+    assert error.mean() < 2
+
+
+def test_small_photographs_are_enlarged_by_the_resize_alone():
+    assert decode(Image.new("RGB", (30, 16)), side=64).shape == (64, 120, 3)
+
+
+# ----------------------------------------------------------------------------------- unusable files
+
+
+def bomb(width, height):
+    """A PNG of a few bytes that claims to be `width` x `height`."""
+
+    def chunk(kind, content):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0"))
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Eight grey photographs, value 10 x number, among as many files that cannot be used."""
+    folder = tmp_path / "train"
+    write(tmp_path / "test" / "other.png")
+    for number in range(8):
+        write(folder / f"good{number}.png", (100, 90), value=10 * number)
+    whole = encode(Image.fromarray(data.chelsea()), "JPEG").getvalue()
+    (folder / "a-truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "b-text.jpg").write_text("not an image")
+    (folder / "c-empty.png").touch()
+    write(folder / "d-tiny.png", (15, 15))
+    write(folder / "h-long.png", (20 * 20, 20))
+    (folder / "i-bomb.png").write_bytes(bomb(60000, 60000))
+    (folder / "j-garbled.jpg").write_bytes(whole[:700] + bytes(9000))
+    (folder / "k-dangling.png").symlink_to(tmp_path / "nowhere")
+    return tmp_path
+
+
+def test_unusable_files_are_skipped_counted_and_named(mixed):
+    photographs = open_dataset("folder", mixed, "train", SIZE)
+    assert len(photographs) == 16
+    loaded = [
+        path
+        for path, _, _ in datasets.evaluation_samples(photographs, open_masks("center", SIZE), SIZE)
+    ]
+    assert [path[-9:] for path in loaded] == [f"good{number}.png" for number in range(8)]
+    reasons = {path.rsplit("/", 1)[-1]: reason for path, reason in photographs.skipped.items()}
+    assert len(reasons) == 8
+    assert "truncated" in reasons["a-truncated.jpg"]
+    assert reasons["b-text.jpg"] == "not an image, or of a format Pillow does not know"
+    assert reasons["c-empty.png"] == "not an image, or of a format Pillow does not know"
+    assert "tiny: 15 x 15, expected a shorter side of at least 16" in reasons["d-tiny.png"]
+    assert "longer than 16 to 1" in reasons["h-long.png"]
+    assert "decompression bomb" in reasons["i-bomb.png"]
+    assert reasons["j-garbled.jpg"].startswith("cannot be read")
+    assert "No such file" in reasons["k-dangling.png"]
+    assert "8 skipped" in photographs.describe()
+    assert "and 5 more" in photographs.describe()
+
+
+def test_tiny_depends_on_the_crop(tmp_path):
+    write(tmp_path / "train" / "a.png", (40, 40))
+    assert open_dataset("folder", tmp_path, "train", 160).load(0).shape == (219, 219, 3)
+    with pytest.raises(UnusableImageError, match="at least 44"):
+        open_dataset("folder", tmp_path, "train", 176).load(0)
+
+
+def test_only_unusable_files_is_an_error_that_names_the_first(mixed):
+    for number in range(8):
+        (mixed / "train" / f"good{number}.png").unlink()
+    photographs = open_dataset("folder", mixed, "train", SIZE)
+    holes = open_masks("center", SIZE)
+    with pytest.raises(ValueError, match=r"none of the 8 .*: .*and 5 more") as caught:
+        datasets.training_pipeline(photographs, holes, SIZE, 2, seed=0)
+    assert str(caught.value).count(str(mixed / "train")) == 3
+    with pytest.raises(ValueError, match="none of the 8 photographs of the train split"):
+        next(datasets.evaluation_samples(photographs, holes, SIZE))
+
+
+def stream(photographs, seed=0, crop="center", flip=False, mask="box"):
+    return datasets.SampleStream(photographs, open_masks(mask, SIZE), SIZE, seed, crop, flip)
+
+
+def test_a_broken_photograph_is_replaced_by_the_next_of_the_epochs_permutation(mixed):
+    photographs = open_dataset("folder", mixed, "train", SIZE)
+    samples = stream(photographs)
+    usable = {index for index, path in enumerate(photographs.paths) if "good" in path}
+    for epoch in (0, 1):
+        order = samples.order(epoch)
+        assert sorted(order) == list(range(16))
+        for position in range(16):
+            expected = next(
+                order[(position + offset) % 16]
+                for offset in range(16)
+                if order[(position + offset) % 16] in usable
+            )
+            value = 10 * int(photographs.paths[expected][-5])
+            image, _ = samples.sample(16 * epoch + position)
+            np.testing.assert_array_equal(image, value)
+    assert not np.array_equal(samples.order(0), samples.order(1))
+
+
+# ----------------------------------------------------------------------------------------- pipeline
+
+
+def batches(dataset, count):
+    return [
+        {name: value.numpy() for name, value in batch.items()}
+        for batch, _ in zip(dataset, range(count), strict=False)
+    ]
+
+
+def assert_same(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        for name in ("image", "hole"):
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def open_train(folder, **options):
+    """Opens folder/train whole: with a test folder beside it nothing of it is held out."""
+    (folder / "test").mkdir(exist_ok=True)
+    return open_dataset("folder", folder, "train", SIZE, **options)
+
+
+def open_pipeline(folder, seed=3, cache_bytes=datasets.CACHE_BYTES, mask="box", **options):
+    photographs = open_train(folder, cache_bytes=cache_bytes)
+    return datasets.training_pipeline(
+        photographs, open_masks(mask, SIZE), SIZE, 3, seed=seed, **options
+    )
+
+
+@pytest.fixture
+def noisy(mixed):
+    """`mixed`, the photographs noise, so that crops and flips show."""
+    for number in range(8):
+        write(mixed / "train" / f"{'n' * (number + 1)}.png", (110, 90))
+    return mixed
+
+
+def test_batches_follow_the_conventions(noisy):
+    batch = batches(open_pipeline(noisy), 1)[0]
+    assert batch["image"].shape == (3, SIZE, SIZE, 3)
+    assert batch["hole"].shape == (3, SIZE, SIZE, 1)
+    assert batch["image"].dtype == batch["hole"].dtype == np.float32
+    assert set(np.unique(batch["hole"])) == {0.0, 1.0}
+    assert batch["hole"].mean() < 0.5
+    assert not np.array_equal(batch["hole"][0], batch["hole"][1])
+    levels = (batch["image"] + 1) * 127.5
+    np.testing.assert_allclose(levels, np.round(levels), atol=1e-4)
+    assert batch["image"].min() >= -1
+    assert batch["image"].max() <= 1
+
+
+def test_batch_s_is_a_function_of_seed_and_s_alone(noisy):
+    # 14 batches of 3 over 24 files: across two epochs, past files that are skipped.
+    whole = batches(open_pipeline(noisy), 14)
+    assert_same(batches(open_pipeline(noisy, start_step=6), 8), whole[6:])
+    assert_same(batches(open_pipeline(noisy, workers=1, cache_bytes=0), 14), whole)
+    other = batches(open_pipeline(noisy, seed=4), 1)
+    assert not np.array_equal(other[0]["image"], whole[0]["image"])
+
+
+def test_every_epoch_shows_every_photograph_once(tmp_path):
+    for number in range(10):
+        write(tmp_path / "train" / f"{number}.png", (80, 70), value=number)
+    dataset = datasets.training_pipeline(
+        open_train(tmp_path), open_masks("center", SIZE), SIZE, 5, seed=0, crop="center"
+    )
+    shown = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches(dataset, 6)])
+    epochs = np.round((shown + 1) * 127.5).astype(int).reshape(3, 10)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(10))
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_crops_and_flips_are_cuts_of_the_photograph(tmp_path):
+    # Each pixel tells where it is: red its row, green its column.
+    rows, columns = np.mgrid[:88, :100]
+    whole = np.stack([rows, columns, 0 * rows], axis=-1).astype(np.uint8)
+    (tmp_path / "train").mkdir()
+    Image.fromarray(whole).save(tmp_path / "train" / "a.png")
+    photographs = open_train(tmp_path, shorter_side=88)
+    samples = stream(photographs, crop="random", flip=True)
+    places, flips = set(), 0
+    for number in range(200):
+        image, _ = samples.sample(number)
+        if image[0, 0, 1] > image[0, -1, 1]:
+            image = image[:, ::-1]
+            flips += 1
+        top, left = image[0, 0, :2].astype(int)
+        np.testing.assert_array_equal(image, whole[top : top + SIZE, left : left + SIZE])
+        places.add((top, left))
+    assert 70 < flips < 130
+    assert {top for top, _ in places} == set(range(88 - SIZE + 1))
+    assert {left for _, left in places} >= {0, 100 - SIZE}
+
+
+def test_centre_crops_cannot_be_cropped_at_random(celeba):
+    photographs = open_dataset("celeba", celeba, "train", SIZE)
+    holes = open_masks("center", SIZE)
+    with pytest.raises(ValueError, match="cannot be cropped at random"):
+        datasets.training_pipeline(photographs, holes, SIZE, 1, seed=0, crop="random")
+    with pytest.raises(ValueError, match="too small for crops of 128"):
+        datasets.training_pipeline(photographs, holes, 128, 1, seed=0)
+
+
+def test_the_cache_keeps_to_its_bound_and_saves_the_second_decode(tmp_path):
+    for number in range(4):
+        write(tmp_path / "train" / f"{number}.png", (SIZE, SIZE), value=number)
+    room_for_two = 2 * SIZE * SIZE * 3
+    photographs = open_train(tmp_path, cache_bytes=room_for_two, shorter_side=SIZE)
+    for index in range(4):
+        photographs.load(index)
+    for number in range(4):
+        (tmp_path / "train" / f"{number}.png").unlink()
+    assert [photographs.load(index)[0, 0, 0] for index in (0, 1)] == [0, 1]
+    for index in (2, 3):
+        with pytest.raises(UnusableImageError, match="No such file"):
+            photographs.load(index)
+    with pytest.raises(ValueError, match="read-only"):
+        photographs.load(0)[0] = 1
+
+
+def test_evaluation_is_ordered_centred_and_keeps_hole_i_for_path_i(mixed):
+    photographs = open_dataset("folder", mixed, "train", SIZE)
+    holes = open_masks("irregular", SIZE)
+    first = list(datasets.evaluation_samples(photographs, holes, SIZE))
+    second = list(datasets.evaluation_samples(photographs, holes, SIZE))
+    assert len(first) == 8
+    for (path, image, hole), (same_path, same_image, same_hole) in zip(first, second, strict=True):
+        assert path == same_path
+        np.testing.assert_array_equal(image, same_image)
+        np.testing.assert_array_equal(hole, same_hole)
+        index = photographs.paths.index(path)
+        np.testing.assert_array_equal(hole, holes.deterministic(index))
+        np.testing.assert_array_equal(image, datasets.center_crop(photographs.load(index), SIZE))
+        assert image.dtype == np.uint8
+        assert hole.dtype == bool
+
+
+def test_steps_for_epochs_rounds_up():
+    assert datasets.steps_for_epochs(70, 14900, 5) == 208600
+    assert datasets.steps_for_epochs(1, 10, 3) == 4
+    assert datasets.steps_for_epochs(3, 10, 3) == 10
+    assert datasets.steps_for_epochs(1, 1, 16) == 1
