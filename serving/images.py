@@ -50,7 +50,7 @@ WRITABLE = {suffix: name for suffix, name in READABLE.items() if name != "GIF"}
 
 POLARITIES = ("white", "black")
 
-_FORMATS = (*sorted(set(READABLE.values())), "MPO")
+_FORMATS = sorted(set(READABLE.values()))
 _LOSSLESS_TIFF = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF")
 _WITH_EXIF = ("PNG", "JPEG", "WEBP", "TIFF")
@@ -120,6 +120,8 @@ def read_photograph(
         image_format = "JPEG" if image.format == "MPO" else image.format
         icc_profile = image.info.get("icc_profile")
         stored_size = image.size
+        if image.format == "TIFF":  # Pillow has turned it by now
+            stored_size = image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[257]
         upright, exif = _turn_upright(image)
         grey = upright.mode in ("L", "LA")
         alpha = None
@@ -319,7 +321,7 @@ def dilate(hole: np.ndarray, radius: int) -> np.ndarray:
     before = np.zeros((height, width + 1), np.int32)
     np.cumsum(part, axis=1, out=before[:, 1:])
     position = np.arange(width)
-    for shift in range(-radius, radius + 1):
+    for shift in range(-min(radius, height - 1), min(radius, height - 1) + 1):
         reach = int(np.sqrt(radius * radius - shift * shift))
         first, last = np.maximum(position - reach, 0), np.minimum(position + reach + 1, width)
         source = slice(max(0, -shift), min(height, height - shift))
@@ -396,7 +398,7 @@ def _decoded(
         except (ImageError, FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
             raise
         except Image.UnidentifiedImageError as error:
-            known = ", ".join(sorted(set(READABLE.values())))
+            known = ", ".join(_FORMATS)
             raise ImageError(f"{name}: it is not an image in a known format ({known})") from error
         except Image.DecompressionBombError as error:
             raise ImageError(
@@ -449,15 +451,13 @@ def _turn_upright(image: Image.Image) -> tuple[Image.Image, bytes | None]:
     cannot be read or written is dropped: cameras write such, and viewers show the picture anyway.
     """
     try:
-        was_oriented = ExifTags.Base.Orientation in image.getexif()
         upright = ImageOps.exif_transpose(image)
-        exif = upright.getexif()
+        exif = image.getexif()  # not that of `upright`: of a TIFF, nothing is left there
         for tag in _STRUCTURAL_TAGS:
             exif.pop(tag, None)
-        if was_oriented:
-            exif[ExifTags.Base.Orientation] = 1
         if not len(exif):
             return upright, None
+        exif[ExifTags.Base.Orientation] = 1
         details = exif.get_ifd(ExifTags.IFD.Exif)
         if ExifTags.Base.ExifImageWidth in details:
             details[ExifTags.Base.ExifImageWidth] = upright.width

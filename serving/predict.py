@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from . import images
 from .session import InferenceError, InpaintingSession
@@ -52,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large images; the limit is --max-pixels here, and it is an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # What Pillow warns of, large images and damaged EXIF, is dealt with in `images`.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             return _run(arguments)
     except (OSError, ValueError) as error:
         _complain(_say(error))

@@ -1,0 +1,485 @@
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
+
+from serving import images
+
+
+def picture(height=24, width=32, channels=3, seed=0):
+    """A smooth picture with some texture, uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    base = np.stack([y * 5, x * 4, (x + y) * 3, 255 - y * 4], axis=-1)[..., :channels]
+    return np.clip(base + rng.integers(0, 8, base.shape), 0, 255).astype(np.uint8)
+
+
+def reread(content):
+    return Image.open(io.BytesIO(content))
+
+
+def png_chunk(kind, content):
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
+def png_of_16_bits(colour_type, channels, size=4):
+    header = struct.pack(">IIBBBBB", size, size, 16, colour_type, 0, 0, 0)
+    rows = (b"\0" + bytes(size * channels * 2)) * size
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(rows))
+        + png_chunk(b"IEND", b"")
+    )
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff", ".bmp", ".ppm"])
+def test_lossless_formats_keep_every_pixel(tmp_path, suffix):
+    path, pixels = tmp_path / f"a{suffix}", picture()
+    Image.fromarray(pixels).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+    photograph = images.read_photograph(path)
+    np.testing.assert_array_equal(photograph.pixels, pixels)
+    assert photograph.alpha is None
+    assert photograph.format == images.format_of(path)
+    changed = pixels.copy()
+    changed[5:9, 5:9] = 0
+    again = reread(images.encode_photograph(photograph, changed))
+    assert again.format == photograph.format
+    np.testing.assert_array_equal(np.asarray(again), changed)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_grey_stays_grey_and_exact(tmp_path, suffix):
+    path, grey = tmp_path / f"a{suffix}", picture()[..., 0]
+    Image.fromarray(grey).save(path)
+    photograph = images.read_photograph(path)
+    assert photograph.grey
+    np.testing.assert_array_equal(photograph.pixels, grey[..., None].repeat(3, axis=2))
+    pixels = photograph.pixels.copy()
+    pixels[3, 3] = (255, 0, 0)
+    again = reread(images.encode_photograph(photograph, pixels))
+    assert again.mode == "L"
+    expected = grey.copy()
+    expected[3, 3] = 76
+    np.testing.assert_array_equal(np.asarray(again), expected)
+
+
+def test_every_grey_level_survives_the_way_through_rgb():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    photograph = images.Photograph(levels[..., None].repeat(3, axis=2), grey=True)
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    np.testing.assert_array_equal(np.asarray(again), levels)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff"])
+def test_alpha_is_kept_also_where_it_hides_colours(tmp_path, mode, suffix):
+    if (mode, suffix) == ("LA", ".webp"):
+        mode = "RGBA"  # WebP has no grey
+    path, pixels = tmp_path / f"a{suffix}", picture(channels=len(mode))
+    pixels[:4, :4, -1] = 0
+    options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    Image.fromarray(pixels, mode).save(path, **options)
+    photograph = images.read_photograph(path)
+    np.testing.assert_array_equal(photograph.alpha, pixels[..., -1])
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert again.mode == mode
+    np.testing.assert_array_equal(np.asarray(again), pixels)
+
+
+def test_palette_becomes_true_colour_with_the_same_colours(tmp_path):
+    indexed = Image.fromarray(picture()).quantize(16)
+    for suffix in (".png", ".gif", ".tiff"):
+        path = tmp_path / f"a{suffix}"
+        indexed.save(path)
+        photograph = images.read_photograph(path)
+        again = reread(images.encode_photograph(photograph, photograph.pixels))
+        assert again.mode == "RGB"
+        assert again.format == ("PNG" if suffix == ".gif" else photograph.format)
+        np.testing.assert_array_equal(np.asarray(again), np.asarray(indexed.convert("RGB")))
+
+
+def test_transparent_palette_and_colour_key_become_alpha(tmp_path):
+    indexed = Image.fromarray(picture()).quantize(16)
+    indexed.save(tmp_path / "palette.png", transparency=3)
+    photograph = images.read_photograph(tmp_path / "palette.png")
+    np.testing.assert_array_equal(photograph.alpha == 0, np.asarray(indexed) == 3)
+    keyed = picture()
+    keyed[2:5, 2:5] = (1, 2, 3)
+    Image.fromarray(keyed).save(tmp_path / "key.png", transparency=(1, 2, 3))
+    photograph = images.read_photograph(tmp_path / "key.png")
+    np.testing.assert_array_equal(photograph.alpha == 0, (keyed == (1, 2, 3)).all(axis=2))
+    np.testing.assert_array_equal(photograph.pixels, keyed)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".webp"])
+def test_orientation_is_applied_once(tmp_path, orientation, suffix):
+    """Whatever the tag: what a viewer shows before and after is the same picture."""
+    upright = np.zeros((32, 64, 3), np.uint8)
+    upright[:16, :16] = (200, 30, 30)  # a red corner, top left as shown
+    undo = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+    transposes = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    stored = Image.fromarray(upright)
+    if orientation > 1:
+        stored = stored.transpose(transposes[undo[orientation]])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Make] = "Camera"
+    path = tmp_path / f"a{suffix}"
+    stored.save(path, exif=exif)
+    photograph = images.read_photograph(path)
+    assert photograph.pixels.shape == (32, 64, 3)
+    assert photograph.stored_size == stored.size
+    assert photograph.pixels[8, 8, 0] > 150
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert again.getexif()[ExifTags.Base.Orientation] == 1
+    assert again.getexif()[ExifTags.Base.Make] == "Camera"
+    assert again.size == (64, 32)
+    assert np.asarray(again)[8, 8, 0] > 150
+
+
+def exif_with_details_and_preview():
+    """EXIF as a camera writes it: sub-directories for details and position, and a preview."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "M1"
+    exif[ExifTags.Base.Orientation] = 6
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    details[ExifTags.Base.LensModel] = "50mm"
+    details[ExifTags.Base.ExifImageWidth] = 64
+    details[ExifTags.Base.ExifImageHeight] = 32
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    content = exif.tobytes()
+    preview = io.BytesIO()
+    Image.new("RGB", (16, 8), (255, 0, 0)).save(preview, "JPEG")
+    # A second directory behind the first: JPEGInterchangeFormat and its length.
+    tiff = bytearray(content[6:])
+    order = "<" if tiff[:2] == b"II" else ">"
+    first = struct.unpack(order + "I", tiff[4:8])[0]
+    link = first + 2 + 12 * struct.unpack(order + "H", tiff[first : first + 2])[0]
+    tiff[link : link + 4] = struct.pack(order + "I", len(tiff))
+    start = len(tiff) + 2 + 24 + 4
+    tiff += struct.pack(order + "H", 2)
+    tiff += struct.pack(order + "HHII", 513, 4, 1, start)
+    tiff += struct.pack(order + "HHII", 514, 4, 1, len(preview.getvalue()))
+    tiff += struct.pack(order + "I", 0) + preview.getvalue()
+    return b"Exif\0\0" + bytes(tiff), preview.getvalue()
+
+
+def test_exif_details_are_kept_and_the_preview_of_what_was_removed_is_not(tmp_path):
+    content, preview = exif_with_details_and_preview()
+    path = tmp_path / "a.jpg"
+    Image.fromarray(picture(32, 64)).save(path, exif=content)
+    assert preview in path.read_bytes()
+    photograph = images.read_photograph(path)
+    written = images.encode_photograph(photograph, photograph.pixels)
+    assert preview not in written
+    exif = reread(written).getexif()
+    assert exif[ExifTags.Base.Model] == "M1"
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    assert details[ExifTags.Base.LensModel] == "50mm"
+    assert details[ExifTags.Base.ExifImageWidth] == 32  # turned upright
+    assert details[ExifTags.Base.ExifImageHeight] == 64
+    assert exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_does_not_cost_the_photograph(tmp_path):
+    path = tmp_path / "a.jpg"
+    content, _ = exif_with_details_and_preview()
+    for broken in (b"Exif\0\0garbage", content[:40], content[:12] + bytes(60)):
+        Image.fromarray(picture()).save(path, exif=broken)
+        photograph = images.read_photograph(path)
+        assert sorted(photograph.pixels.shape) == [3, 24, 32]
+        reread(images.encode_photograph(photograph, photograph.pixels)).load()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".webp"])
+def test_profile_and_resolution_are_kept(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(picture()).save(path, icc_profile=SRGB, dpi=(300, 300))
+    photograph = images.read_photograph(path)
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert again.info["icc_profile"] == SRGB
+    if suffix != ".webp":  # the format has no resolution
+        assert again.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+@pytest.mark.parametrize(("quality", "sampling"), [(60, 2), (85, 1), (97, 0)])
+def test_jpeg_is_written_with_its_own_tables(tmp_path, quality, sampling):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(picture(64, 96)).save(path, quality=quality, subsampling=sampling)
+    photograph = images.read_photograph(path)
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert again.quantization == Image.open(path).quantization
+    assert JpegImagePlugin.get_sampling(again) == sampling
+    error = np.abs(np.asarray(again).astype(int) - photograph.pixels)
+    assert error.mean() < 0.5  # encoding a decoded JPEG with the same tables is nearly exact
+
+
+def test_grey_and_progressive_jpeg(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(picture()[..., 0]).save(path, progressive=True)
+    photograph = images.read_photograph(path)
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert again.mode == "L"
+    assert again.info.get("progressive")
+
+
+def test_tiff_keeps_a_lossless_compression(tmp_path):
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"):
+        path = tmp_path / "a.tiff"
+        Image.fromarray(picture()).save(path, compression=compression)
+        photograph = images.read_photograph(path)
+        content = images.encode_photograph(photograph, photograph.pixels)
+        assert reread(content).info["compression"] == compression
+    Image.fromarray(picture()).save(path, compression="jpeg")
+    photograph = images.read_photograph(path)
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    np.testing.assert_array_equal(np.asarray(again), photograph.pixels)
+
+
+def test_a_tiff_does_not_leak_its_structure_into_a_jpeg(tmp_path):
+    path = tmp_path / "a.tiff"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "A"
+    Image.fromarray(picture()).save(path, exif=exif)
+    photograph = images.read_photograph(path)
+    tags = reread(images.encode_photograph(photograph, photograph.pixels, "JPEG")).getexif()
+    assert tags[ExifTags.Base.Artist] == "A"
+    assert not {256, 257, 273, 277, 279} & set(tags)
+
+
+def test_another_format_on_request_and_what_it_cannot_hold():
+    photograph = images.Photograph(picture(), alpha=np.full((24, 32), 9, np.uint8))
+    with pytest.raises(images.ImageError, match="JPEG cannot hold transparency; write one of PNG"):
+        images.encode_photograph(photograph, photograph.pixels, "JPEG")
+    assert reread(images.encode_photograph(photograph, photograph.pixels, "WEBP")).mode == "RGBA"
+    with pytest.raises(
+        images.ImageError, match=r"unknown output format '\.xyz'; write one of \.png"
+    ):
+        images.format_of("a.xyz")
+    with pytest.raises(images.ImageError, match="GIF cannot hold filled pixels"):
+        images.format_of("a.gif")
+    assert images.format_of("A.JPG") == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("a.jpg", lambda p: Image.new("CMYK", (8, 8)).save(p), "it is CMYK: .*convert it to RGB"),
+        ("a.tif", lambda p: Image.new("LAB", (8, 8)).save(p), "it is Lab"),
+        ("a.tif", lambda p: Image.new("F", (8, 8)).save(p), "32-bit floating point"),
+        ("a.tif", lambda p: Image.new("I", (8, 8)).save(p), "32-bit integer"),
+        ("a.png", lambda p: Image.new("1", (8, 8)).save(p), "bilevel"),
+        ("a.png", lambda p: p.write_bytes(png_of_16_bits(0, 1)), "16 bits a channel"),
+        ("a.png", lambda p: p.write_bytes(png_of_16_bits(2, 3)), "16 bits a channel"),
+        ("a.png", lambda p: p.write_bytes(png_of_16_bits(4, 2)), "16 bits a channel"),
+        ("a.png", lambda p: p.write_bytes(png_of_16_bits(6, 4)), "16 bits a channel"),
+        ("a.tif", lambda p: Image.new("I;16", (8, 8)).save(p), "16 bits a channel"),
+        ("a.ppm", lambda p: p.write_bytes(b"P6 4 4 65535\n" + bytes(96)), "16 bits a channel"),
+        ("a.pgm", lambda p: p.write_bytes(b"P5 4 4 65535\n" + bytes(32)), "16 bits a channel"),
+        (
+            "a.gif",
+            lambda p: Image.new("L", (8, 8)).save(
+                p, save_all=True, append_images=[Image.new("L", (8, 8), 9)]
+            ),
+            "it has 2 frames",
+        ),
+        (
+            "a.tif",
+            lambda p: Image.new("L", (8, 8)).save(
+                p, save_all=True, append_images=[Image.new("L", (8, 8), 9)]
+            ),
+            "it has 2 frames",
+        ),
+        ("a.png", lambda p: p.write_bytes(b""), "not an image in a known format"),
+        ("a.png", lambda p: p.write_bytes(b"hello"), "not an image in a known format"),
+        ("a.png", lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "not an image in a known"),
+    ],
+)
+def test_what_is_refused_is_named(tmp_path, name, write, message):
+    path = tmp_path / name
+    write(path)
+    with pytest.raises(images.ImageError, match=message) as error:
+        images.read_photograph(path)
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".bmp", ".gif", ".ppm"])
+def test_truncated_and_damaged_files_are_named_and_nothing_else_is_raised(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(picture(60, 80)).save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = []
+    for trial in range(60):
+        content = bytearray(whole)
+        if trial % 2:
+            del content[int(rng.integers(1, len(whole))) :]
+        else:
+            for position in rng.integers(0, len(whole), 8):
+                content[position] = int(rng.integers(256))
+        path.write_bytes(content)
+        for read in (images.read_photograph, images.read_mask):
+            try:
+                read(path, max_pixels=10**6)
+            except images.ImageError as error:
+                refused.append(str(error))
+    assert len(refused) > 10
+    assert all(message.startswith(str(path)) for message in refused)
+
+
+def test_missing_file_and_folder_are_os_errors(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        images.read_photograph(tmp_path / "none.png")
+    with pytest.raises(IsADirectoryError):
+        images.read_photograph(tmp_path)
+
+
+def test_pixel_limit_is_checked_before_decoding(tmp_path):
+    path = tmp_path / "bomb.png"
+    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b""))
+    for read in (images.read_photograph, images.read_mask):
+        with pytest.raises(images.ImageError, match=r"more .*than the limit of"):
+            read(path)
+    Image.fromarray(picture(10, 10)).save(path)
+    with pytest.raises(images.ImageError, match="it has 10 x 10 pixels, more than the limit of 99"):
+        images.read_photograph(path, max_pixels=99)
+    assert images.read_photograph(path, max_pixels=100).pixels.shape == (10, 10, 3)
+
+
+def test_streams_are_read_like_files():
+    stream = io.BytesIO()
+    Image.fromarray(picture()).save(stream, "PNG")
+    stream.seek(0)
+    photograph = images.read_photograph(stream, name="upload")
+    np.testing.assert_array_equal(photograph.pixels, picture())
+    with pytest.raises(images.ImageError, match=r"^upload: "):
+        images.read_photograph(io.BytesIO(b"no"), name="upload")
+
+
+LEVELS = np.array([[0, 1, 127, 128, 254, 255]], np.uint8)
+
+
+def test_mask_polarity_and_threshold(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(LEVELS).save(path)
+    assert images.read_mask(path).tolist() == [[False, False, False, True, True, True]]
+    inverted = images.read_mask(path, polarity="black")
+    assert inverted.tolist() == [[True, True, True, False, False, False]]
+    assert images.read_mask(path, threshold=0).tolist() == [[False] + [True] * 5]
+    assert images.read_mask(path, threshold=254).tolist() == [[False] * 5 + [True]]
+    with pytest.raises(ValueError, match="unknown polarity 'grey'; valid: white, black"):
+        images.read_mask(path, polarity="grey")
+    with pytest.raises(ValueError, match="threshold must be within 0 and 255, got 256"):
+        images.read_mask(path, threshold=256)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16"])
+def test_masks_of_every_mode(tmp_path, mode):
+    hole = np.zeros((6, 9), bool)
+    hole[1:4, 2:7] = True
+    grey = Image.fromarray(np.where(hole, 255, 0).astype(np.uint8))
+    if mode == "I;16":
+        image = Image.fromarray(np.where(hole, 65535, 0).astype(np.uint16))
+    else:
+        image = grey.convert(mode)
+    path = tmp_path / ("mask.tif" if mode == "CMYK" else "mask.png")
+    image.save(path)
+    np.testing.assert_array_equal(images.read_mask(path), hole)
+    np.testing.assert_array_equal(images.read_mask(path, polarity="black"), ~hole)
+
+
+def test_coloured_strokes_count_and_transparent_pixels_do_not(tmp_path):
+    path = tmp_path / "mask.png"
+    strokes = np.zeros((2, 4, 4), np.uint8)
+    strokes[0, 0] = (255, 0, 0, 255)
+    strokes[0, 1] = (0, 0, 255, 255)
+    strokes[0, 2] = (255, 255, 255, 0)
+    strokes[0, 3] = (0, 0, 0, 255)
+    Image.fromarray(strokes).save(path)
+    assert images.read_mask(path).tolist() == [[True, True, False, False], [False] * 4]
+    black = images.read_mask(path, polarity="black")
+    assert black.tolist() == [[False, False, False, True], [False] * 4]
+
+
+def test_mask_of_zeros_and_ones_is_explained(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.array([[0, 1]], np.uint8)).save(path)
+    with pytest.raises(images.ImageError, match="only the values 0 and 1"):
+        images.read_mask(path)
+    assert images.read_mask(path, threshold=0).tolist() == [[False, True]]
+
+
+def test_mask_from_alpha():
+    photograph = images.Photograph(picture(1, 6), alpha=LEVELS)
+    expected = [[True, True, True, False, False, False]]
+    assert images.alpha_mask(photograph).tolist() == expected
+    opaque = images.alpha_mask(photograph, polarity="black")
+    assert opaque.tolist() == [[False, False, False, True, True, True]]
+    with pytest.raises(images.ImageError, match="no alpha channel"):
+        images.alpha_mask(images.Photograph(picture()))
+
+
+def test_dilation_is_a_disc():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:20, :30]
+    for radius in (0, 1, 2, 5, 40):
+        hole = rng.random((20, 30)) < 0.01
+        hole[0, 29] = True
+        expected = np.zeros_like(hole)
+        for row, column in zip(*np.nonzero(hole), strict=True):
+            expected |= (y - row) ** 2 + (x - column) ** 2 <= radius * radius
+        np.testing.assert_array_equal(images.dilate(hole, radius), expected)
+    assert not images.dilate(np.zeros((4, 4), bool), 3).any()
+    with pytest.raises(ValueError, match="dilation must be 0 pixels or more, got -1"):
+        images.dilate(hole, -1)
+
+
+def test_size_mismatch_gives_both_sizes_and_mentions_rotation():
+    photograph = images.Photograph(picture(20, 30), stored_size=(20, 30))
+    images.check_sizes(photograph, np.zeros((20, 30), bool), "m.png")
+    with pytest.raises(
+        images.ImageError, match=r"m\.png: the mask is 5 x 4 pixels and the image is 30 x 20$"
+    ):
+        images.check_sizes(photograph, np.zeros((4, 5), bool), "m.png")
+    with pytest.raises(images.ImageError, match="EXIF rotation"):
+        images.check_sizes(photograph, np.zeros((30, 20), bool), "m.png")
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.png"
+    images.write_bytes(path, b"first")
+    images.write_bytes(path, b"second")
+    assert path.read_bytes() == b"second"
+    with pytest.raises(TypeError):
+        images.write_bytes(path, "text cannot be written as bytes")
+    assert path.read_bytes() == b"second"
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"folder\.png'$"):
+        images.write_bytes(tmp_path / "folder.png", b"x")
+    with pytest.raises(FileNotFoundError, match=r"gone/a\.png"):
+        images.write_bytes(tmp_path / "gone" / "a.png", b"x")
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "folder.png"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
