@@ -55,6 +55,14 @@ def console_scripts() -> dict[str, str]:
     return dict(re.split(r"\s*=\s*", entry, maxsplit=1) for entry in entries)
 
 
+def exit_code(main, arguments: list[str]) -> int:
+    """A command line's exit code, whether it returns it or argparse leaves by SystemExit."""
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return stop.code
+
+
 def requirements(extra: str, machine: dict[str, str]) -> dict[str, Requirement]:
     """Everything an extra asks for on a machine, the project's own extras followed."""
     extras = setup_cfg()["options.extras_require"]
@@ -236,15 +244,13 @@ def test_serving_asks_for_no_tensorflow(extra):
 def test_console_script_starts(script, capsys):
     module, _, function = console_scripts()[script].partition(":")
     main = getattr(importlib.import_module(checkout_name(module)), function)
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    assert stop.value.code == 0
+    assert exit_code(main, ["--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: ")
 
 
 def documented_commands() -> list[tuple[str, str]]:
     """Every line of a code block, and every `code` span, that starts like a command of ours."""
-    found = []
+    found = {}
     for name in DOCUMENTS:
         text = (ROOT / name).read_text("utf-8")
         blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", text, re.M | re.S)
@@ -254,8 +260,8 @@ def documented_commands() -> list[tuple[str, str]]:
         for line in candidates:
             command = re.sub(r"\s+#.*", "", line).strip().removeprefix(".venv/bin/")
             if re.match(r"(python |musical-\w|make( |$)|pip install )", command):
-                found.append((name, command))
-    return found
+                found.setdefault(command, name)
+    return [(name, command) for command, name in found.items()]
 
 
 def test_documents_hold_commands():
@@ -290,15 +296,12 @@ def test_documented_command_exists(document, command, capsys):
     if module in ("pytest", ".ci.check_environment"):
         return
     main = importlib.import_module(module).main
-    with pytest.raises(SystemExit):
-        main(["--help"])
+    exit_code(main, ["--help"])
     help_text = capsys.readouterr().out
     for flag in (argument for argument in arguments if argument.startswith("--")):
         assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_text), f"{document}: {flag}"
     # Values are checked on the way to --help: a wrong choice or type ends with exit code 2 there.
-    with pytest.raises(SystemExit) as stop:
-        main([*arguments, "--help"])
-    assert stop.value.code == 0, capsys.readouterr().err
+    assert exit_code(main, [*arguments, "--help"]) == 0, capsys.readouterr().err
 
 
 def test_readme_python_for_keras_runs():
@@ -315,6 +318,17 @@ def test_readme_python_for_keras_runs():
     exec(blocks[1].replace('"paper"', '"lite"', 1), names)
     known = hole[..., 0] == 0
     np.testing.assert_array_equal(np.asarray(names["result"])[known], names["image"][known])
+
+
+def test_committed_help_is_the_help(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    from training import fit
+
+    exit_code(fit.main, ["--help"])
+    committed = (ROOT / "docs" / "fit-help.txt").read_text("utf-8")
+    assert capsys.readouterr().out == committed, (
+        "write it anew: COLUMNS=100 python -m training.fit --help > docs/fit-help.txt"
+    )
 
 
 @pytest.mark.parametrize("name", [*DOCUMENTS, "CHANGELOG.md"])

@@ -12,6 +12,7 @@ import importlib
 import os
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from .masks import open_masks
 from .recipes import Recipe, resolve
 
 PROGRAM = "musical-demo"
+
+INTERRUPTED = 130
+"""The exit code of a program that Ctrl-C ended."""
 
 COLUMNS = ("input", "hole", "result", "truth")
 
@@ -83,6 +87,27 @@ def run(module: str, *arguments: str | Path) -> None:
     code = command(module)(words)
     if code:
         raise CommandError(code)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without the lines it writes to standard error on the way.
+
+    No setting silences them in TensorFlow 2.21: they come before its own logging is set up. When
+    the import fails they are shown after all.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as lines:
+        os.dup2(lines.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        except BaseException:
+            lines.seek(0)
+            os.write(terminal, lines.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def write_image(path: Path, image: Image.Image) -> None:
@@ -177,11 +202,11 @@ def demonstrate(output: Path, steps: int | None) -> Path:
         CommandError: If one of the commands fails.
         OSError, ValueError: If something cannot be written or read.
     """
-    recipe = resolve("demo", steps=steps)
     run_dir, model = output / "run", output / "model.onnx"
-    shorter = ["--steps", str(steps)] if steps is not None else []
-    resume = ["--resume"] if (run_dir / "checkpoints").is_dir() else []
-    run("training.fit", "--dataset", "demo", *shorter, "--run-dir", run_dir, *resume)
+    length = ["--steps", str(resolve("demo", steps=steps).steps)]
+    resume = ["--resume"] if (run_dir / "recipe.json").is_file() else []
+    run("training.fit", "--dataset", "demo", *length, "--run-dir", run_dir, *resume)
+    recipe = Recipe.from_json((run_dir / "recipe.json").read_text(encoding="utf-8"))
     run(
         *("training.evaluate", "--dataset", "demo", "--run", run_dir),
         *("--output", output / "evaluation"),
@@ -238,14 +263,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.steps is not None and arguments.steps < 1:
         print(f"{PROGRAM}: error: --steps is at least 1, got {arguments.steps}", file=sys.stderr)
         return 2
+    # 3, not 2: the graph optimiser reports as errors what it merely leaves unoptimised.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     started = time.monotonic()
     try:
+        import_tensorflow()
         picture = demonstrate(arguments.output, arguments.steps)
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted; run it again to continue", file=sys.stderr)
-        return 130
-    except CommandError as error:
-        return error.code
+    except (KeyboardInterrupt, CommandError) as stop:
+        code = stop.code if isinstance(stop, CommandError) else INTERRUPTED
+        again = f"run it again to continue, or remove {arguments.output} to begin anew"
+        print(f"\n{PROGRAM}: {'interrupted' if code == INTERRUPTED else 'stopped'}; {again}")
+        return code
     except (OSError, ValueError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
