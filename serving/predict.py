@@ -29,6 +29,10 @@ PROGRAM = "musical-inpaint"
 ALPHA = "alpha"
 
 
+class OutputError(RuntimeError):
+    """The result is there but cannot be written."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One image to fill. `mask` is a file, `ALPHA`, or None with the reason in `problem`."""
@@ -74,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     single = not Path(arguments.image).is_dir()
     if single and jobs[0].problem:
-        raise images.ImageError(jobs[0].problem)
+        raise images.ImageError(f"{jobs[0].image}: {jobs[0].problem}")
     session = InpaintingSession(
         arguments.model,
         providers=None if arguments.provider == "auto" else [arguments.provider],
@@ -87,9 +91,9 @@ def _run(arguments: argparse.Namespace) -> int:
         _show_progress(index, len(jobs), job.image.name, time.monotonic() - started)
         try:
             counts[_process(session, job, arguments)] += 1
-        except (OSError, ValueError, InferenceError, MemoryError) as error:
+        except (OSError, ValueError, InferenceError, OutputError, MemoryError) as error:
             message = _say(error)
-            if str(job.image) not in message:
+            if not message.startswith(str(job.image)):
                 message = f"{job.image}: {message}"
             if single:
                 _clear_progress()
@@ -277,8 +281,11 @@ def _process(session: InpaintingSession, job: Job, arguments: argparse.Namespace
         content = job.image.read_bytes()  # nothing to fill: not even encoded again
     else:
         content = images.encode_photograph(photograph, photograph.pixels, image_format)
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    images.write_bytes(job.output, content)
+    try:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        images.write_bytes(job.output, content)
+    except OSError as error:
+        raise OutputError(f"cannot write {_say(error)}") from error
     return "filled" if hole.any() else "had nothing to fill"
 
 

@@ -104,9 +104,10 @@ def fill(
 ) -> np.ndarray:
     """Fills the hole of an image of any size by running a model over windows of it.
 
-    Memory beside the input: the result (3 bytes a pixel), what remains to fill (1), and for the
-    largest window about 14 bytes a pixel of it while it is shrunk. The model itself never sees more
-    than `working_size` squared pixels, unless the strategy is `original`.
+    Memory beside the input: the result (3 bytes a pixel), what remains to fill (1), and about 10
+    bytes for each pixel of the largest window while it is shrunk: 320 MiB at most for 24
+    megapixels. The model itself never sees more than `working_size` squared pixels, unless the
+    strategy is `original`.
 
     Args:
         image: `(H, W, 3)` uint8 RGB.
@@ -405,7 +406,7 @@ def _shrink(image: np.ndarray, hole: np.ndarray, scale: float) -> tuple[np.ndarr
     size = max(1, round(width / scale)), max(1, round(height / scale))
     weighted = np.empty((height, width, 4), np.uint8)
     weighted[..., :3] = image
-    weighted[..., 3] = np.where(hole, 0, 255)
+    weighted[..., 3] = np.where(hole, np.uint8(0), np.uint8(255))
     small = np.asarray(Image.fromarray(weighted).resize(size, Image.Resampling.BOX))
     colours, coverage = small[..., :3].copy(), small[..., 3]
     small_hole = coverage < 128

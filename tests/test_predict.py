@@ -1,0 +1,439 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving import predict
+from tests.serving_model import metadata_for, reference_fill, write_model
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
+
+
+def picture(height=40, width=48, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def centre(height=40, width=48):
+    hole = np.zeros((height, width), bool)
+    hole[10:20, 15:30] = True
+    return hole
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if pixels.dtype == bool:
+        pixels = np.where(pixels, 255, 0).astype(np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def load(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return save(tmp_path / "photo.png", picture())
+
+
+@pytest.fixture
+def mask(tmp_path):
+    return save(tmp_path / "mask.png", centre())
+
+
+@pytest.fixture
+def call(model, capfd):
+    """Runs the command line in this process; gives exit code, stdout and stderr."""
+
+    def run(*arguments, **flags):
+        words = [] if "model" in flags else ["--model", str(model)]
+        for name, value in flags.items():
+            words += ["--" + name.replace("_", "-"), str(value)]
+        code = predict.main([*words, *map(str, arguments)])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def assert_one_error(result, code, *words):
+    exit_code, out, err = result
+    assert exit_code == code, (out, err)
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("musical-inpaint: error: ")
+    for word in words:
+        assert str(word) in lines[0]
+
+
+def test_one_image(call, photo, mask, tmp_path):
+    output = tmp_path / "deep" / "result.png"
+    code, out, err = call(image=photo, mask=mask, output=output)
+    assert (code, err) == (0, "")
+    assert out.startswith("1 filled in ")
+    assert "CPUExecutionProvider" in out
+    np.testing.assert_array_equal(load(output), reference_fill(picture(), centre()))
+
+
+def test_output_folder_takes_the_images_name(call, photo, mask, tmp_path):
+    assert call(image=photo, mask=mask, output=f"{tmp_path}/new/")[0] == 0
+    assert (tmp_path / "new" / "photo.png").is_file()
+    assert call(image=photo, mask=mask, output=tmp_path / "new")[0] == 0
+
+
+def test_polarity_threshold_and_dilation(call, photo, tmp_path):
+    grey = save(tmp_path / "grey.png", np.where(centre(), 90, 10).astype(np.uint8))
+    output = tmp_path / "out.png"
+    assert call(image=photo, mask=grey, output=output, threshold=50)[0] == 0
+    np.testing.assert_array_equal(load(output), reference_fill(picture(), centre()))
+    black = save(tmp_path / "black.png", ~centre())
+    assert call(image=photo, mask=black, output=output, polarity="black")[0] == 0
+    np.testing.assert_array_equal(load(output), reference_fill(picture(), centre()))
+    assert call(image=photo, mask=grey, output=output, threshold=50, dilate=3)[0] == 0
+    changed = (load(output) != picture()).any(axis=2)
+    assert changed[8, 20]
+    assert not changed[6, 20]
+
+
+@pytest.mark.parametrize("strategy", ["crop", "resize", "original"])
+def test_strategies_keep_known_pixels(call, tmp_path, strategy):
+    pixels, hole = picture(150, 210), np.zeros((150, 210), bool)
+    hole[20:120, 30:160] = True
+    photo, mask = save(tmp_path / "a.png", pixels), save(tmp_path / "m.png", hole)
+    output = tmp_path / "out.png"
+    code, _, err = call(image=photo, mask=mask, output=output, strategy=strategy, working_size=48)
+    assert (code, err) == (0, "")
+    filled = load(output)
+    np.testing.assert_array_equal(filled[~hole], pixels[~hole])
+    assert (filled[hole] != pixels[hole]).mean() > 0.9
+
+
+def test_mask_from_alpha_makes_the_filled_part_opaque(call, tmp_path):
+    pixels, alpha = picture(), np.where(centre(), 0, 255).astype(np.uint8)
+    alpha[0, 0] = 200
+    photo = save(tmp_path / "a.png", np.dstack([pixels, alpha]))
+    output = tmp_path / "out.png"
+    assert call(image=photo, mask="alpha", output=output)[0] == 0
+    filled = load(output)
+    np.testing.assert_array_equal(filled[..., :3], reference_fill(pixels, centre()))
+    assert filled[0, 0, 3] == 200
+    assert (filled[centre()][:, 3] == 255).all()
+
+
+def test_alpha_is_kept_with_a_mask_file(call, mask, tmp_path):
+    rgba = np.dstack([picture(), np.arange(40 * 48).reshape(40, 48).astype(np.uint8)])
+    photo, output = save(tmp_path / "a.png", rgba), tmp_path / "out.png"
+    assert call(image=photo, mask=mask, output=output)[0] == 0
+    np.testing.assert_array_equal(load(output)[..., 3], rgba[..., 3])
+
+
+def test_rotated_photograph_and_upright_mask(call, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = picture()
+    stored = np.rot90(upright, 1)
+    photo = tmp_path / "a.png"
+    Image.fromarray(stored).save(photo, exif=exif)
+    output, mask = tmp_path / "out.png", save(tmp_path / "m.png", centre())
+    assert call(image=photo, mask=mask, output=output)[0] == 0
+    np.testing.assert_array_equal(load(output), reference_fill(upright, centre()))
+    lying = save(tmp_path / "lying.png", np.rot90(centre(), 1))
+    assert_one_error(call(image=photo, mask=lying, output=output), 2, lying, "EXIF rotation")
+
+
+def test_empty_mask_copies_the_file_byte_for_byte(call, tmp_path):
+    photo = save(tmp_path / "a.jpg", picture())
+    mask, output = save(tmp_path / "m.png", np.zeros((40, 48), bool)), tmp_path / "out.jpg"
+    code, out, _ = call(image=photo, mask=mask, output=output)
+    assert code == 0
+    assert "1 had nothing to fill" in out
+    assert output.read_bytes() == photo.read_bytes()
+    other = tmp_path / "out.png"
+    assert call(image=photo, mask=mask, output=other)[0] == 0
+    np.testing.assert_array_equal(load(other), load(photo))
+
+
+@pytest.fixture
+def album(tmp_path):
+    """Five images, one in a subfolder, with masks of the same names."""
+    names = ["a.png", "b.jpg", "c.gif", "sub/a.png", "d.tiff"]
+    for seed, name in enumerate(names):
+        save(tmp_path / "images" / name, picture(seed=seed))
+        save((tmp_path / "masks" / name).with_suffix(".png"), centre())
+    (tmp_path / "images" / "notes.txt").write_text("not an image")
+    save(tmp_path / "images" / ".hidden.png", picture())
+    return tmp_path
+
+
+def written(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+ALBUM = ["a.png", "b.jpg", "c.png", "d.tiff", "sub/a.png"]
+
+
+def test_folder_with_a_folder_of_masks(call, album):
+    code, out, err = call(image=album / "images", mask=album / "masks", output=album / "out")
+    assert (code, err) == (0, "")
+    assert out.startswith("5 filled in")
+    assert written(album / "out") == ALBUM
+    np.testing.assert_array_equal(
+        load(album / "out" / "sub" / "a.png"), reference_fill(picture(seed=3), centre())
+    )
+
+
+def test_folder_with_one_mask_for_all(call, album, mask):
+    assert call(image=album / "images", mask=mask, output=album / "out")[0] == 0
+    assert written(album / "out") == ALBUM
+
+
+def test_one_image_with_a_folder_of_masks(call, album):
+    photo, output = album / "images" / "a.png", album / "out.png"
+    (album / "masks" / "sub" / "a.png").unlink()
+    assert call(image=photo, mask=album / "masks", output=output)[0] == 0
+    np.testing.assert_array_equal(load(output), reference_fill(picture(), centre()))
+
+
+def test_output_and_mask_folders_inside_the_image_folder_are_not_taken_for_images(call, album):
+    images = album / "images"
+    (album / "masks").rename(images / "masks")
+    for _ in range(2):
+        code, out, _ = call(image=images, mask=images / "masks", output=images / "out")
+        assert code == 0
+        assert out.startswith("5 filled in")
+
+
+def test_broken_files_are_reported_at_the_end_and_stop_nothing(call, album):
+    (album / "images" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    (album / "masks" / "b.png").unlink()
+    save(album / "masks" / "c.png", centre(40, 50))
+    save(album / "masks" / "d.png", np.ones((40, 48), bool))
+    save(album / "masks" / "unused.png", centre())
+    code, out, err = call(image=album / "images", mask=album / "masks", output=album / "out")
+    assert code == 1
+    assert out.startswith("1 filled, 4 failed in")
+    assert "1 masks match no image" in out
+    assert "unused.png" in out
+    assert written(album / "out") == ["sub/a.png"]
+    lines = err.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("musical-inpaint: error: ") for line in lines)
+    for line, words in zip(
+        lines,
+        [
+            ("a.png", "not an image in a known format"),
+            ("b.jpg", "no mask of the same name"),
+            ("c.gif", "the mask is 50 x 40 pixels and the image is 48 x 40"),
+            ("d.tiff", "covers the whole image", "--polarity black"),
+        ],
+        strict=True,
+    ):
+        for word in words:
+            assert word in line
+
+
+def test_skip_existing_leaves_what_is_there(call, album):
+    (album / "out").mkdir()
+    (album / "out" / "a.png").write_bytes(b"mine")
+    code, out, _ = call(
+        "--skip-existing", image=album / "images", mask=album / "masks", output=album / "out"
+    )
+    assert code == 0
+    assert out.startswith("4 filled, 1 skipped in")
+    assert (album / "out" / "a.png").read_bytes() == b"mine"
+
+
+def test_two_masks_of_one_name_are_not_guessed_between(call, album):
+    save(album / "masks" / "a.jpg", centre())
+    code, _, err = call(image=album / "images", mask=album / "masks", output=album / "out")
+    assert code == 1
+    assert "several masks match it" in err
+    assert "a.jpg, a.png" in err
+
+
+def test_input_is_never_replaced_unless_asked(call, album, mask, model):
+    images, masks = album / "images", album / "masks"
+    photo = images / "a.png"
+    before = photo.read_bytes()
+    for output in (photo, images, images / "sub" / ".." / "a.png"):
+        result = call(image=photo, mask=mask, output=output)
+        assert_one_error(result, 2, "would replace its input", "--overwrite-input")
+    assert_one_error(call(image=images, mask=masks, output=images), 2, "would replace its input")
+    link = album / "link.png"
+    link.hardlink_to(photo)
+    assert_one_error(call(image=photo, mask=mask, output=link), 2, "would replace its input")
+    assert photo.read_bytes() == before
+    assert_one_error(
+        call("--overwrite-input", image=photo, mask=mask, output=mask), 2, "replace a mask"
+    )
+    copy = album / "model.png"
+    copy.write_bytes(model.read_bytes())
+    assert_one_error(
+        call(model=copy, image=photo, mask=mask, output=copy), 2, "replace a mask or the model"
+    )
+    assert call("--overwrite-input", image=photo, mask=mask, output=photo)[0] == 0
+    np.testing.assert_array_equal(load(photo), reference_fill(picture(), centre()))
+
+
+def test_outputs_that_would_collide_are_refused(call, album):
+    save(album / "images" / "c.png", picture())
+    result = call(image=album / "images", mask=album / "masks", output=album / "out")
+    assert_one_error(result, 2, "c.gif", "c.png", "both be written to")
+    assert not (album / "out").exists()
+
+
+def test_missing_and_foreign_models(call, photo, mask, tmp_path):
+    inputs = {"image": photo, "mask": mask, "output": tmp_path / "out.png"}
+    missing = tmp_path / "missing.onnx"
+    assert_one_error(call(model=missing, **inputs), 2, missing, "no such model file")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model at all")
+    assert_one_error(call(model=broken, **inputs), 2, broken, "ONNX Runtime cannot load it")
+    foreign = write_model(tmp_path / "foreign.onnx", metadata={})
+    assert_one_error(call(model=foreign, **inputs), 2, foreign, "not a model exported by")
+    later = write_model(tmp_path / "later.onnx", metadata=metadata_for(contract="2"))
+    assert_one_error(call(model=later, **inputs), 2, later, "version '2'")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_bad_input_is_named_in_one_line(call, photo, mask, tmp_path):
+    output = tmp_path / "out.png"
+    none = tmp_path / "none.png"
+    assert_one_error(call(image=none, mask=mask, output=output), 2, none, "no such image")
+    assert_one_error(call(image=photo, mask=none, output=output), 2, none, "no such mask")
+    (tmp_path / "empty").mkdir()
+    result = call(image=tmp_path / "empty", mask=mask, output=output)
+    assert_one_error(result, 2, "empty", "no image files in this folder")
+    result = call(image=photo, mask=tmp_path / "empty", output=output)
+    assert_one_error(result, 2, photo, "no mask of the same name")
+    small = save(tmp_path / "small.png", centre(20, 48))
+    result = call(image=photo, mask=small, output=output)
+    assert_one_error(result, 2, small, "48 x 20", "48 x 40")
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(photo.read_bytes()[:900])
+    assert_one_error(call(image=torn, mask=mask, output=output), 2, torn, "damaged")
+    assert_one_error(call(image=photo, mask=torn, output=output), 2, torn, "damaged")
+    assert_one_error(call(image=photo, mask="alpha", output=output), 2, photo, "no alpha channel")
+    full = save(tmp_path / "full.png", np.ones((40, 48), bool))
+    result = call(image=photo, mask=full, output=output)
+    assert_one_error(result, 2, full, "covers the whole image", "--polarity black")
+    result = call(image=photo, mask=mask, output=output, max_pixels=1000)
+    assert_one_error(result, 2, photo, "48 x 40", "limit of 1000")
+    result = call(image=photo, mask=mask, output=tmp_path / "out.xyz")
+    assert_one_error(result, 2, "unknown output format '.xyz'", ".png")
+    for flag, value in (("threshold", 300), ("dilate", -1), ("working_size", 3), ("threads", -1)):
+        result = call(image=photo, mask=mask, output=output, **{flag: value})
+        assert_one_error(result, 2, flag.replace("_", "-"), value)
+    result = call(image=photo, mask=mask, output=output, provider="abacus")
+    assert_one_error(result, 2, "abacus", "available:", "cpu")
+    assert not output.exists()
+
+
+def test_unwritable_output_is_a_failure_while_working(call, photo, mask, tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("a file where a folder should be")
+    assert_one_error(call(image=photo, mask=mask, output=blocker / "out.png"), 1, blocker)
+    assert_one_error(
+        call(image=photo, mask=mask, output="/proc/nowhere/out.png"), 1, "/proc/nowhere"
+    )
+    code, out, err = call(image=photo.parent, mask=mask, output="/proc/nowhere")
+    assert code == 1
+    assert "failed" in out
+    assert len(err.splitlines()) == len(list(photo.parent.glob("*.png")))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--strategy", "zoom"], "choose from crop, resize, original"),
+        (["--polarity", "grey"], "choose from white, black"),
+        (["--threshold", "high"], "invalid int value: 'high'"),
+        (["--colour", "red"], "unrecognized arguments: --colour red"),
+        (["--over"], "unrecognized arguments: --over"),
+    ],
+)
+def test_wrong_usage_lists_what_is_valid(call, photo, mask, tmp_path, capfd, words, message):
+    with pytest.raises(SystemExit) as exit_info:
+        call(*words, image=photo, mask=mask, output=tmp_path / "out.png")
+    assert exit_info.value.code == 2
+    assert message in capfd.readouterr().err.replace("'", "").replace("high", "'high'")
+
+
+IMPORT_GUARD = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {forbidden}:
+            raise ImportError("serving must not import " + name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+FORBIDDEN = ("tensorflow", "keras", "musical_tf", "training", "export", "onnx", "tf2onnx")
+
+
+def guarded_environment(folder):
+    """An environment whose Python refuses to import anything but what serving may use."""
+    (folder / "sitecustomize.py").write_text(IMPORT_GUARD.format(forbidden=FORBIDDEN))
+    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+
+
+def test_the_command_runs_without_tensorflow_keras_or_the_library(model, album, tmp_path_factory):
+    environment = guarded_environment(tmp_path_factory.mktemp("guard"))
+    blocked = subprocess.run(
+        [sys.executable, "-c", "import keras"], env=environment, capture_output=True, text=True
+    )
+    assert "serving must not import keras" in blocked.stderr  # the guard works
+    command = [sys.executable, "-m", "serving.predict", "--model", str(model)]
+    for name in ("images", "masks"):
+        command += ["--" + name.removesuffix("s"), str(album / name)]
+    done = subprocess.run(
+        [*command, "--output", str(album / "out")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("5 filled in")
+    assert written(album / "out") == ALBUM
+
+
+MEASURE = """
+import resource, sys
+import numpy as np
+from serving.session import InpaintingSession
+
+session = InpaintingSession(sys.argv[1], ["cpu"], threads=1)
+image = np.full((4000, 6000, 3), 90, np.uint8)
+hole = np.zeros((4000, 6000), bool)
+hole[200:260, 300:380] = True
+hole[1500:3000, 2000:3800] = True
+hole[np.arange(3900), np.arange(3900) + 20] = True
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+filled = session.inpaint(image, hole)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert np.array_equal(filled[~hole], image[~hole])
+assert np.ptp(filled[hole]) <= 2
+print((after - before) // 1024)
+"""
+
+
+def test_a_24_megapixel_photograph_takes_bounded_memory(model):
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(model)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    mebibytes = int(done.stdout)
+    # `tiling.fill` promises 320; what else the process allocates on the way is in the rest.
+    assert 50 < mebibytes < 350
