@@ -1,0 +1,474 @@
+"""The exported files: their contract, their agreement with Keras, and what a failure leaves."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import musical_tf
+from export import to_onnx, to_saved_model
+from musical_tf import inference
+from musical_tf.inference import InpaintingFunction
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def write_run(folder, preset="paper", attention=True, spoil=lambda weights: None, **recipe):
+    """A run directory with a tiny generator whose weights are large enough to show differences.
+
+    An untrained generator's prediction is nearly constant: any two runtimes would agree on it.
+    """
+    generator = musical_tf.create(
+        "musical", preset, width=4, inner_levels=1, attention=attention, dtype="float32"
+    )
+    random = np.random.default_rng(0)
+    weights = [value + random.normal(0, 0.2, value.shape) for value in generator.get_weights()]
+    spoil(weights)
+    generator.set_weights(weights)
+    folder.mkdir()
+    generator.save(folder / "generator.keras")
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "celeba", dataset="celeba", image_size=96)
+
+
+@pytest.fixture(scope="session")
+def generator(run):
+    return musical_tf.load(run)
+
+
+@pytest.fixture(scope="session")
+def exported(run, tmp_path_factory):
+    """The default export, made by the command line."""
+    output = tmp_path_factory.mktemp("exported") / "new" / "model.onnx"
+    assert to_onnx.main(["--run", str(run), "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def session(exported):
+    return onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="session")
+def float_session(tmp_path_factory):
+    """The other half of the options: official attention, float32, channels first."""
+    folder = tmp_path_factory.mktemp("float")
+    run = write_run(folder / "run", preset="official", image_size=32)
+    to_onnx.export(run, folder / "model.onnx", io="float32", layout="nchw", opset=18)
+    return onnxruntime.InferenceSession(
+        str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+
+
+def photographs(batch, height, width, seed=0):
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (batch, height, width, 3), dtype="uint8")
+
+
+def holes(batch, height, width):
+    """A different hole for each image: inside, at the border, two of them."""
+    mask = np.zeros((batch, height, width), "uint8")
+    for index in range(batch):
+        mask[index, height // 4 : height // 2, width // 5 : width // 2] = 255
+        if index % 3 == 1:
+            mask[index, -height // 3 :] = 255
+        if index % 3 == 2:
+            mask[index, 1, -2] = 200
+    return mask
+
+
+def fill(session, image, mask):
+    return session.run(["inpainted"], {"image": image, "mask": mask})[0]
+
+
+class TestInpaintingFunction:
+    """The mapping itself, around a generator that shows what it was given."""
+
+    class Recorder:
+        size_multiple = 16
+
+        def __call__(self, inputs, training):
+            assert training is False
+            self.image, self.hole = (keras.ops.convert_to_numpy(value) for value in inputs)
+            return keras.ops.zeros_like(inputs[0]) + 0.5
+
+    def test_scales_erases_and_composites(self):
+        recorder = self.Recorder()
+        image = np.zeros((1, 16, 16, 3), "uint8")
+        image[0, 0, 0] = (0, 51, 255)
+        mask = np.zeros((1, 16, 16), "uint8")
+        mask[0, 3, 4], mask[0, 3, 5] = 128, 127
+        image[0, 3, 4] = 77
+        result = np.asarray(InpaintingFunction(recorder)(image, mask))
+        np.testing.assert_allclose(recorder.image[0, 0, 0], (-1, -0.6, 1), atol=1e-6)
+        assert recorder.hole.sum() == recorder.hole[0, 3, 4, 0] == 1  # above 127, not from 127 on
+        assert not recorder.image[0, 3, 4].any()
+        expected = image.copy()
+        expected[0, 3, 4] = 191  # 0.5 -> 191.25
+        np.testing.assert_array_equal(result, expected)
+        assert result.dtype == np.uint8
+
+    @pytest.mark.parametrize("size", [(17, 31), (5, 40), (1, 1)])
+    def test_pads_image_and_hole_by_reflection(self, size):
+        recorder = self.Recorder()
+        image, mask = photographs(2, *size), np.zeros((2, *size), "uint8")
+        mask[1, -1, -1] = 255
+        mask[1, 0, 0] = 255
+        InpaintingFunction(recorder)(image, mask)
+        pads = [(0, 0)] + [(0, -side % 16) for side in size]
+        mode = {"mode": "reflect"} if min(size) > 15 else None
+        assert recorder.image.shape == (2, size[0] + pads[1][1], size[1] + pads[2][1], 3)
+        np.testing.assert_array_equal(recorder.hole[:, : size[0], : size[1], 0], mask / 255)
+        if mode:
+            expected = np.pad(mask / 255, pads, **mode)
+            np.testing.assert_array_equal(recorder.hole[..., 0], expected)
+            known = np.pad(image / 127.5 - 1, [*pads, (0, 0)], **mode) * (1 - expected[..., None])
+            np.testing.assert_allclose(recorder.image, known, atol=1e-6)
+
+    def test_float32_nchw_is_the_same_function(self):
+        recorder = self.Recorder()
+        image, mask = photographs(2, 20, 33), holes(2, 20, 33)
+        whole = np.asarray(InpaintingFunction(recorder)(image, mask))
+        seen = recorder.image
+        planes = (image / 255).astype("float32").transpose(0, 3, 1, 2)
+        result = InpaintingFunction(recorder, "float32", "nchw")(
+            planes, (mask > 127).astype("float32")
+        )
+        np.testing.assert_allclose(recorder.image, seen, atol=1e-6)
+        result = np.asarray(result).transpose(0, 2, 3, 1)
+        assert np.abs(result * 255 - whole).max() <= 0.5  # whole grey levels round
+        np.testing.assert_array_equal(result[mask == 0], planes.transpose(0, 2, 3, 1)[mask == 0])
+
+    def test_refuses_what_it_does_not_know(self):
+        with pytest.raises(ValueError, match=r"io must be one of uint8, float32; received 'int8'"):
+            InpaintingFunction(self.Recorder(), io="int8")
+        with pytest.raises(ValueError, match=r"layout must be one of nhwc, nchw; received 'hwc'"):
+            InpaintingFunction(self.Recorder(), layout="hwc")
+        with pytest.raises(ValueError, match="size_multiple must be a positive integer"):
+            InpaintingFunction(lambda inputs, training: inputs[0])
+
+    def test_command_line_offers_the_same_choices(self):
+        assert tuple(inference.VALUE_RANGES) == tuple(inference.MASK_POLARITIES) == to_onnx.IOS
+        assert inference.LAYOUTS == to_onnx.LAYOUTS
+
+
+class TestOnnxFile:
+    def test_names_types_and_free_axes(self, session):
+        described = {
+            value.name: (value.type, value.shape)
+            for value in (*session.get_inputs(), *session.get_outputs())
+        }
+        assert described == {
+            "image": ("tensor(uint8)", ["batch", "height", "width", 3]),
+            "mask": ("tensor(uint8)", ["batch", "height", "width"]),
+            "inpainted": ("tensor(uint8)", ["batch", "height", "width", 3]),
+        }
+
+    def test_names_types_and_free_axes_of_float32_nchw(self, float_session):
+        described = {
+            value.name: (value.type, value.shape)
+            for value in (*float_session.get_inputs(), *float_session.get_outputs())
+        }
+        assert described == {
+            "image": ("tensor(float)", ["batch", 3, "height", "width"]),
+            "mask": ("tensor(float)", ["batch", "height", "width"]),
+            "inpainted": ("tensor(float)", ["batch", 3, "height", "width"]),
+        }
+
+    def test_is_valid_and_says_what_it_is(self, exported, run):
+        model = onnx.load(exported)
+        onnx.checker.check_model(model, full_check=True)
+        assert {entry.domain: entry.version for entry in model.opset_import}[""] == 17
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        parity = json.loads(metadata.pop("musical_tf.parity"))
+        weights = (run / "generator.keras").read_bytes()
+        assert metadata == {
+            "musical_tf.contract": "1",
+            "musical_tf.method": "musical",
+            "musical_tf.preset": "paper",
+            "musical_tf.training_size": "96",
+            "musical_tf.size_multiple": "16",
+            "musical_tf.io": "uint8",
+            "musical_tf.layout": "nhwc",
+            "musical_tf.value_range": "[0, 255]",
+            "musical_tf.mask_polarity": "above 127 = hole",
+            "musical_tf.dataset": "celeba",
+            "musical_tf.weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "musical_tf.project_version": musical_tf.__version__,
+            "musical_tf.weights_licence": "CelebA: non-commercial research",
+            "musical_tf.precision": "float32",
+        }
+        assert parity["max"] <= 1
+        assert parity["known_pixels_exact"] is True
+
+    def test_says_the_range_of_float32(self, float_session):
+        metadata = float_session.get_modelmeta().custom_metadata_map
+        assert metadata["musical_tf.preset"] == "official"
+        assert metadata["musical_tf.layout"] == "nchw"
+        assert metadata["musical_tf.value_range"] == "[0, 1]"
+        assert metadata["musical_tf.mask_polarity"] == "above 0.5 = hole"
+
+    def test_without_a_recipe_the_metadata_says_so(self, run, generator):
+        weights = run / "generator.keras"
+        description = to_onnx.describe(weights, InpaintingFunction(generator))
+        assert description["dataset"] == "unknown"
+        assert description["training_size"] == "256"
+        assert description["weights_licence"] == "as its training data"
+
+    def test_holds_no_dead_weight_and_no_file_is_left_over(self, exported, run):
+        assert sorted(path.name for path in exported.parent.iterdir()) == [
+            "model.onnx",
+            "model.parity.json",
+        ]
+        parameters = musical_tf.load(run).count_params()
+        stored = sum(np.prod(t.dims, dtype=int) for t in onnx.load(exported).graph.initializer)
+        assert parameters <= stored < parameters + 2000
+
+    def test_parity_report_covers_what_it_claims(self, exported):
+        report = json.loads(exported.with_name("model.parity.json").read_text())
+        cases = report["cases"]
+        assert {(case["height"], case["width"]) for case in cases} == {
+            (64, 64),
+            (83, 118),
+            (96, 96),
+        }
+        assert {case["batch"] for case in cases} == {1, 3}
+        assert {case["mask"] for case in cases} >= {"centre", "several", "border", "empty"}
+        for case in cases:
+            assert set(case["runtimes"]) == {"saved_model", "onnx"}
+        for figures in report["runtimes"].values():
+            assert 0 <= figures["mean"] <= figures["max"] <= report["tolerance"] == 1
+
+    # 16 x 16 leaves one position in the innermost level, (17, 100) is padded on both sides.
+    @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 17, 100), (2, 64, 48)])
+    def test_agrees_with_keras_at_any_size(self, session, generator, shape):
+        image, mask = photographs(*shape), holes(*shape)
+        result = fill(session, image, mask)
+        expected = np.asarray(InpaintingFunction(generator)(image, mask))
+        np.testing.assert_array_equal(result[mask <= 127], image[mask <= 127])
+        assert expected[mask > 127].std() > 5  # a constant filling would prove nothing
+        assert np.abs(result.astype(int) - expected).max() <= 1
+
+    def test_each_image_has_its_own_mask(self, session):
+        image, mask = photographs(3, 32, 48), holes(3, 32, 48)
+        together = fill(session, image, mask)
+        for index in range(3):
+            alone = fill(session, image[index, None], mask[index, None])[0]
+            assert np.abs(together[index].astype(int) - alone).max() <= 1
+
+    def test_what_lies_under_the_hole_has_no_influence(self, session):
+        image, mask = photographs(3, 50, 37), holes(3, 50, 37)
+        other = np.where(mask[..., None] > 127, photographs(3, 50, 37, seed=1), image)
+        np.testing.assert_array_equal(fill(session, image, mask), fill(session, other, mask))
+
+    def test_nan_under_the_hole_has_no_influence(self, float_session):
+        image = (photographs(3, 50, 37) / 255).astype("float32").transpose(0, 3, 1, 2)
+        hole = holes(3, 50, 37) > 127
+        mask = hole.astype("float32")
+        other = np.where(hole[:, None], np.float32("nan"), image)
+        result = fill(float_session, other, mask)
+        np.testing.assert_array_equal(result, fill(float_session, image, mask))
+        assert result.min() >= 0
+        assert result.max() <= 1
+
+    def test_empty_mask_returns_the_image(self, session):
+        image = photographs(2, 33, 40)
+        np.testing.assert_array_equal(fill(session, image, np.zeros((2, 33, 40), "uint8")), image)
+
+    @pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
+    def test_all_hole_is_harmless(self, float_session, value):
+        image = np.full((2, 3, 32, 32), value, "float32")
+        mask = np.ones((2, 32, 32), "float32")
+        mask[1, :5] = 0
+        result = fill(float_session, image, mask)
+        assert np.isfinite(result).all()
+        assert (result[1, :, :5] == value).all()
+
+
+class TestRefusals:
+    def test_parity_check_catches_every_kind_of_difference(self):
+        inpaint = InpaintingFunction(TestInpaintingFunction.Recorder(), io="float32")
+
+        def keras_itself(image, mask):
+            return np.asarray(inpaint(image, mask))
+
+        def two_levels_off(image, mask):
+            result = keras_itself(image, mask)
+            return np.where(mask[..., None] > 0.5, result + 2 / 255, result)
+
+        def nan(image, mask):
+            return np.where(mask[..., None] > 0.5, np.float32("nan"), keras_itself(image, mask))
+
+        def touches_known(image, mask):
+            return keras_itself(image, mask) + np.float32(1e-3)
+
+        to_onnx.check_parity(to_onnx.measure_parity(inpaint, {"same": keras_itself}, 32))
+        for runtime, message in (
+            (two_levels_off, r"differs from Keras by 2\.000 grey levels; at most 1"),
+            (nan, "differs from Keras by nan"),
+            (touches_known, "alters known pixels"),
+        ):
+            report = to_onnx.measure_parity(inpaint, {"runtime": runtime}, 32)
+            with pytest.raises(to_onnx.ExportError, match=message):
+                to_onnx.check_parity(report)
+
+    def test_a_failed_export_leaves_what_was_there(self, tmp_path, capsys):
+        def diverge(weights):
+            weights[-1][0] = np.nan
+
+        run = write_run(tmp_path / "run", attention=False, spoil=diverge, image_size=16)
+        folder = tmp_path / "out"
+        folder.mkdir()
+        (folder / "model.onnx").write_text("an earlier export")
+        arguments = ["--run", str(run), "--output", str(folder / "model.onnx"), "--io", "float32"]
+        assert to_onnx.main(arguments) == 1
+        assert one_line(capsys).endswith("nothing was written")
+        assert [path.name for path in folder.iterdir()] == ["model.onnx"]
+        assert (folder / "model.onnx").read_text() == "an earlier export"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--run", "nowhere", "--output", "model.onnx"], "No generator at nowhere"),
+            (["--run", "RUN", "--output", "folder"], "cannot write folder: it is a folder"),
+            (["--run", "RUN", "--output", "file/model.onnx"], "cannot write file/model.onnx"),
+            (
+                ["--run", "RUN", "--output", "model.onnx", "--precision", "float16"],
+                "precision must be float32; received 'float16'",
+            ),
+            (["--run", "torn", "--output", "model.onnx"], "recipe.json is not valid JSON"),
+            (["--run", "text.keras", "--output", "model.onnx"], "text.keras is not a readable"),
+        ],
+    )
+    def test_bad_input_is_one_line_and_code_2(
+        self, run, tmp_path, monkeypatch, capsys, arguments, message
+    ):
+        monkeypatch.chdir(tmp_path)
+        Path("folder").mkdir()
+        Path("file").write_text("")
+        Path("text.keras").write_text("not a model")
+        Path("torn").mkdir()
+        (Path("torn") / "generator.keras").write_bytes((run / "generator.keras").read_bytes())
+        (Path("torn") / "recipe.json").write_text('{"dataset": ')
+        before = sorted(tmp_path.rglob("*"))
+        arguments = [str(run) if argument == "RUN" else argument for argument in arguments]
+        assert to_onnx.main(arguments) == 2
+        assert message in one_line(capsys)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_unknown_values_list_the_known_ones(self, capsys):
+        for program in (to_onnx, to_saved_model):
+            with pytest.raises(SystemExit) as stop:
+                program.main(["--run", "r", "--output", "o", "--layout", "chw"])
+            assert stop.value.code == 2
+            message = capsys.readouterr().err
+            assert "nhwc" in message
+            assert "nchw" in message
+
+    def test_saved_model_never_replaces_other_files(self, run, tmp_path, capsys):
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "one.jpg").write_text("precious")
+        output = str(tmp_path / "photos")
+        assert to_saved_model.main(["--run", str(run), "--output", output]) == 2
+        assert "holds more than a SavedModel" in one_line(capsys)
+        assert [path.name for path in tmp_path.rglob("*")] == ["photos", "one.jpg"]
+
+
+def one_line(capsys):
+    """What was written to stderr, which must be one line."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert ": error: " in lines[0]
+    return lines[0]
+
+
+SERVE = """
+import json, sys
+sys.modules["musical_tf"] = None  # importing it from now on fails
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+signature = model.signatures["serving_default"]
+request = json.load(open(sys.argv[2]))
+# What TensorFlow Serving does: the signature's types, the request's names.
+types = {name: spec.dtype for name, spec in signature.structured_input_signature[1].items()}
+def predict(inputs):
+    result = signature(**{name: tf.constant(inputs[name], types[name]) for name in types})
+    assert list(result) == ["inpainted"], result
+    return result["inpainted"].numpy().tolist()
+rows = request["instances"]
+columns = {name: [row[name] for row in rows] for name in rows[0]}
+print(json.dumps({"outputs": predict(request["inputs"]), "predictions": predict(columns)}))
+"""
+
+
+@pytest.fixture(scope="session")
+def saved_model(run, tmp_path_factory):
+    """A SavedModel made by the script of a checkout that is not installed, over an older one."""
+    output = tmp_path_factory.mktemp("saved") / "inpainting" / "1"
+    output.mkdir(parents=True)
+    (output / "saved_model.pb").write_text("an older one")
+    arguments = ["--run", str(run), "--output", str(output)]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run(
+        [sys.executable, str(CHECKOUT / "export" / "to_saved_model.py"), *arguments],
+        cwd=output.parents[1],
+        env=environment,
+        check=True,
+    )
+    return output
+
+
+def test_saved_model_serves_requests_without_our_package(saved_model, generator, tmp_path):
+    image, mask = photographs(2, 20, 33), holes(2, 20, 33)
+    columns = {"image": image.tolist(), "mask": mask.tolist()}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    (tmp_path / "request.json").write_text(json.dumps({"inputs": columns, "instances": rows}))
+    (tmp_path / "serve.py").write_text(SERVE)
+    answer = subprocess.run(
+        [sys.executable, "serve.py", str(saved_model), "request.json"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    answer = json.loads(answer.stdout)
+    expected = np.asarray(InpaintingFunction(generator)(image, mask)).astype(int)
+    assert np.abs(np.array(answer["outputs"]) - expected).max() <= 1
+    assert answer["predictions"] == answer["outputs"]
+
+
+def test_saved_model_folder_is_complete_and_alone(saved_model):
+    assert [path.name for path in saved_model.parent.iterdir()] == ["1"]
+    description = json.loads((saved_model / to_saved_model.DESCRIPTION_FILE).read_text())
+    assert description["contract"] == "1"
+    assert description["dataset"] == "celeba"
+    assert list(description["parity_report"]["runtimes"]) == ["saved_model"]
+    assert (saved_model / "saved_model.pb").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "command", [["export/to_onnx.py"], ["-m", "export.to_onnx"], ["-m", "export.to_saved_model"]]
+)
+def test_help_states_the_contract(command):
+    result = subprocess.run(
+        [sys.executable, *command, "--help"],
+        cwd=CHECKOUT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for words in ("--run DIR", "{uint8,float32}", "{nhwc,nchw}", "above 127 = hole", "inpainted"):
+        assert words in " ".join(result.stdout.split())
