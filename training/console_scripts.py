@@ -1,0 +1,46 @@
+"""The commands of an installed package: `musical-fit`, `musical-evaluate`, ...
+
+Each starts the command line it is named after. They stand between because a command is installed
+whatever the extras: where TensorFlow or ONNX Runtime is not there, it says which extra brings it.
+"""
+
+import importlib
+import sys
+
+_ROOT = __name__.removesuffix("training.console_scripts")
+"""`musical_tf.` once installed, nothing in a checkout."""
+
+
+def fit() -> int:
+    """Runs `training.fit`."""
+    return _start("musical-fit", "training.fit", "train")
+
+
+def evaluate() -> int:
+    """Runs `training.evaluate`."""
+    return _start("musical-evaluate", "training.evaluate", "train")
+
+
+def export() -> int:
+    """Runs `export.to_onnx`."""
+    return _start("musical-export", "export.to_onnx", "train,export,serve")
+
+
+def inpaint() -> int:
+    """Runs `serving.predict`."""
+    return _start("musical-inpaint", "serving.predict", "serve")
+
+
+def _start(program: str, module: str, extras: str) -> int:
+    try:
+        return importlib.import_module(f"{_ROOT}{module}").main()
+    except ModuleNotFoundError as error:
+        absent = (error.name or "").partition(".")[0]
+        if absent in ("", "musical_tf", "training", "export", "serving"):
+            raise
+        print(
+            f"{program}: error: the Python package {absent} is not installed; "
+            f"pip install 'musical-tf[{extras}]' brings what this command needs",
+            file=sys.stderr,
+        )
+        return 1
