@@ -1,0 +1,244 @@
+"""Who may import whom: the rules that keep data flowing one way, held on the source itself.
+
+`violations` reads every import of a tree, wherever it stands, and compares it with the rules. The
+second half of this file plants each violation in a tree of its own, so that no rule is a dead one.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("training", "export", "serving")
+"""Top-level in a checkout, inside `musical_tf` when installed; so never imported by these names."""
+
+NOT_OURS = ("build", "dist", "runs", "node_modules")
+
+MAY_IMPORT_TENSORFLOW = "musical_tf/layers/attention_reference.py"
+"""The literal reading of the paper, `tf.image.extract_patches`, and only when it is called."""
+
+SERVING_MAY_IMPORT = {"numpy", "onnxruntime", "PIL"}
+"""Beside the standard library and its own modules: what `pip install .[serve]` installs."""
+
+
+class Import(NamedTuple):
+    """One imported name: its absolute dotted name, where it stands, and whether in a function."""
+
+    name: str
+    line: int
+    lazy: bool
+    relative: bool
+
+    def within(self, *packages: str) -> bool:
+        return any(
+            self.name == package or self.name.startswith(package + ".") for package in packages
+        )
+
+
+def imports(path: Path, root: Path) -> Iterator[Import]:
+    """Every name that a file imports, relative ones resolved, `importlib` with a literal too."""
+    package = path.relative_to(root).parent.parts
+
+    def visit(node: ast.AST, lazy: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, lazy, False)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                name = f"{prefix}.{alias.name}" if prefix else alias.name
+                yield Import(name, node.lineno, lazy, node.level > 0)
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            called = node.func.id if isinstance(node.func, ast.Name) else called
+            argument = node.args[0] if node.args else None
+            if (
+                called in ("import_module", "__import__")
+                and isinstance(argument, ast.Constant)
+                and isinstance(argument.value, str)
+            ):
+                yield Import(argument.value, node.lineno, lazy, False)
+        inner = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inner)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8"), str(path)), False)
+
+
+def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
+    """The rule that an import breaks, or None.
+
+    Args:
+        file: Path of the importing file from the root, with slashes.
+        found: The import.
+        siblings: Names of the modules in the same folder.
+    """
+    parts = file.split("/")
+    top = parts[0]
+    if found.within("tensorflow_addons"):
+        return "tensorflow-addons is at its end of life and fails on import"
+    if found.within("tests") and top in ("musical_tf", *FOLDERS):
+        return "the product never imports its tests"
+    if top in ("musical_tf", *FOLDERS) and not found.relative and found.within(*FOLDERS):
+        return "installed, these folders lie inside musical_tf: import siblings relatively"
+    if top in FOLDERS and found.relative and not found.within(top):
+        return "a relative import that leaves its folder works only where it is installed"
+    if top == "musical_tf":
+        if found.within(*(f"musical_tf.{folder}" for folder in FOLDERS)):
+            return "the library does not know who uses it"
+        if found.within("argparse", "onnx", "onnxruntime", "tf2onnx"):
+            return "the library has no command line and no onnx"
+        if found.within("tensorflow") and not (file == MAY_IMPORT_TENSORFLOW and found.lazy):
+            return f"only {MAY_IMPORT_TENSORFLOW} imports tensorflow, inside a function"
+        if (
+            file in ("musical_tf/__init__.py", "musical_tf/version.py")
+            and not found.lazy
+            and not found.within("musical_tf.version")
+            and found.name.split(".")[0] not in sys.stdlib_module_names
+        ):
+            return "musical_tf.serving starts through this file and must not load keras"
+        if parts[1] == "layers" and found.within(
+            "musical_tf.losses", "musical_tf.methods", "musical_tf.discriminators"
+        ):
+            return "layers are below losses, discriminators and methods"
+        if parts[1] == "losses" and found.within("musical_tf.methods"):
+            return "losses are below methods"
+        if parts[1] == "methods" and file != "musical_tf/methods/__init__.py":
+            others = siblings - {"__init__", Path(file).stem}
+            if found.within(*(f"musical_tf.methods.{other}" for other in others)):
+                return "methods never import each other"
+    if top == "serving" and not found.within("serving"):
+        name = found.name.split(".")[0]
+        if name not in SERVING_MAY_IMPORT | sys.stdlib_module_names:
+            return f"serving imports {', '.join(sorted(SERVING_MAY_IMPORT))} and nothing else"
+    if file == "export/to_onnx.py" and (found.relative or found.name.split(".")[0] in siblings):
+        return "export/to_onnx.py runs as a script and imports no sibling"
+    return None
+
+
+def violations(root: Path) -> list[str]:
+    """Every import below `root` that breaks a rule, as `file:line: name: rule`."""
+    messages = []
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        if any(part.startswith(".") or part in NOT_OURS for part in relative.parts):
+            continue
+        siblings = {other.stem for other in path.parent.glob("*.py")} - {path.stem}
+        for found in imports(path, root):
+            reason = why_forbidden(relative.as_posix(), found, siblings)
+            if reason:
+                messages.append(f"{relative.as_posix()}:{found.line}: {found.name}: {reason}")
+    return messages
+
+
+def test_the_tree_keeps_the_rules():
+    assert violations(ROOT) == []
+
+
+def test_the_walk_reaches_every_part():
+    """An empty walk would pass everything."""
+    seen = {
+        found.name.split(".")[0]
+        for folder in ("musical_tf", *FOLDERS)
+        for path in (ROOT / folder).rglob("*.py")
+        for found in imports(path, ROOT)
+    }
+    assert {"keras", "tensorflow", "onnxruntime", "numpy", "PIL", "musical_tf"} <= seen
+    assert (ROOT / MAY_IMPORT_TENSORFLOW).is_file()
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A small tree that keeps the rules, every exception among them used."""
+    for file, source in {
+        "musical_tf/__init__.py": "from musical_tf.version import __version__",
+        "musical_tf/version.py": "",
+        "musical_tf/layers/__init__.py": "from musical_tf.layers import attention_reference",
+        "musical_tf/layers/attention_reference.py": "def f():\n    import tensorflow as tf",
+        "musical_tf/losses/__init__.py": "from ..layers import attention_reference",
+        "musical_tf/methods/__init__.py": "import pkgutil, keras",
+        "musical_tf/methods/musical.py": "from musical_tf.layers import X\nimport keras",
+        "musical_tf/methods/csa.py": "from musical_tf.losses import Y",
+        "training/__init__.py": "",
+        "training/fit.py": "import tensorflow\nfrom . import trainer\nimport musical_tf",
+        "training/trainer.py": "from musical_tf.methods import musical",
+        "export/__init__.py": "",
+        "export/to_onnx.py": "import onnx, tf2onnx\nfrom musical_tf import load",
+        "export/to_saved_model.py": "from . import to_onnx",
+        "serving/__init__.py": "",
+        "serving/session.py": "import onnxruntime, numpy\nfrom PIL import Image\nimport json",
+        "serving/predict.py": "from .session import S\nfrom . import session",
+        "build/lib/old.py": "import tensorflow_addons",
+        ".venv/lib/some.py": "import tensorflow_addons",
+    }.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(source + "\n")
+    return tmp_path
+
+
+def test_a_tree_that_keeps_the_rules_passes(tree):
+    assert violations(tree) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "rule"),
+    [
+        ("musical_tf/layers/a.py", "import training", "import siblings relatively"),
+        ("musical_tf/layers/a.py", "from serving.session import S", "import siblings relatively"),
+        ("musical_tf/a.py", "from . import training", "does not know who uses it"),
+        ("musical_tf/layers/a.py", "from ..export import to_onnx", "does not know who uses it"),
+        ("musical_tf/a.py", "from musical_tf.serving import s", "does not know who uses it"),
+        ("musical_tf/a.py", "import onnx", "no command line and no onnx"),
+        ("musical_tf/a.py", "def f():\n    import argparse", "no command line and no onnx"),
+        ("musical_tf/a.py", "import tensorflow as tf", "inside a function"),
+        ("musical_tf/a.py", "def f():\n    from tensorflow import image", "inside a function"),
+        ("musical_tf/layers/attention_reference.py", "import tensorflow", "inside a function"),
+        (
+            "musical_tf/a.py",
+            "import importlib\nimportlib.import_module('tensorflow')",
+            "tensorflow",
+        ),
+        ("musical_tf/__init__.py", "from musical_tf.methods import create", "must not load keras"),
+        ("musical_tf/__init__.py", "import keras", "must not load keras"),
+        ("musical_tf/layers/a.py", "from musical_tf.losses import x", "layers are below"),
+        ("musical_tf/layers/a.py", "from ..methods import musical", "layers are below"),
+        ("musical_tf/losses/a.py", "from ..methods import musical", "losses are below methods"),
+        ("musical_tf/methods/csa.py", "from . import musical", "never import each other"),
+        ("musical_tf/methods/csa.py", "from .musical import Config", "never import each other"),
+        (
+            "musical_tf/methods/csa.py",
+            "def f():\n    import musical_tf.methods.musical",
+            "never import each other",
+        ),
+        ("training/a.py", "from training.trainer import T", "import siblings relatively"),
+        ("training/a.py", "from serving import session", "import siblings relatively"),
+        ("training/a.py", "from tests import b", "never imports its tests"),
+        ("serving/a.py", "import tensorflow", "and nothing else"),
+        ("serving/a.py", "def f():\n    import keras", "and nothing else"),
+        ("serving/a.py", "from musical_tf import version", "and nothing else"),
+        ("serving/a.py", "from ..training import datasets", "leaves its folder"),
+        ("training/a.py", "from ..serving import session", "leaves its folder"),
+        ("serving/a.py", "from export import to_onnx", "import siblings relatively"),
+        ("serving/a.py", "try:\n    import torch\nexcept ImportError:\n    pass", "nothing else"),
+        ("serving/a.py", "class A:\n    import scipy", "and nothing else"),
+        ("serving/a.py", "__import__('keras')", "and nothing else"),
+        ("export/to_onnx.py", "from . import to_saved_model", "imports no sibling"),
+        ("export/to_onnx.py", "import to_saved_model", "imports no sibling"),
+        ("benchmarks/a.py", "import tensorflow_addons as tfa", "end of life"),
+        ("musical_tf/a.py", "from tensorflow_addons.layers import Norm", "end of life"),
+    ],
+)
+def test_a_planted_violation_is_found(tree, file, source, rule):
+    (tree / file).parent.mkdir(exist_ok=True)
+    (tree / file).write_text(source + "\n")
+    messages = violations(tree)
+    assert len(messages) == 1, messages
+    assert messages[0].startswith(
+        f"{file}:{len(source.splitlines()) if 'try' not in source else 2}:"
+    )
+    assert rule in messages[0]
