@@ -138,7 +138,7 @@ _PRESET_FIELDS: Mapping[str, dict] = {
         "discriminator_normalization": "none",
         "discriminator_weights": "random",
     },
-    "lite": {"width": 32, "inner_levels": 2},
+    "lite": {"width": 32, "inner_levels": 2, "lambda_hole": 500.0},
 }
 
 
