@@ -109,3 +109,39 @@ def test_a_failed_step_ends_the_demo_with_its_code(tmp_path, capsys):
 def test_fewer_than_one_step_is_refused(capsys):
     assert demo.main(["--steps", "0"]) == 2
     assert "--steps is at least 1, got 0" in capsys.readouterr().err
+
+
+TINY = [
+    *("--steps", "2", "--set", "image_size=64", "--set", "batch_size=2", "--set", "width=4"),
+    *("--set", "inner_levels=1", "--set", "ema=0"),
+]
+
+
+def test_whole_chain_draws_a_picture(tmp_path, capsys):
+    output = tmp_path / "demo"
+    assert demo.main(["--output", str(output), *TINY]) == 0, capsys.readouterr().err
+    picture = output / "inpainting.png"
+    assert str(picture) in capsys.readouterr().out
+    for produced in ("evaluation/index.html", "saved_model/saved_model.pb", "model.onnx"):
+        assert (output / produced).is_file()
+    names = [path.stem for path in sorted((output / "photographs").iterdir())]
+    for name in names:
+        known = np.asarray(Image.open(output / "masks" / f"{name}.png")) == 0
+        photograph = np.asarray(Image.open(output / "photographs" / f"{name}.png"))
+        filled = np.asarray(Image.open(output / "filled" / f"{name}.png"))
+        np.testing.assert_array_equal(filled[known], photograph[known])
+        assert (filled[~known] != photograph[~known]).any()
+    with Image.open(picture) as image:
+        assert image.width > 4 * 256
+        assert image.height > len(names) * 256
+
+
+@pytest.mark.slow
+def test_run_again_draws_the_same_picture(tmp_path, capsys):
+    arguments = ["--output", str(tmp_path), *TINY]
+    assert demo.main(arguments) == 0, capsys.readouterr().err
+    picture = tmp_path / "inpainting.png"
+    first = picture.read_bytes()
+    picture.unlink()
+    assert demo.main(arguments) == 0, capsys.readouterr().err
+    assert picture.read_bytes() == first

@@ -187,13 +187,14 @@ def show_duration(seconds: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def demonstrate(output: Path, steps: int | None) -> Path:
+def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] = ()) -> Path:
     """Runs the chain.
 
     Args:
         output: Gets everything: `run/`, `evaluation/`, `saved_model/`, `model.onnx`, the held-out
             photographs with their masks and results, and the picture.
         steps: Training steps; None for the recipe's.
+        settings: `key=value` strings, what the recipe is changed by.
 
     Returns:
         The picture's path.
@@ -203,9 +204,10 @@ def demonstrate(output: Path, steps: int | None) -> Path:
         OSError, ValueError: If something cannot be written or read.
     """
     run_dir, model = output / "run", output / "model.onnx"
-    length = ["--steps", str(resolve("demo", steps=steps).steps)]
+    length = ["--steps", str(resolve("demo", steps=steps, settings=settings).steps)]
+    changes = [word for setting in settings for word in ("--set", setting)]
     resume = ["--resume"] if (run_dir / "recipe.json").is_file() else []
-    run("training.fit", "--dataset", "demo", *length, "--run-dir", run_dir, *resume)
+    run("training.fit", "--dataset", "demo", *length, *changes, "--run-dir", run_dir, *resume)
     recipe = Recipe.from_json((run_dir / "recipe.json").read_text(encoding="utf-8"))
     run(
         *("training.evaluate", "--dataset", "demo", "--run", run_dir),
@@ -250,6 +252,13 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         help="training steps (default: the demo recipe's, some minutes of two processor cores)",
     )
+    result.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any other entry of the recipe, as for training.fit; repeatable",
+    )
     return result
 
 
@@ -268,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     try:
         import_tensorflow()
-        picture = demonstrate(arguments.output, arguments.steps)
+        picture = demonstrate(arguments.output, arguments.steps, arguments.set)
     except (KeyboardInterrupt, CommandError) as stop:
         code = stop.code if isinstance(stop, CommandError) else INTERRUPTED
         again = f"run it again to continue, or remove {arguments.output} to begin anew"
