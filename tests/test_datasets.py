@@ -3,6 +3,7 @@
 import io
 import socket
 import struct
+import time
 import zipfile
 import zlib
 
@@ -13,7 +14,7 @@ from skimage import data
 
 from training import datasets
 from training.datasets import UnusableImageError, open_dataset
-from training.masks import open_masks
+from training.masks import BoxHole, open_masks
 
 SIZE = 64
 
@@ -534,6 +535,25 @@ def test_batch_s_is_a_function_of_seed_and_s_alone(noisy):
     assert_same(batches(open_pipeline(noisy, workers=1, cache_bytes=0), 14), whole)
     other = batches(open_pipeline(noisy, seed=4), 1)
     assert not np.array_equal(other[0]["image"], whole[0]["image"])
+
+
+def test_a_slow_sample_keeps_its_place(mixed):
+    class SlowAtTimes(BoxHole):
+        def hole(self, rng):
+            if rng.random() < 0.3:
+                time.sleep(0.02)
+            return super().hole(rng)
+
+    made = [
+        batches(
+            datasets.training_pipeline(
+                open_train(mixed), SlowAtTimes(SIZE), SIZE, 3, seed=0, workers=workers
+            ),
+            6,
+        )
+        for workers in (6, 1)
+    ]
+    assert_same(*made)
 
 
 def test_every_epoch_shows_every_photograph_once(tmp_path):
