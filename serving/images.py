@@ -175,11 +175,29 @@ def encode_photograph(
         options |= {"lossless": True, "exact": True}
     if image_format == "TIFF":
         options.setdefault("compression", "tiff_adobe_deflate")
+        if "exif" in options and _has_directories(options["exif"]):
+            options["compression"] = "raw"  # Pillow's compressed TIFFs lose them
     if "dpi" in photograph.encoding and image_format in ("PNG", "JPEG", "TIFF", "BMP"):
         options["dpi"] = photograph.encoding["dpi"]
+    try:
+        return _encode(image, image_format, options)
+    except Exception as error:  # encoders raise whatever a damaged tag leads them to
+        if "exif" not in options:
+            raise ImageError(f"it cannot be written as {image_format}: {error}") from error
+        del options["exif"]
+        return _encode(image, image_format, options)
+
+
+def _encode(image: Image.Image, image_format: str, options: dict[str, Any]) -> bytes:
     stream = io.BytesIO()
     image.save(stream, image_format, **options)
     return stream.getvalue()
+
+
+def _has_directories(content: bytes) -> bool:
+    exif = Image.Exif()
+    exif.load(content)
+    return any(directory in exif for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))
 
 
 def format_of(path: str | Path) -> str:

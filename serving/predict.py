@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from . import images
-from .session import InferenceError, InpaintingSession
+from .session import MEMORY_LIMIT, InferenceError, InpaintingSession
 from .tiling import STRATEGIES
 
 PROGRAM = "musical-inpaint"
@@ -83,6 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.model,
         providers=None if arguments.provider == "auto" else [arguments.provider],
         threads=arguments.threads,
+        memory_limit=arguments.memory_limit * 2**30,
     )
     counts = {"filled": 0, "had nothing to fill": 0, "skipped": 0}
     failures: list[str] = []
@@ -354,6 +355,13 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=int, default=0, metavar="N", help="CPU threads (default: all)"
     )
     parser.add_argument(
+        "--memory-limit",
+        type=int,
+        default=MEMORY_LIMIT // 2**30,
+        metavar="GIB",
+        help="refuse a run of the model that would need more (default: %(default)s)",
+    )
+    parser.add_argument(
         "--max-pixels",
         type=int,
         default=images.MAX_PIXELS,
@@ -375,6 +383,7 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
         ("dilate", 0, 1000),
         ("working_size", 16, 4096),
         ("threads", 0, 1024),
+        ("memory_limit", 1, 4096),
         ("max_pixels", 1, 2 * images.MAX_PIXELS),
     ):
         value = getattr(arguments, name)

@@ -184,6 +184,15 @@ def test_a_run_beyond_the_memory_limit_is_refused_before_it_starts(session):
     assert session.inpaint(image, hole, "crop").shape == image.shape
 
 
+def test_a_run_of_the_training_size_is_never_refused(session):
+    frugal = InpaintingSession(session.model_path, ["cpu"], memory_limit=1)
+    image, hole = sample(64, 64)
+    np.testing.assert_array_equal(frugal.inpaint(image, hole), session.inpaint(image, hole))
+    image, hole = sample(65, 64)
+    with pytest.raises(ValueError, match="a higher limit"):
+        frugal.inpaint(image, hole, "original")
+
+
 def test_the_contract_is_readable(session):
     described = session.describe()
     assert described["provider"] == session.provider == "CPUExecutionProvider"
