@@ -162,7 +162,7 @@ class TestMarkdown:
         assert text.startswith("# musical lite on celeba\n")
         assert "3 images, split test, 32 × 32 pixels, mask box\n" in text
         assert (
-            "| method | authors: PSNR dB ↑ | authors: l1 % ↓ | lpips: LPIPS ↓ | s / image |\n"
+            "| Method | authors: PSNR dB ↑ | authors: l1 % ↓ | lpips: LPIPS ↓ | s / image |\n"
             "|---|---:|---:|---:|---:|\n"
             "| musical lite | 25.00 | **1.667** | **0.1333** | 0.013 |\n"
             "| Telea | **26.00** | 3.333 | 0.1500 | 0.013 |\n"
@@ -171,7 +171,7 @@ class TestMarkdown:
         assert "## Hole 10–20%, 2 images\n" in text
         assert "## Hole 20–30%, 1 image\n" in text
         # Infinite over all images of the bucket: there is no mean.
-        assert "| musical lite | – | **0.000** | **0.0000** |" in text
+        assert "| musical lite | – | **0.000** | **0.0000** |  |" in text
         assert text.endswith("`python -m training.evaluate --output 'a b'`\n")
 
     def test_footer_names_what_was_left_out(self, results):
@@ -179,6 +179,15 @@ class TestMarkdown:
         assert "- 1 file was skipped: broken.jpg (truncated)\n" in text
         assert "- musical lite: authors PSNR is infinite for 1 of 3 images" in text
         assert "commit abc123." in text
+
+    def test_one_method_has_a_row_a_hole_size(self, results):
+        text = report.markdown(_results(results["images"], {"model": "musical lite"}))
+        assert "##" not in text
+        assert (
+            f"| All holes, 3 images | 25.00 | 1.667 | 0.1333 | {0.0125:.3f} |\n"
+            "| Hole 10–20%, 2 images | 25.00 | 2.500 | 0.2000 |  |\n"
+            "| Hole 20–30%, 1 image | – | 0.000 | 0.0000 |  |\n"
+        ) in text
 
     def test_one_hole_size_is_one_table(self, results):
         rows = results["images"][:2]

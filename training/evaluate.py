@@ -138,8 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, 2 for bad usage or input, 1 for a failure while measuring, 130 when interrupted.
     """
-    # TensorFlow's start-up chatter would bury the one line that matters.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow's chatter would bury the one line that matters; what fails raises as well.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     try:

@@ -182,30 +182,32 @@ def markdown(results: Mapping[str, Any]) -> str:
         Text that ends with a newline.
     """
     lines = [f"# {_title(results)}", "", _subtitle(results), ""]
-    for bucket, heading in _bucket_headings(results):
+    first_column, groups = _table_groups(results)
+    for heading, rows in groups:
         lines += [f"## {heading}", ""] if heading else []
-        lines += _markdown_table(results, bucket)
+        lines += _markdown_table(results, first_column, rows)
         lines.append("")
     lines += [f"- {note}" for note in _notes(results)]
     lines += [f"- Command: `{results['command']}`"]
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(results: Mapping[str, Any], bucket: str) -> list[str]:
+def _markdown_table(
+    results: Mapping[str, Any], first_column: str, rows: Sequence["_TableRow"]
+) -> list[str]:
     columns = _columns(results)
-    head = ["method", *(f"{_protocol(metric)}: {_column_label(metric)}" for metric in columns)]
+    head = [first_column, *(f"{_protocol(metric)}: {_column_label(metric)}" for metric in columns)]
     lines = [
         "| " + " | ".join([*head, "s / image"]) + " |",
         "|---|" + "---:|" * (len(columns) + 1),
     ]
-    best = _best(results, bucket)
-    for method in results["methods"]:
-        cells = []
-        for column in columns:
-            text = describe_metric(column).format(_mean(method, bucket, column))
-            cells.append(f"**{text}**" if method["name"] in best[column] else text)
-        label = method["label"].replace("|", "\\|")
-        lines.append("| " + " | ".join([label, *cells, _seconds(method)]) + " |")
+    for row in rows:
+        best = _best(results, row.bucket)
+        cells = [row.label.replace("|", "\\|")]
+        for metric in columns:
+            text = describe_metric(metric).format(_mean(row.method, row.bucket, metric))
+            cells.append(f"**{text}**" if row.method["name"] in best[metric] else text)
+        lines.append("| " + " | ".join([*cells, row.seconds()]) + " |")
     return lines
 
 
@@ -401,7 +403,9 @@ def _write_card(
     pictures = [("input", "Input", show_hole(sample.image, sample.hole), "")]
     for method in results["methods"]:
         value = row["metrics"][method["name"]][metric]
-        text = f"{description.format(value)} {description.unit}".strip()
+        # With one method its figure stands in the card's head already.
+        several = len(results["methods"]) > 1
+        text = f"{description.format(value)} {description.unit}".strip() if several else ""
         pictures.append((method["name"], method["label"], sample.predictions[method["name"]], text))
     pictures.append(("truth", "Truth", sample.image, ""))
 
@@ -476,27 +480,28 @@ def _tables(results: Mapping[str, Any]) -> str:
         for metric in columns
     ]
     bodies = []
-    for bucket, heading in _bucket_headings(results):
-        best = _best(results, bucket)
+    first_column, table_groups = _table_groups(results)
+    for heading, table_rows in table_groups:
         rows = []
         if heading:
             rows.append(
                 f'<tr class="bucket"><th colspan="{len(columns) + 2}" scope="rowgroup">'
                 f"<span>{html.escape(heading)}</span></th></tr>"
             )
-        for method in results["methods"]:
+        for row in table_rows:
+            best = _best(results, row.bucket)
             cells = []
             for metric in columns:
-                text = describe_metric(metric).format(_mean(method, bucket, metric))
-                classes = _classes(edge=metric in edges, best=method["name"] in best[metric])
+                text = describe_metric(metric).format(_mean(row.method, row.bucket, metric))
+                classes = _classes(edge=metric in edges, best=row.method["name"] in best[metric])
                 cells.append(f"<td{classes}>{text}</td>")
             rows.append(
-                f'<tr><th scope="row">{html.escape(method["label"])}</th>{"".join(cells)}'
-                f'<td class="edge">{_seconds(method)}</td></tr>'
+                f'<tr><th scope="row">{html.escape(row.label)}</th>{"".join(cells)}'
+                f'<td class="edge">{row.seconds()}</td></tr>'
             )
         bodies.append(f"<tbody>{''.join(rows)}</tbody>")
     return (
-        f'<table><thead><tr><th rowspan="2" scope="col">Method</th>{groups}'
+        f'<table><thead><tr><th rowspan="2" scope="col">{first_column}</th>{groups}'
         f'<th rowspan="2" class="edge" scope="col">s / image</th></tr>'
         f"<tr>{''.join(heads)}</tr></thead>{''.join(bodies)}</table>"
     )
@@ -556,17 +561,40 @@ def _subtitle(results: Mapping[str, Any]) -> str:
     return text
 
 
-def _bucket_headings(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The groups to show with their headings; one hole size only is no group of its own."""
-    groups = results["methods"][0]["aggregates"]
-    if len(groups) == 2:
-        return [("all", "")]
-    headings = []
-    for bucket, group in groups.items():
+@dataclass(frozen=True)
+class _TableRow:
+    label: str
+    method: Mapping[str, Any]
+    bucket: str
+
+    def seconds(self) -> str:
+        """Seconds an image; they are not taken apart by hole size."""
+        return _seconds(self.method) if self.bucket == "all" else ""
+
+
+def _table_groups(results: Mapping[str, Any]) -> tuple[str, list[tuple[str, list[_TableRow]]]]:
+    """What the first column is, and the groups of rows with their headings.
+
+    Several methods: a group a hole size. One method: one group, a row a hole size. Where all holes
+    fall in one bucket it would only repeat the row of all.
+    """
+    methods = results["methods"]
+    buckets = dict(methods[0]["aggregates"])
+    if len(buckets) == 2:
+        buckets = {"all": buckets["all"]}
+    headings = {}
+    for bucket, group in buckets.items():
         images = "1 image" if group["count"] == 1 else f"{group['count']:,} images"
         name = "All holes" if bucket == "all" else f"Hole {bucket.replace('-', '–')}"
-        headings.append((bucket, f"{name}, {images}"))
-    return headings
+        headings[bucket] = f"{name}, {images}"
+    if len(methods) == 1 and len(buckets) > 1:
+        rows = [_TableRow(heading, methods[0], bucket) for bucket, heading in headings.items()]
+        return "Hole size", [("", rows)]
+    groups = []
+    for bucket, heading in headings.items():
+        rows = [_TableRow(method["label"], method, bucket) for method in methods]
+        groups.append((heading if len(buckets) > 1 else "", rows))
+    return "Method", groups
 
 
 def _columns(results: Mapping[str, Any]) -> list[str]:

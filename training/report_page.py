@@ -104,9 +104,13 @@ dialog p { margin: 0; font-size: .86rem; opacity: .7; padding: 0 16px; text-alig
 @media (max-width: 640px) {
   .strip { grid-template-columns: repeat(min(var(--columns), 3), minmax(0, 1fr)); gap: 8px; }
   article { padding: 10px; }
-  .tiles div { padding: 12px 16px; }
-  .tiles dd { font-size: 1.4rem; }
-  .controls { width: 100%; justify-content: space-between; }
+  dl.tiles { grid-template-columns: repeat(auto-fit, minmax(104px, 1fr)); }
+  .tiles div { padding: 12px 14px; }
+  .tiles dd { font-size: 1.3rem; }
+  .controls { width: 100%; }
+  .bar select { flex: 1; min-width: 0; max-width: none; }
+  .segments button { padding: 0 11px; }
+  .bar { font-size: .95rem; }
   th, td { padding: 8px 10px; }
 }
 @media print { .bar, .theme { display: none; } article { break-inside: avoid; content-visibility: visible; } }
