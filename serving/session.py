@@ -6,6 +6,8 @@ the reason.
 """
 
 import json
+import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,7 @@ _IO = {  # io -> (ONNX type, value range, mask polarity)
     "uint8": ("tensor(uint8)", "[0, 255]", "above 127 = hole"),
     "float32": ("tensor(float)", "[0, 1]", "above 0.5 = hole"),
 }
+_HEAVY_OPERATORS = ("Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul", "FusedMatMul")
 _CHANNEL_AXIS = {"nhwc": 3, "nchw": 1}
 
 
@@ -149,7 +152,7 @@ class InpaintingSession:
 
     Attributes:
         contract: What the model file says about itself.
-        provider: The execution provider that really runs.
+        provider: The execution provider that really runs: the one that was seen to compute.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -181,22 +184,15 @@ class InpaintingSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only: a fallback is reported by `provider`
+        self._options, self._wanted = options, wanted
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(self.model_path), options, providers=wanted
-            )
+            self._session = self._open()
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             if providers is not None and _is_provider_failure(error):
                 raise ProviderError(f"{wanted[0]} did not start: {_one_line(error)}") from error
             raise ModelError(
                 f"{self.model_path}: ONNX Runtime cannot load it: {_one_line(error)}"
             ) from error
-        self.provider: str = self._session.get_providers()[0]
-        if self.provider not in wanted:
-            raise ProviderError(
-                f"asked for {', '.join(wanted)}, but ONNX Runtime started {self.provider}: "
-                "drivers or libraries are missing"
-            )
         try:
             self.contract = Contract.from_metadata(
                 dict(self._session.get_modelmeta().custom_metadata_map)
@@ -204,6 +200,12 @@ class InpaintingSession:
             _check_signature(self._session, self.contract)
         except ModelError as error:
             raise ModelError(f"{self.model_path}: {error}") from error
+        self.provider = self._find_provider()
+        if providers is not None and self.provider not in wanted:
+            raise ProviderError(
+                f"asked for {', '.join(wanted)}, but the model runs on {self.provider}: this "
+                "machine has not what it needs, or it has none of the model's operators"
+            )
 
     def inpaint(
         self,
@@ -273,10 +275,44 @@ class InpaintingSession:
             **vars(self.contract),
         }
 
+    def _open(self) -> onnxruntime.InferenceSession:
+        return onnxruntime.InferenceSession(
+            str(self.model_path), self._options, providers=self._wanted
+        )
+
+    def _find_provider(self) -> str:
+        """The provider that computes most convolutions and products, seen on a small run.
+
+        ONNX Runtime lists a provider that it registered even if that has taken none of the nodes.
+        """
+        registered = self._session.get_providers()
+        if registered == ["CPUExecutionProvider"]:
+            return registered[0]
+        with tempfile.TemporaryDirectory() as folder:
+            self._options.enable_profiling = True
+            self._options.profile_file_prefix = str(Path(folder) / "profile")
+            profiled = self._open()
+            self._options.enable_profiling = False
+            size = max(MINIMUM_SIZE, self.contract.size_multiple)
+            image = np.zeros((1, size, size, 3), np.uint8)
+            hole = np.zeros((1, size, size), bool)
+            hole[:, : size // 2] = True
+            self._run(image, hole, profiled)
+            events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
+        nodes = [event["args"] for event in events if "provider" in event.get("args", {})]
+        heavy = [node for node in nodes if node.get("op_name") in _HEAVY_OPERATORS]
+        counts = Counter(node["provider"] for node in heavy or nodes)
+        return counts.most_common(1)[0][0] if counts else registered[0]
+
     def _run_one(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         return self._run(image[None], hole[None])[0]
 
-    def _run(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    def _run(
+        self,
+        images: np.ndarray,
+        holes: np.ndarray,
+        session: onnxruntime.InferenceSession | None = None,
+    ) -> np.ndarray:
         """One run of the graph: uint8 `(B, H, W, 3)` and bool `(B, H, W)` in, uint8 out."""
         batch, height, width = holes.shape
         self._check_memory(holes)
@@ -292,7 +328,7 @@ class InpaintingSession:
         if self.contract.layout == "nchw":
             feed = feed.transpose(0, 3, 1, 2)
         try:
-            (filled,) = self._session.run(
+            (filled,) = (session or self._session).run(
                 ["inpainted"], {"image": np.ascontiguousarray(feed), "mask": mask}
             )
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
