@@ -171,10 +171,11 @@ def export(
         inpaint = load_inpainting(run, io, layout)
         description = describe(run, inpaint, precision)
 
+        saved_model = saved_model_runtime(inpaint)
         model = build_model(inpaint, opset)
         report = measure_parity(
             inpaint,
-            {"saved_model": saved_model_runtime(inpaint), "onnx": onnx_runtime(model)},
+            {"saved_model": saved_model, "onnx": onnx_runtime(model)},
             training_size=int(description["training_size"]),
         )
         check_parity(report)
@@ -225,25 +226,30 @@ def serving_module(inpaint: Any) -> Any:
         tf.TensorSpec(inpaint.image_shape, inpaint.io, name="image"),
         tf.TensorSpec(inpaint.mask_shape, inpaint.io, name="mask"),
     ]
-    module.serve = tf.function(
-        lambda image, mask: {"inpainted": inpaint(image, mask)},
-        input_signature=signature,
-        autograph=False,
-    )
+
+    def serve(image, mask):
+        return {"inpainted": inpaint(image, mask)}
+
+    module.serve = tf.function(serve, input_signature=signature, autograph=False)
     return module
 
 
 def save_module(module: Any, folder: str | Path) -> None:
-    """Writes `serving_module`'s result as a SavedModel with the signature `serving_default`."""
+    """Writes `serving_module`'s result as a SavedModel with the signature `serving_default`.
+
+    Raises:
+        ExportError: If it cannot be written.
+    """
     import tensorflow as tf
 
-    tf.saved_model.save(
-        module,
-        str(folder),
-        signatures={"serving_default": module.serve},
-        # Inference needs no gradient, and a custom one would drag Python of ours into the file.
-        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-    )
+    # Inference needs no gradient, and a custom one would drag Python of ours into the file.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    try:
+        tf.saved_model.save(
+            module, str(folder), signatures={"serving_default": module.serve}, options=options
+        )
+    except (OSError, tf.errors.OpError) as error:
+        raise ExportError(f"cannot write the SavedModel {folder}: {error}") from error
 
 
 def build_model(inpaint: Any, opset: int = 17) -> Any:
@@ -614,7 +620,8 @@ def quiet_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    tf.get_logger().setLevel("ERROR")
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.suppress(RuntimeError):  # already in use: then the caller has chosen
         tf.config.set_visible_devices([], "GPU")
 

@@ -86,7 +86,8 @@ def export(
         FileNotFoundError, ValueError: If `run` holds no generator, an argument is unknown, or
             `output` holds something else.
         OSError: If `output` cannot be written.
-        ExportError: If the SavedModel differs from Keras by more than `to_onnx.TOLERANCE`.
+        ExportError: If writing fails on the way, or the SavedModel differs from Keras by more than
+            `to_onnx.TOLERANCE`.
     """
     import tensorflow as tf
 
@@ -97,11 +98,7 @@ def export(
         description = to_onnx.describe(run, inpaint)
         # mkdtemp made a private folder; the one saved inside it has ordinary permissions.
         saved = staging / "saved_model"
-        try:
-            to_onnx.save_module(to_onnx.serving_module(inpaint), saved)
-        except (OSError, tf.errors.OpError) as error:
-            raise to_onnx.ExportError(f"cannot write {output}: {error}") from error
-
+        to_onnx.save_module(to_onnx.serving_module(inpaint), saved)
         report = to_onnx.measure_parity(
             inpaint,
             {"saved_model": to_onnx.signature_runtime(tf.saved_model.load(str(saved)))},

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -368,6 +369,18 @@ class TestRefusals:
         assert to_onnx.main(arguments) == 2
         assert message in one_line(capsys)
         assert sorted(tmp_path.rglob("*")) == before
+
+    @pytest.mark.parametrize("program", [to_onnx, to_saved_model])
+    def test_a_full_disk_is_one_line_and_leaves_nothing(self, program, run, tmp_path, capsys):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+        try:
+            code = program.main(["--run", str(run), "--output", str(tmp_path / "exported")])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert code == 1
+        assert "cannot write" in one_line(capsys)
+        assert list(tmp_path.iterdir()) == []
 
     def test_unknown_values_list_the_known_ones(self, capsys):
         for program in (to_onnx, to_saved_model):
