@@ -141,7 +141,7 @@ def test_a_step_without_discriminators_is_plain_adam_on_the_weighted_sum():
     trainer = make_trainer(adversarial=False)
     keras.utils.set_random_seed(3)
     reference = tiny_generator()
-    optimizer = keras.optimizers.Adam(1e-2, beta_1=0.5, beta_2=0.999)
+    optimizer = keras.optimizers.Adam(1e-2, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
     for step in range(3):
         batch = batch_at(step)
         with tf.GradientTape() as tape:
@@ -654,7 +654,7 @@ def test_progress_shows_every_term_and_the_time_left(capsys):
 
     trainer = make_trainer()
     trainer.run(batches(), 4, 2, [ProgressLines(4, 2, seconds=0.0)])
-    lines = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("step 1/4  epoch 1  left ?")
     assert lines[3].startswith("step 4/4  epoch 2  left 0:00:00")
@@ -666,3 +666,15 @@ def test_progress_shows_every_term_and_the_time_left(capsys):
         assert f"{name} " in lines[3]
         assert f"{name} " in screen.getvalue()
     assert show_duration(3725.4) == "1:02:05"
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    child = os.fork()
+    if not child:
+        StopOnSignal(stream=open(os.devnull, "w"))  # noqa: SIM115
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(7)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGTERM

@@ -52,6 +52,10 @@ class UsageError(ValueError):
     """The command line asks for something that cannot be; exit code 2."""
 
 
+class TrainingError(RuntimeError):
+    """Training ended before its time; says why and what is left of it. Exit code 1."""
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Returns the command line's parser; its help is kept in docs/fit-help.txt."""
     parser = argparse.ArgumentParser(
@@ -176,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except KeyboardInterrupt:
         return _fail("interrupted before training began, nothing was written", 130)
-    except (OSError, ValueError, ArithmeticError) as error:
+    except (TrainingError, OSError, ValueError) as error:
         return _fail(error, 1)
 
 
@@ -197,7 +201,7 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
 
     Raises:
         UsageError: If what is asked for cannot be.
-        OSError, ValueError, ArithmeticError: If training fails.
+        TrainingError: If training fails.
     """
     with _as_usage_errors():
         _check_numbers(arguments)
@@ -354,7 +358,7 @@ def check_precision(precision: str, forced: bool) -> None:
     """
     import tensorflow as tf
 
-    if precision == "mixed_float16" and not forced and not tf.config.list_physical_devices("GPU"):
+    if precision == "mixed_float16" and not forced and not tf.config.get_visible_devices("GPU"):
         raise UsageError(
             "mixed_float16 needs a GPU and TensorFlow sees none; use float32 or mixed_bfloat16, "
             "or --force-precision if you mean it"
@@ -546,7 +550,7 @@ def train(
         The number of finished steps.
 
     Raises:
-        OSError, ValueError, ArithmeticError: Whatever ended it; names the last good checkpoint.
+        TrainingError: Whatever ended it before its time; names the last good checkpoint.
     """
     import tensorflow as tf
 
@@ -598,14 +602,23 @@ def train(
         )
         return trainer.run(batches, steps, steps_per_epoch, hooks)
     except tf.errors.ResourceExhaustedError as error:
-        raise OSError(
+        raise TrainingError(
             f"out of memory at batch size {recipe.batch_size} and {recipe.image_size} pixels; "
             f"lower --batch-size or --image-size. {_last_good(folder)}"
         ) from error
     except tf.errors.OpError as error:
-        raise OSError(f"{error.message.splitlines()[0]}. {_last_good(folder)}") from error
+        if arguments.jit_compile and "compile" in error.message:
+            raise UsageError(
+                "XLA cannot compile this method's step, leave --jit-compile out: "
+                f"{_first_line(error.message)}"
+            ) from error
+        raise TrainingError(f"{_first_line(error.message)}. {_last_good(folder)}") from error
     except (OSError, ValueError, ArithmeticError) as error:
-        raise type(error)(f"{error}. {_last_good(folder)}") from error
+        raise TrainingError(f"{error}. {_last_good(folder)}") from error
+
+
+def _first_line(message: str) -> str:
+    return message.strip().split("\n", 1)[0]
 
 
 def _last_good(folder: Path) -> str:

@@ -1,0 +1,334 @@
+"""`training.fit` from the outside: command lines, run folders, and what happens when it goes wrong.
+
+Every run here trains the real `lite` network, a few channels wide, on the embedded photographs.
+"""
+
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import musical_tf
+from training import checkpoints, fit, recipes
+
+TINY = [
+    *("--dataset", "demo", "--image-size", "64", "--batch-size", "2", "--mask", "irregular"),
+    *("--set", "width=4", "--set", "inner_levels=1", "--set", "schedule=constant"),
+    *("--set", "sample_every=0", "--seed", "5"),
+]
+WITHOUT_FEATURES = [
+    *("--set", "lambda_perceptual=0", "--set", "lambda_style=0", "--set", "attention=false")
+]
+QUICK = [*TINY, *WITHOUT_FEATURES]
+
+
+def run(*arguments: object) -> int:
+    return fit.main([str(argument) for argument in arguments])
+
+
+def read_log(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+def saved_steps(run_dir: Path) -> list[str]:
+    return sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Four steps without a pause, the losses of the paper on."""
+    run_dir = tmp_path_factory.mktemp("straight") / "run"
+    assert run(*TINY, "--steps", 4, "--run-dir", run_dir, "--checkpoint-every", 2) == 0
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Two saved steps of a still smaller run, to be copied and maltreated."""
+    run_dir = tmp_path_factory.mktemp("quick") / "run"
+    assert run(*QUICK, "--steps", 2, "--run-dir", run_dir, "--checkpoint-every", 1) == 0
+    return run_dir
+
+
+@pytest.fixture
+def copied(quick, tmp_path):
+    return Path(shutil.copytree(quick, tmp_path / "copied"))
+
+
+# --- what a run leaves ------------------------------------------------------------------------
+
+
+def test_a_run_leaves_everything_it_promises(straight):
+    assert {path.name for path in straight.iterdir()} == {
+        *("recipe.json", "log.csv", "log.jsonl", "checkpoints", "generator.keras"),
+        *("samples", "tensorboard"),
+    }
+    assert saved_steps(straight) == ["step-00000002", "step-00000004"]
+    log = read_log(straight)
+    assert [row["step"] for row in log] == [1, 2, 3, 4]
+    with (straight / "log.csv").open(newline="") as file:
+        table = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert table == log
+    recipe = recipes.Recipe.from_json((straight / "recipe.json").read_text())
+    assert (recipe.steps, recipe.seed, recipe.config["width"]) == (4, 5, 4)
+    terms = musical_tf.methods.musical.build_objective(recipe.method_config()).generator_weights
+    assert {"l1", "perceptual", "style"} <= set(terms)
+    assert set(log[0]) == {"step", *terms, "total"}
+    for row in log:
+        total = sum(weight * row[name] for name, weight in terms.items())
+        assert row["total"] == pytest.approx(total, rel=1e-5)
+    found, _ = checkpoints.newest(straight / "checkpoints")
+    photographs = found.manifest["recipe"].pop("photographs")
+    assert found.manifest["recipe"] == json.loads(recipe.to_json())
+    assert photographs.startswith(f"{len(recipe.open_photographs())} files, ")
+
+
+def test_the_weights_can_be_loaded_and_are_the_averaged_ones(straight):
+    generator = musical_tf.load(straight)
+    recipe = recipes.Recipe.from_json((straight / "recipe.json").read_text())
+    trainer = fit.make_trainer(recipe, fit.build(recipe, initial=False), 4)
+    checkpoints.restore(checkpoints.newest(straight / "checkpoints")[0], trainer.state())
+    assert len(trainer.averages) == len(generator.trainable_weights)
+    for weight, average in zip(generator.trainable_weights, trainer.averages, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), average.numpy())
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(straight, tmp_path):
+    run_dir = tmp_path / "run"
+    assert run(*TINY, "--steps", 2, "--run-dir", run_dir) == 0
+    # Another length, and nothing else said: the run folder knows the rest.
+    assert run("--run-dir", run_dir, "--resume", "--steps", 4, "--checkpoint-every", 2) == 0
+    assert read_log(run_dir) == read_log(straight)
+    assert (run_dir / "log.csv").read_text() == (straight / "log.csv").read_text()
+    for name in ("step-00000002", "step-00000004"):
+        manifests = [
+            checkpoints.open_checkpoint(folder / "checkpoints" / name).manifest
+            for folder in (run_dir, straight)
+        ]
+        # The same bytes: weights, optimizers, average, step.
+        assert manifests[0]["files"] == manifests[1]["files"]
+    first, second = musical_tf.load(run_dir), musical_tf.load(straight)
+    for one, two in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+def test_the_seed_decides_the_initial_weights():
+    weights = []
+    for seed in (5, 5, 6):
+        recipe = recipes.resolve("demo", seed=seed, settings=["width=4", "inner_levels=1"])
+        weights.append(fit.build(recipe, initial=True).generator.get_weights())
+    kernels = [index for index, value in enumerate(weights[0]) if value.ndim == 4]
+    for index in kernels:
+        np.testing.assert_array_equal(weights[0][index], weights[1][index])
+        assert not np.array_equal(weights[0][index], weights[2][index])
+
+
+def test_a_finished_run_can_be_resumed_without_effect(copied, capsys):
+    before = (copied / "log.csv").read_bytes()
+    assert run(*QUICK, "--steps", 2, "--run-dir", copied, "--resume") == 0
+    assert (copied / "log.csv").read_bytes() == before
+    assert "done: 2 steps" in capsys.readouterr().out
+
+
+def test_runs_without_a_name_are_numbered(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "0041-something").mkdir(parents=True)
+    assert run(*QUICK, "--steps", 50, "--max-minutes", 1e-6) == 0
+    run_dir = Path("runs/0042-demo-musical-lite")
+    assert saved_steps(run_dir) == ["step-00000001"]
+    out = capsys.readouterr().out
+    assert "stopped at step 1 of 50" in out
+    assert f"python -m training.fit --run-dir {run_dir} --resume" in out
+
+
+def test_dry_run_shows_everything_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    # 96 pixels: DenseNet121 asks for them.
+    arguments = ["--dataset", "demo", "--image-size", 96, "--batch-size", 2, "--epochs", 7]
+    settings = {"width": 4, "inner_levels": 1, "lambda_adversarial": 0.3, "adversarial_factor": 0.5}
+    for key, value in settings.items():
+        arguments += ["--set", f"{key}={value}"]
+    assert run(*arguments, "--dry-run", "--run-dir", "there") == 0
+    out = capsys.readouterr().out
+    recipe, rest = out.split("\n\n", 1)
+    generator = musical_tf.create("musical", "lite", **settings)
+    assert recipes.Recipe.from_json(recipe).method_config() == generator.config
+    assert f"generator  {generator.count_params():,} parameters" in rest
+    assert "densenet121  " in rest
+    assert "image (2, 96, 96, 3) float32 in [-1, 1], hole (2, 96, 96, 1)" in rest
+    assert "output  (2, 96, 96, 3)" in rest
+    assert f"loss  {generator.config.lambda_l1:g} l1 + " in rest
+    assert "0.15 adversarial" in rest
+    count = len(recipes.resolve("demo").open_photographs())
+    assert f"steps  {-(-7 * count // 2)}, " in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_the_committed_one(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("--help") == 0
+    committed = Path(__file__).parent.parent / "docs" / "fit-help.txt"
+    assert capsys.readouterr().out == committed.read_text(encoding="utf-8")
+
+
+# --- wrong usage ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["--dataset is missing", "celeba", "--resume"]),
+        (["--dataset", "celebb"], ["celebb", "celeba", "paris_streetview", "folder"]),
+        (["--dataset", "demo", "--stepz", "3"], ["--stepz"]),
+        (["--dataset", "demo", "--preset", "liet"], ["liet", "paper, official, lite"]),
+        (["--dataset", "demo", "--method", "nope"], ["nope", "musical"]),
+        (["--dataset", "demo", "--precision", "float16"], ["float16", "mixed_bfloat16"]),
+        (["--dataset", "demo", "--mask", "middle"], ["middle", "center, box, irregular"]),
+        (["--dataset", "demo", "--set", "widht=3"], ["widht", "width", "learning_rate"]),
+        (["--dataset", "demo", "--set", "width=big"], ["width", "big", "whole number"]),
+        (["--dataset", "demo", "--epochs", "1", "--steps", "1"], ["not allowed with"]),
+        (["--dataset", "demo", "--steps", "0"], ["steps must be at least 1"]),
+        (["--dataset", "demo", "--batch-size", "two"], ["--batch-size", "two"]),
+        (["--dataset", "demo", "--image-size", "65"], ["image_size", "multiple of 16"]),
+        (["--dataset", "demo", "--keep", "0"], ["--keep", "at least 1"]),
+        (["--dataset", "demo", "--max-minutes", "0"], ["--max-minutes", "above 0"]),
+        (["--dataset", "demo", "--feature-weights", "absent.npz"], ["absent.npz"]),
+        (["--resume"], ["--resume needs --run-dir"]),
+        (["--resume", "--run-dir", "nowhere"], ["nothing to resume", "nowhere"]),
+        (
+            ["--dataset", "celeba", "--data-dir", "nowhere"],
+            ["nowhere", "img_align_celeba", "list_eval_partition.txt"],
+        ),
+        (
+            ["--dataset", "demo", "--precision", "mixed_float16"],
+            ["mixed_float16 needs a GPU", "mixed_bfloat16", "--force-precision"],
+        ),
+    ],
+)
+def test_wrong_usage_is_one_error_that_lists_what_is_right(
+    arguments, expected, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert "musical-fit: error: " in error
+    assert "Traceback" not in error
+    for words in expected:
+        assert words in error
+    assert [
+        path for path in tmp_path.rglob("*") if path.is_file() and path.suffix == ".keras"
+    ] == []
+
+
+def test_a_used_run_folder_is_not_touched_without_resume(copied, capsys):
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    assert run(*QUICK, "--steps", 2, "--run-dir", copied) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+
+
+def test_a_run_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert run(*QUICK, "--steps", 1, "--run-dir", tmp_path / "file" / "run") == 2
+    assert str(tmp_path / "file" / "run") in capsys.readouterr().err
+
+
+# --- resuming what is not right ---------------------------------------------------------------
+
+
+def test_resuming_under_another_recipe_names_the_keys(copied, capsys):
+    before = (copied / "recipe.json").read_bytes()
+    flags = ["--batch-size", 4, "--set", "width=8", "--set", "learning_rate=0.1"]
+    assert run("--run-dir", copied, "--resume", *flags) == 2
+    error = capsys.readouterr().err
+    assert "batch_size is 2 there, 4 here" in error
+    assert "config.width is 4 there, 8 here" in error
+    assert "learning_rate is" in error
+    assert (copied / "recipe.json").read_bytes() == before
+
+
+def test_checkpoints_of_another_run_are_refused(copied, capsys):
+    recipe = json.loads((copied / "recipe.json").read_text())
+    recipe["seed"] = 77
+    (copied / "recipe.json").write_text(json.dumps(recipe))
+    assert run("--run-dir", copied, "--resume", "--steps", 3) == 2
+    assert "seed is 5 there, 77 here" in capsys.readouterr().err
+
+
+def test_a_torn_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
+    copied, quick, tmp_path, capsys
+):
+    torn = copied / "checkpoints" / "step-00000002" / "state.data-00000-of-00001"
+    torn.write_bytes(torn.read_bytes()[:-100])
+    assert run("--run-dir", copied, "--resume", "--steps", 2) == 0
+    captured = capsys.readouterr()
+    assert "warning: skipped a torn checkpoint" in captured.err
+    assert "step-00000002" in captured.err
+    assert read_log(copied) == read_log(quick)
+    assert checkpoints.newest(copied / "checkpoints")[0].step == 2
+
+
+def test_nothing_but_torn_checkpoints_is_an_error(copied, capsys):
+    for folder in (copied / "checkpoints").iterdir():
+        (folder / "manifest.json").unlink()
+    assert run("--run-dir", copied, "--resume", "--steps", 3) == 2
+    assert "none of the checkpoints" in capsys.readouterr().err
+    assert len(read_log(copied)) == 2
+
+
+# --- failing and stopping on the way ----------------------------------------------------------
+
+
+def test_a_nan_loss_ends_with_its_name_and_the_last_good_checkpoint(tmp_path, capsys):
+    settings = ["--set", "learning_rate=1e25", "--set", "warmup_steps=0", "--checkpoint-every", 1]
+    run_dir = tmp_path / "run"
+    assert run(*QUICK, *settings, "--steps", 9, "--run-dir", run_dir) == 1
+    error = capsys.readouterr().err
+    assert "musical-fit: error: loss term 'l1' is nan at step" in error
+    last = saved_steps(run_dir)[-1]
+    assert f"Last good checkpoint: {run_dir / 'checkpoints' / last}" in error
+    assert "Traceback" not in error
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(copied, capsys):
+    weights = (copied / "generator.keras").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        assert run("--run-dir", copied, "--resume", "--steps", 3) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capsys.readouterr().err
+    assert "step-00000003" in error
+    assert f"Last good checkpoint: {copied / 'checkpoints' / 'step-00000002'}" in error
+    assert saved_steps(copied) == ["step-00000001", "step-00000002"]
+    assert (copied / "generator.keras").read_bytes() == weights
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+
+    def interrupt():
+        while not (run_dir / "log.jsonl").is_file() or len(read_log(run_dir)) < 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    code = run(*QUICK, "--steps", 100_000, "--run-dir", run_dir)
+    sender.join()
+    assert code == 128 + number
+    done = len(read_log(run_dir))
+    assert saved_steps(run_dir) == [f"step-{done:08d}"]
+    captured = capsys.readouterr()
+    assert f"stopped at step {done} of 100000" in captured.out
+    assert f"--run-dir {run_dir} --resume" in captured.out
