@@ -8,22 +8,27 @@ on. Run again, it continues where it was interrupted, and draws the same picture
 """
 
 import argparse
+import contextlib
 import importlib
+import multiprocessing
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .datasets import evaluation_samples, open_dataset
 from .masks import open_masks
-from .recipes import Recipe, resolve
+from .recipes import Recipe
+from .recipes import demo as demo_recipe
 
 PROGRAM = "musical-demo"
 
@@ -58,24 +63,18 @@ class Filled:
     result: np.ndarray
 
 
-def command(module: str) -> Callable[[Sequence[str]], int]:
-    """Returns the `main` of `training.fit`, `export.to_onnx`, ...
+def run(module: str, *arguments: str | Path) -> None:
+    """Prints a command line as a user would type it, and runs it in a process of its own.
 
-    The three folders stand at the top of a checkout and inside `musical_tf` once installed, so the
-    module is looked for where this one is.
+    A process each, because one that has trained on a GPU holds all of its memory to the end, and
+    because filling photographs has to work where TensorFlow was never imported.
 
     Args:
-        module: Folder and module, `"serving.predict"`.
-    """
-    root = (__package__ or "training").removesuffix("training")
-    return importlib.import_module(f"{root}{module}").main
-
-
-def run(module: str, *arguments: str | Path) -> None:
-    """Prints a command line as a user would type it, and runs it in this process.
+        module: Folder and module, `"training.fit"`.
+        *arguments: Its command line.
 
     Raises:
-        CommandError: If it returns anything but 0.
+        CommandError: If it ends with anything but 0.
     """
     words = [str(argument) for argument in arguments]
     script = (
@@ -84,9 +83,46 @@ def run(module: str, *arguments: str | Path) -> None:
         else f"python -m {module}"
     )
     print(f"\n$ {script} {shlex.join(words)}", flush=True)
-    code = command(module)(words)
-    if code:
+    process = multiprocessing.get_context("spawn").Process(target=start, args=(module, words))
+    process.start()
+    with forward_termination(process):
+        while process.is_alive():
+            # Ctrl-C reaches both processes: this one waits until the other has saved and ended.
+            with contextlib.suppress(KeyboardInterrupt):
+                process.join()
+    if process.exitcode:
+        # Negative: ended by that signal; a shell would say 128 + signal.
+        code = process.exitcode if process.exitcode > 0 else 128 - process.exitcode
         raise CommandError(code)
+
+
+@contextlib.contextmanager
+def forward_termination(process: multiprocessing.process.BaseProcess) -> Iterator[None]:
+    """Inside the block SIGTERM ends `process`, which saves first, instead of this one."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def start(module: str, words: Sequence[str]) -> NoReturn:
+    """Runs the `main` of `training.fit`, `export.to_onnx`, ... and ends the process with its code.
+
+    The three folders stand at the top of a checkout and inside `musical_tf` once installed, so the
+    module is looked for where this one is.
+    """
+    # 3, not 2: the graph optimiser reports as errors what it merely leaves unoptimised.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        if not module.startswith("serving."):
+            import_tensorflow()
+        root = (__package__ or "training").removesuffix("training")
+        main = importlib.import_module(f"{root}{module}").main
+        code = main(words)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def import_tensorflow() -> None:
@@ -204,7 +240,7 @@ def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] 
         OSError, ValueError: If something cannot be written or read.
     """
     run_dir, model = output / "run", output / "model.onnx"
-    length = ["--steps", str(resolve("demo", steps=steps, settings=settings).steps)]
+    length = ["--steps", str(demo_recipe()["steps"] if steps is None else steps)]
     changes = [word for setting in settings for word in ("--set", setting)]
     resume = ["--resume"] if (run_dir / "recipe.json").is_file() else []
     run("training.fit", "--dataset", "demo", *length, *changes, "--run-dir", run_dir, *resume)
@@ -272,11 +308,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.steps is not None and arguments.steps < 1:
         print(f"{PROGRAM}: error: --steps is at least 1, got {arguments.steps}", file=sys.stderr)
         return 2
-    # 3, not 2: the graph optimiser reports as errors what it merely leaves unoptimised.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     started = time.monotonic()
     try:
-        import_tensorflow()
         picture = demonstrate(arguments.output, arguments.steps, arguments.set)
     except (KeyboardInterrupt, CommandError) as stop:
         code = stop.code if isinstance(stop, CommandError) else INTERRUPTED
