@@ -117,6 +117,23 @@ def test_patchmatch_gives_the_same_answer_twice(photograph, hole):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_scattered_pixels_are_filled_from_their_neighbours(name, photograph):
+    hole = np.random.default_rng(0).random((96, 96)) < 0.4
+    result = BASELINES[name](photograph, hole)
+    error = np.abs(result[hole].astype(int) - photograph[hole]).mean()
+    assert error < (90 if name == "mean" else 15)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("rows", [70, 90, 95])
+def test_a_hole_that_leaves_little(name, photograph, rows):
+    hole = np.zeros((96, 96), bool)
+    hole[:rows] = True
+    result = BASELINES[name](photograph, hole)
+    np.testing.assert_array_equal(result[~hole], photograph[~hole])
+
+
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(
     ("image", "hole", "message"),
     [

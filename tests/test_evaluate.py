@@ -221,7 +221,7 @@ class TestNumbers:
         assert groups["50-60%"]["metrics"]["authors/l1_percent"] == pytest.approx(
             100 * 0.5 * (10 + 40) / 2 / 255
         )
-        assert "| Hole 50–60%, 2 images |" in (output / "results.md").read_text()
+        assert "| 50–60%, 2 images |" in (output / "results.md").read_text()
 
     def test_limit_and_page_images(self, greys, fill_model, tmp_path):
         output = tmp_path / "out"

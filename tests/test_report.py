@@ -184,9 +184,9 @@ class TestMarkdown:
         text = report.markdown(_results(results["images"], {"model": "musical lite"}))
         assert "##" not in text
         assert (
-            f"| All holes, 3 images | 25.00 | 1.667 | 0.1333 | {0.0125:.3f} |\n"
-            "| Hole 10–20%, 2 images | 25.00 | 2.500 | 0.2000 |  |\n"
-            "| Hole 20–30%, 1 image | – | 0.000 | 0.0000 |  |\n"
+            f"| All, 3 images | 25.00 | 1.667 | 0.1333 | {0.0125:.3f} |\n"
+            "| 10–20%, 2 images | 25.00 | 2.500 | 0.2000 |  |\n"
+            "| 20–30%, 1 image | – | 0.000 | 0.0000 |  |\n"
         ) in text
 
     def test_one_hole_size_is_one_table(self, results):

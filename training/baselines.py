@@ -62,6 +62,8 @@ def navier_stokes(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 def patchmatch(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """Coarse-to-fine PatchMatch of patchmatch-cython; arguments and result as `mean_fill`.
 
+    Where the hole leaves no known pixel on a coarse level, it runs at full size alone.
+
     Raises:
         ValueError: As `mean_fill`, and for an image under `PATCHMATCH_MINIMUM` pixels.
         ModuleNotFoundError: Without patchmatch-cython; the message says how to install it.
@@ -76,9 +78,13 @@ def patchmatch(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     erased = _erase(image, hole)
     if not hole.any():
         return erased
-    filled = library.inpaint_pyramid(
-        erased, hole, patch_size=PATCHMATCH_PATCH_SIZE, seed=PATCHMATCH_SEED
-    )
+    options = {"patch_size": PATCHMATCH_PATCH_SIZE, "seed": PATCHMATCH_SEED}
+    try:
+        filled = library.inpaint_pyramid(erased, hole, **options)
+    except ValueError:
+        # Its coarse levels call a pixel missing if any pixel under it is: scattered holes leave
+        # nothing there to copy from.
+        filled = library.inpaint_single(erased, hole, **options)
     return _composite(filled, image, hole)
 
 

@@ -582,12 +582,15 @@ def _table_groups(results: Mapping[str, Any]) -> tuple[str, list[tuple[str, list
     buckets = dict(methods[0]["aggregates"])
     if len(buckets) == 2:
         buckets = {"all": buckets["all"]}
+    one_method = len(methods) == 1 and len(buckets) > 1
     headings = {}
     for bucket, group in buckets.items():
         images = "1 image" if group["count"] == 1 else f"{group['count']:,} images"
-        name = "All holes" if bucket == "all" else f"Hole {bucket.replace('-', '–')}"
-        headings[bucket] = f"{name}, {images}"
-    if len(methods) == 1 and len(buckets) > 1:
+        name = "All" if bucket == "all" else bucket.replace("-", "–")
+        # Under the heading "Hole size" the word would only widen the column.
+        prefix = "" if one_method else "All holes" if bucket == "all" else f"Hole {name}"
+        headings[bucket] = f"{prefix or name}, {images}"
+    if one_method:
         rows = [_TableRow(heading, methods[0], bucket) for bucket, heading in headings.items()]
         return "Hole size", [("", rows)]
     groups = []

@@ -94,7 +94,7 @@ footer li { margin: 4px 0; overflow-wrap: anywhere; }
 code { font: .92em/1.6 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 footer code { display: block; background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 10px 14px; }
 dialog { border: 0; padding: 0; background: none; color: #f2f0ed; max-width: none; max-height: none; width: 100vw; height: 100dvh; }
-dialog::backdrop { background: rgb(10 10 12 / .92); }
+dialog::backdrop { background: rgb(10 10 12 / .97); }
 dialog[open] { display: flex; flex-direction: column; align-items: center; justify-content: center; gap: 14px; }
 dialog img { width: min(92vw, 100dvh - 150px, 1024px); height: auto; max-height: calc(100dvh - 150px); object-fit: contain; border-radius: 6px; }
 dialog nav { display: flex; flex-wrap: wrap; justify-content: center; gap: 6px; padding: 0 12px; }
@@ -108,7 +108,7 @@ dialog p { margin: 0; font-size: .86rem; opacity: .7; padding: 0 16px; text-alig
   .tiles div { padding: 12px 14px; }
   .tiles dd { font-size: 1.3rem; }
   .controls { width: 100%; }
-  .bar select { flex: 1; min-width: 0; max-width: none; }
+  .bar select { flex: 1; min-width: 0; max-width: none; padding: 0 4px 0 10px; }
   .segments button { padding: 0 11px; }
   .bar { font-size: .95rem; }
   th, td { padding: 8px 10px; }
