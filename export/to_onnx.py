@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 0, 1 (the export failed) or 2 (it cannot be done)."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    quiet_tensorflow()
     try:
+        quiet_tensorflow()
         report = export(
             run=arguments.run,
             output=arguments.output,
@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except ExportError as error:
         return fail(parser.prog, error, 1)
+    except ModuleNotFoundError as error:
+        return fail(parser.prog, describe_missing(error, "train,export,serve"), 1)
     except (OSError, ValueError) as error:
         return fail(parser.prog, error, 2)
     except KeyboardInterrupt:
@@ -165,6 +167,11 @@ def export(
             f"precision must be float32; received {precision!r}: exporting {precision} weights is "
             "not available yet"
         )
+    # Here, so that a missing one is found out before the work and not after it.
+    import onnx  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import tf2onnx  # noqa: F401
+
     output = Path(output)
     report_path = parity_path(output)
     with writable_sibling(output) as temporary, writable_sibling(report_path) as report_file:
@@ -624,6 +631,15 @@ def quiet_tensorflow() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.suppress(RuntimeError):  # already in use: then the caller has chosen
         tf.config.set_visible_devices([], "GPU")
+
+
+def describe_missing(error: ModuleNotFoundError, extras: str) -> str:
+    """Says which package is missing and which extras of ours bring it."""
+    package = (error.name or str(error)).partition(".")[0]
+    return (
+        f"the Python package {package} is not installed; "
+        f"pip install 'musical-tf[{extras}]' brings what this command needs"
+    )
 
 
 def fail(program: str, message: object, code: int) -> int:

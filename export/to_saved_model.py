@@ -31,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 0, 1 (the export failed) or 2 (it cannot be done)."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    to_onnx.quiet_tensorflow()
     try:
+        to_onnx.quiet_tensorflow()
         report = export(arguments.run, arguments.output, arguments.io, arguments.layout)
     except to_onnx.ExportError as error:
         return to_onnx.fail(parser.prog, error, 1)
+    except ModuleNotFoundError as error:
+        return to_onnx.fail(parser.prog, to_onnx.describe_missing(error, "train"), 1)
     except (OSError, ValueError) as error:
         return to_onnx.fail(parser.prog, error, 2)
     except KeyboardInterrupt:

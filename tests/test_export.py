@@ -382,6 +382,12 @@ class TestRefusals:
         assert "cannot write" in one_line(capsys)
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_missing_package_is_named(self, run, tmp_path, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "tf2onnx", None)
+        output = tmp_path / "model.onnx"
+        assert to_onnx.main(["--run", str(run), "--output", str(output)]) == 1
+        assert "the Python package tf2onnx is not installed; pip install" in one_line(capsys)
+
     def test_unknown_values_list_the_known_ones(self, capsys):
         for program in (to_onnx, to_saved_model):
             with pytest.raises(SystemExit) as stop:
