@@ -1,0 +1,225 @@
+"""MUSICAL's generator, objective and registry."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import musical_tf
+from musical_tf import losses, methods
+from musical_tf.conventions import composite
+from musical_tf.methods import musical
+
+from . import make_goldens
+
+NARROW = {"width": 8, "inner_levels": 2}
+
+
+def batch_of(size, batch=2, width=None):
+    """A smooth random image and a different hole in every sample."""
+    rng = np.random.default_rng(size)
+    width = width or size
+    coarse = rng.uniform(-1, 1, (batch, size // 16, width // 16, 3))
+    image = np.repeat(np.repeat(coarse, 16, axis=1), 16, axis=2).astype("float32")
+    hole = np.zeros((batch, size, width, 1), "float32")
+    for sample in range(batch):
+        hole[sample, 4 + sample : size // 2, 6 : width // 2 + sample] = 1
+    return {"image": tf.constant(image), "hole": tf.constant(hole)}
+
+
+@pytest.mark.parametrize("preset", musical.PRESETS)
+def test_any_multiple_of_16_and_any_batch(preset):
+    generator = musical_tf.create("musical", preset=preset, **NARROW)
+    assert generator.output_shape == (None, None, None, 3)
+    for height, width, batch in ((16, 48, 1), (64, 32, 3)):
+        data = batch_of(height, batch, width)
+        prediction = generator([data["image"], data["hole"]])
+        assert prediction.shape == (batch, height, width, 3)
+        assert np.abs(prediction).max() <= 1.0
+
+
+def test_paper_has_the_figures_maps():
+    """Names, sizes and channels of Figure 1 at 256 x 256."""
+    generator = musical_tf.create("musical", preset="paper")
+    assert 43_000_000 < generator.count_params() < 45_000_000
+    image, hole = np.zeros((1, 256, 256, 3), "float32"), np.zeros((1, 256, 256, 1), "float32")
+    shapes = {
+        "down1_conv": (128, 128, 64),
+        "down2_norm": (64, 64, 128),
+        "down3_norm": (32, 32, 256),
+        "down4_norm": (16, 16, 512),
+        "down7_dilated_conv": (16, 16, 512),
+        "down8_dilated_conv": (16, 16, 512),
+        "up8_skip": (16, 16, 1024),
+        "up5_skip": (16, 16, 1024),
+        "up4_skip": (32, 32, 512),
+        "attention": (64, 64, 128),
+        "up3_skip": (64, 64, 256),
+        "up2_skip": (128, 128, 128),
+        "tanh": (256, 256, 3),
+    }
+    taps = keras.Model(generator.inputs, [generator.get_layer(name).output for name in shapes])
+    computed = [tuple(output.shape[1:]) for output in taps([image, hole])]
+    assert dict(zip(shapes, computed, strict=True)) == shapes
+    assert not [layer.name for layer in generator.layers if "up1_norm" in layer.name]
+    for layer in generator.layers:
+        if isinstance(layer, keras.layers.GroupNormalization):
+            assert layer.groups == layer.gamma.shape[0]  # one channel a group: instance norm
+            assert (layer.epsilon, layer.scale, layer.center) == (1e-5, True, True)
+        if isinstance(layer, keras.layers.LeakyReLU):
+            assert layer.negative_slope == pytest.approx(0.2)
+        if isinstance(layer, keras.layers.Conv2D):
+            assert layer.use_bias
+            assert np.std(layer.kernel) == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("preset", ["paper", "official"])
+def test_golden(preset):
+    stored = np.load(make_goldens.FOLDER / f"musical_{preset}.npz")
+    computed = make_goldens.compute(preset)
+    assert set(stored) == set(computed)
+    for name, value in computed.items():
+        np.testing.assert_allclose(value, stored[name], atol=2e-4, err_msg=name)
+    assert np.std(stored["result"]) > 0.05
+
+
+def test_what_lies_under_the_hole_does_not_matter():
+    generator = make_goldens.narrow_generator("paper")
+    data = batch_of(32)
+    spoiled = tf.where(data["hole"] > 0.5, np.float32("nan"), data["image"])
+    clean = generator([data["image"], data["hole"]]).numpy()
+    assert (generator([spoiled, data["hole"]]).numpy() == clean).all()
+    filled = composite(clean, data["image"], data["hole"]).numpy()
+    known = np.broadcast_to(data["hole"] == 0, filled.shape)
+    assert (filled[known] == data["image"].numpy()[known]).all()
+
+
+def test_samples_have_their_own_holes():
+    generator = make_goldens.narrow_generator("paper")
+    data = batch_of(48, batch=3)
+    together = generator([data["image"], data["hole"]]).numpy()
+    for i in range(3):
+        apart = generator([data["image"][i : i + 1], data["hole"][i : i + 1]]).numpy()[0]
+        np.testing.assert_allclose(together[i], apart, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_saved_and_loaded_it_is_the_same(tmp_path, dtype):
+    generator = musical_tf.create("musical", "lite", dtype=dtype, patch_sizes=(3,), **NARROW)
+    generator.save(tmp_path / "generator.keras")
+    restored = musical_tf.load(tmp_path, dtype=dtype)
+    assert restored.config == generator.config
+    assert restored.preset == "lite"
+    assert restored.config.patch_sizes == (3,)
+    data = list(batch_of(32).values())
+    assert generator(data).dtype == tf.float32
+    np.testing.assert_array_equal(restored(data), generator(data))
+    in_float32 = musical_tf.load(tmp_path / "generator.keras")
+    assert in_float32.get_layer("attention").compute_dtype == "float32"
+    np.testing.assert_allclose(in_float32(data), generator(data), atol=2e-2)
+
+
+def test_config_round_trip_and_dict():
+    config = musical.Config.from_preset("official", width=24, patch_sizes=[1, 3, 5])
+    assert musical.Config(**dataclasses.asdict(config)) == config
+    assert (config.attention_variant, config.lambda_hole) == ("official", 6.0)
+    assert musical.Config() == musical.Config.from_preset("paper")
+
+
+def test_registry_knows_its_methods():
+    assert "musical" in methods.names()
+    with pytest.raises(ValueError, match=r"Unknown method 'musicall', expected one of \[.*musical"):
+        musical_tf.create("musicall")
+    with pytest.raises(ValueError, match=r"Unknown preset 'tiny', expected one of \['paper'"):
+        musical_tf.create("musical", preset="tiny")
+    with pytest.raises(ValueError, match=r"Unknown option\(s\) \['widht'\], expected .*'width'"):
+        musical_tf.create("musical", widht=3)
+    with pytest.raises(ValueError, match="width must be >= 1, received: 0"):
+        musical_tf.create("musical", width=0)
+    with pytest.raises(ValueError, match="lambda_tv must be >= 0"):
+        musical.Config(lambda_tv=-1.0)
+
+
+def test_load_says_what_is_wrong(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected a \.keras file or a run directory"):
+        musical_tf.load(tmp_path)
+    (tmp_path / "generator.keras").write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="is not a readable generator"):
+        musical_tf.load(tmp_path)
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match="holds a Sequential, expected a generator of one of"):
+        musical_tf.load(tmp_path / "other.keras")
+
+
+@pytest.mark.parametrize("preset", ["paper", "official"])
+def test_objective_is_equation_7(preset):
+    """Every term against the loss functions, put together by hand."""
+    config = musical.Config.from_preset(preset, lambda_adversarial=0.0)
+    objective = musical.build_objective(config)
+    assert objective.generator_weights == {
+        "l1": 100.0,
+        **({"hole": 6.0} if preset == "official" else {}),
+        "perceptual": 0.07,
+        "style": 250.0,
+        "tv": 0.001,
+    }
+    data = batch_of(32)
+    prediction = tf.random.stateless_uniform(data["image"].shape, (1, 2), -1, 1)
+    terms = objective.generator_terms(data, prediction, {})
+    assert set(terms) == set(objective.generator_weights)
+
+    error = np.abs(prediction - data["image"])
+    terms = {name: float(value) for name, value in terms.items()}
+    assert terms["l1"] == pytest.approx(error.mean(), rel=1e-5)
+    if preset == "official":
+        assert terms["hole"] == pytest.approx((error * data["hole"]).numpy().mean(), rel=1e-5)
+    vgg = losses.VGG16Features(normalization="imagenet" if preset == "paper" else "none")
+    pasted = composite(prediction, data["image"], data["hole"])
+    candidates = [prediction] if preset == "paper" else [prediction, pasted]
+    truth = vgg(data["image"])
+    perceptual = sum(losses.perceptual_loss(truth, vgg(each)) for each in candidates)
+    style = sum(losses.style_loss(truth, vgg(each)) for each in candidates)
+    assert terms["perceptual"] == pytest.approx(float(perceptual), rel=1e-4)
+    assert terms["style"] == pytest.approx(float(style), rel=1e-4)
+
+
+def test_weightless_terms_are_not_computed():
+    objective = musical.build_objective(
+        musical.Config(lambda_perceptual=0, lambda_style=0, lambda_tv=0, lambda_adversarial=0)
+    )
+    assert objective.vgg is None
+    assert list(objective.generator_terms(batch_of(32), batch_of(32)["image"], {})) == ["l1"]
+    assert musical.build_discriminators(musical.Config(lambda_adversarial=0), 256) == {}
+
+
+@pytest.mark.parametrize("preset", ["paper", "official"])
+def test_adversarial_weight(preset):
+    config = musical.Config.from_preset(preset, discriminator_weights="random")
+    expected = 0.3 if preset == "paper" else 0.06
+    weights = musical.Objective(config).generator_weights
+    assert weights["adversarial"] == pytest.approx(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["paper", "official"])
+def test_full_size_step_reaches_every_variable(preset):
+    """At 256 x 256 and full width: a gradient for every variable of both networks."""
+    config = musical.Config.from_preset(preset, discriminator_weights="random")
+    generator = musical.build_generator(config)
+    discriminators = musical.build_discriminators(config, 256)
+    objective = musical.build_objective(config)
+    data = batch_of(256, batch=1)
+    with tf.GradientTape(persistent=True) as tape:
+        prediction = generator([data["image"], data["hole"]], training=True)
+        terms = objective.generator_terms(data, prediction, discriminators)
+        total = sum(objective.generator_weights[name] * term for name, term in terms.items())
+        critic = objective.discriminator_terms(data, prediction, discriminators)["discriminator"]
+    assert set(terms) == set(objective.generator_weights)
+    networks = ((total, generator), (critic, discriminators["densenet121"]))
+    for loss, network in networks:
+        gradients = tape.gradient(loss, network.trainable_variables)
+        for variable, gradient in zip(network.trainable_variables, gradients, strict=True):
+            assert gradient is not None, variable.path
+            assert np.abs(gradient).max() > 0, variable.path
