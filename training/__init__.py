@@ -1,0 +1,1 @@
+"""Training and evaluation: command lines, recipes, datasets, masks and the trainer."""
