@@ -248,17 +248,17 @@ def _unet(image, hole, config, policy):
             if level > 1:
                 features = block.normalize(features, name)
         else:
-            features = block.convolve(features, widths[-1], name)
+            features = block.dilate(features, widths[-1], name)
             if level < innermost:
                 features = block.normalize(features, name)
             features = block.leaky_relu(features, f"{name}_dilated")
-            features = block.convolve(features, widths[-1], f"{name}_dilated", dilation=2)
+            features = block.dilate(features, widths[-1], f"{name}_dilated", dilation=2)
 
     for level in range(innermost, 0, -1):
         name = f"up{level}"
         features = block.relu(features, name)
         if level > OUTER_LEVELS:
-            features = block.convolve(features, widths[-1], name)
+            features = block.dilate(features, widths[-1], name)
         elif level > 1:
             features = block.double(features, widths[level - 2], name)
         else:
@@ -292,40 +292,29 @@ class _Blocks:
         return keras.initializers.RandomNormal(stddev=0.02)
 
     def halve(self, features, filters, name):
-        return layers.Conv2D(
-            filters,
-            4,
-            strides=2,
-            padding="same",
-            kernel_initializer=self.initializer(),
-            dtype=self.policy,
-            name=f"{name}_conv",
-        )(features)
+        return self._convolve(layers.Conv2D, features, filters, 4, name, strides=2)
 
     def double(self, features, filters, name):
-        return layers.Conv2DTranspose(
-            filters,
-            4,
-            strides=2,
-            padding="same",
-            kernel_initializer=self.initializer(),
-            dtype=self.policy,
-            name=f"{name}_conv",
-        )(features)
+        return self._convolve(layers.Conv2DTranspose, features, filters, 4, name, strides=2)
 
-    def convolve(self, features, filters, name, dilation=1):
-        # Dilated "same" padding of a map of unknown size becomes 66 ONNX nodes; said outright it is
-        # one.
-        padded = layers.ZeroPadding2D(dilation, dtype=self.policy, name=f"{name}_pad")(features)
-        return layers.Conv2D(
+    def dilate(self, features, filters, name, dilation=1):
+        # Dilated "same" padding of a map of unknown size becomes 66 ONNX nodes; said outright it
+        # is one.
+        features = layers.ZeroPadding2D(dilation, dtype=self.policy, name=f"{name}_pad")(features)
+        return self._convolve(
+            layers.Conv2D, features, filters, 3, name, padding="valid", dilation_rate=dilation
+        )
+
+    def _convolve(self, kind, features, filters, size, name, padding="same", **options):
+        return kind(
             filters,
-            3,
-            dilation_rate=dilation,
-            padding="valid",
+            size,
+            padding=padding,
             kernel_initializer=self.initializer(),
             dtype=self.policy,
             name=f"{name}_conv",
-        )(padded)
+            **options,
+        )(features)
 
     def normalize(self, features, name):
         return layers.GroupNormalization(
