@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -480,6 +481,17 @@ class TestErrors:
         assert "musical-evaluate: error: ONNX Runtime failed: " in error
         assert len(error.strip().splitlines()) == 1
         assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+    def test_a_missing_package_is_named(self, greys, fill_model, tmp_path, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        assert main(_arguments(greys, fill_model, tmp_path / "out")) == 2
+        assert "needs onnxruntime, which is not installed: pip install" in capsys.readouterr().err
+        monkeypatch.undo()
+        monkeypatch.setitem(sys.modules, "musical_tf.metrics", None)
+        assert main(_arguments(greys, fill_model, tmp_path / "out")) == 2
+        error = capsys.readouterr().err
+        assert "the package musical_tf is not installed; pip install 'musical-tf[train]'" in error
+        assert not (tmp_path / "out").exists()
 
     def test_interrupted(self, greys, fill_model, tmp_path, monkeypatch, capsys):
         def interrupt(*_):

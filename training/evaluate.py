@@ -149,8 +149,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(["python", "-m", "training.evaluate", *argv])
     try:
         evaluation = Evaluation(args, command)
-    except (OSError, ValueError, ModuleNotFoundError) as error:
+    except (OSError, ValueError) as error:
         return _fail(parser.prog, error, 2)
+    except ModuleNotFoundError as error:
+        if "pip install" in str(error):
+            return _fail(parser.prog, error, 2)
+        package = (error.name or str(error)).partition(".")[0]
+        extra = "pip install 'musical-tf[train]' brings what this command needs"
+        return _fail(parser.prog, f"the package {package} is not installed; {extra}", 2)
     try:
         results = evaluation.run()
     except KeyboardInterrupt:
