@@ -35,7 +35,7 @@ CONTRACT = "1"
 IOS = ("uint8", "float32")
 LAYOUTS = ("nhwc", "nchw")
 PRECISIONS = ("float32", "float16")
-OPSETS = (15, 16, 17, 18)
+OPSETS = (17, 18)
 
 TOLERANCE = 1.0
 """Grey levels (of 255) by which the runtimes may differ."""
