@@ -1,0 +1,1 @@
+"""Measurements, and the script that carries them into the README."""

@@ -1,0 +1,160 @@
+"""Keeps measured numbers in `results/` and writes the README's tables from them.
+
+    python benchmarks/publish_results.py add NAME EVALUATION[=LABEL]... [--run LABEL=RUN ...]
+    python benchmarks/publish_results.py tables
+
+`add` takes folders that `python -m training.evaluate` wrote on the same photographs and holes,
+drops the rows of single images and keeps the averages, commands, commits and hardware as
+`results/NAME.json`; LABEL renames the evaluation's model, and `--run` adds how its weights were
+trained, from a run folder. `tables` rewrites every block `<!-- results:NAME -->` ...
+`<!-- /results -->` of the README. The tests hold the README to what `tables` writes.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+README = ROOT / "README.md"
+BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+SAME_PHOTOGRAPHS = ("dataset", "split", "image_size", "shorter_side", "mask", "count", "protocols")
+KEPT = ("command", "created", "commit", "hardware", "software")
+COLUMNS = {
+    "authors/psnr": ("PSNR", "{:.2f} dB"),
+    "authors/ssim": ("SSIM", "{:.4f}"),
+    "authors/l1_percent": ("l1", "{:.3f} %"),
+    "lpips/alex": ("LPIPS", "{:.4f}"),
+}
+
+
+def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> dict:
+    """Merges evaluations of the same photographs into one record without single images.
+
+    Args:
+        evaluations: Folder with a `results.json` of `training.evaluate` -> label of its model, ""
+            to keep its own.
+        runs: Label of a method -> run folder that trained it.
+
+    Raises:
+        ValueError: When the evaluations did not measure the same photographs and holes.
+    """
+    record, methods, measured = {}, [], []
+    for folder, label in evaluations.items():
+        source = json.loads((folder / "results.json").read_text())
+        shared = {key: source[key] for key in SAME_PHOTOGRAPHS}
+        if record and shared != record:
+            different = [key for key in SAME_PHOTOGRAPHS if shared[key] != record[key]]
+            raise ValueError(
+                f"{folder} differs from {next(iter(evaluations))} in {', '.join(different)}"
+            )
+        record = shared
+        measured.append({key: source[key] for key in KEPT})
+        methods += [
+            {
+                "label": label if label and method["kind"] != "baseline" else method["label"],
+                "seconds_per_image": method["seconds_per_image"],
+                "metrics": method["aggregates"]["all"]["metrics"],
+            }
+            for method in source["methods"]
+        ]
+    labels = [method["label"] for method in methods]
+    unknown = sorted(set(runs) - set(labels))
+    if unknown:
+        raise ValueError(f"--run names {unknown[0]!r}, which is none of {', '.join(labels)}")
+    training = {label: describe_run(run) for label, run in runs.items()}
+    return {**record, "measured": measured, "methods": methods, "training": training}
+
+
+def describe_run(run: Path) -> dict:
+    """The recipe of a run, without the place its photographs lay in, and its last losses."""
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe.pop("data_dir")
+    lines = (run / "log.jsonl").read_text().splitlines()
+    # The recipe is the first file a run writes, the log the last.
+    seconds = (run / "log.jsonl").stat().st_mtime - (run / "recipe.json").stat().st_mtime
+    return {"recipe": recipe, "minutes": round(seconds / 60, 1), "last": json.loads(lines[-1])}
+
+
+def table(record: dict) -> str:
+    """The Markdown of one record: a row a method, then what was measured and how."""
+    columns = [name for name in COLUMNS if name in record["methods"][0]["metrics"]]
+    header = " | ".join(COLUMNS[name][0] for name in columns)
+    lines = [f"| method | {header} |", "|---" * (len(columns) + 1) + "|"]
+    for method in record["methods"]:
+        values = (COLUMNS[name][1].format(method["metrics"][name]) for name in columns)
+        lines.append(f"| {method['label']} | {' | '.join(values)} |")
+    size = record["image_size"]
+    lines += [
+        "",
+        f"{record['count']} photographs of the {record['split']} split, {size} x {size}, "
+        f"{record['mask']} hole, protocol `authors`; {record['measured'][0]['hardware']}:",
+        "",
+        "```",
+        *(entry["command"] for entry in record["measured"]),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def with_tables(text: str) -> str:
+    """`text` with every results block rewritten.
+
+    Raises:
+        ValueError: On a block whose `results/NAME.json` is not there.
+    """
+
+    def rewrite(match: re.Match) -> str:
+        file = RESULTS / f"{match[2]}.json"
+        if not file.is_file():
+            raise ValueError(f"the README shows results:{match[2]}, and {file} is not there")
+        return match[1] + table(json.loads(file.read_text())) + match[3]
+
+    return BLOCK.sub(rewrite, text)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(dest="verb", required=True)
+    add = commands.add_parser("add", help="keep the averages of evaluations")
+    add.add_argument("name", help="results/NAME.json")
+    add.add_argument(
+        "evaluation", nargs="+", metavar="EVALUATION[=LABEL]", help="output of training.evaluate"
+    )
+    add.add_argument("--run", action="append", default=[], metavar="LABEL=RUN")
+    commands.add_parser("tables", help="rewrite the README's tables")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.verb == "add":
+            runs = dict(pair.partition("=")[::2] for pair in arguments.run)
+            labels = dict(pair.partition("=")[::2] for pair in arguments.evaluation)
+            record = condense(
+                {Path(folder): label for folder, label in labels.items()},
+                {label: Path(run) for label, run in runs.items()},
+            )
+            RESULTS.mkdir(exist_ok=True)
+            write_whole(RESULTS / f"{arguments.name}.json", json.dumps(record, indent=1) + "\n")
+        write_whole(README, with_tables(README.read_text()))
+    except (OSError, ValueError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
