@@ -6,7 +6,7 @@ import os
 import keras
 from keras import layers
 
-from .pretrained import downloaded_file, input_affine, load_keras_weights
+from musical_tf.pretrained import downloaded_file, input_affine, load_keras_weights
 
 MINIMUM_SIZE = 96
 """Pixels: DenseNet121 divides each side by 32, and the 3x3 valid convolution on top needs 3."""

@@ -15,8 +15,8 @@ import numpy as np
 from keras import ops
 from skimage.metrics import structural_similarity
 
-from .conventions import Tensor, normalize
-from .pretrained import packaged_arrays
+from musical_tf.conventions import Tensor, normalize
+from musical_tf.pretrained import packaged_arrays
 
 
 def authors_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:

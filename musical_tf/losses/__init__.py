@@ -1,8 +1,8 @@
 """The terms of the MUSICAL objective (Eq. 7), unweighted; every one is a float32 scalar."""
 
-from .adversarial import discriminator_loss, generator_adversarial_loss
-from .perceptual import VGG16Features, gram_matrix, perceptual_loss, style_loss
-from .reconstruction import hole_l1_loss, l1_loss, total_variation_loss
+from musical_tf.losses.adversarial import discriminator_loss, generator_adversarial_loss
+from musical_tf.losses.perceptual import VGG16Features, gram_matrix, perceptual_loss, style_loss
+from musical_tf.losses.reconstruction import hole_l1_loss, l1_loss, total_variation_loss
 
 __all__ = [
     "VGG16Features",

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from ..conventions import Tensor
+from musical_tf.conventions import Tensor
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

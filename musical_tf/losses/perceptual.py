@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ..conventions import Tensor
-from ..pretrained import (
+from musical_tf.conventions import Tensor
+from musical_tf.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     downloaded_file,

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from ..conventions import Tensor
+from musical_tf.conventions import Tensor
 
 
 def l1_loss(image: Tensor, prediction: Tensor) -> Tensor:
