@@ -161,7 +161,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = evaluation.run()
     except KeyboardInterrupt:
         return _fail(parser.prog, "interrupted; nothing written", 130)
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+    except OSError as error:
+        # A full disk fails in the middle of a file, and the error does not say of which.
+        named = error.filename or not error.strerror
+        return _fail(parser.prog, error if named else f"{args.output}: {error.strerror}", 1)
+    except (ValueError, RuntimeError, MemoryError) as error:
         return _fail(parser.prog, error, 1)
     print(report.markdown(results))
     print(f"Page: {Path(args.output) / 'index.html'}")
