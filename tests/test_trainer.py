@@ -420,6 +420,23 @@ def test_only_the_newest_are_kept_and_nothing_else_is_left(tmp_path):
     assert names == ["step-00000003", "step-00000004", "step-00000005"]
 
 
+def test_a_torn_checkpoint_of_a_later_step_pushes_no_whole_one_out(tmp_path):
+    trainer = make_trainer(adversarial=False)
+    trainer.step.assign(9)
+    tear_by_cutting(save(trainer, tmp_path, keep=1))
+    trainer.step.assign(5)
+    save(trainer, tmp_path, keep=1)
+    assert checkpoints.newest(tmp_path)[0].step == 5
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    for name in (".partial-step-00000007", ".deleted-step-00000003"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.index").touch()
+    save(make_trainer(adversarial=False), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000000"]
+
+
 def test_the_same_step_can_be_saved_again(tmp_path):
     trainer = make_trainer(adversarial=False)
     save(trainer, tmp_path)

@@ -26,9 +26,8 @@ FORMAT = 1
 FREE_TO_CHANGE = frozenset(
     {"steps", "epochs", "checkpoint_every", "sample_every", "workers", "data_dir"}
 )
-"""Recipe keys that may differ on resume: they do not change what a step computes, or (`steps` with
-a
-schedule) are meant to. A dataset may move; which photographs it has is recorded beside."""
+"""Recipe keys that may differ on resume: they do not change what a step computes, or, like `steps`
+with a schedule, are meant to. A dataset may move; which photographs it has is recorded beside."""
 
 _FOLDER = re.compile(r"step-(\d{8,})")
 _MANIFEST = "manifest.json"
@@ -64,7 +63,10 @@ def save(
     recipe: Mapping[str, Any],
     keep: int = 3,
 ) -> Path:
-    """Writes `folder/step-XXXXXXXX` whole, then deletes all but the newest `keep`.
+    """Writes `folder/step-XXXXXXXX` whole, then deletes all but the newest `keep` up to it.
+
+    A folder of a later step is torn: otherwise the run would have gone on from it. It counts for
+    nothing, so that it cannot push out a whole one.
 
     Args:
         folder: Where the checkpoints of one run live; made if missing.
@@ -84,7 +86,9 @@ def save(
     final = folder / f"step-{step:08d}"
     partial = folder / f".partial-{final.name}"
     folder.mkdir(parents=True, exist_ok=True)
-    _remove(partial)
+    # What a killed process was writing or deleting, whatever its step.
+    for remains in (*folder.glob(".partial-step-*"), *folder.glob(".deleted-step-*")):
+        shutil.rmtree(remains, ignore_errors=True)
     try:
         partial.mkdir()
         with _tensorflow_as_os_errors(partial):
@@ -111,7 +115,8 @@ def save(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for _, old in _folders(folder)[keep:]:
+    not_later = [path for number, path in _folders(folder) if number <= step]
+    for old in not_later[keep:]:
         _remove(old)
     return final
 
@@ -144,25 +149,26 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"]
+        files = {
+            name: (int(expected["bytes"]), expected["sha256"])
+            for name, expected in manifest["files"].items()
+        }
         step, form = int(manifest["step"]), manifest["format"]
-        recipe, said = manifest["recipe"], manifest["recipe_hash"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        recipe, said = dict(manifest["recipe"]), manifest["recipe_hash"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TornCheckpointError(f"{path}: no readable {_MANIFEST} ({error})") from error
     if form != FORMAT:
         raise TornCheckpointError(f"{path}: checkpoint format {form}, this version reads {FORMAT}")
     if path.name != f"step-{step:08d}" or recipe_hash(recipe) != said:
         raise TornCheckpointError(f"{path}: {_MANIFEST} was changed after it was written")
-    for name, expected in files.items():
+    for name, (expected_size, expected_hash) in files.items():
         file = path / name
         if not file.is_file():
             raise TornCheckpointError(f"{path}: {name} is missing")
         size = file.stat().st_size
-        if size != expected["bytes"]:
-            raise TornCheckpointError(
-                f"{path}: {name} has {size} bytes instead of {expected['bytes']}"
-            )
-        if _sha256(file) != expected["sha256"]:
+        if size != expected_size:
+            raise TornCheckpointError(f"{path}: {name} has {size} bytes instead of {expected_size}")
+        if _sha256(file) != expected_hash:
             raise TornCheckpointError(f"{path}: {name} is damaged (its SHA-256 differs)")
     return Checkpoint(path, manifest)
 
@@ -259,7 +265,7 @@ def _folders(folder: Path) -> list[tuple[int, Path]]:
 def _remove(path: Path) -> None:
     """Deletes a folder, renamed first: an interruption leaves no half of it under its own name."""
     if path.exists():
-        doomed = path.with_name(f".deleted-{path.name.lstrip('.')}")
+        doomed = path.with_name(f".deleted-{path.name}")
         shutil.rmtree(doomed, ignore_errors=True)
         os.replace(path, doomed)
         shutil.rmtree(doomed)
