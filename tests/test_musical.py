@@ -192,6 +192,19 @@ def test_weightless_terms_are_not_computed():
     assert objective.vgg is None
     assert list(objective.generator_terms(batch_of(32), batch_of(32)["image"], {})) == ["l1"]
     assert musical.build_discriminators(musical.Config(lambda_adversarial=0), 256) == {}
+    assert musical.build_discriminators(musical.Config(adversarial_factor=0), 256) == {}
+
+
+def test_an_objective_without_terms_is_refused():
+    weightless = {
+        field.name: 0.0
+        for field in dataclasses.fields(musical.Config)
+        if field.name.startswith("lambda_")
+    }
+    with pytest.raises(ValueError, match="the weight of every term is 0"):
+        musical.build_objective(musical.Config(**weightless))
+    with pytest.raises(ValueError, match="adversarial_factor must be >= 0"):
+        musical.Config(adversarial_factor=-1.0)
 
 
 @pytest.mark.parametrize("preset", ["paper", "official"])

@@ -102,7 +102,7 @@ class Config:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
         for name, value in dataclasses.asdict(self).items():
-            if name.startswith("lambda_") and value < 0:
+            if name.startswith(("lambda_", "adversarial_factor")) and value < 0:
                 raise ValueError(f"{name} must be >= 0, received: {value!r}")
 
     @classmethod
@@ -149,7 +149,7 @@ def build_generator(config: Config, dtype: str | None = None) -> "MusicalGenerat
 
 def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
     """The networks of the adversarial term by name; none when its weight is 0 (CelebA)."""
-    if config.lambda_adversarial == 0:
+    if config.lambda_adversarial * config.adversarial_factor == 0:
         return {}
     densenet = densenet121_discriminator(
         image_size,
@@ -350,6 +350,11 @@ class Objective:
             "adversarial": config.lambda_adversarial * config.adversarial_factor,
         }
         self.generator_weights = {name: weight for name, weight in weights.items() if weight > 0}
+        if not self.generator_weights:
+            raise ValueError(
+                "nothing to train for: the weight of every term is 0; set one of lambda_l1, "
+                "lambda_hole, lambda_perceptual, lambda_style, lambda_tv or lambda_adversarial"
+            )
         self.composite_features = config.composite_features
         self.vgg = None
         if "perceptual" in self.generator_weights or "style" in self.generator_weights:
