@@ -171,8 +171,7 @@ def evaluate_pair(
 
     Raises:
         ValueError: On an unknown protocol (the message lists them), another dtype or shape, or an
-        empty hole where the
-            protocol looks at nothing else.
+            empty hole where the protocol looks at nothing else.
 
     Example:
 

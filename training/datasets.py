@@ -158,7 +158,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises:
         UnusableImageError: If the range of its samples is not known (float, or 32-bit beyond 16-bit
-        values).
+            values).
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
@@ -468,7 +468,7 @@ def _find_celeba(data_dir: Path, split: str) -> Listing:
     )
     if partition_file is None:
         raise FileNotFoundError(f"{data_dir / 'list_eval_partition.txt'} is not there")
-    # Sections 4.1: "We use both of the training set and validation set for training".
+    # Section 4.1: "We use both of the training set and validation set for training".
     wanted = {"train": (0, 1), "val": (1,), "test": (2,)}[split]
     names = [name for name, partition in _read_partitions(partition_file) if partition in wanted]
 
@@ -784,8 +784,8 @@ def open_dataset(
 
     Splits are "train", "val" and "test". CelebA's train is its partitions 0 and 1, as in the paper,
     and its val is partition 1, so val measures nothing new there. Paris StreetView, Places' canyon
-    and the demo have no validation set
-    of their own: their val is the test photographs, and `describe()` says so.
+    and the demo have no validation set of their own: their val is the test photographs, and
+    `describe()` says so.
 
     Args:
         name: A key of `DATASETS`.

@@ -49,7 +49,7 @@ class Recipe:
         schedule: "constant", or "cosine": down to 0 at the last step.
         warmup_steps: Steps over which the rate rises linearly from 0; 0 = off.
         ema: Decay of the averaged weights that are kept for inference; 0 = off.
-        gradient_clip: Largest global norm of the generator's gradient; 0 = off.
+        gradient_clip: Largest global norm of either side's gradient; 0 = off.
         checkpoint_every: Steps between checkpoints.
         sample_every: Steps between sample sheets; 0 = once an epoch.
         workers: Photographs decoded at the same time; 0 = as many as CPU cores, at most 16.

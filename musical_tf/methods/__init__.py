@@ -81,9 +81,8 @@ def load(path: str | Path, dtype: str = "float32") -> keras.Model:
         get(name)  # registers its generator class with Keras
     try:
         stored = keras.saving.load_model(file, compile=False)
-    except (
-        Exception
-    ) as error:  # Keras raises whatever the unpacking met: zip, json, h5 or type errors
+    # Keras raises whatever the unpacking met: zip, JSON, HDF5 or type errors.
+    except Exception as error:
         raise ValueError(f"{file} is not a readable generator: {error}") from error
     if not hasattr(stored, "size_multiple"):
         raise ValueError(
