@@ -172,13 +172,6 @@ def test_dry_run_shows_everything_and_writes_nothing(tmp_path, monkeypatch, caps
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_the_committed_one(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    assert run("--help") == 0
-    committed = Path(__file__).parent.parent / "docs" / "fit-help.txt"
-    assert capsys.readouterr().out == committed.read_text(encoding="utf-8")
-
-
 # --- wrong usage ------------------------------------------------------------------------------
 
 

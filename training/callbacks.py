@@ -199,9 +199,10 @@ class LossLog(Callback):
             for line in self.json_path.read_text(encoding="utf-8").splitlines():
                 try:
                     row = json.loads(line)
-                except ValueError:
+                    stale = row["step"] > step
+                except (ValueError, KeyError, TypeError):
                     break
-                if row["step"] > step:
+                if stale:
                     break
                 rows.append(row)
         if rows:
@@ -349,6 +350,8 @@ def draw_sheet(trainer: "Trainer", images: np.ndarray, holes: np.ndarray) -> np.
 
 class TensorBoard(Callback):
     """Scalars of every loss term, the learning rate and the loss scales; and the sample sheets.
+
+    A continued run adds a file. Steps that are computed again come out the same, so the curves do.
 
     Args:
         folder: Where the event files go.

@@ -17,7 +17,7 @@ import shlex
 import sys
 import time
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +31,7 @@ from .recipes import Recipe
 if TYPE_CHECKING:
     import keras
 
+    from .callbacks import Callback
     from .trainer import Objective, Trainer
 
 PROGRAM = "musical-fit"
@@ -207,48 +208,41 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
         _check_numbers(arguments)
         stored = _stored_recipe(arguments)
         recipe = continued(stored, arguments) if stored else resolved(arguments)
+        check_precision(recipe.precision, arguments.force_precision)
         photographs = recipe.open_photographs("train")
         holes = recipe.open_masks()
         steps = recipe.total_steps(len(photographs))
-        check_precision(recipe.precision, arguments.force_precision)
         if arguments.dry_run:
             print(describe(recipe, build(recipe, initial=False), photographs, steps))
             return 0
-        run_dir = open_run_dir(arguments.run_dir, recipe, bool(stored))
+        identity = dataclasses.asdict(recipe) | {"photographs": fingerprint(photographs)}
+        checkpoint = find_checkpoint(Path(arguments.run_dir), identity) if stored else None
+        folder = open_run_dir(arguments.run_dir, recipe, bool(stored))
+        run = Run(folder, recipe, identity, photographs, holes, steps)
 
     from . import checkpoints
-    from .callbacks import StopOnSignal
+    from .callbacks import StopAfter, StopOnSignal
 
     with contextlib.closing(StopOnSignal()) as stopper:
-        identity = dataclasses.asdict(recipe) | {"photographs": fingerprint(photographs)}
-        checkpoint = None
-        if stored:
-            with _as_usage_errors():
-                checkpoint = find_checkpoint(run_dir, identity)
         with _as_usage_errors():
             networks = build(recipe, initial=checkpoint is None)
-        trainer = make_trainer(recipe, networks, steps, jit_compile=arguments.jit_compile)
-        if checkpoint is not None:
-            with _as_usage_errors():
+            trainer = make_trainer(recipe, networks, steps, jit_compile=arguments.jit_compile)
+            if checkpoint is not None:
                 checkpoints.restore(checkpoint, trainer.state())
-        done = train(
-            trainer,
-            recipe,
-            identity,
-            photographs,
-            holes,
-            steps,
-            run_dir,
-            stopper,
-            arguments,
-            started,
-        )
+        hooks = [stopper, *make_callbacks(trainer, run, arguments.keep, arguments.log_every)]
+        if arguments.max_minutes is not None:
+            left = started + 60.0 * arguments.max_minutes - time.monotonic()
+            hooks.append(StopAfter(left))
+        print(f"{photographs.describe()}\nrun folder {folder}", flush=True)
+        done = train(trainer, run, hooks)
 
-    again = f"python -m {__package__}.fit --run-dir {shlex.quote(str(run_dir))} --resume"
+    if photographs.skipped:
+        print(photographs.describe())
     if done < steps:
+        again = f"python -m {__package__}.fit --run-dir {shlex.quote(str(folder))} --resume"
         print(f"stopped at step {done} of {steps}; continue with\n  {again}")
     else:
-        print(f"done: {steps} steps, weights in {run_dir / 'generator.keras'}")
+        print(f"done: {steps} steps, weights in {folder / 'generator.keras'}")
     return 128 + stopper.received if stopper.received is not None else 0
 
 
@@ -532,19 +526,81 @@ def find_checkpoint(run_dir: Path, identity: dict[str, Any]):
     return checkpoint
 
 
-def train(
-    trainer: "Trainer",
-    recipe: Recipe,
-    identity: dict[str, Any],
-    photographs: datasets.Photographs,
-    holes: datasets.HoleSource,
-    steps: int,
-    run_dir: Path,
-    stopper: Any,
-    arguments: argparse.Namespace,
-    started: float,
-) -> int:
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        folder: Where everything goes.
+        recipe: What is trained, and how.
+        identity: The recipe and which photographs there are; what a checkpoint has to be of.
+        photographs: The training split.
+        holes: Where holes come from.
+        steps: Length of the whole run.
+    """
+
+    folder: Path
+    recipe: Recipe
+    identity: dict[str, Any]
+    photographs: datasets.Photographs
+    holes: datasets.HoleSource
+    steps: int
+
+    @property
+    def steps_per_epoch(self) -> Fraction:
+        """Photographs / batch size, exactly."""
+        return Fraction(len(self.photographs), self.recipe.batch_size)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.folder / "checkpoints"
+
+
+def make_callbacks(trainer: "Trainer", run: Run, keep: int, log_every: int) -> list["Callback"]:
+    """Returns what a run shows and writes: progress, logs, TensorBoard, checkpoints, samples.
+
+    Args:
+        trainer: The trainer.
+        run: The run.
+        keep: Checkpoints to keep.
+        log_every: Steps a line of the log.
+    """
+    from . import callbacks, checkpoints
+
+    def save(step: int) -> None:
+        trainer.check_weights()
+        checkpoints.save(
+            run.checkpoints,
+            trainer.state(),
+            step=step,
+            epoch=step // run.steps_per_epoch,
+            recipe=run.identity,
+            keep=keep,
+        )
+        trainer.save_generator(run.folder / "generator.keras")
+
+    progress = callbacks.ProgressBar if sys.stdout.isatty() else callbacks.ProgressLines
+    board = callbacks.TensorBoard(run.folder / "tensorboard", every=max(10, log_every))
+    images, holes = fixed_samples(run.recipe)
+    return [
+        progress(run.steps, run.steps_per_epoch),
+        callbacks.LossLog(run.folder, log_every),
+        board,
+        callbacks.Saver(save, run.recipe.checkpoint_every),
+        callbacks.SampleSheet(
+            run.folder / "samples", images, holes, board.show, every=run.recipe.sample_every
+        ),
+    ]
+
+
+def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
     """Trains until the recipe is done, the time is up or a signal comes.
+
+    Args:
+        trainer: The trainer, at the step to go on from.
+        run: The run.
+        hooks: Callbacks.
 
     Returns:
         The number of finished steps.
@@ -554,77 +610,37 @@ def train(
     """
     import tensorflow as tf
 
-    from . import callbacks, checkpoints
-
-    folder = run_dir / "checkpoints"
-    steps_per_epoch = Fraction(len(photographs), recipe.batch_size)
-
-    def save(step: int) -> None:
-        trainer.check_weights()
-        checkpoints.save(
-            folder,
-            trainer.state(),
-            step=step,
-            epoch=step // steps_per_epoch,
-            recipe=identity,
-            keep=arguments.keep,
-        )
-        trainer.save_generator(run_dir / "generator.keras")
-
-    images, shapes = fixed_samples(recipe)
-    board = callbacks.TensorBoard(run_dir / "tensorboard", every=max(10, arguments.log_every))
-    progress: Callable[..., callbacks.Callback] = (
-        callbacks.ProgressBar if sys.stdout.isatty() else callbacks.ProgressLines
-    )
-    hooks: Iterable[callbacks.Callback] = [
-        stopper,
-        progress(steps, steps_per_epoch),
-        callbacks.LossLog(run_dir, arguments.log_every),
-        board,
-        callbacks.Saver(save, recipe.checkpoint_every),
-        callbacks.SampleSheet(
-            run_dir / "samples", images, shapes, board.show, every=recipe.sample_every
-        ),
-    ]
-    if arguments.max_minutes is not None:
-        left = started + 60.0 * arguments.max_minutes - time.monotonic()
-        hooks.append(callbacks.StopAfter(left))
-    print(f"{photographs.describe()}\nrun folder {run_dir}", flush=True)
+    recipe = run.recipe
     try:
         batches = datasets.training_pipeline(
-            photographs,
-            holes,
+            run.photographs,
+            run.holes,
             recipe.image_size,
             recipe.batch_size,
             recipe.seed,
             start_step=int(trainer.step),
             workers=recipe.workers or None,
         )
-        return trainer.run(batches, steps, steps_per_epoch, hooks)
+        return trainer.run(batches, run.steps, run.steps_per_epoch, hooks)
     except tf.errors.ResourceExhaustedError as error:
-        raise TrainingError(
+        reason = (
             f"out of memory at batch size {recipe.batch_size} and {recipe.image_size} pixels; "
-            f"lower --batch-size or --image-size. {_last_good(folder)}"
-        ) from error
+            "lower --batch-size or --image-size"
+        )
+        raise TrainingError(f"{reason}. {_last_good(run)}") from error
     except tf.errors.OpError as error:
-        if arguments.jit_compile and "compile" in error.message:
-            raise UsageError(
-                "XLA cannot compile this method's step, leave --jit-compile out: "
-                f"{_first_line(error.message)}"
-            ) from error
-        raise TrainingError(f"{_first_line(error.message)}. {_last_good(folder)}") from error
+        reason = error.message.strip().split("\n", 1)[0]
+        if trainer.jit_compile and "compile" in error.message:
+            reason = f"XLA cannot compile this method's step, leave --jit-compile out: {reason}"
+        raise TrainingError(f"{reason}. {_last_good(run)}") from error
     except (OSError, ValueError, ArithmeticError) as error:
-        raise TrainingError(f"{error}. {_last_good(folder)}") from error
+        raise TrainingError(f"{error}. {_last_good(run)}") from error
 
 
-def _first_line(message: str) -> str:
-    return message.strip().split("\n", 1)[0]
-
-
-def _last_good(folder: Path) -> str:
+def _last_good(run: Run) -> str:
     from . import checkpoints
 
-    checkpoint, _ = checkpoints.newest(folder)
+    checkpoint, _ = checkpoints.newest(run.checkpoints)
     where = checkpoint.path if checkpoint else "there is none yet"
     return f"Last good checkpoint: {where}"
 

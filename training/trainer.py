@@ -167,6 +167,7 @@ class Trainer:
         self.learning_rate = learning_rate
         self.ema = ema
         self.precision = precision
+        self.jit_compile = jit_compile
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.stop_training = False
 
@@ -204,11 +205,15 @@ class Trainer:
             if ema
         ]
         self._log_names: list[str] = []
+        # Without AutoGraph: nothing here branches on a tensor, and it would read the source files
+        # again, which may have been edited since they were imported.
         self._packed_step = tf.function(
-            self._pack, jit_compile=jit_compile or None, reduce_retracing=True
+            self._pack, autograph=False, jit_compile=jit_compile or None, reduce_retracing=True
         )
         self._predict = tf.function(
-            lambda image, hole: self.generator([image, hole], training=False), reduce_retracing=True
+            lambda image, hole: self.generator([image, hole], training=False),
+            autograph=False,
+            reduce_retracing=True,
         )
 
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
@@ -232,6 +237,11 @@ class Trainer:
                 discriminator_logs = self._discriminator_steps(batch, fake, rate)
             terms = self.objective.generator_terms(batch, prediction, self.discriminators)
             terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
+            if terms.keys() != dict(self.objective.generator_weights).keys():
+                raise ValueError(
+                    f"the objective has weights for {sorted(self.objective.generator_weights)} "
+                    f"and terms {sorted(terms)}"
+                )
             total = tf.add_n(
                 [self.objective.generator_weights[name] * value for name, value in terms.items()]
             )
