@@ -139,6 +139,13 @@ def test_fast_and_reference_agree(variant, patch_size, height, width):
     assert np.abs(fast[1]).max() > 0.1
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float64"])
+def test_the_hole_may_be_of_any_type(dtype):
+    features, hole = random_features(4, 8, 9, 4), holes(4, 8, 9)
+    layer = ContextualAttention(patch_size=3)
+    np.testing.assert_array_equal(layer(features, hole.astype(dtype)), layer(features, hole))
+
+
 @pytest.mark.parametrize("implementation", ["fast", "reference"])
 @pytest.mark.parametrize("variant", ["paper", "official"])
 def test_known_positions_keep_their_bits(implementation, variant):

@@ -49,8 +49,8 @@ class ContextualAttention(keras.layers.Layer):
 
     Call arguments:
         features: `(B, H, W, C)` float, any H, W >= 1, which may be dynamic.
-        hole: `(B, H, W, 1)` float at the resolution of the features, 1 = missing (above 0.5).
-            `conventions.downsample_hole` brings a pixel hole there.
+        hole: `(B, H, W, 1)` float, integer or bool at the resolution of the features, 1 = missing
+            (above 0.5). `conventions.downsample_hole` brings a pixel hole there.
 
     Returns:
         `(B, H, W, C)`, the layer's compute dtype.
@@ -254,7 +254,7 @@ class MultiScaleAttention(keras.layers.Layer):
 
 def _attend(layer, features, hole, patch_sizes):
     features = ops.convert_to_tensor(features)
-    hole = ops.cast(ops.convert_to_tensor(hole) > 0.5, "float32")
+    hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
     attended = IMPLEMENTATIONS[layer.implementation](
         ops.cast(features, "float32"),
         hole,
