@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import musical_tf
 from training import checkpoints, fit, recipes
@@ -133,9 +134,11 @@ def test_the_seed_decides_the_initial_weights():
 
 def test_a_finished_run_can_be_resumed_without_effect(copied, capsys):
     before = (copied / "log.csv").read_bytes()
+    (copied / "generator.keras").unlink()  # as if it had been killed before writing it
     assert run(*QUICK, "--steps", 2, "--run-dir", copied, "--resume") == 0
     assert (copied / "log.csv").read_bytes() == before
     assert "done: 2 steps" in capsys.readouterr().out
+    musical_tf.load(copied)
 
 
 def test_runs_without_a_name_are_numbered(tmp_path, monkeypatch, capsys):
@@ -219,6 +222,30 @@ def test_wrong_usage_is_one_error_that_lists_what_is_right(
     assert [
         path for path in tmp_path.rglob("*") if path.is_file() and path.suffix == ".keras"
     ] == []
+
+
+def test_what_cannot_be_built_leaves_no_run_folder(tmp_path, capsys):
+    # 64 pixels are too few for the discriminator.
+    arguments = [*QUICK, "--steps", 1, "--run-dir", tmp_path / "run"]
+    assert run(*arguments, "--set", "lambda_adversarial=0.3") == 2
+    assert "at least 96 x 96" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_sample_sheets_fall_back_on_the_training_photographs(tmp_path):
+    """A folder of one has no test split; one whose only test photograph is torn has none to use."""
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    recipe = recipes.resolve("folder", photographs, preset="lite", image_size=64)
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 80, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels[0]).save(photographs / "p0.png")
+    assert fit.fixed_samples(recipe)[0].shape == (1, 64, 64, 3)
+    for number in range(1, 5):
+        Image.fromarray(pixels[number]).save(photographs / f"p{number}.png")
+    (held_out,) = recipe.open_photographs("test").paths
+    Path(held_out).write_bytes(b"torn")
+    trained_on = len(recipe.open_photographs("train"))
+    assert fit.fixed_samples(recipe)[0].shape == (trained_on, 64, 64, 3)
 
 
 def test_a_used_run_folder_is_not_touched_without_resume(copied, capsys):

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 import re
 import shlex
@@ -217,8 +218,6 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
             return 0
         identity = dataclasses.asdict(recipe) | {"photographs": fingerprint(photographs)}
         checkpoint = find_checkpoint(Path(arguments.run_dir), identity) if stored else None
-        folder = open_run_dir(arguments.run_dir, recipe, bool(stored))
-        run = Run(folder, recipe, identity, photographs, holes, steps)
 
     from . import checkpoints
     from .callbacks import StopAfter, StopOnSignal
@@ -229,12 +228,18 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
             trainer = make_trainer(recipe, networks, steps, jit_compile=arguments.jit_compile)
             if checkpoint is not None:
                 checkpoints.restore(checkpoint, trainer.state())
+            # Last: what could not be built leaves no folder that would stand in the next try's way.
+            folder = open_run_dir(arguments.run_dir, recipe, bool(stored))
+        run = Run(folder, recipe, identity, photographs, holes, steps)
         hooks = [stopper, *make_callbacks(trainer, run, arguments.keep, arguments.log_every)]
         if arguments.max_minutes is not None:
             left = started + 60.0 * arguments.max_minutes - time.monotonic()
             hooks.append(StopAfter(left))
         print(f"{photographs.describe()}\nrun folder {folder}", flush=True)
         done = train(trainer, run, hooks)
+        if checkpoint is not None and done == checkpoint.step:
+            # An earlier process may have ended between a checkpoint and its weights.
+            trainer.save_generator(folder / "generator.keras")
 
     if photographs.skipped:
         print(photographs.describe())
@@ -653,14 +658,20 @@ def fixed_samples(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         `(N, H, W, 3)` uint8 RGB and `(N, H, W)` bool, N at most `SAMPLES`. Where the dataset has no
-        test photographs, they are of the training split.
+        test photographs, or none that can be used, they are of the training split.
+
+    Raises:
+        ValueError: If no photograph of the training split can be used either.
     """
+    holes, size = recipe.open_masks(), recipe.image_size
     for split in ("test", "train"):
-        with contextlib.suppress(FileNotFoundError):
-            photographs = recipe.open_photographs(split)
+        try:
+            samples = datasets.evaluation_samples(recipe.open_photographs(split), holes, size)
+            chosen = [(image, hole) for _, image, hole in itertools.islice(samples, SAMPLES)]
             break
-    samples = datasets.evaluation_samples(photographs, recipe.open_masks(), recipe.image_size)
-    chosen = [(image, hole) for (_, image, hole), _ in zip(samples, range(SAMPLES), strict=False)]
+        except (FileNotFoundError, ValueError):
+            if split == "train":
+                raise
     return np.stack([image for image, _ in chosen]), np.stack([hole for _, hole in chosen])
 
 
