@@ -124,9 +124,8 @@ class Trainer:
         generator: Keras model, called as `generator([image, hole], training=...)`.
         objective: An `Objective`.
         discriminators: Name -> Keras model. Empty: nothing adversarial is built or run.
-        learning_rate: Float, or a Keras schedule, which is given the number of finished steps. (Not
-            the optimizer's
-            own count: loss scaling leaves steps out of that one.)
+        learning_rate: Float, or a Keras schedule, which is given the number of finished steps, not
+            the optimizer's own count: loss scaling leaves steps out of that one.
         beta_1, beta_2: Floats, Adam's.
         ema: Float in [0, 1). Above 0, a moving average of the generator's trainable weights with
             this decay is kept and is what `inference_weights` puts in place. It warms up as (1 +
@@ -225,8 +224,7 @@ class Trainer:
 
         Returns:
             Float32 scalars: every term by its name, unweighted; `total`, the generator's weighted
-                sum; and with
-            discriminators `discriminator`, their sum.
+            sum; and with discriminators `discriminator`, their sum.
         """
         rate = self._rate(self.step)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
