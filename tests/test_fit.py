@@ -22,7 +22,7 @@ from training import checkpoints, fit, recipes
 
 TINY = [
     *("--dataset", "demo", "--image-size", "64", "--batch-size", "2", "--mask", "irregular"),
-    *("--set", "width=4", "--set", "inner_levels=1", "--set", "schedule=constant"),
+    *("--set", "width=4", "inner_levels=1", "--set", "schedule=constant"),
     *("--set", "sample_every=0", "--seed", "5"),
 ]
 WITHOUT_FEATURES = [
@@ -352,3 +352,27 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, capsys):
     captured = capsys.readouterr()
     assert f"stopped at step {done} of 100000" in captured.out
     assert f"--run-dir {run_dir} --resume" in captured.out
+
+
+def test_the_committed_help_is_the_programs():
+    """By its words: where argparse breaks lines differs between versions of Python."""
+    committed = (Path(fit.__file__).parents[1] / "docs" / "fit-help.txt").read_text()
+    assert committed.split() == fit.make_parser().format_help().split()
+
+
+def test_skipped_photographs_are_all_named_in_the_run_folder(tmp_path, capsys):
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    rng = np.random.default_rng(0)
+    for name in "abcd":
+        pixels = rng.integers(0, 255, (80, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photographs / f"{name}.png")
+    train = recipes.resolve("folder", photographs, preset="lite", image_size=64)
+    victim = Path(train.open_photographs("train").paths[0])
+    victim.write_bytes(b"torn")
+    options = ["--dataset", "folder", "--data-dir", photographs, *QUICK[2:]]
+    assert run(*options, "--preset", "lite", "--steps", 2, "--run-dir", tmp_path / "run") == 0
+    lines = (tmp_path / "run" / fit.SKIPPED_FILE).read_text().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{victim}: ")
+    assert "1 skipped" in capsys.readouterr().out

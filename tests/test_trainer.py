@@ -281,6 +281,13 @@ def test_a_step_skipped_by_the_loss_scale_is_no_error():
     trainer.check_weights()
 
 
+def test_gradients_that_stay_infinite_stop_the_run():
+    trainer = make_trainer("mixed_float16")
+    trainer.discriminator_optimizer.dynamic_scale.assign(2.0**-11)
+    with pytest.raises(NonFiniteError, match=r"discriminator_adam_loss_scale fell to .* at step 1"):
+        trainer.update(batch_at(0))
+
+
 def test_the_average_follows_its_formula_and_is_what_inference_uses():
     trainer = make_trainer(adversarial=False, ema=0.5)
     expected = [v.numpy().astype(np.float64) for v in trainer.generator_variables]

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 PROGRAM = "musical-fit"
 
+SKIPPED_FILE = "skipped.txt"
+"""Every photograph a run could not use, one a line with the reason, in its run folder."""
+
 SAMPLES = 8
 """Photographs on a sample sheet."""
 
@@ -118,10 +121,11 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--set",
         metavar="KEY=VALUE",
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
-        help="any other key of the recipe or of the method's configuration; repeatable. A wrong "
-        "key lists the valid ones",
+        help="any other keys of the recipe or of the method's configuration; a wrong key lists the "
+        "valid ones",
     )
 
     run = parser.add_argument_group("the run")
@@ -153,9 +157,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--workers", metavar="N", type=int, help="photographs decoded at the same time"
-    )
-    run.add_argument(
-        "--jit-compile", action="store_true", help="compile the training step with XLA"
     )
     return parser
 
@@ -220,12 +221,12 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
         checkpoint = find_checkpoint(Path(arguments.run_dir), identity) if stored else None
 
     from . import checkpoints
-    from .callbacks import StopAfter, StopOnSignal
+    from .callbacks import StopAfter, StopOnSignal, write_whole
 
     with contextlib.closing(StopOnSignal()) as stopper:
         with _as_usage_errors():
             networks = build(recipe, initial=checkpoint is None)
-            trainer = make_trainer(recipe, networks, steps, jit_compile=arguments.jit_compile)
+            trainer = make_trainer(recipe, networks, steps)
             if checkpoint is not None:
                 checkpoints.restore(checkpoint, trainer.state())
             # Last: what could not be built leaves no folder that would stand in the next try's way.
@@ -242,7 +243,9 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
             trainer.save_generator(folder / "generator.keras")
 
     if photographs.skipped:
-        print(photographs.describe())
+        print(f"{photographs.describe()}; all of them in {folder / SKIPPED_FILE}")
+        reasons = (f"{path}: {reason}\n" for path, reason in sorted(photographs.skipped.items()))
+        write_whole(folder / SKIPPED_FILE, "".join(reasons))
     if done < steps:
         again = f"python -m {__package__}.fit --run-dir {shlex.quote(str(folder))} --resume"
         print(f"stopped at step {done} of {steps}; continue with\n  {again}")
@@ -407,9 +410,7 @@ def build(recipe: Recipe, initial: bool) -> Networks:
         )
 
 
-def make_trainer(
-    recipe: Recipe, networks: Networks, steps: int, jit_compile: bool = False
-) -> "Trainer":
+def make_trainer(recipe: Recipe, networks: Networks, steps: int) -> "Trainer":
     """Returns the trainer of a recipe that runs for `steps` steps in all."""
     from .trainer import Trainer, learning_rate_schedule
 
@@ -425,7 +426,6 @@ def make_trainer(
         ema=recipe.ema,
         clip_norm=recipe.gradient_clip,
         precision=recipe.precision,
-        jit_compile=jit_compile,
     )
 
 
@@ -635,8 +635,6 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
         raise TrainingError(f"{reason}. {_last_good(run)}") from error
     except tf.errors.OpError as error:
         reason = error.message.strip().split("\n", 1)[0]
-        if trainer.jit_compile and "compile" in error.message:
-            reason = f"XLA cannot compile this method's step, leave --jit-compile out: {reason}"
         raise TrainingError(f"{reason}. {_last_good(run)}") from error
     except (OSError, ValueError, ArithmeticError) as error:
         raise TrainingError(f"{error}. {_last_good(run)}") from error

@@ -26,6 +26,10 @@ Batch = dict[str, tf.Tensor]
 """`image` (B, H, W, 3) float32 RGB in [-1, 1] and `hole` (B, H, W, 1) float32, 1 = missing."""
 
 
+SMALLEST_LOSS_SCALE = 2.0**-10
+"""Below it a float16 gradient is not overflowing because of its scale."""
+
+
 class Objective(Protocol):
     """What a method minimises, as named, unweighted float32 scalars."""
 
@@ -134,7 +138,6 @@ class Trainer:
             norm, after unscaling.
         precision: One of `PRECISIONS`: the policy the models were built with. `mixed_float16` wraps
             both optimizers in a loss scale each.
-        jit_compile: Bool. Compiles the step with XLA.
 
     Raises:
         ValueError: On an unknown precision, or a value out of range.
@@ -152,7 +155,6 @@ class Trainer:
         ema: float = 0.0,
         clip_norm: float = 0.0,
         precision: str = "float32",
-        jit_compile: bool = False,
     ):
         if precision not in PRECISIONS:
             raise ValueError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
@@ -166,7 +168,6 @@ class Trainer:
         self.learning_rate = learning_rate
         self.ema = ema
         self.precision = precision
-        self.jit_compile = jit_compile
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.stop_training = False
 
@@ -206,9 +207,7 @@ class Trainer:
         self._log_names: list[str] = []
         # Without AutoGraph: nothing here branches on a tensor, and it would read the source files
         # again, which may have been edited since they were imported.
-        self._packed_step = tf.function(
-            self._pack, autograph=False, jit_compile=jit_compile or None, reduce_retracing=True
-        )
+        self._packed_step = tf.function(self._pack, autograph=False, reduce_retracing=True)
         self._predict = tf.function(
             lambda image, hole: self.generator([image, hole], training=False),
             autograph=False,
@@ -317,14 +316,22 @@ class Trainer:
             The step's logs as Python floats.
 
         Raises:
-            NonFiniteError: Naming the first term that is NaN or infinite. The weights may be
-                spoiled by then.
+            NonFiniteError: Naming the first term that is NaN or infinite; the weights may be
+                spoiled by then. Or, with mixed_float16, naming the optimizer whose gradients stay
+                infinite however far the loss scale has come down: it would leave out every step
+                from here on.
         """
         values = self._packed_step(batch).numpy()
         logs = {name: float(value) for name, value in zip(self._log_names, values, strict=True)}
         for name, value in logs.items():
             if not math.isfinite(value):
                 raise NonFiniteError(f"loss term {name!r} is {value} at step {int(self.step)}")
+        for name, scale in self._loss_scales().items():
+            if scale < SMALLEST_LOSS_SCALE:
+                raise NonFiniteError(
+                    f"{name} fell to {scale} at step {int(self.step)}: the gradients stay NaN or "
+                    "infinite in float16"
+                )
         return logs
 
     def run(
@@ -393,11 +400,15 @@ class Trainer:
 
     def scales(self) -> dict[str, float]:
         """Returns the learning rate of the last step and, with mixed_float16, both loss scales."""
-        scales = {"learning_rate": float(self.generator_optimizer.learning_rate)}
-        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
-            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-                scales[optimizer.name] = float(optimizer.dynamic_scale)
-        return scales
+        rate = float(self.generator_optimizer.learning_rate)
+        return {"learning_rate": rate, **self._loss_scales()}
+
+    def _loss_scales(self) -> dict[str, float]:
+        return {
+            optimizer.name: float(optimizer.dynamic_scale)
+            for optimizer in (self.generator_optimizer, self.discriminator_optimizer)
+            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        }
 
     @contextlib.contextmanager
     def inference_weights(self) -> Iterator[None]:
