@@ -10,7 +10,9 @@ from typing import Any
 from musical_tf.version import __version__
 
 _FUNCTIONS = ("create", "load")
-_MODULES = ("conventions", "discriminators", "layers", "losses", "methods", "metrics")
+_MODULES = (
+    *("conventions", "discriminators", "inference", "layers", "losses", "methods", "metrics"),
+)
 
 __all__ = ["__version__", *_FUNCTIONS, *_MODULES]
 

@@ -40,6 +40,13 @@ def test_any_multiple_of_16_and_any_batch(preset):
         assert np.abs(prediction).max() <= 1.0
 
 
+def test_other_sizes_are_refused_by_name():
+    generator = musical_tf.create("musical", preset="lite", **NARROW)
+    image, hole = np.zeros((1, 32, 40, 3), "float32"), np.zeros((1, 32, 40, 1), "float32")
+    with pytest.raises(ValueError, match="must be multiples of 16, received: 32 x 40"):
+        generator([image, hole])
+
+
 def test_paper_has_the_figures_maps():
     """Names, sizes and channels of Figure 1 at 256 x 256."""
     generator = musical_tf.create("musical", preset="paper")

@@ -192,6 +192,9 @@ class MusicalGenerator(keras.Model):
     Returns:
         `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
 
+    Raises:
+        ValueError: On a side that is known and not a multiple of 16.
+
     Reference:
         Wang et al., IJCAI 2019, Sections 3.1-3.2, Figures 1-2.
     """
@@ -209,6 +212,20 @@ class MusicalGenerator(keras.Model):
         super().__init__(inputs=[image, hole], outputs=prediction, name=name)
         self.config = config
         self.policy = policy
+
+    def call(self, inputs, training=None, mask=None):
+        """See the class.
+
+        Raises:
+            ValueError: On a side that is not a multiple of 16, where it is known.
+        """
+        height, width = inputs[0].shape[1:3]
+        if any(side is not None and side % self.size_multiple for side in (height, width)):
+            raise ValueError(
+                f"height and width must be multiples of {self.size_multiple}, received: "
+                f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
+            )
+        return super().call(inputs, training=training, mask=mask)
 
     @property
     def preset(self) -> str:
