@@ -283,7 +283,7 @@ def documented_commands() -> list[tuple[str, str]]:
     """Every line of a code block, and every `code` span, that starts like a command of ours."""
     found = {}
     for name in DOCUMENTS:
-        text = (ROOT / name).read_text("utf-8")
+        text = (ROOT / name).read_text("utf-8").replace("\\\n", " ")
         blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", text, re.M | re.S)
         prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
         candidates = [line for block in blocks for line in block.splitlines()]
