@@ -9,6 +9,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -45,9 +47,9 @@ def saved_steps(run_dir: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """Four steps without a pause, the losses of the paper on."""
+    """Ten steps without a pause, the losses of the paper on."""
     run_dir = tmp_path_factory.mktemp("straight") / "run"
-    assert run(*TINY, "--steps", 4, "--run-dir", run_dir, "--checkpoint-every", 2) == 0
+    assert run(*TINY, "--steps", 10, "--run-dir", run_dir, "--checkpoint-every", 5) == 0
     return run_dir
 
 
@@ -72,14 +74,14 @@ def test_a_run_leaves_everything_it_promises(straight):
         *("recipe.json", "log.csv", "log.jsonl", "checkpoints", "generator.keras"),
         *("samples", "tensorboard"),
     }
-    assert saved_steps(straight) == ["step-00000002", "step-00000004"]
+    assert saved_steps(straight) == ["step-00000005", "step-00000010"]
     log = read_log(straight)
-    assert [row["step"] for row in log] == [1, 2, 3, 4]
+    assert [row["step"] for row in log] == list(range(1, 11))
     with (straight / "log.csv").open(newline="") as file:
         table = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     assert table == log
     recipe = recipes.Recipe.from_json((straight / "recipe.json").read_text())
-    assert (recipe.steps, recipe.seed, recipe.config["width"]) == (4, 5, 4)
+    assert (recipe.steps, recipe.seed, recipe.config["width"]) == (10, 5, 4)
     terms = musical_tf.methods.musical.build_objective(recipe.method_config()).generator_weights
     assert {"l1", "perceptual", "style"} <= set(terms)
     assert set(log[0]) == {"step", *terms, "total"}
@@ -95,7 +97,7 @@ def test_a_run_leaves_everything_it_promises(straight):
 def test_the_weights_can_be_loaded_and_are_the_averaged_ones(straight):
     generator = musical_tf.load(straight)
     recipe = recipes.Recipe.from_json((straight / "recipe.json").read_text())
-    trainer = fit.make_trainer(recipe, fit.build(recipe, initial=False), 4)
+    trainer = fit.make_trainer(recipe, fit.build(recipe, initial=False), 10)
     checkpoints.restore(checkpoints.newest(straight / "checkpoints")[0], trainer.state())
     assert len(trainer.averages) == len(generator.trainable_weights)
     for weight, average in zip(generator.trainable_weights, trainer.averages, strict=True):
@@ -104,12 +106,12 @@ def test_the_weights_can_be_loaded_and_are_the_averaged_ones(straight):
 
 def test_a_resumed_run_is_the_uninterrupted_one(straight, tmp_path):
     run_dir = tmp_path / "run"
-    assert run(*TINY, "--steps", 2, "--run-dir", run_dir) == 0
+    assert run(*TINY, "--steps", 5, "--run-dir", run_dir) == 0
     # Another length, and nothing else said: the run folder knows the rest.
-    assert run("--run-dir", run_dir, "--resume", "--steps", 4, "--checkpoint-every", 2) == 0
+    assert run("--run-dir", run_dir, "--resume", "--steps", 10, "--checkpoint-every", 5) == 0
     assert read_log(run_dir) == read_log(straight)
     assert (run_dir / "log.csv").read_text() == (straight / "log.csv").read_text()
-    for name in ("step-00000002", "step-00000004"):
+    for name in ("step-00000005", "step-00000010"):
         manifests = [
             checkpoints.open_checkpoint(folder / "checkpoints" / name).manifest
             for folder in (run_dir, straight)
@@ -119,6 +121,13 @@ def test_a_resumed_run_is_the_uninterrupted_one(straight, tmp_path):
     first, second = musical_tf.load(run_dir), musical_tf.load(straight)
     for one, two in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+def test_the_first_ten_losses_are_the_same_in_another_process(straight, tmp_path):
+    arguments = [*TINY, "--steps", "10", "--run-dir", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "training.fit", *arguments]
+    subprocess.run(command, check=True, cwd=Path(__file__).parent.parent, capture_output=True)
+    assert read_log(tmp_path / "run") == read_log(straight)
 
 
 def test_the_seed_decides_the_initial_weights():

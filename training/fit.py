@@ -18,7 +18,7 @@ import shlex
 import sys
 import time
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -178,7 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
-        return fit(arguments, started)
+        with repeatable():
+            return fit(arguments, started)
     except UsageError as error:
         return _fail(error, 2)
     except KeyboardInterrupt:
@@ -255,7 +256,32 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
 
 
 @contextlib.contextmanager
-def _as_usage_errors():
+def repeatable() -> Iterator[None]:
+    """Inside the block, a run on processors gives the same bits every time.
+
+    Two things would not, both by the order of a sum's terms, which decides its last bit:
+    * a sum of three gradients or more takes them as they become ready, with several operations at
+      once. One at a time then, each on all cores; unless TF_NUM_INTEROP_THREADS says otherwise, or
+      there is a GPU, where kernels of cuDNN are not repeatable anyway.
+    * the graph's arithmetic rewriting orders terms by where the process happens to lie in memory.
+    """
+    import tensorflow as tf
+
+    if "TF_NUM_INTEROP_THREADS" not in os.environ and not tf.config.list_physical_devices("GPU"):
+        # In a larger program TensorFlow may be running already, and cannot be told any more.
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+    before = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+    try:
+        yield
+    finally:
+        rewriting = before.get("arithmetic_optimization", True)
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": rewriting})
+
+
+@contextlib.contextmanager
+def _as_usage_errors() -> Iterator[None]:
     """Until the first step, whatever is wrong is wrong with what was asked for."""
     try:
         yield

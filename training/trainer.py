@@ -239,9 +239,7 @@ class Trainer:
                     f"the objective has weights for {sorted(self.objective.generator_weights)} "
                     f"and terms {sorted(terms)}"
                 )
-            total = tf.add_n(
-                [self.objective.generator_weights[name] * value for name, value in terms.items()]
-            )
+            total = weighted_sum(terms, self.objective.generator_weights)
             loss = self.generator_optimizer.scale_loss(total)
         self._apply(self.generator_optimizer, tape, loss, self.generator_variables, rate)
         self._update_averages()
@@ -264,7 +262,7 @@ class Trainer:
                 watch(tape, variables)
                 terms = self.objective.discriminator_terms(batch, fake, self.discriminators)
                 terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
-                total = tf.add_n(list(terms.values()))
+                total = weighted_sum(terms, dict.fromkeys(terms, 1.0))
                 loss = self.discriminator_optimizer.scale_loss(total)
             self._apply(self.discriminator_optimizer, tape, loss, variables, rate)
         return {**terms, "discriminator": total}
@@ -474,6 +472,17 @@ class Trainer:
                     raise NonFiniteError(
                         f"{name} weight {variable.name!r} is not finite at step {int(self.step)}"
                     )
+
+
+def weighted_sum(terms: Mapping[str, tf.Tensor], weights: Mapping[str, float]) -> tf.Tensor:
+    """Returns the sum of weight x term, added one after the other.
+
+    `tf.add_n` adds in the order in which its inputs happen to be ready: another rounding each time.
+    """
+    total = tf.zeros((), tf.float32)
+    for name, value in terms.items():
+        total += weights[name] * value
+    return total
 
 
 def watch(tape: tf.GradientTape, variables: Sequence[keras.Variable]) -> None:
