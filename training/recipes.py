@@ -243,7 +243,9 @@ def lite() -> dict:
     (`--set lambda_adversarial=0.3`): DenseNet121 costs several times the generator.
 
     Command: `python -m training.fit --dataset celeba --data-dir DIR --preset lite`
-    Hours: not yet measured. Expected: not yet measured.
+    Hours: not yet measured. Expected: not yet measured. Measured with `--steps 4000 --precision
+    mixed_bfloat16` on 8,500 half-size faces: 57 minutes on two busy cores, 26.06 dB / 0.8953 /
+    1.888 % at 128 pixels (`results/celeba_128.json`).
     """
     return paper() | {
         "image_size": 128,
