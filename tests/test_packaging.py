@@ -252,7 +252,7 @@ def test_console_script_starts_its_command_line(script, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("script", "absent", "extra"),
     [
-        ("musical-fit", "keras", "train"),
+        ("musical-fit", "tensorflow", "train"),
         ("musical-export", "tensorflow", "train,export,serve"),
         ("musical-inpaint", "onnxruntime", "serve"),
     ],
