@@ -625,10 +625,12 @@ def _umask() -> int:
 def quiet_tensorflow() -> None:
     """Keeps TensorFlow to errors, and to the CPU: a GPU's TF32 would count as a difference."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import absl.logging
     import tensorflow as tf
 
-    for name in ("tensorflow", "absl"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # Through absl's own switch: its logger puts the level of a plain setLevel back.
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with contextlib.suppress(RuntimeError):  # already in use: then the caller has chosen
         tf.config.set_visible_devices([], "GPU")
 

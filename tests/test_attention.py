@@ -297,6 +297,10 @@ def test_wrong_options_are_named(arguments, message):
 def test_shapes_that_disagree_are_named():
     with pytest.raises(ValueError, match=r"features \(1, 8, 8, 3\), hole \(1, 16, 16, 1\)"):
         ContextualAttention()(random_features(1, 8, 8, 3), np.zeros((1, 16, 16, 1), "float32"))
+    layer = MultiScaleAttention()
+    layer(random_features(1, 8, 8, 3), holes(1, 8, 8))
+    with pytest.raises(ValueError, match=r"features \(1, 8, 8, 3\), hole \(1, 4, 4, 1\)"):
+        layer(random_features(1, 8, 8, 3), holes(1, 4, 4))
     with pytest.raises(ValueError, match="must name at least one patch size"):
         MultiScaleAttention(())
     with pytest.raises(ValueError, match="ratio must be an integer >= 1"):

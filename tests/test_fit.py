@@ -150,6 +150,13 @@ def test_a_finished_run_can_be_resumed_without_effect(copied, capsys):
     musical_tf.load(copied)
 
 
+def test_a_run_is_not_resumed_to_a_step_it_is_past(copied, capsys):
+    recipe = (copied / "recipe.json").read_bytes()
+    assert run("--run-dir", copied, "--resume", "--steps", 1) == 2
+    assert "is at step 2 already, and the run would end at step 1" in capsys.readouterr().err
+    assert (copied / "recipe.json").read_bytes() == recipe
+
+
 def test_runs_without_a_name_are_numbered(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "0041-something").mkdir(parents=True)
@@ -385,3 +392,5 @@ def test_skipped_photographs_are_all_named_in_the_run_folder(tmp_path, capsys):
     assert len(lines) == 1
     assert lines[0].startswith(f"{victim}: ")
     assert "1 skipped" in capsys.readouterr().out
+    fit.note_skipped(tmp_path / "run" / fit.SKIPPED_FILE, {"elsewhere.png": "torn too"})
+    assert len((tmp_path / "run" / fit.SKIPPED_FILE).read_text().splitlines()) == 2

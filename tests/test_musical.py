@@ -150,12 +150,14 @@ def test_registry_knows_its_methods():
 
 
 def test_load_says_what_is_wrong(tmp_path):
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
+    whole = (tmp_path / "other.keras").read_bytes()
     with pytest.raises(FileNotFoundError, match=r"expected a \.keras file or a run directory"):
         musical_tf.load(tmp_path)
-    (tmp_path / "generator.keras").write_bytes(b"not a model")
-    with pytest.raises(ValueError, match="is not a readable generator"):
-        musical_tf.load(tmp_path)
-    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
+    for content in (b"not a model", whole[: len(whole) // 2]):
+        (tmp_path / "generator.keras").write_bytes(content)
+        with pytest.raises(ValueError, match="is not a readable generator: it is torn"):
+            musical_tf.load(tmp_path)
     with pytest.raises(ValueError, match="holds a Sequential, expected a generator of one of"):
         musical_tf.load(tmp_path / "other.keras")
 

@@ -178,6 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
+        with _as_usage_errors():
+            if arguments.dataset is not None:
+                datasets.get_spec(arguments.dataset)  # before the seconds TensorFlow takes to start
         with repeatable():
             return fit(arguments, started)
     except UsageError as error:
@@ -220,9 +223,14 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
             return 0
         identity = dataclasses.asdict(recipe) | {"photographs": fingerprint(photographs)}
         checkpoint = find_checkpoint(Path(arguments.run_dir), identity) if stored else None
+        if checkpoint is not None and steps < checkpoint.step:
+            raise UsageError(
+                f"{arguments.run_dir} is at step {checkpoint.step} already, and the run would end "
+                f"at step {steps}; --steps or --epochs must ask for no less"
+            )
 
     from . import checkpoints
-    from .callbacks import StopAfter, StopOnSignal, write_whole
+    from .callbacks import StopAfter, StopOnSignal
 
     with contextlib.closing(StopOnSignal()) as stopper:
         with _as_usage_errors():
@@ -245,14 +253,25 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
 
     if photographs.skipped:
         print(f"{photographs.describe()}; all of them in {folder / SKIPPED_FILE}")
-        reasons = (f"{path}: {reason}\n" for path, reason in sorted(photographs.skipped.items()))
-        write_whole(folder / SKIPPED_FILE, "".join(reasons))
+        note_skipped(folder / SKIPPED_FILE, photographs.skipped)
     if done < steps:
         again = f"python -m {__package__}.fit --run-dir {shlex.quote(str(folder))} --resume"
         print(f"stopped at step {done} of {steps}; continue with\n  {again}")
     else:
         print(f"done: {steps} steps, weights in {folder / 'generator.keras'}")
     return 128 + stopper.received if stopper.received is not None else 0
+
+
+def note_skipped(file: Path, skipped: dict[str, str]) -> None:
+    """Adds photographs to the list of those that could not be used, one `path: reason` a line.
+
+    What an earlier part of the run could not use stays: this part may not have come to it yet.
+    """
+    from .callbacks import write_whole
+
+    before = file.read_text().splitlines() if file.is_file() else []
+    lines = sorted({*before, *(f"{path}: {reason}" for path, reason in skipped.items())})
+    write_whole(file, "".join(f"{line}\n" for line in lines))
 
 
 @contextlib.contextmanager
@@ -660,7 +679,9 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
         )
         raise TrainingError(f"{reason}. {_last_good(run)}") from error
     except tf.errors.OpError as error:
-        reason = error.message.strip().split("\n", 1)[0]
+        # TensorFlow puts the operation's name around what happened.
+        reason = re.sub(r"\{\{function_node [^}]*\}\}\s*", "", error.message.strip())
+        reason = re.sub(r"\s*\[Op:\w+\].*", "", reason.split("\n", 1)[0])
         raise TrainingError(f"{reason}. {_last_good(run)}") from error
     except (OSError, ValueError, ArithmeticError) as error:
         raise TrainingError(f"{error}. {_last_good(run)}") from error

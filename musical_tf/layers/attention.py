@@ -255,6 +255,7 @@ class MultiScaleAttention(keras.layers.Layer):
 def _attend(layer, features, hole, patch_sizes):
     features = ops.convert_to_tensor(features)
     hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
+    _check_shapes(features.shape, hole.shape)  # Keras checks those of the first call alone
     attended = IMPLEMENTATIONS[layer.implementation](
         ops.cast(features, "float32"),
         hole,

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -76,6 +77,10 @@ def load(path: str | Path, dtype: str = "float32") -> keras.Model:
         raise FileNotFoundError(
             f"No generator at {file}: expected a .keras file or a run directory "
             f"holding {GENERATOR_FILE}"
+        )
+    if not zipfile.is_zipfile(file):
+        raise ValueError(
+            f"{file} is not a readable generator: it is torn, or was never a .keras file"
         )
     for name in names():
         get(name)  # registers its generator class with Keras
