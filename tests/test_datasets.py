@@ -270,6 +270,21 @@ def test_demo_is_embedded_and_holds_photographs_out(monkeypatch):
         open_dataset("demo", "somewhere", "train", SIZE)
 
 
+def test_demo_shows_colours_in_every_order_of_the_channels():
+    train = open_dataset("demo", None, "train", SIZE)
+    (own,) = (path for path in train.paths if path.endswith("astronaut.png"))
+    found = {}
+    for path in train.paths:
+        if path.startswith(own):
+            found[path.removeprefix(own)] = train.load(train.paths.index(path))
+    assert set(found) == {"", ":gbr", ":brg", ":rbg", ":bgr", ":grb"}
+    for order, image in found.items():
+        channels = ["rgb".index(channel) for channel in order[1:] or "rgb"]
+        np.testing.assert_array_equal(image, found[""][..., channels])
+    assert not [path for path in train.paths if "brick.png:" in path]
+    assert not [path for path in open_dataset("demo", None, "test", SIZE).paths if ":" in path]
+
+
 @pytest.mark.parametrize(
     ("name", "url", "layout"),
     [

@@ -61,7 +61,8 @@ def test_lite_fits_two_cores_and_demo_is_embedded():
     assert demo.config["lambda_adversarial"] == 0.0
     assert len(demo.open_photographs("test")) >= 2
     assert demo.open_masks().deterministic(0).shape == (demo.image_size, demo.image_size)
-    assert resolve("demo", preset="paper").image_size == 256
+    paper = resolve("demo", preset="paper")
+    assert (paper.image_size, paper.learning_rate) == (256, 2e-4)
 
 
 def test_one_way_to_say_how_long_replaces_the_other():
@@ -122,7 +123,7 @@ def test_a_stored_recipe_with_other_keys_is_refused():
         ({"image_size": 48}, "image_size must be a multiple of 16"),
         ({"image_size": 128.0}, r"image_size must be a whole number, got 128\.0 \(float\)"),
         ({"image_size": True}, r"image_size must be a whole number, got True \(bool\)"),
-        ({"shorter_side": 100}, r"shorter_side must be at least image_size \(128\), got 100"),
+        ({"shorter_side": 90}, r"shorter_side must be at least image_size \(96\), got 90"),
         ({"crop": "middle"}, "crop must be one of center, random"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"steps": 0}, "steps must be at least 1, got 0"),

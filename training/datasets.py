@@ -655,6 +655,10 @@ _DEMO_PHOTOGRAPHS = {
 }
 
 
+_COLOURINGS = ("gbr", "brg", "rbg", "bgr", "grb")
+"""Orders of the channels that a photograph of the demo is trained on beside its own."""
+
+
 def _find_demo(data_dir: Path, split: str) -> Listing:
     del data_dir
     paths = []
@@ -671,7 +675,35 @@ def _find_demo(data_dir: Path, split: str) -> Listing:
     absent = [path for path in paths if not os.path.isfile(path)]
     if absent:
         raise FileNotFoundError(f"{absent[0]} is not there")
-    return _files(paths, note="the test photographs" if split == "val" else "")
+    if split == "train":
+        # A dozen photographs, half of them grey, would teach that everything is reddish. With the
+        # channels in every order no colour is likelier than another: it has to come from around
+        # the hole.
+        paths += [
+            f"{path}:{order}" for path in paths if not _is_grey(path) for order in _COLOURINGS
+        ]
+        note = "photographs in colour once for every order of the channels"
+    else:
+        note = "the test photographs" if split == "val" else ""
+    return Listing(tuple(paths), _open_demo, {}, note)
+
+
+def _is_grey(path: str) -> bool:
+    with Image.open(path) as image:
+        return image.mode == "L"
+
+
+def _open_demo(path: str) -> BinaryIO:
+    """Opens a photograph of the demo, `PATH` as it is, `PATH:gbr` with its channels reordered."""
+    file, _, order = path.rpartition(":")
+    if order not in _COLOURINGS:
+        return _open_file(path)
+    with Image.open(file) as image:
+        channels = dict(zip("rgb", to_rgb(image).split(), strict=True))
+    reordered = io.BytesIO()
+    Image.merge("RGB", [channels[channel] for channel in order]).save(reordered, format="BMP")
+    reordered.seek(0)
+    return reordered
 
 
 DATASETS: dict[str, DatasetSpec] = {

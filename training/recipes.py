@@ -261,20 +261,25 @@ def lite() -> dict:
 def demo() -> dict:
     """A few minutes on two CPU cores over a dozen embedded photographs: shows the whole chain.
 
-    It changes `lite`, whose generator it trains. The photographs are learnt by heart, more or less;
-    the three held out show that far more photographs are wanted.
+    It changes `lite`, whose generator it trains. So short a run is decided by its number of steps:
+    small photographs, two a step, and a high rate gave more than larger or more of them, in the
+    same time. The three photographs held out show that far more photographs are wanted.
 
     Command: `python -m training.fit --dataset demo`
-    Hours: not yet measured. Expected: not yet measured.
+    Hours: 0.06 (two cores of an AMD EPYC). Expected: 19.0 dB in the hole (protocol `hole`) on the
+    three photographs held out.
     """
     return {
-        "batch_size": 8,
+        "image_size": 96,
+        "mask": "irregular",
+        "batch_size": 2,
         "epochs": None,
-        "steps": 400,
+        "steps": 1700,
+        "learning_rate": 2e-3,
         "warmup_steps": 50,
         "ema": 0.99,
-        "checkpoint_every": 100,
-        "sample_every": 100,
+        "checkpoint_every": 300,
+        "sample_every": 300,
     }
 
 
@@ -352,7 +357,11 @@ def resolve(
     ]
     overrides, values = {}, PRESETS.get(chosen_preset, paper)()
     if dataset == "demo":
-        values |= demo()
+        changes = demo()
+        if chosen_preset != "lite":
+            # Chosen for `lite`; another preset is shown at its own.
+            del changes["image_size"], changes["learning_rate"]
+        values |= changes
     values |= {"crop": spec.crop, "flip": spec.flip}
     for key, text in pairs.items():
         if key in recipe_keys:
