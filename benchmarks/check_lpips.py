@@ -1,6 +1,6 @@
 """Compares our LPIPS with the two distances its authors publish for their example images.
 
-    python benchmarks/check_lpips.py ex_ref.png ex_p0.png ex_p1.png
+    python -m benchmarks.check_lpips ex_ref.png ex_p0.png ex_p1.png
 
 The three 64 x 64 images are in the `imgs` folder of the LPIPS repository,
 https://github.com/richzhang/PerceptualSimilarity, and not in this one. Its README prints 0.722 and

@@ -1,7 +1,7 @@
 """Keeps measured numbers in `results/` and writes the README's tables from them.
 
-    python benchmarks/publish_results.py add NAME EVALUATION[=LABEL]... [--run LABEL=RUN ...]
-    python benchmarks/publish_results.py tables
+    python -m benchmarks.publish_results add NAME EVALUATION[=LABEL]... [--run LABEL=RUN ...]
+    python -m benchmarks.publish_results tables
 
 `add` takes folders that `python -m training.evaluate` wrote on the same photographs and holes,
 drops the rows of single images and keeps the averages, commands, commits and hardware as
@@ -12,10 +12,11 @@ trained, from a run folder. `tables` rewrites every block `<!-- results:NAME -->
 
 import argparse
 import json
-import os
 import re
 import sys
 from pathlib import Path
+
+from serving.images import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -117,16 +118,6 @@ def with_tables(text: str) -> str:
     return BLOCK.sub(rewrite, text)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        partial.write_text(text)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -148,8 +139,9 @@ def main(argv: list[str] | None = None) -> int:
                 {label: Path(run) for label, run in runs.items()},
             )
             RESULTS.mkdir(exist_ok=True)
-            write_whole(RESULTS / f"{arguments.name}.json", json.dumps(record, indent=1) + "\n")
-        write_whole(README, with_tables(README.read_text()))
+            text = json.dumps(record, indent=1) + "\n"
+            write_bytes(RESULTS / f"{arguments.name}.json", text.encode())
+        write_bytes(README, with_tables(README.read_text()).encode())
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

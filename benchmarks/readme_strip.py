@@ -1,6 +1,6 @@
 """Draws the README's picture strip: one face, nobody's training photograph, filled by each model.
 
-    python benchmarks/readme_strip.py --model LABEL=MODEL.onnx [--model ...] --output STRIP.png
+    python -m benchmarks.readme_strip --model LABEL=MODEL.onnx [--model ...] --output STRIP.png
 
 The face is scikit-image's `astronaut` (NASA, public domain), cut so that eyes and mouth lie about
 where CelebA's alignment puts them, brought to the detail of the 89 pixel wide faces the model was
@@ -9,6 +9,7 @@ models: the input, Telea's diffusion, and the photograph itself.
 """
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
+from serving.images import write_bytes
 from serving.session import InpaintingSession
 
 SIZE = 128
@@ -61,7 +63,9 @@ def main(argv: list[str] | None = None) -> int:
         for pair in arguments.model:
             label, _, file = pair.partition("=")
             tiles[label] = InpaintingSession(file).inpaint(truth, hole)
-        strip({**tiles, "Photograph": truth}).save(arguments.output)
+        picture = io.BytesIO()
+        strip({**tiles, "Photograph": truth}).save(picture, format="PNG")
+        write_bytes(arguments.output, picture.getvalue())
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1
@@ -69,5 +73,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     sys.exit(main())
