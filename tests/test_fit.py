@@ -370,6 +370,27 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, capsys):
     assert f"--run-dir {run_dir} --resume" in captured.out
 
 
+def test_training_starts_from_trained_weights(quick, tmp_path):
+    start = ["--init", quick, "--set", "learning_rate=1e-30", "ema=0"]
+    assert run(*QUICK, *start, "--steps", 1, "--run-dir", tmp_path / "run") == 0
+    before, after = (musical_tf.load(run_dir) for run_dir in (quick, tmp_path / "run"))
+    for one, other in zip(before.get_weights(), after.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [("nowhere", "No generator at"), ("", "does not fit this musical of preset lite")],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(init, message, quick, tmp_path, capsys):
+    start = ["--init", quick / init if init else quick, "--set", "width_limit=4"]
+    assert run(*QUICK, *start, "--steps", 1, "--run-dir", tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_committed_help_is_the_programs():
     """By its words: where argparse breaks lines differs between versions of Python."""
     committed = (Path(fit.__file__).parents[1] / "docs" / "fit-help.txt").read_text()

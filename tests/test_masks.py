@@ -79,6 +79,22 @@ def test_holes_come_from_the_generator_alone(kind):
         assert not hole.all()
 
 
+def test_mixed_holes_come_equally_often_from_each_kind():
+    source = open_masks("center+irregular", SIZE)
+    centre = open_masks("center", SIZE).hole(rng())
+    centres = sum(np.array_equal(source.hole(rng(seed)), centre) for seed in range(200))
+    assert 70 < centres < 130
+    for seed in range(5):
+        np.testing.assert_array_equal(source.hole(rng(seed)), source.hole(rng(seed)))
+    np.testing.assert_array_equal(source.deterministic(3), source.deterministic(3))
+
+
+@pytest.mark.parametrize("spec", ["center+centre", "center+", "+", "center+masks"])
+def test_a_mixture_with_an_unknown_part_is_refused(spec):
+    with pytest.raises(ValueError, match=r"several of them joined by \+"):
+        open_masks(spec, SIZE)
+
+
 @pytest.mark.parametrize("kind", ["box", "irregular"])
 def test_evaluation_holes_differ_by_index_and_stay(kind):
     first = [open_masks(kind, SIZE).deterministic(index) for index in range(6)]
@@ -178,6 +194,6 @@ def test_a_folder_without_masks(tmp_path):
     ("spec", "hint"), [("centre", "'center'"), ("irreglar", "'irregular'"), ("Box", "'box'")]
 )
 def test_an_unknown_mask_lists_the_known(spec, hint):
-    with pytest.raises(ValueError, match="mask must be center, box, irregular or an existing") as e:
+    with pytest.raises(ValueError, match="mask must be center, box, irregular, several") as e:
         open_masks(spec, SIZE)
     assert f"did you mean {hint}" in str(e.value)

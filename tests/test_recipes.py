@@ -41,6 +41,19 @@ def test_datasets_set_the_adversarial_weight_and_the_crop(
     assert recipe.method_config() == defaults
 
 
+def test_mixed_masks_and_weights_to_start_from_are_kept(tmp_path):
+    recipe = resolve("demo", mask="center+irregular", init=tmp_path / "a.keras")
+    assert recipe.mask == "center+irregular"
+    assert recipe.init == str(tmp_path / "a.keras")
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_a_recipe_from_before_there_was_init_is_read():
+    values = json.loads(resolve("demo").to_json())
+    del values["init"]
+    assert Recipe.from_json(json.dumps(values)) == resolve("demo")
+
+
 def test_what_is_set_wins_over_the_dataset():
     recipe = resolve("celeba", settings=["lambda_adversarial=0.5", "crop=random"])
     assert recipe.config["lambda_adversarial"] == 0.5

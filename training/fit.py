@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import datasets, recipes
+from . import datasets, masks, recipes
 from .recipes import Recipe
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ SAMPLES = 8
 
 RECIPE_FLAGS = (
     *("dataset", "data_dir", "method", "preset", "image_size", "batch_size", "epochs", "steps"),
-    *("precision", "mask", "seed"),
+    *("precision", "mask", "seed", "init"),
 )
 """Flags that are keys of the recipe, under the same name."""
 
@@ -89,9 +89,16 @@ def make_parser() -> argparse.ArgumentParser:
         help="the method's variant, for musical one of paper, official, lite (default: paper; "
         "lite for the demo)",
     )
+    what.add_argument(
+        "--init",
+        metavar="FILE",
+        help="weights to start from instead of random ones: a .keras file or a run folder",
+    )
     what.add_argument("--image-size", metavar="N", type=int, help="pixels, a multiple of 16")
     what.add_argument(
-        "--mask", metavar="M", help="center, box, irregular, or a folder of mask images"
+        "--mask",
+        metavar="M",
+        help="center, box, irregular, several of them joined by +, or a folder of mask images",
     )
 
     how = parser.add_argument_group("how to train; the preset's recipe says the defaults")
@@ -388,8 +395,9 @@ def continued(stored: Recipe, arguments: argparse.Namespace) -> Recipe:
             raise ValueError(f"--set has no key {key!r}; known: {known}")
     if given.get("data_dir") is not None:
         given["data_dir"] = os.path.abspath(given["data_dir"])
-    if given.get("mask") not in (None, "center", "box", "irregular"):
-        given["mask"] = os.path.abspath(given["mask"])
+    for key in ("mask", "init"):
+        if given.get(key) is not None and not (key == "mask" and masks.drawn_kinds(given[key])):
+            given[key] = os.path.abspath(given[key])
     if given.keys() & {"epochs", "steps"}:
         values |= {"epochs": None, "steps": None}
     wanted = values | given | {"config": config}
@@ -430,7 +438,7 @@ def build(recipe: Recipe, initial: bool) -> Networks:
     Args:
         recipe: The recipe.
         initial: Whether the weights will be trained from. Otherwise, when a checkpoint is about to
-            be restored or only shapes are asked for, the discriminator needs no pre-trained ones.
+            be restored or only shapes are asked for, no pre-trained ones are read.
 
     Returns:
         The generator, the discriminators by name, and the objective.
@@ -448,11 +456,39 @@ def build(recipe: Recipe, initial: bool) -> Networks:
         starting = dataclasses.replace(config, discriminator_weights="random")
     keras.utils.set_random_seed(recipe.seed)
     with dtype_policy(recipe.precision):
-        return Networks(
+        networks = Networks(
             module.build_generator(config, dtype=recipe.precision),
             module.build_discriminators(starting, recipe.image_size),
             module.build_objective(config),
         )
+    if initial and recipe.init is not None:
+        start_from(networks.generator, recipe.init)
+    return networks
+
+
+def start_from(generator: "keras.Model", init: str) -> None:
+    """Copies trained weights into a generator.
+
+    Args:
+        generator: The generator to train.
+        init: `.keras` file or run folder of a generator with the same weights.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        ValueError: If it is no generator, or of another method, or of other shapes.
+    """
+    from musical_tf import methods
+
+    trained = methods.load(init)
+    wanted, found = ([weight.shape for weight in model.weights] for model in (generator, trained))
+    if trained.method != generator.method or wanted != found:
+        raise ValueError(
+            f"--init {init} is a {trained.method} of preset {trained.preset} with "
+            f"{trained.count_params():,} parameters, which does not fit this {generator.method} of "
+            f"preset {generator.preset} with {generator.count_params():,}; the method, the preset "
+            "and every --set that changes the architecture must be the same"
+        )
+    generator.set_weights(trained.get_weights())
 
 
 def make_trainer(recipe: Recipe, networks: Networks, steps: int) -> "Trainer":

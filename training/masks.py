@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from PIL import Image, ImageDraw
 from .datasets import list_images
 
 KINDS = ("center", "box", "irregular")
-"""The holes that are drawn. Any other specification is a folder of mask images."""
+"""The holes that are drawn. Any other specification is several of these joined by `+`, or a folder
+of mask images."""
 
 IRREGULAR_RATIOS = (0.01, 0.5)
 """Smallest and largest share of missing pixels in an irregular hole."""
@@ -129,6 +131,22 @@ class IrregularHole(HoleSource):
             draw.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=255)
 
 
+class MixedHoles(HoleSource):
+    """A hole of one of several sources, each as likely as the others.
+
+    Args:
+        sources: At least one, of the same image size.
+    """
+
+    def __init__(self, sources: Sequence[HoleSource]):
+        super().__init__(sources[0].image_size)
+        self.sources = tuple(sources)
+
+    def hole(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns a hole of a source picked at random; see `HoleSource.hole`."""
+        return self.sources[rng.integers(len(self.sources))].hole(rng)
+
+
 class FolderHoles(HoleSource):
     """Holes drawn by somebody else: the mask images of a folder, at any depth; above 127 = hole.
 
@@ -227,14 +245,21 @@ def shrink_hole(hole: np.ndarray, size: int) -> np.ndarray:
     return hole
 
 
+def drawn_kinds(spec: str) -> tuple[str, ...]:
+    """Returns the kinds named in `spec`, such as `"center+irregular"`; none if it is a folder."""
+    kinds = tuple(spec.split("+"))
+    return kinds if all(kind in KINDS for kind in kinds) else ()
+
+
 def check_masks(spec: str) -> None:
-    """Raises ValueError unless `spec` is one of `KINDS` or an existing folder."""
-    if spec in KINDS or os.path.isdir(spec):
+    """Raises ValueError unless `spec` names some of `KINDS` or an existing folder."""
+    if drawn_kinds(spec) or os.path.isdir(spec):
         return
     near = difflib.get_close_matches(spec.replace("centre", "center"), KINDS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"mask must be {', '.join(KINDS)} or an existing folder of mask images, got {spec!r}{hint}"
+        f"mask must be {', '.join(KINDS)}, several of them joined by + (center+irregular), or an "
+        f"existing folder of mask images, got {spec!r}{hint}"
     )
 
 
@@ -242,7 +267,8 @@ def open_masks(spec: str | Path, image_size: int) -> HoleSource:
     """Opens a source of holes.
 
     Args:
-        spec: "center", "box", "irregular", or a folder of mask images.
+        spec: "center", "box", "irregular", several of them joined by "+", each drawn equally often,
+            or a folder of mask images.
         image_size: Height and width of the holes, in pixels.
 
     Raises:
@@ -251,6 +277,8 @@ def open_masks(spec: str | Path, image_size: int) -> HoleSource:
     """
     spec = str(spec)
     check_masks(spec)
-    if spec not in KINDS:
+    classes = {"center": CenterHole, "box": BoxHole, "irregular": IrregularHole}
+    sources = [classes[kind](image_size) for kind in drawn_kinds(spec)]
+    if not sources:
         return FolderHoles(spec, image_size)
-    return {"center": CenterHole, "box": BoxHole, "irregular": IrregularHole}[spec](image_size)
+    return MixedHoles(sources) if len(sources) > 1 else sources[0]

@@ -38,7 +38,8 @@ class Recipe:
         shorter_side: Shorter side of the photographs before cropping, in pixels.
         crop: "center" or "random", in training.
         flip: Whether training flips left and right, one time in two.
-        mask: "center", "box", "irregular" or the absolute path of a folder of mask images.
+        mask: "center", "box", "irregular", several of them joined by "+", or the absolute path of a
+            folder of mask images.
         batch_size: Photographs a step.
         epochs: Passes over the photographs; None if `steps` is given.
         steps: Optimizer steps; None if `epochs` is given.
@@ -54,6 +55,8 @@ class Recipe:
         sample_every: Steps between sample sheets; 0 = once an epoch.
         workers: Photographs decoded at the same time; 0 = as many as CPU cores, at most 16.
         config: The method's resolved configuration, field -> value, as JSON has them.
+        init: Absolute path of the weights it starts from, a `.keras` file or a run folder; None for
+            random ones.
     """
 
     dataset: str
@@ -81,6 +84,7 @@ class Recipe:
     sample_every: int
     workers: int
     config: dict
+    init: str | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -182,9 +186,10 @@ class Recipe:
         if not isinstance(values, dict):
             raise ValueError(f"recipe must be a JSON object, got {type(values).__name__}")
         known = [field.name for field in dataclasses.fields(cls)]
+        required = [name for name in known if name != "init"]  # the first recipes had none
         for what, names in (
             ("unknown", sorted(set(values) - set(known))),
-            ("no", [name for name in known if name not in values]),
+            ("no", [name for name in required if name not in values]),
         ):
             if names:
                 raise ValueError(
@@ -299,6 +304,7 @@ def resolve(
     precision: str | None = None,
     mask: str | Path | None = None,
     seed: int | None = None,
+    init: str | Path | None = None,
     settings: Sequence[str] = (),
 ) -> Recipe:
     """Merges the preset's recipe, the dataset's, the flags and `--set` into one recipe.
@@ -308,7 +314,7 @@ def resolve(
         data_dir: The photographs; None for the dataset's default folder.
         method: A module of `musical_tf.methods`, by default "musical".
         preset: One of the method's; by default "paper", for the demo "lite".
-        image_size, batch_size, epochs, steps, precision, mask, seed: Flags; None leaves the
+        image_size, batch_size, epochs, steps, precision, mask, seed, init: Flags; None leaves the
             default. One of `epochs` and `steps` replaces the other.
         settings: `key=value` strings; `key` is a field of `Recipe` or of the method's `Config`.
 
@@ -330,6 +336,7 @@ def resolve(
         "precision": precision,
         "mask": mask,
         "seed": seed,
+        "init": init,
     }
     given = {name: value for name, value in flags.items() if value is not None}
     for name in ("dataset", *given):
@@ -390,8 +397,11 @@ def resolve(
     values["data_dir"] = os.path.abspath(where) if where is not None else None
     values["mask"] = str(values["mask"])
     masks.check_masks(values["mask"])
-    if values["mask"] not in masks.KINDS:
+    if not masks.drawn_kinds(values["mask"]):
         values["mask"] = os.path.abspath(values["mask"])
+
+    if values.get("init") is not None:
+        values["init"] = os.path.abspath(values["init"])
 
     if chosen_method == "musical" and "lambda_adversarial" not in overrides:
         # Section 4.1: 0 for CelebA, 0.3 for the other two. `lite` goes without; see its docstring.
