@@ -74,6 +74,10 @@ class ImageError(ValueError):
     """An image file that cannot be read, is not supported, or cannot be written as asked."""
 
 
+class TooManyPixelsError(ImageError):
+    """An image larger than the limit; it has not been decoded."""
+
+
 @dataclass(frozen=True)
 class Photograph:
     """An image file's contents.
@@ -406,7 +410,7 @@ def _decoded(
             stream = source if hasattr(source, "read") else stack.enter_context(open(source, "rb"))
             image = stack.enter_context(Image.open(stream, formats=_FORMATS))
             if image.width * image.height > max_pixels:
-                raise ImageError(
+                raise TooManyPixelsError(
                     f"{name}: it has {image.width} x {image.height} pixels, "
                     f"more than the limit of {max_pixels}"
                 )
@@ -419,7 +423,7 @@ def _decoded(
             known = ", ".join(_FORMATS)
             raise ImageError(f"{name}: it is not an image in a known format ({known})") from error
         except Image.DecompressionBombError as error:
-            raise ImageError(
+            raise TooManyPixelsError(
                 f"{name}: it has more pixels than the limit of {max_pixels}"
             ) from error
         except Exception as error:  # decoders raise whatever damage leads them to, SyntaxError too
