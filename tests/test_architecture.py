@@ -24,6 +24,12 @@ MAY_IMPORT_TENSORFLOW = "musical_tf/layers/attention_reference.py"
 SERVING_MAY_IMPORT = {"numpy", "onnxruntime", "PIL"}
 """Beside the standard library and its own modules: what `pip install .[serve]` installs."""
 
+SERVER_MODULES = ("serving/http_api.py", "serving/server.py")
+SERVER_MAY_IMPORT = SERVING_MAY_IMPORT | {
+    *("fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"),
+}
+"""What `pip install .[server,serve]` adds, for these modules and no other."""
+
 
 class Import(NamedTuple):
     """One imported name: its absolute dotted name, where it stands, and whether in a function."""
@@ -114,8 +120,13 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
                 return "methods never import each other"
     if top == "serving" and not found.within("serving"):
         name = found.name.split(".")[0]
-        if name not in SERVING_MAY_IMPORT | sys.stdlib_module_names:
-            return f"serving imports {', '.join(sorted(SERVING_MAY_IMPORT))} and nothing else"
+        allowed = SERVER_MAY_IMPORT if file in SERVER_MODULES else SERVING_MAY_IMPORT
+        if name not in allowed | sys.stdlib_module_names:
+            return f"serving imports {', '.join(sorted(allowed))} and nothing else"
+    if top == "serving" and file not in SERVER_MODULES:
+        servers = [name.removesuffix(".py").replace("/", ".") for name in SERVER_MODULES]
+        if found.within(*servers):
+            return "serving starts without the server's packages"
     if file == "export/to_onnx.py" and (found.relative or found.name.split(".")[0] in siblings):
         return "export/to_onnx.py runs as a script and imports no sibling"
     return None
@@ -173,6 +184,8 @@ def tree(tmp_path):
         "serving/__init__.py": "",
         "serving/session.py": "import onnxruntime, numpy\nfrom PIL import Image\nimport json",
         "serving/predict.py": "from .session import S\nfrom . import session",
+        "serving/http_api.py": "import fastapi, prometheus_client\nfrom .session import S",
+        "serving/server.py": "def f():\n    import uvicorn\n    from .http_api import create_app",
         "build/lib/old.py": "import tensorflow_addons",
         ".venv/lib/some.py": "import tensorflow_addons",
     }.items():
@@ -221,6 +234,12 @@ def test_a_tree_that_keeps_the_rules_passes(tree):
         ("serving/a.py", "import tensorflow", "and nothing else"),
         ("serving/a.py", "def f():\n    import keras", "and nothing else"),
         ("serving/a.py", "from musical_tf import version", "and nothing else"),
+        ("serving/a.py", "def f():\n    import fastapi", "and nothing else"),
+        ("serving/session.py", "import prometheus_client", "and nothing else"),
+        ("serving/http_api.py", "import requests", "and nothing else"),
+        ("serving/server.py", "import tensorflow", "and nothing else"),
+        ("serving/predict.py", "from .http_api import X", "without the server's packages"),
+        ("serving/predict.py", "from . import server", "without the server's packages"),
         ("serving/a.py", "from ..training import datasets", "leaves its folder"),
         ("training/a.py", "from ..serving import session", "leaves its folder"),
         ("serving/a.py", "from export import to_onnx", "import siblings relatively"),

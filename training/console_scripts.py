@@ -31,6 +31,11 @@ def inpaint() -> int:
     return _start("musical-inpaint", "serving.predict", "serve")
 
 
+def serve() -> int:
+    """Runs `serving.server`."""
+    return _start("musical-serve", "serving.server", "server,serve")
+
+
 def _start(program: str, module: str, extras: str) -> int:
     try:
         return importlib.import_module(f"{_ROOT}{module}").main()

@@ -1,0 +1,307 @@
+"""Work that waits its turn: a bounded number of jobs, run by a few threads, given up when unwanted.
+
+Two stages, so that a server can decode one photograph while the model fills another:
+
+* `JobQueue` runs whole jobs, decoding, filling and encoding, in a few threads. What waits in it is
+  still encoded, so a full queue costs little memory.
+* `Batcher` is the one thread that runs the model. The jobs hand it windows and wait; windows of
+  equal size that are there at the same time go through the model together.
+
+A job that nobody waits for any more is dropped while it waits, and stops before its next window
+once it runs.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+RunBatch = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Fills `(images uint8 (B, H, W, 3), holes bool (B, H, W))`; returns uint8 `(B, H, W, 3)`."""
+
+_REMEMBERED = 0.2  # weight of the newest job in the average that waiting times are guessed from
+
+
+class AbandonedError(Exception):
+    """Nobody waits for this job any more."""
+
+
+class QueueFullError(Exception):
+    """There is no room for another job.
+
+    Attributes:
+        waiting: How many jobs there are.
+        retry_after: Seconds until there is likely to be room, from the time jobs have taken.
+    """
+
+    def __init__(self, waiting: int, retry_after: float) -> None:
+        super().__init__(f"{waiting} jobs are waiting or running already")
+        self.waiting = waiting
+        self.retry_after = retry_after
+
+
+class Job:
+    """One piece of work.
+
+    Attributes:
+        future: Its result, its error, or `AbandonedError`.
+        queue_seconds: How long it has waited, for a thread and for the model.
+        run_seconds: How long it has been worked on.
+    """
+
+    def __init__(self, work: Callable[["Job"], Any]) -> None:
+        self.future: Future = Future()
+        self.queue_seconds = 0.0
+        self.run_seconds = 0.0
+        self._work = work
+        self._created = time.monotonic()
+        self._abandoned = threading.Event()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._abandoned.is_set()
+
+    def check(self) -> None:
+        """Raises `AbandonedError` if nobody waits for it any more."""
+        if self.is_abandoned:
+            raise AbandonedError
+
+    def abandon(self) -> None:
+        """Says that nobody waits for it any more."""
+        self._abandoned.set()
+
+    def run(self) -> None:
+        """Does the work in this thread; never raises."""
+        if self.is_abandoned or not self.future.set_running_or_notify_cancel():
+            return
+        started = time.monotonic()
+        self.queue_seconds = waited = started - self._created
+        try:
+            result = self._work(self)
+        except BaseException as error:
+            self.future.set_exception(error)
+        else:
+            self.run_seconds = time.monotonic() - started - (self.queue_seconds - waited)
+            self.future.set_result(result)
+
+
+class JobQueue:
+    """A few threads and a bounded number of jobs for them.
+
+    Args:
+        workers: Number of threads.
+        capacity: How many jobs may wait beside those that run.
+    """
+
+    def __init__(self, workers: int, capacity: int) -> None:
+        self.workers = workers
+        self.capacity = capacity
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._admitted = 0
+        self._seconds = 1.0  # of a job, until one has been measured
+        self._closed = False
+
+    def start(self) -> None:
+        """Starts the threads. They are daemons: a process that has to end does not wait for them.
+
+        Whoever wants the jobs finished waits for their futures.
+        """
+        for number in range(self.workers):
+            threading.Thread(target=self._work, name=f"job-{number}", daemon=True).start()
+
+    def close(self) -> None:
+        """Lets the threads end once nothing waits any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def depth(self) -> int:
+        """How many jobs wait for a thread."""
+        return len(self._waiting)
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """A place for one job, from before its input is read until its result is sent.
+
+        Raises:
+            QueueFullError: If there is none left.
+        """
+        with self._changed:
+            if self._admitted >= self.workers + self.capacity:
+                seconds = self._seconds * (self.depth + 1) / self.workers
+                raise QueueFullError(self._admitted, seconds)
+            self._admitted += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._admitted -= 1
+
+    def submit(self, work: Callable[[Job], Any]) -> Job:
+        """Queues work; it is called with its job, which it should `check` now and then."""
+        job = Job(work)
+        with self._changed:
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def abandon(self, job: Job) -> None:
+        """Drops a job if it waits, and tells it to stop if it runs."""
+        job.abandon()
+        with self._changed:
+            if job in self._waiting:
+                self._waiting.remove(job)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                job = self._waiting.popleft()
+            started = time.monotonic()
+            job.run()
+            seconds = time.monotonic() - started
+            if not job.is_abandoned:
+                with self._changed:
+                    self._seconds += _REMEMBERED * (seconds - self._seconds)
+            del job  # and with it its photograph, while this thread waits for the next
+
+
+class Batcher:
+    """The one thread that runs the model, several windows at a time where that is allowed.
+
+    Args:
+        run: The model.
+        limit: Most windows in one run. With 1, every window runs as it comes.
+        patience: Seconds that a window waits for others. It waits only while there are jobs that
+            may still bring one.
+        observe: Called after each run with the number of windows and the seconds it took.
+    """
+
+    def __init__(
+        self,
+        run: RunBatch,
+        limit: int = 1,
+        patience: float = 0.005,
+        observe: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.limit = limit
+        self.patience = patience
+        self._run_batch = run
+        self._observe = observe
+        self._waiting: list[_Window] = []
+        self._changed = threading.Condition()
+        self._callers = 0
+        self._closed = False
+
+    def start(self) -> None:
+        """Starts the thread, a daemon."""
+        threading.Thread(target=self._work, name="model", daemon=True).start()
+
+    def close(self) -> None:
+        """Lets the thread end once nothing waits any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @contextmanager
+    def caller(self) -> Iterator[None]:
+        """Held by a job while it may bring windows: others wait for it, up to `patience`."""
+        with self._changed:
+            self._callers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._callers -= 1
+                self._changed.notify_all()
+
+    def run(self, image: np.ndarray, hole: np.ndarray, job: Job) -> np.ndarray:
+        """Fills one window; waits for it.
+
+        Args:
+            image: `(H, W, 3)` uint8 RGB.
+            hole: `(H, W)` bool.
+            job: Whose window it is. Its `queue_seconds` grow by what the window waits.
+
+        Returns:
+            `(H, W, 3)` uint8 RGB.
+
+        Raises:
+            AbandonedError: If the job was abandoned before the window ran.
+        """
+        job.check()
+        window = _Window(image, hole, job)
+        with self._changed:
+            self._waiting.append(window)
+            self._changed.notify_all()
+        return window.future.result()
+
+    def _work(self) -> None:
+        while windows := self._take():
+            now = time.monotonic()
+            for window in windows:
+                window.job.queue_seconds += now - window.since
+            self._fill(windows)
+            del windows
+
+    def _take(self) -> list["_Window"]:
+        """Waits for the next windows to run together; none once closed."""
+        with self._changed:
+            while True:
+                for window in [w for w in self._waiting if w.job.is_abandoned]:
+                    self._waiting.remove(window)
+                    window.future.set_exception(AbandonedError())
+                if not self._waiting:
+                    if self._closed:
+                        return []
+                    self._changed.wait()
+                    continue
+                first = self._waiting[0]
+                alike = [w for w in self._waiting if w.hole.shape == first.hole.shape]
+                alike = alike[: self.limit]
+                left = first.since + self.patience - time.monotonic()
+                if len(alike) == self.limit or len(self._waiting) >= self._callers or left <= 0:
+                    for window in alike:
+                        self._waiting.remove(window)
+                    return alike
+                self._changed.wait(left)
+
+    def _fill(self, windows: list["_Window"]) -> None:
+        started = time.monotonic()
+        try:
+            images = np.stack([window.image for window in windows])
+            holes = np.stack([window.hole for window in windows])
+            filled = self._run_batch(images, holes)
+        except BaseException as error:
+            if len(windows) == 1:
+                windows[0].future.set_exception(error)
+                return
+            for window in windows:  # one of them is at fault: the others shall not suffer
+                self._fill([window])
+            return
+        if self._observe is not None:
+            self._observe(len(windows), time.monotonic() - started)
+        for window, result in zip(windows, filled, strict=True):
+            window.future.set_result(result)
+
+
+class _Window:
+    """One image for the model, and where its result goes."""
+
+    def __init__(self, image: np.ndarray, hole: np.ndarray, job: Job) -> None:
+        self.image = image
+        self.hole = hole
+        self.job = job
+        self.since = time.monotonic()
+        self.future: Future = Future()
