@@ -5,28 +5,33 @@
 | RGB, RGBA | filled as they are; alpha is kept |
 | grey, grey with alpha | filled in RGB, written as grey; known pixels keep their level exactly |
 | palette (PNG, GIF, TIFF) | written in true colour: a palette has no room for new colours |
+| bilevel | written as grey, for the same reason |
 | EXIF orientation | pixels are turned upright, and the tag is set to match |
 | EXIF, ICC profile, resolution | kept; previews inside EXIF are dropped, they show what was there |
+| PNG's gamma, primaries, sRGB | kept in a PNG without ICC profile |
 | JPEG quality | the file's own quantization tables and subsampling are used again |
 | WebP | written lossless, so that known pixels are not encoded a second time |
 | CMYK, Lab, YCbCr, HSV | refused: the way to RGB and back would change known pixels |
-| 16 or 32 bits a channel, bilevel | refused: the models work in 8 bits |
+| 16 or 32 bits a channel | refused: the models work in 8 bits |
 | several frames or pages | refused: all but the first would be lost |
+| MPO, JPEG with a gain map | its first picture, as JPEG: the others show what was there |
 
 Text chunks and XMP are not copied: they may describe, or even show, what has been removed.
 """
 
 import contextlib
 import io
+import math
 import os
 import secrets
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, JpegImagePlugin
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, PngImagePlugin
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded by default: Pillow's own limit against decompression bombs."""
@@ -55,7 +60,6 @@ _LOSSLESS_TIFF = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "pack
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF")
 _WITH_EXIF = ("PNG", "JPEG", "WEBP", "TIFF")
 _WHY_REFUSED = {
-    "1": "bilevel (mode 1): it has no grey levels to fill with; convert it to grey",
     "CMYK": "CMYK: the way to RGB and back would change known pixels; convert it to RGB",
     "YCbCr": "YCbCr: the way to RGB and back would change known pixels; convert it to RGB",
     "LAB": "Lab: the way to RGB and back would change known pixels; convert it to RGB",
@@ -68,6 +72,9 @@ _STRUCTURAL_TAGS = (
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324),
     *(325, 330, 338, 339, 347, 513, 514, 529, 530, 531, 532, 700, 33723, 34377, 34675),
 )
+
+
+_STRIP_PIXELS = 2**20  # pixels that are converted at a time, so that no copies of all are needed
 
 
 class ImageError(ValueError):
@@ -126,13 +133,17 @@ def read_photograph(
         stored_size = image.size
         if image.format == "TIFF":  # Pillow has turned it by now
             stored_size = image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[257]
-        upright, exif = _turn_upright(image)
-        grey = upright.mode in ("L", "LA")
+        exif = _turn_upright(image)
+        grey = image.mode in ("1", "L", "LA")
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
         alpha = None
-        if upright.has_transparency_data:
-            upright = upright.convert("LA" if grey else "RGBA")
-            alpha = np.asarray(upright.getchannel("A"))
-        pixels = np.array(upright.convert("RGB"))
+        if image.has_transparency_data:
+            alpha = np.empty((image.height, image.width), np.uint8)
+        for rows, strip in _strips(image):
+            if alpha is not None:
+                strip = strip.convert("LA" if grey else "RGBA")
+                alpha[rows] = np.asarray(strip.getchannel("A"))
+            pixels[rows] = np.asarray(strip.convert("RGB"))
     return Photograph(pixels, alpha, grey, image_format, stored_size, icc_profile, exif, encoding)
 
 
@@ -175,27 +186,29 @@ def encode_photograph(
         options |= photograph.encoding
     elif image_format == "JPEG":
         options |= {"quality": 95, "subsampling": 0}
+    # What these levels save in time is a multiple, what they cost in size a few percent.
+    if image_format == "PNG":
+        options["compress_level"] = 4
     if image_format == "WEBP":
-        options |= {"lossless": True, "exact": True}
+        options |= {"lossless": True, "exact": True, "quality": 25}
     if image_format == "TIFF":
         options.setdefault("compression", "tiff_adobe_deflate")
         if "exif" in options and _has_directories(options["exif"]):
             options["compression"] = "raw"  # Pillow's compressed TIFFs lose them
     if "dpi" in photograph.encoding and image_format in ("PNG", "JPEG", "TIFF", "BMP"):
         options["dpi"] = photograph.encoding["dpi"]
-    try:
-        return _encode(image, image_format, options)
-    except Exception as error:  # encoders raise whatever a damaged tag leads them to
-        if "exif" not in options:
-            raise ImageError(f"it cannot be written as {image_format}: {error}") from error
-        del options["exif"]
-        return _encode(image, image_format, options)
-
-
-def _encode(image: Image.Image, image_format: str, options: dict[str, Any]) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, image_format, **options)
-    return stream.getvalue()
+    # Encoders raise whatever a damaged tag or profile leads them to.
+    for dropped in (None, "exif", "icc_profile"):
+        options.pop(dropped, None)
+        try:
+            stream = io.BytesIO()
+            image.save(stream, image_format, **options)
+            return stream.getvalue()
+        except MemoryError:
+            raise
+        except Exception as error:
+            failure = error
+    raise ImageError(f"it cannot be written as {image_format}: {failure}") from failure
 
 
 def _has_directories(content: bytes) -> bool:
@@ -251,18 +264,12 @@ def read_mask(
     """
     name = str(source) if name is None else name
     with _decoded(source, name, max_pixels) as image:
-        upright, _ = _turn_upright(image)
-        if upright.mode in ("I", "F"):
+        _turn_upright(image)
+        if image.mode in ("I", "F"):
             raise ImageError(f"{name}: a mask must have 8 or 16 bits a channel, it has 32")
-        if upright.mode.startswith("I;16"):
-            values = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
-        else:
-            background = 0 if polarity == "white" else 255
-            if upright.has_transparency_data:
-                layers = upright.convert("RGBA")
-                flat = Image.new("RGBA", layers.size, (background,) * 3 + (255,))
-                upright = Image.alpha_composite(flat, layers)
-            values = np.asarray(upright.convert("RGB")).max(axis=2)
+        values = np.empty((image.height, image.width), np.uint8)
+        for rows, strip in _strips(image):
+            values[rows] = _brightest(strip, 0 if polarity == "white" else 255)
     if threshold > 0 and values.max() == 1:
         raise ImageError(
             f"{name}: it holds only the values 0 and 1, so nothing in it is above {threshold}; "
@@ -340,16 +347,29 @@ def dilate(hole: np.ndarray, radius: int) -> np.ndarray:
     )
     part, target = hole[near], grown[near]
     height, width = part.shape
-    before = np.zeros((height, width + 1), np.int32)
-    np.cumsum(part, axis=1, out=before[:, 1:])
-    position = np.arange(width)
-    for shift in range(-min(radius, height - 1), min(radius, height - 1) + 1):
-        reach = int(np.sqrt(radius * radius - shift * shift))
-        first, last = np.maximum(position - reach, 0), np.minimum(position + reach + 1, width)
-        source = slice(max(0, -shift), min(height, height - shift))
-        wide = before[source][:, last] > before[source][:, first]
-        target[max(0, shift) : min(height, height + shift)] |= wide
+    step = max(radius, _STRIP_PIXELS // width)
+    for start in range(0, height, step):
+        end, above, below = (
+            min(start + step, height),
+            max(0, start - radius),
+            min(start + step + radius, height),
+        )
+        distance = _distance_in_column(part[above:below], radius)[start - above : end - above]
+        strip = target[start:end]
+        for shift in range(min(radius, width - 1) + 1):
+            close = distance <= math.isqrt(radius * radius - shift * shift)
+            strip[:, shift:] |= close[:, : width - shift]
+            strip[:, : width - shift] |= close[:, shift:]
     return grown
+
+
+def _distance_in_column(hole: np.ndarray, limit: int) -> np.ndarray:
+    """Rows from each pixel to the nearest hole pixel above or below, `limit + 1` if further."""
+    distance = np.where(hole, 0, limit + 1).astype(np.uint8 if limit < 254 else np.uint16)
+    for rows in (distance, distance[::-1]):
+        for row, before in zip(rows[1:], rows[:-1], strict=True):
+            np.minimum(row, before + 1, out=row)
+    return distance
 
 
 def check_sizes(photograph: Photograph, hole: np.ndarray, name: str) -> None:
@@ -463,27 +483,70 @@ def _encoding_of(image: Image.Image) -> dict[str, Any]:
         options["progressive"] = "progressive" in image.info
     if image.format == "TIFF" and image.info.get("compression") in _LOSSLESS_TIFF:
         options["compression"] = image.info["compression"]
+    if image.format == "PNG" and (chunks := _colour_chunks(image)):
+        options["pnginfo"] = chunks
     return options
 
 
-def _turn_upright(image: Image.Image) -> tuple[Image.Image, bytes | None]:
-    """Turns an image as its EXIF says, and returns it with the EXIF to write beside it.
+def _colour_chunks(image: Image.Image) -> PngImagePlugin.PngInfo | None:
+    """The chunks by which a PNG without ICC profile says what its numbers mean as colours."""
+    chunks = {}
+    if "gamma" in image.info:
+        chunks[b"gAMA"] = struct.pack(">I", round(image.info["gamma"] * 100000))
+    if len(image.info.get("chromaticity", ())) == 8:
+        primaries = (round(value * 100000) for value in image.info["chromaticity"])
+        chunks[b"cHRM"] = struct.pack(">8I", *primaries)
+    if "srgb" in image.info:
+        chunks[b"sRGB"] = bytes([image.info["srgb"]])
+    if not chunks or "icc_profile" in image.info:
+        return None
+    info = PngImagePlugin.PngInfo()
+    for kind, content in chunks.items():
+        info.add(kind, content)
+    return info
+
+
+def _turn_upright(image: Image.Image) -> bytes | None:
+    """Turns an image, in place, as its EXIF says, and returns the EXIF to write beside it.
 
     That is without previews and without what describes the file itself. EXIF so damaged that it
     cannot be read or written is dropped: cameras write such, and viewers show the picture anyway.
     """
     try:
-        upright = ImageOps.exif_transpose(image)
-        exif = image.getexif()  # not that of `upright`: of a TIFF, nothing is left there
+        ImageOps.exif_transpose(image, in_place=True)
+        exif = image.getexif()
         for tag in _STRUCTURAL_TAGS:
             exif.pop(tag, None)
         if not len(exif):
-            return upright, None
+            return None
         exif[ExifTags.Base.Orientation] = 1
         details = exif.get_ifd(ExifTags.IFD.Exif)
         if ExifTags.Base.ExifImageWidth in details:
-            details[ExifTags.Base.ExifImageWidth] = upright.width
-            details[ExifTags.Base.ExifImageHeight] = upright.height
-        return upright, exif.tobytes()
+            details[ExifTags.Base.ExifImageWidth] = image.width
+            details[ExifTags.Base.ExifImageHeight] = image.height
+        return exif.tobytes()
+    except MemoryError:
+        raise
     except Exception:  # the parser raises whatever damage leads it to, SyntaxError among others
-        return image, None
+        return None
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Cuts an image into strips of rows, of about `_STRIP_PIXELS` pixels each."""
+    step = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+
+
+def _brightest(image: Image.Image, background: int) -> np.ndarray:
+    """The brightest channel of every pixel, uint8; what is transparent shows the background."""
+    if image.mode.startswith("I;16"):
+        return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        flat = Image.new("RGBA", layers.size, (background,) * 3 + (255,))
+        image = Image.alpha_composite(flat, layers)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    return np.asarray(image.convert("RGB")).max(axis=2)

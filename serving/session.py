@@ -6,6 +6,7 @@ the reason.
 """
 
 import json
+import operator
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -16,13 +17,20 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from .tiling import fill
+from .tiling import Progress, fill
 
 CONTRACT = "1"
 MINIMUM_SIZE = 16
 """Smallest height and width the graph takes; smaller images are padded here by mirroring."""
 
 MEMORY_LIMIT = 4 * 2**30
+"""Bytes. What one run beyond the training size may need by default."""
+
+BYTES_PER_PIXEL = 740
+"""What one run of a model keeps for each pixel it sees, in features; see `estimate_memory`."""
+
+BYTES_PER_PAIR = 42
+"""What it keeps for each pair that attention compares, in scores; see `estimate_memory`."""
 
 _PREFIX = "musical_tf."
 _PREFERRED_PROVIDERS = (
@@ -35,8 +43,10 @@ _IO = {  # io -> (ONNX type, value range, mask polarity)
     "uint8": ("tensor(uint8)", "[0, 255]", "above 127 = hole"),
     "float32": ("tensor(float)", "[0, 1]", "above 0.5 = hole"),
 }
+_GIVE_BACK_MEMORY = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 _HEAVY_OPERATORS = ("Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul", "FusedMatMul")
 _CHANNEL_AXIS = {"nhwc": 3, "nchw": 1}
+_LARGEST = {"training_size": 8192, "size_multiple": 1024}  # beyond that it is no photograph's size
 
 
 class ModelError(ValueError):
@@ -114,12 +124,15 @@ class Contract:
             if _PREFIX + name not in metadata:
                 raise ModelError(f"its metadata lacks '{_PREFIX}{name}'")
             fields[name] = metadata[_PREFIX + name]
-        for name in ("training_size", "size_multiple"):
-            if not fields[name].isdecimal() or int(fields[name]) < 1:
+        for name, largest in _LARGEST.items():
+            digits = fields[name]
+            short = digits.isdecimal() and len(digits) <= len(str(largest))
+            if not short or not 1 <= int(digits) <= largest:
                 raise ModelError(
-                    f"'{_PREFIX}{name}' must be a whole number above 0, got {fields[name]!r}"
+                    f"'{_PREFIX}{name}' must be a whole number within 1 and {largest}, "
+                    f"got {digits[:40]!r}"
                 )
-            fields[name] = int(fields[name])
+            fields[name] = int(digits)
         if fields["layout"] not in _CHANNEL_AXIS:
             _refuse_value("layout", fields["layout"], tuple(_CHANNEL_AXIS))
         if fields["io"] not in _IO:
@@ -131,13 +144,41 @@ class Contract:
             _refuse_value("mask_polarity", fields["mask_polarity"], (polarity,))
         try:
             fields["parity"] = json.loads(fields["parity"])
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"'{_PREFIX}parity' is not JSON: {error}") from error
+        if not isinstance(fields["parity"], dict):
+            raise ModelError(
+                f"'{_PREFIX}parity' must be a JSON object, got {str(fields['parity'])[:40]}"
+            )
         return cls(**fields)
+
+
+def estimate_memory(holes: np.ndarray) -> int:
+    """What one run of a model needs beside its weights, at most.
+
+    Features at several resolutions, proportional to the image, and attention scores at a quarter of
+    the resolution: several for each pair of a position within the hole's bounding box and a
+    position of the image. `python -m benchmarks.serving_memory --model model.onnx` holds both
+    constants against what a model really takes.
+
+    Args:
+        holes: `(B, H, W)` bool, of which at least one pixel is True.
+
+    Returns:
+        Bytes.
+    """
+    batch, height, width = holes.shape
+    box_height, box_width = _extent(holes)
+    pairs = (box_height * box_width // 16) * (height * width // 16)
+    return batch * (BYTES_PER_PIXEL * height * width + BYTES_PER_PAIR * pairs)
 
 
 class InpaintingSession:
     """Fills holes in photographs with one ONNX model. Safe to share between threads.
+
+    Memory beside the photograph and its hole, with the strategies "crop" and "resize": 7 bytes for
+    each pixel of the photograph, and what the model takes, once for each thread that is filling.
+    docs/serving.md has the figures and the command that measures them.
 
     Args:
         model_path: File written by `export/to_onnx.py`.
@@ -156,8 +197,10 @@ class InpaintingSession:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        OSError: If the file cannot be read.
         ModelError: If the file is no ONNX model, or its contract is unknown or broken.
         ProviderError: If a provider is unknown, not installed, or did not start.
+        ValueError: On a negative number of threads.
 
     Example:
         >>> session = InpaintingSession("model.onnx")
@@ -181,12 +224,14 @@ class InpaintingSession:
         if not self.model_path.is_file():
             raise ModelError(f"{self.model_path}: not a file; give the .onnx file itself")
         wanted = _resolve_providers(providers)
+        with open(self.model_path, "rb"):
+            pass  # a file that may not be read is no damaged model
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only: a fallback is reported by `provider`
-        self._options, self._wanted = options, wanted
+        self._options = options
         try:
-            self._session = self._open()
+            self._session = self._open(wanted)
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             if providers is not None and _is_provider_failure(error):
                 raise ProviderError(f"{wanted[0]} did not start: {_one_line(error)}") from error
@@ -194,13 +239,18 @@ class InpaintingSession:
                 f"{self.model_path}: ONNX Runtime cannot load it: {_one_line(error)}"
             ) from error
         try:
-            self.contract = Contract.from_metadata(
-                dict(self._session.get_modelmeta().custom_metadata_map)
-            )
+            self.contract = Contract.from_metadata(_metadata_of(self._session))
             _check_signature(self._session, self.contract)
         except ModelError as error:
             raise ModelError(f"{self.model_path}: {error}") from error
-        self.provider = self._find_provider()
+        try:
+            self.provider = self._find_provider(wanted)
+        except InferenceError as error:
+            # It registered and then could not compute: a GPU that this build has no code for.
+            if providers is not None:
+                raise ProviderError(f"{wanted[0]} started and failed: {error}") from error
+            self._session = self._open(["CPUExecutionProvider"])
+            self.provider = "CPUExecutionProvider"
         if providers is not None and self.provider not in wanted:
             raise ProviderError(
                 f"asked for {', '.join(wanted)}, but the model runs on {self.provider}: this "
@@ -213,6 +263,8 @@ class InpaintingSession:
         hole: np.ndarray,
         strategy: str = "crop",
         working_size: int | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Returns `image` with the hole filled and every other pixel untouched.
 
@@ -224,12 +276,15 @@ class InpaintingSession:
             working_size: Side in pixels at which the model sees a window. Default: the size it was
                 trained at. Larger is sharper and slower, and holes look larger to the model than
                 those it was trained on.
+            progress: Called with `(windows done, windows in all)` while it works. An exception that
+                it raises ends the filling.
 
         Returns:
             `(H, W, 3)` uint8 RGB, a new array. Where `hole` is False it equals `image` exactly,
             whatever resizing happened in between. With an empty hole it is a copy of `image`.
 
         Raises:
+            TypeError: If `image` or `hole` is no NumPy array, or `working_size` no whole number.
             ValueError: On wrong dtype or shape (the message gives both), an all-True `hole`
                 (nothing to copy from), an unknown strategy, or a run that would exceed the memory
                 limit.
@@ -238,7 +293,7 @@ class InpaintingSession:
         _check_pair(image, hole, "image", "hole")
         if working_size is None:
             working_size = self.contract.training_size
-        return fill(image, hole, self._run_one, working_size, strategy)
+        return fill(image, hole, self._run_one, operator.index(working_size), strategy, progress)
 
     def inpaint_batch(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         """Fills several images of one size in one run of the model, at that size.
@@ -251,10 +306,12 @@ class InpaintingSession:
             `(B, H, W, 3)` uint8 RGB. Where `holes` is False it equals `images` exactly.
 
         Raises:
+            TypeError: If `images` or `holes` is no NumPy array.
             ValueError: On wrong dtype or shape, an all-True hole, or a run that would exceed the
                 memory limit.
             InferenceError: If ONNX Runtime fails.
         """
+        _check_arrays(images=images, holes=holes)
         if images.ndim != 4 or holes.ndim != 3 or len(images) != len(holes):
             raise ValueError(
                 "images must be (B, H, W, 3) and holes (B, H, W), "
@@ -275,12 +332,12 @@ class InpaintingSession:
             **vars(self.contract),
         }
 
-    def _open(self) -> onnxruntime.InferenceSession:
+    def _open(self, providers: list[str]) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(
-            str(self.model_path), self._options, providers=self._wanted
+            str(self.model_path), self._options, providers=providers
         )
 
-    def _find_provider(self) -> str:
+    def _find_provider(self, wanted: list[str]) -> str:
         """The provider that computes most convolutions and products, seen on a small run.
 
         ONNX Runtime lists a provider that it registered even if that has taken none of the nodes.
@@ -291,7 +348,7 @@ class InpaintingSession:
         with tempfile.TemporaryDirectory() as folder:
             self._options.enable_profiling = True
             self._options.profile_file_prefix = str(Path(folder) / "profile")
-            profiled = self._open()
+            profiled = self._open(wanted)
             self._options.enable_profiling = False
             size = max(MINIMUM_SIZE, self.contract.size_multiple)
             image = np.zeros((1, size, size, 3), np.uint8)
@@ -315,7 +372,12 @@ class InpaintingSession:
     ) -> np.ndarray:
         """One run of the graph: uint8 `(B, H, W, 3)` and bool `(B, H, W)` in, uint8 out."""
         batch, height, width = holes.shape
-        self._check_memory(holes)
+        options = None
+        if max(height, width) > self.contract.training_size:
+            self._check_memory(holes)
+            # What such a run took goes back when it ends; the next one may never come.
+            options = onnxruntime.RunOptions()
+            options.add_run_config_entry(*_GIVE_BACK_MEMORY)
         below, right = max(0, MINIMUM_SIZE - height), max(0, MINIMUM_SIZE - width)
         if below or right:
             # The hole is mirrored with the image, so that a mirrored hole pixel is not taken for a
@@ -329,7 +391,7 @@ class InpaintingSession:
             feed = feed.transpose(0, 3, 1, 2)
         try:
             (filled,) = (session or self._session).run(
-                ["inpainted"], {"image": np.ascontiguousarray(feed), "mask": mask}
+                ["inpainted"], {"image": np.ascontiguousarray(feed), "mask": mask}, options
             )
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             raise InferenceError(
@@ -347,29 +409,41 @@ class InpaintingSession:
         return filled[:, :height, :width]
 
     def _check_memory(self, holes: np.ndarray) -> None:
-        """Refuses a run whose attention would not fit, unless it is one the model was trained for.
-
-        Attention at a quarter of the resolution keeps about ten float32 scores for each pair of a
-        position in the hole's bounding box and a position of the image. Measured with an exported
-        model: 2.6 GiB for a hole of 256 x 256 in 512 x 512 pixels, 9.5 GiB for 512 x 500.
-        """
-        batch, height, width = holes.shape
-        rows = np.flatnonzero(holes.any(axis=(0, 2)))
-        columns = np.flatnonzero(holes.any(axis=(0, 1)))
-        box = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
-        needed = batch * (box // 16) * (height * width // 16) * 10 * 4
-        trained_for = max(height, width) <= self.contract.training_size
-        if needed > self.memory_limit and not trained_for:
+        """Refuses a run that would not fit."""
+        needed = estimate_memory(holes)
+        if needed > self.memory_limit:
+            batch, height, width = holes.shape
+            box_height, box_width = _extent(holes)
             raise ValueError(
                 f"{batch} image(s) of {width} x {height} pixels with holes within "
-                f"{columns[-1] - columns[0] + 1} x {rows[-1] - rows[0] + 1} would need about "
-                f"{needed / 2**30:.1f} GiB, more than the limit of "
-                f"{self.memory_limit / 2**30:.1f} GiB: use strategy crop or resize, a smaller "
-                "working size, or a higher limit"
+                f"{box_width} x {box_height} would need about {needed / 2**30:.1f} GiB, more than "
+                f"the limit of {self.memory_limit / 2**30:.1f} GiB: use strategy crop or resize, "
+                "a smaller working size, or a higher limit"
             )
 
 
+def _metadata_of(session: onnxruntime.InferenceSession) -> dict[str, str]:
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"its metadata is not text: {error}") from error
+
+
+def _extent(holes: np.ndarray) -> tuple[int, int]:
+    """Height and width of the box around all holes of a `(B, H, W)` batch."""
+    rows = np.flatnonzero(holes.any(axis=(0, 2)))
+    columns = np.flatnonzero(holes.any(axis=(0, 1)))
+    return int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
+
+
+def _check_arrays(**arrays: np.ndarray) -> None:
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
+
+
 def _check_pair(image: np.ndarray, hole: np.ndarray, image_name: str, hole_name: str) -> None:
+    _check_arrays(**{image_name: image, hole_name: hole})
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
             f"{image_name} must be uint8 of shape (H, W, 3), got {image.dtype} {image.shape}"

@@ -14,10 +14,11 @@ windows. `plan` places them, `fill` runs them:
 
 Only hole pixels are ever written, so known pixels are the input's own, bit for bit, whichever
 strategy is used. What lies under a hole is erased before anything is resized, so it cannot bleed
-into the pixels around it.
+into the pixels around it. Photographs are shrunk and enlarged in strips, so that a window as large
+as the photograph needs no copies of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -28,15 +29,20 @@ STRATEGIES = ("crop", "resize", "original")
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W))` as it comes; returns uint8 `(H, W, 3)`."""
 
+Progress = Callable[[int, int], None]
+"""Is told `(windows done, windows in all)`, before the first window and after each."""
+
 ERASED = 127
 """Grey level written under a hole. Any would do: the models ignore it."""
 
 # Holes are planned on a grid this fine: close enough, and cheap at 24 megapixels.
 _CELLS_PER_WORKING_SIZE = 32
 _CORE = 0.75  # share of a window's side that it may fill; the rest is context
+_GROUP = 0.5  # share of a window's side within which holes are gathered: what models train on
 _MINIMUM_KNOWN = 0.25  # a window with less to copy from than this grows
 _SCALE_STEP = 1.25  # resolution of the search for a hole's thickness
 _STRETCH = 1.5  # sharpness that may be given up to fill a hole in one window rather than several
+_STRIP_PIXELS = 2**20  # pixels of a photograph that are resized at a time
 
 
 class Box(NamedTuple):
@@ -101,13 +107,13 @@ def fill(
     run: Run,
     working_size: int,
     strategy: str = "crop",
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Fills the hole of an image of any size by running a model over windows of it.
 
-    Memory beside the input: the result (3 bytes a pixel), what remains to fill (1), and about 10
-    bytes for each pixel of the largest window while it is shrunk: 320 MiB at most for 24
-    megapixels. The model itself never sees more than `working_size` squared pixels, unless the
-    strategy is `original`.
+    Memory beside the input: the result (3 bytes a pixel), what remains to fill (1), the plan and
+    the pixels a window fills (2 at most), and strips of about a megapixel. The model itself never
+    sees more than `working_size` squared pixels, unless the strategy is `original`.
 
     Args:
         image: `(H, W, 3)` uint8 RGB.
@@ -116,6 +122,7 @@ def fill(
         working_size: Side in pixels at which the model sees a window, usually the size it was
             trained at.
         strategy: One of `STRATEGIES`.
+        progress: Is told how many windows are done. What it raises ends the filling.
 
     Returns:
         `(H, W, 3)` uint8 RGB, a new array that equals `image` exactly where `hole` is False.
@@ -130,7 +137,9 @@ def fill(
     result = image.copy()
     remaining = hole.copy()
     windows, labels, cell = plan(hole, working_size, strategy)
-    for view, core, scale, components in windows:
+    for done, (view, core, scale, components) in enumerate(windows):
+        if progress is not None:
+            progress(done, len(windows))
         cells = labels[
             core.top // cell : -(-core.bottom // cell), core.left // cell : -(-core.right // cell)
         ]
@@ -140,9 +149,13 @@ def fill(
         if not mine.any():
             continue
         small, small_hole = _shrink(result[view.slices], remaining[view.slices], scale)
-        filled = _enlarge(run(small, small_hole), view, core)
-        result[core.slices][mine] = filled[mine]
+        filled = run(small, small_hole)
+        target = result[core.slices]
+        for rows, enlarged in _enlarge(filled, view, core):
+            np.copyto(target[rows], enlarged, where=mine[rows, :, None])
         remaining[core.slices][mine] = False
+    if progress is not None:
+        progress(len(windows), len(windows))
     return result
 
 
@@ -185,31 +198,43 @@ def plan(hole: np.ndarray, working_size: int, strategy: str = "crop") -> Plan:
 
     windows: list[Window] = []
     waiting = np.ones(count, bool)
+
+    def waiting_inside(area: Box, scale: float) -> np.ndarray:
+        """Components that fit into `area` and may be shrunk by `scale`, none of them done."""
+        # They are numbered by their first row, so only a band of them needs looking at.
+        first, last = np.searchsorted(boxes[:, 0], (area.top, area.bottom))
+        band = boxes[first:last]
+        fits = waiting[first:last] & (scales[first:last] <= _SCALE_STEP * scale)
+        fits &= (band[:, 1] >= area.left) & (band[:, 3] <= area.right)
+        fits &= band[:, 2] <= area.bottom
+        return np.flatnonzero(fits) + first
+
     # Small holes first: they are filled sharply, and then they are context for the large ones.
     for index in np.lexsort((boxes[:, 1], boxes[:, 0], scales)):
         if not waiting[index]:
             continue
-        waiting[index] = False
         box, scale = Box(*boxes[index].tolist()), float(scales[index])
         side = int(scale * working_size + 1e-6)
-        cores = [box] if in_one[index] else _split(box, max(cell, side // 2 // cell * cell))
+        if in_one[index]:
+            # Nothing of this size waits further up, so the window is centred on what lies below.
+            reach = int(_GROUP * side)
+            area = Box(box.top, box.left, box.top + reach, box.left + reach)
+            group = np.append(boxes[waiting_inside(area, scale)], boxes[index : index + 1], axis=0)
+            corner, end = group[:, :2].min(axis=0), group[:, 2:].max(axis=0)
+            cores = [Box(*corner.tolist(), *end.tolist())]
+        else:
+            cores = _split(box, max(cell, side // 2 // cell * cell))
+        waiting[index] = False
         for core in cores:
             if not in_one[index] and not _touches(labels, cell, core, index + 1):
                 continue
             view = _place(core, side, whole)
             if in_one[index]:
-                core = _core_of(view, side, box, whole)
-            neighbours = (
-                waiting
-                & (scales <= _SCALE_STEP * scale)
-                & (boxes[:, 0] >= core.top)
-                & (boxes[:, 1] >= core.left)
-                & (boxes[:, 2] <= core.bottom)
-                & (boxes[:, 3] <= core.right)
-            )
-            waiting &= ~neighbours
+                core = _core_of(view, side, core, whole)
+            neighbours = waiting_inside(core, scale)
+            waiting[neighbours] = False
             view, grown = _grow(view, side, core, whole, cells, cell)
-            components = np.flatnonzero(neighbours) + 1
+            components = neighbours + 1
             windows.append(
                 Window(
                     view,
@@ -394,6 +419,12 @@ def _grow(
     return view, max(view.height, view.width)
 
 
+def _strips(rows: int, columns: int) -> list[slice]:
+    """Cuts `rows` into strips of about `_STRIP_PIXELS` pixels."""
+    step = max(1, _STRIP_PIXELS // max(1, columns))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
 def _shrink(image: np.ndarray, hole: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Brings a window to the model's size; a shrunk pixel averages the known pixels under it only.
 
@@ -403,36 +434,59 @@ def _shrink(image: np.ndarray, hole: np.ndarray, scale: float) -> tuple[np.ndarr
     if scale <= 1:
         return np.where(hole[..., None], np.uint8(ERASED), image), hole.copy()
     height, width = hole.shape
-    size = max(1, round(width / scale)), max(1, round(height / scale))
-    weighted = np.empty((height, width, 4), np.uint8)
-    weighted[..., :3] = image
-    weighted[..., 3] = np.where(hole, np.uint8(0), np.uint8(255))
-    small = np.asarray(Image.fromarray(weighted).resize(size, Image.Resampling.BOX))
+    small_height, small_width = max(1, round(height / scale)), max(1, round(width / scale))
+    down = height / small_height
+    small = np.empty((small_height, small_width, 4), np.uint8)
+    for rows in _strips(small_height, int(width * down)):
+        upper, lower = rows.start * down, rows.stop * down
+        top, bottom = int(upper), min(int(np.ceil(lower)), height)
+        weighted = np.empty((bottom - top, width, 4), np.uint8)
+        weighted[..., :3] = image[top:bottom]
+        np.multiply(~hole[top:bottom], np.uint8(255), out=weighted[..., 3])
+        small[rows] = Image.fromarray(weighted).resize(
+            (small_width, rows.stop - rows.start),
+            Image.Resampling.BOX,
+            box=(0, upper - top, width, min(lower - top, bottom - top)),
+        )
     colours, coverage = small[..., :3].copy(), small[..., 3]
     small_hole = coverage < 128
     if small_hole.all():
         # Known pixels so sparse that no average keeps them: put each where it belongs, the last one
         # wins.
         rows, columns = np.nonzero(~hole)
-        small_rows, small_columns = rows * size[1] // height, columns * size[0] // width
+        small_rows, small_columns = rows * small_height // height, columns * small_width // width
         colours[small_rows, small_columns] = image[rows, columns]
         small_hole[small_rows, small_columns] = False
     colours[small_hole] = ERASED
     return colours, small_hole
 
 
-def _enlarge(filled: np.ndarray, view: Box, core: Box) -> np.ndarray:
-    """The part of a filled window that lies in `core`, at the image's own size."""
-    inner = Box(
-        core.top - view.top, core.left - view.left, core.bottom - view.top, core.right - view.left
-    )
+def _enlarge(filled: np.ndarray, view: Box, core: Box) -> Iterator[tuple[slice, np.ndarray]]:
+    """The part of a filled window that lies in `core`, at the image's own size, strip by strip.
+
+    Yields:
+        `(rows, pixels)`: rows of `core`, and uint8 `(rows, core.width, 3)`.
+    """
     height, width = filled.shape[:2]
+    top, left = core.top - view.top, core.left - view.left
     if (height, width) == (view.height, view.width):
-        return filled[inner.slices]
+        yield (
+            slice(0, core.height),
+            filled[top : top + core.height, left : left + core.width],
+        )
+        return
     down, across = height / view.height, width / view.width
-    enlarged = Image.fromarray(filled).resize(
-        (core.width, core.height),
+    # Columns first, for all strips alike: Pillow's own order depends on the size, and its rounding
+    # on the order, which would show as seams.
+    wide = Image.fromarray(filled).resize(
+        (core.width, height),
         Image.Resampling.BICUBIC,
-        box=(inner.left * across, inner.top * down, inner.right * across, inner.bottom * down),
+        box=(left * across, 0, (left + core.width) * across, height),
     )
-    return np.asarray(enlarged)
+    for rows in _strips(core.height, core.width):
+        enlarged = wide.resize(
+            (core.width, rows.stop - rows.start),
+            Image.Resampling.BICUBIC,
+            box=(0, (top + rows.start) * down, core.width, (top + rows.stop) * down),
+        )
+        yield rows, np.asarray(enlarged)

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
 from serving import images
 
@@ -293,7 +293,6 @@ def test_another_format_on_request_and_what_it_cannot_hold():
         ("a.tif", lambda p: Image.new("LAB", (8, 8)).save(p), "it is Lab"),
         ("a.tif", lambda p: Image.new("F", (8, 8)).save(p), "32-bit floating point"),
         ("a.tif", lambda p: Image.new("I", (8, 8)).save(p), "32-bit integer"),
-        ("a.png", lambda p: Image.new("1", (8, 8)).save(p), "bilevel"),
         ("a.png", lambda p: p.write_bytes(png_of_16_bits(0, 1)), "16 bits a channel"),
         ("a.png", lambda p: p.write_bytes(png_of_16_bits(2, 3)), "16 bits a channel"),
         ("a.png", lambda p: p.write_bytes(png_of_16_bits(4, 2)), "16 bits a channel"),
@@ -386,6 +385,53 @@ def test_streams_are_read_like_files():
 LEVELS = np.array([[0, 1, 127, 128, 254, 255]], np.uint8)
 
 
+def test_bilevel_becomes_grey(tmp_path):
+    path = tmp_path / "scan.png"
+    Image.fromarray(picture(channels=1)[..., 0] > 60).save(path)
+    assert Image.open(path).mode == "1"
+    photograph = images.read_photograph(path)
+    assert photograph.grey
+    assert set(np.unique(photograph.pixels)) == {0, 255}
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert again.mode == "L"
+    np.testing.assert_array_equal(np.asarray(again), photograph.pixels[..., 0])
+
+
+def test_what_a_png_says_about_its_colours_is_kept(tmp_path):
+    path, info = tmp_path / "a.png", PngImagePlugin.PngInfo()
+    info.add(b"gAMA", struct.pack(">I", 100000))
+    info.add(b"cHRM", struct.pack(">8I", *range(30000, 38000, 1000)))
+    info.add(b"sRGB", b"\1")
+    Image.fromarray(picture()).save(path, pnginfo=info)
+    photograph = images.read_photograph(path)
+    again = reread(images.encode_photograph(photograph, photograph.pixels)).info
+    assert again["gamma"] == 1.0
+    assert again["srgb"] == 1
+    assert again["chromaticity"] == Image.open(path).info["chromaticity"]
+    assert "gamma" not in reread(images.encode_photograph(photograph, picture(), "JPEG")).info
+    Image.fromarray(picture()).save(path, pnginfo=info, icc_profile=SRGB)
+    photograph = images.read_photograph(path)
+    again = reread(images.encode_photograph(photograph, photograph.pixels)).info
+    assert again["icc_profile"] == SRGB
+    assert "gamma" not in again
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_strips_change_nothing(tmp_path, monkeypatch, mode):
+    path, exif = tmp_path / "a.png", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    colours = Image.fromarray(picture(60, 80, 4), "RGBA").convert(mode)
+    colours.save(path, exif=exif)
+    whole, mask = images.read_photograph(path), images.read_mask(path)
+    assert whole.pixels.shape == (80, 60, 3)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 130)
+    strips = images.read_photograph(path)
+    np.testing.assert_array_equal(strips.pixels, whole.pixels)
+    assert (whole.alpha is None) == (mode in ("1", "L", "RGB"))
+    np.testing.assert_array_equal(strips.alpha, whole.alpha)
+    np.testing.assert_array_equal(images.read_mask(path), mask)
+
+
 def test_mask_polarity_and_threshold(tmp_path):
     path = tmp_path / "mask.png"
     Image.fromarray(LEVELS).save(path)
@@ -446,16 +492,21 @@ def test_mask_from_alpha():
         images.alpha_mask(images.Photograph(picture()))
 
 
-def test_dilation_is_a_disc():
+@pytest.mark.parametrize("strip_pixels", [2**20, 50])
+def test_dilation_is_a_disc(monkeypatch, strip_pixels):
+    monkeypatch.setattr(images, "_STRIP_PIXELS", strip_pixels)
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:20, :30]
-    for radius in (0, 1, 2, 5, 40):
+    for radius in (0, 1, 2, 5, 40, 300):
         hole = rng.random((20, 30)) < 0.01
         hole[0, 29] = True
         expected = np.zeros_like(hole)
         for row, column in zip(*np.nonzero(hole), strict=True):
             expected |= (y - row) ** 2 + (x - column) ** 2 <= radius * radius
         np.testing.assert_array_equal(images.dilate(hole, radius), expected)
+    tall = np.zeros((900, 7), bool)
+    tall[450, 3] = True
+    assert images.dilate(tall, 300).sum() == 601 + 2 * (599 + 599 + 599)
     assert not images.dilate(np.zeros((4, 4), bool), 3).any()
     with pytest.raises(ValueError, match="dilation must be 0 pixels or more, got -1"):
         images.dilate(hole, -1)

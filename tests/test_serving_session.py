@@ -4,8 +4,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 
-from serving.session import InpaintingSession, ModelError, ProviderError
+from serving.session import (
+    BYTES_PER_PAIR,
+    BYTES_PER_PIXEL,
+    InpaintingSession,
+    ModelError,
+    ProviderError,
+    estimate_memory,
+)
 from tests.serving_model import metadata_for, reference_fill, write_model
 
 
@@ -106,12 +114,21 @@ def test_batch_below_the_smallest_size(session):
 
 
 def test_threads_share_a_session(session):
-    samples = [sample(30 + seed, 90, seed) for seed in range(24)]
-    expected = [session.inpaint(*pair) for pair in samples]
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda pair: session.inpaint(*pair), samples))
-    for result, reference in zip(results, expected, strict=True):
-        np.testing.assert_array_equal(result, reference)
+    """Whatever runs beside it, a call gives what it gives alone, bit for bit."""
+    samples = [sample(30 + 11 * seed, 290 - 7 * seed, seed) for seed in range(24)]
+    calls = [
+        lambda pair=pair, strategy=strategy: session.inpaint(*pair, strategy)
+        for pair in samples
+        for strategy in ("crop", "resize", "original")
+    ]
+    calls += [lambda pair=pair: session.inpaint_batch(*(a[None] for a in pair)) for pair in samples]
+    expected = [call() for call in calls]
+    with ThreadPoolExecutor(16) as pool:
+        for _ in range(3):
+            order = np.random.default_rng(0).permutation(len(calls))
+            results = list(pool.map(lambda index: calls[index](), order))
+            for index, result in zip(order, results, strict=True):
+                np.testing.assert_array_equal(result, expected[index])
 
 
 def test_float_results_are_rounded_and_clipped(folder):
@@ -167,6 +184,33 @@ def test_wrong_arrays_are_named(session, image, hole, message):
         session.inpaint(np.zeros(image[:-1], image[-1]), np.zeros(hole[:-1], hole[-1]))
 
 
+def test_what_is_no_array_is_named(session):
+    image, hole = sample(20, 20)
+    with pytest.raises(TypeError, match="image must be a NumPy array, got Image"):
+        session.inpaint(Image.fromarray(image), hole)
+    with pytest.raises(TypeError, match="hole must be a NumPy array, got list"):
+        session.inpaint(image, hole.tolist())
+    with pytest.raises(TypeError, match="images must be a NumPy array, got list"):
+        session.inpaint_batch([image], hole[None])
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        session.inpaint(image, hole, working_size=64.0)
+    with pytest.raises(ValueError, match="working_size must be at least 1 pixel, got 0"):
+        session.inpaint(image, hole, working_size=0)
+
+
+def test_progress_counts_the_windows_and_may_end_the_filling(session):
+    image, hole = sample(400, 600)
+    calls = []
+    session.inpaint(image, hole, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(0, 2), (1, 2), (2, 2)]
+
+    def cancel(done, total):
+        raise InterruptedError(f"after {done}")
+
+    with pytest.raises(InterruptedError, match="after 0"):
+        session.inpaint(image, hole, progress=cancel)
+
+
 def test_a_hole_everywhere_is_refused(session):
     image, hole = sample(20, 20)
     with pytest.raises(ValueError, match="covers the whole image: nothing is left to copy from"):
@@ -183,6 +227,20 @@ def test_a_run_beyond_the_memory_limit_is_refused_before_it_starts(session):
     with pytest.raises(ValueError, match=r"1600 x 1600 .* use strategy crop or resize"):
         session.inpaint(image, hole, "original")
     assert session.inpaint(image, hole, "crop").shape == image.shape
+
+
+def test_the_estimate_follows_the_image_and_the_box_around_the_hole():
+    holes = np.zeros((2, 64, 96), bool)
+    holes[0, 8:24, 10:42] = True
+
+    def expected(box):
+        return 2 * 64 * 96 * (BYTES_PER_PIXEL + BYTES_PER_PAIR * (box // 16) // 16)
+
+    assert estimate_memory(holes) == expected(16 * 32)
+    holes[0, 8:24, 20:30] = False
+    assert estimate_memory(holes) == expected(16 * 32)
+    holes[1, 39] = True
+    assert estimate_memory(holes) == expected(32 * 96)
 
 
 def test_a_run_of_the_training_size_is_never_refused(session):
@@ -215,10 +273,13 @@ def test_the_contract_is_readable(session):
         (metadata_for(mask_polarity="255 = known"), "mask_polarity' is '255 = known'; expected"),
         (
             metadata_for(training_size="big"),
-            "training_size' must be a whole number above 0, got 'big'",
+            "training_size' must be a whole number within 1 and 8192, got 'big'",
         ),
-        (metadata_for(size_multiple="0"), "size_multiple' must be a whole number above 0, got '0'"),
+        (metadata_for(training_size="9" * 5000), "within 1 and 8192, got '9999"),
+        (metadata_for(size_multiple="0"), "a whole number within 1 and 1024, got '0'"),
         (metadata_for(parity="{"), "parity' is not JSON"),
+        (metadata_for(parity="[" * 100_000), "parity' is not JSON"),
+        (metadata_for(parity="[1]"), r"parity' must be a JSON object, got \[1\]"),
         (metadata_for(io="float32"), "'image' must be tensor\\(float\\)"),
         (
             metadata_for(layout="nchw"),
@@ -231,6 +292,13 @@ def test_files_with_another_contract_are_refused_with_the_reason(folder, metadat
     with pytest.raises(ModelError, match=message) as error:
         InpaintingSession(path, ["cpu"])
     assert str(error.value).startswith(str(path))
+
+
+def test_metadata_that_is_no_text_is_refused(folder):
+    path = write_model(folder / "bytes.onnx", metadata=metadata_for(dataset="photographs"))
+    path.write_bytes(path.read_bytes().replace(b"photographs", b"\xff\xfehotographs"))
+    with pytest.raises(ModelError, match=r"bytes\.onnx: "):
+        InpaintingSession(path, ["cpu"])
 
 
 def test_files_whose_graph_breaks_the_contract_are_refused(folder):

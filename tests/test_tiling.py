@@ -273,6 +273,51 @@ def test_resize_matches_positions():
     assert np.abs(filled.astype(int) - ramp)[hole].max() <= 3
 
 
+@pytest.mark.parametrize("strategy", ["crop", "resize"])
+def test_strips_leave_no_seams(monkeypatch, strategy):
+    image = photograph(700, 900)
+    hole = square_hole((700, 900), (101, 203, 577, 761))
+    seen = []
+
+    def run(window, window_hole):
+        seen.append((window, window_hole))
+        return window[::-1]
+
+    whole = tiling.fill(image, hole, run, 64, strategy)
+    monkeypatch.setattr(tiling, "_STRIP_PIXELS", 5000)
+    # Pillow keeps a box's edges in single precision, which may tip a rounding.
+    np.testing.assert_allclose(tiling.fill(image, hole, run, 64, strategy), whole, rtol=0, atol=1)
+    (window, window_hole), (strips, strips_hole) = seen
+    np.testing.assert_array_equal(strips, window)
+    np.testing.assert_array_equal(strips_hole, window_hole)
+
+
+def test_progress_is_told_before_the_first_window_and_after_each():
+    hole = square_hole((64, 400), (30, 20, 34, 60), (30, 350, 34, 360))
+    calls = []
+    run = reference_fill
+    tiling.fill(photograph(64, 400), hole, run, 64, "crop", lambda *call: calls.append(call))
+    assert calls == [(0, 2), (1, 2), (2, 2)]
+    calls.clear()
+    tiling.fill(
+        photograph(8, 8), np.zeros((8, 8), bool), run, 64, "crop", lambda *c: calls.append(c)
+    )
+    assert calls == [(0, 0)]
+
+
+def test_many_holes_take_windows_by_their_area_and_not_by_their_number():
+    counts = []
+    for step in (16, 8, 4):
+        hole = np.zeros((600, 900), bool)
+        hole[::step, ::step] = True
+        windows = tiling.plan(hole, 64).windows
+        assert {window.scale for window in windows} == {1.0}
+        counts.append(len(windows))
+    # One window's share is half its side squared at the least.
+    assert max(counts) <= 1.2 * (600 / 32) * (900 / 32)
+    assert max(counts) < 1.5 * min(counts)
+
+
 def test_errors_say_what_is_valid():
     image, hole = photograph(8, 8), square_hole((8, 8), (1, 1, 2, 2))
     with pytest.raises(ValueError, match="unknown strategy 'zoom'; valid: crop, resize, original"):
