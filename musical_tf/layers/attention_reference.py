@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from keras import ops
 
 from musical_tf.conventions import Tensor
-from musical_tf.layers.patch_matching import KNOWN_OFFSET, MASKED_SCORE, PATCH_NORM_FLOOR
+from musical_tf.layers.patch_matching import (
+    KNOWN_OFFSET,
+    PATCH_NORM_FLOOR,
+)
+
+MASKED_SCORE = -1e30
+"""The score of a candidate that may not be used: finite, so that a row without candidates is not
+NaN."""
 
 
 def attend(

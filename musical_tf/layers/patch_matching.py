@@ -32,9 +32,13 @@ KNOWN_OFFSET = 1e-7
 """What the authors' code adds to the known features, so that a patch inside the hole has a
 direction."""
 
-MASKED_SCORE = -1e30
-"""The score of a candidate that may not be used: finite, so that a row without candidates is not
-NaN."""
+ROW_SUM_FLOOR = 1e-6
+"""What a row of propagated attention is divided by at least: a query beside the map's border whose
+candidates all lie outside has none."""
+
+MASKED_PRODUCT = -1e20
+"""The inner product of anything with a missing position. It outweighs every other, so that a patch
+with a missing position in it gets no attention, and stays finite when the norms have scaled it."""
 
 
 def attend(
@@ -63,7 +67,14 @@ def attend(
     keys = features if variant == "paper" else features * (1.0 - hole) + KNOWN_OFFSET
 
     queries = window.crop(features, halo)  # (B, h, w, C), zero outside the map
-    gram = _gram(queries, keys)  # (B, h, w, H, W)
+    if variant == "paper":
+        # One channel more marks the missing positions, and the box sums carry the mark to every
+        # patch that touches one: no pass over the scores is spent on masking them.
+        marked = ops.concatenate([features, MASKED_PRODUCT * hole], axis=-1)
+        ones = ops.ones_like(queries[..., :1])  # outside the map too: a mark there counts as well
+        gram = _gram(ops.concatenate([queries, ones], axis=-1), marked)
+    else:
+        gram = _gram(queries, keys)  # (B, h, w, H, W)
     attend_one_size = _attend_paper if variant == "paper" else _attend_official
     attended = []
     for size in patch_sizes:
@@ -88,18 +99,22 @@ def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_
     inner = diagonal_box_sum(gram, size)
     query_scale = window.crop(inverse_norm, radius + reach) * softmax_scale
     logits = inner * _as_rows(query_scale) * _as_columns(inverse_norm)  # Eq. (1)
-    logits = ops.where(_as_columns(valid), logits, MASKED_SCORE)
     attention = _softmax(logits) * _as_rows(window.crop(inside, radius + reach))
 
     propagated = diagonal_box_sum(attention, propagation_size)  # Eq. (2)
-    total = ops.sum(propagated, axis=(3, 4), keepdims=True)
-    # Queries outside the map may have caught a neighbour's attention; `inside` drops them again.
-    query_inside = window.crop(inside, radius)
-    rescale = _as_rows(query_inside) / ops.maximum(total, 1e-6)
-
-    overlapped = diagonal_box_sum(propagated * rescale, size)
-    count = window.crop(box_sum(inside, size), 0)
-    filling = _weighted_sum(overlapped, features) / count
+    if size == 1:
+        # Nothing overlaps, so the rows are brought to a sum of one after the product with the
+        # features, where there are fewer columns; a channel of ones gives their sums.
+        summed = _weighted_sum(propagated, ops.concatenate([features, inside], axis=-1))
+        filling = summed[..., :-1] / ops.maximum(summed[..., -1:], ROW_SUM_FLOOR)
+    else:
+        total = ops.sum(propagated, axis=(3, 4), keepdims=True)
+        # Queries outside the map may have caught a neighbour's attention; `inside` drops them.
+        query_inside = _as_rows(window.crop(inside, radius))
+        rescaled = propagated * (query_inside / ops.maximum(total, ROW_SUM_FLOOR))
+        overlapped = diagonal_box_sum(rescaled, size)
+        count = window.crop(box_sum(inside, size), 0)
+        filling = _weighted_sum(overlapped, features) / count
     return filling, ops.any(valid, axis=(1, 2, 3), keepdims=True)
 
 
