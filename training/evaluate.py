@@ -20,22 +20,18 @@ import inspect
 import json
 import math
 import os
-import platform
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import baselines, report
+from . import baselines, provenance, report
 from .datasets import DATASETS, SPLITS, evaluation_samples, open_dataset
 from .masks import open_masks
 from .predictors import OnnxPredictor, RunPredictor
@@ -52,19 +48,6 @@ PICTURES = "images"
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From images `(B, H, W, 3)` uint8 and holes `(B, H, W)` bool to filled images."""
-
-_SOFTWARE = (
-    "tensorflow",
-    "tensorflow-cpu",
-    "keras",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "opencv-python-headless",
-    "patchmatch-cython",
-    "scikit-image",
-    "numpy",
-    "pillow",
-)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -327,11 +310,8 @@ class Evaluation:
         return {
             "format": FORMAT,
             "command": self.command,
-            "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "version": __version__,
-            "commit": _commit(),
-            "hardware": _hardware(),
-            "software": _software(),
+            **provenance.describe(),
             "dataset": self.photographs.name,
             "data_dir": None if self.data_dir is None else str(self.data_dir),
             "split": self.photographs.split,
@@ -513,55 +493,6 @@ def _publish(stage: Path, output: Path) -> None:
     os.replace(stage / PICTURES, output / PICTURES)
     for name in FILES:
         os.replace(stage / name, output / name)
-
-
-def _commit() -> str | None:
-    """The checkout's commit, with "+changes" if files differ from it; None outside a checkout."""
-    folder = Path(__file__).resolve().parent
-    try:
-        # Tracked or not: an installed copy may lie in a virtual environment inside another project.
-        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
-        commit = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{commit}+changes" if changed else commit
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-def _hardware() -> str:
-    """Processor, cores and, when TensorFlow is loaded, the GPUs it sees."""
-    processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.partition(":")[2].strip()
-                break
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cores = os.cpu_count() or 1
-    text = f"{processor}, {cores} core{'s' if cores > 1 else ''}"
-    if "tensorflow" in sys.modules:
-        tf = sys.modules["tensorflow"]
-        for device in tf.config.list_physical_devices("GPU"):
-            details = tf.config.experimental.get_device_details(device)
-            text += f", {details.get('device_name', 'GPU')}"
-    return text
-
-
-def _software() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _SOFTWARE:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+"""What every benchmark does: time callables against each other, measure a process, keep the figures.
+
+A time says little about a program, because it says as much about the machine and its other work. So
+callables are timed in turns, in one process, and what is stated is their ratio.
+"""
+
+import json
+import os
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from serving.images import write_bytes
+from training import provenance
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+
+
+def take_turns(
+    callables: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
+) -> dict[str, dict[str, float]]:
+    """Times callables against each other: each once a round, so that all meet the same disturbances.
+
+    Args:
+        callables: Name -> what to time; it must have finished its work when it returns.
+        rounds: How many times each is timed.
+        warm_up: How many times each is called before, for tracing and compiling.
+
+    Returns:
+        Name -> `{"median", "least"}`, in seconds.
+    """
+    for _ in range(warm_up):
+        for call in callables.values():
+            call()
+    seconds: dict[str, list[float]] = {name: [] for name in callables}
+    for _ in range(rounds):
+        for name, call in callables.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {
+        name: {"median": statistics.median(values), "least": min(values)}
+        for name, values in seconds.items()
+    }
+
+
+def peak_memory_of(module: str, *arguments: str) -> dict[str, Any]:
+    """Runs `python -m module arguments` in a process of its own and reads what it prints last.
+
+    Args:
+        module: A module whose last line of output is JSON; see `resident_peak`.
+        *arguments: Its arguments.
+
+    Returns:
+        That JSON.
+
+    Raises:
+        RuntimeError: If the process fails; says what it wrote.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(
+            f"python -m {module} {shlex.join(arguments)} ended with {done.returncode}: "
+            f"{done.stderr.strip()[-2000:]}"
+        )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def resident_peak() -> int:
+    """The most memory this process has held so far, in bytes."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes * (1 if sys.platform == "darwin" else 1024)
+
+
+def record(module: str, arguments: list[str], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the command, commit, hardware and software to a benchmark's figures."""
+    command = shlex.join(["python", "-m", module, *arguments])
+    return {"command": command, **provenance.describe(), **figures}
+
+
+def keep(name: str, figures: Mapping[str, Any]) -> Path:
+    """Writes `results/NAME.json`, whole or not at all; returns its path."""
+    path = RESULTS / f"{name}.json"
+    os.makedirs(RESULTS, exist_ok=True)
+    write_bytes(path, (json.dumps(figures, indent=1) + "\n").encode())
+    return path
