@@ -12,11 +12,12 @@ rest has been done, and the failures are listed at the end. 2: wrong usage or un
 
 import argparse
 import os
+import shutil
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,11 @@ from .tiling import STRATEGIES
 
 PROGRAM = "musical-inpaint"
 ALPHA = "alpha"
+FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
+"""What `--format` takes -> the suffix it gives."""
+
+_REDRAW = 0.1  # seconds between two states of the progress bar
+_SUSPICIOUS = 0.5  # a mask that covers more is likely to be the other way round
 
 
 class OutputError(RuntimeError):
@@ -62,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(_say(error))
         return 2
     except KeyboardInterrupt:
-        _complain("interrupted; what is written is whole")
+        _clear_line()
+        _complain("interrupted; what is written is whole, --skip-existing goes on from there")
         return 130
 
 
@@ -73,6 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ALPHA if arguments.mask == ALPHA else Path(arguments.mask),
         Path(arguments.output),
         into_folder=arguments.output.endswith(("/", os.sep)),
+        suffix=FORMATS.get(arguments.format),
         overwrite_input=arguments.overwrite_input,
         protected=Path(arguments.model),
     )
@@ -87,30 +95,39 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     counts = {"filled": 0, "had nothing to fill": 0, "skipped": 0}
     failures: list[str] = []
-    started = time.monotonic()
+    suspects: list[str] = []
+    bar = _ProgressBar(len(jobs))
     for index, job in enumerate(jobs):
-        _show_progress(index, len(jobs), job.image.name, time.monotonic() - started)
+        bar.start(index, job.image.name)
         try:
-            counts[_process(session, job, arguments)] += 1
+            what, share = _process(session, job, arguments, bar)
+            counts[what] += 1
+            if share > _SUSPICIOUS:
+                suspects.append(f"{share:.0%} of {job.image}")
         except (OSError, ValueError, InferenceError, OutputError, MemoryError) as error:
             message = _say(error)
             if not message.startswith(str(job.image)):
                 message = f"{job.image}: {message}"
             if single:
-                _clear_progress()
+                _clear_line()
                 _complain(message)
                 # What cannot be read or matched is wrong input; the rest went wrong while working.
                 unusable = isinstance(error, ValueError | FileNotFoundError)
                 return 2 if unusable else 1
             failures.append(message)
-    _clear_progress()
-    seconds = time.monotonic() - started
+    _clear_line()
     summary = [f"{number} {what}" for what, number in counts.items() if number]
     if failures:
         summary.append(f"{len(failures)} failed")
-    print(f"{', '.join(summary)} in {seconds:.1f} s on {session.provider}")
+    print(f"{', '.join(summary)} in {bar.seconds:.1f} s on {session.provider}")
+    if suspects:
+        notes.append(
+            f"images of which more than half was filled: {len(suspects)}, for instance "
+            f"{suspects[0]}; if that is what should stay, say --polarity "
+            f"{_other(arguments.polarity)}"
+        )
     for note in notes:
-        print(note)
+        _complain(note, "note")
     for failure in failures:
         _complain(failure)
     return 1 if failures else 0
@@ -122,6 +139,7 @@ def list_jobs(
     output: Path,
     *,
     into_folder: bool = False,
+    suffix: str | None = None,
     overwrite_input: bool = False,
     protected: Path | None = None,
 ) -> tuple[list[Job], list[str]]:
@@ -133,6 +151,7 @@ def list_jobs(
         mask: A file for every image, a folder, or `ALPHA`.
         output: A file, or a folder. A folder is what it is for a folder of images.
         into_folder: Take `output` for a folder although it does not exist yet.
+        suffix: Of the outputs in a folder; that of their inputs by default.
         overwrite_input: Allow an output that is its own input.
         protected: A further file that may not be written over, the model.
 
@@ -148,11 +167,13 @@ def list_jobs(
         if isinstance(path, Path) and not path.exists():
             raise FileNotFoundError(f"{path}: no such {what} file or folder")
     if image.is_dir():
-        jobs, notes = _list_folder(image, mask, output)
+        jobs, notes = _list_folder(image, mask, output, suffix)
     else:
         target = output
         if output.is_dir() or into_folder:
-            target = _writable_name(output / image.name)
+            target = _writable_name(output / image.name, suffix)
+        elif suffix is not None and images.format_of(output) != images.WRITABLE[suffix]:
+            raise images.ImageError(f"{output}: its suffix and --format name different formats")
         images.format_of(target)
         found, problem = mask, ""
         if isinstance(mask, Path) and mask.is_dir():
@@ -162,12 +183,18 @@ def list_jobs(
     return jobs, notes
 
 
-def _list_folder(folder: Path, mask: Path | str, output: Path) -> tuple[list[Job], list[str]]:
+def _list_folder(
+    folder: Path, mask: Path | str, output: Path, suffix: str | None
+) -> tuple[list[Job], list[str]]:
     if output.exists() and not output.is_dir():
         raise images.ImageError(f"{output}: --image is a folder, so --output must be one too")
     mask_folder = mask if isinstance(mask, Path) and mask.is_dir() else None
     inside = [path for path in (output, mask_folder) if path and not _is_same(path, folder)]
-    paths = list(_walk(folder, inside))
+    left_out: list[Path] = []
+    unreadable: list[OSError] = []
+    paths = list(_walk(folder, inside, left_out, unreadable))
+    if not paths and unreadable:
+        raise unreadable[0]
     if not paths:
         raise images.ImageError(
             f"{folder}: no image files in this folder (known: {' '.join(images.READABLE)})"
@@ -183,26 +210,50 @@ def _list_folder(folder: Path, mask: Path | str, output: Path) -> tuple[list[Job
             stem = relative.with_suffix("")
             used.add(stem)
             found, problem = _only(masks.get(stem, []), mask_folder)
-        jobs.append(Job(path, found, _writable_name(output / relative), problem))
+        jobs.append(Job(path, found, _writable_name(output / relative, suffix), problem))
+    for error in unreadable:
+        path = Path(error.filename)
+        jobs.append(Job(path, None, output / path.relative_to(folder), f"{error.strerror}"))
     unused = sorted(str(path) for stem in masks.keys() - used for path in masks[stem])
     notes = []
     if unused:
-        notes.append(f"{len(unused)} masks match no image, for instance {unused[0]}")
+        notes.append(f"masks without an image: {len(unused)}, for instance {unused[0]}")
+    if left_out:
+        kinds = sorted({path.suffix.lower() or path.name for path in left_out})
+        notes.append(
+            f"files left out, of no known format: {len(left_out)} "
+            f"({' '.join(kinds[:8])}{' ...' if len(kinds) > 8 else ''})"
+        )
     return jobs, notes
 
 
-def _walk(folder: Path, excluded: Sequence[Path] = ()) -> Iterator[Path]:
-    """Image files below a folder in order of path, without hidden ones and excluded folders."""
+def _walk(
+    folder: Path,
+    excluded: Sequence[Path] = (),
+    left_out: list[Path] | None = None,
+    unreadable: list[OSError] | None = None,
+) -> Iterator[Path]:
+    """Image files below a folder in order of path, without hidden ones and excluded folders.
+
+    Other files are added to `left_out`, and the errors of folders that cannot be listed to
+    `unreadable`.
+    """
     skipped = {path.resolve() for path in excluded}
-    for parent, folders, names in os.walk(folder):
+    report = None if unreadable is None else unreadable.append
+    for parent, folders, names in os.walk(folder, onerror=report):
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".") and (Path(parent) / name).resolve() not in skipped
         )
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in images.READABLE:
-                yield Path(parent) / name
+            path = Path(parent) / name
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() in images.READABLE:
+                yield path
+            elif left_out is not None:
+                left_out.append(path)
 
 
 def _only(found: list[Path], folder: Path) -> tuple[Path | None, str]:
@@ -215,8 +266,12 @@ def _only(found: list[Path], folder: Path) -> tuple[Path | None, str]:
     return None, f"no mask of the same name in {folder}"
 
 
-def _writable_name(path: Path) -> Path:
-    return path.with_suffix(".png") if path.suffix.lower() not in images.WRITABLE else path
+def _writable_name(path: Path, suffix: str | None = None) -> Path:
+    """The name an input's output gets, in the format of `suffix` if there is one."""
+    own = images.WRITABLE.get(path.suffix.lower())
+    if own is None or (suffix is not None and own != images.WRITABLE[suffix]):
+        return path.with_suffix(suffix or ".png")
+    return path
 
 
 def _is_same(first: Path, second: Path) -> bool:
@@ -251,10 +306,16 @@ def _guard(jobs: list[Job], overwrite_input: bool, protected: Path | None) -> No
             raise images.ImageError(f"{job.output}: the output would replace another input")
 
 
-def _process(session: InpaintingSession, job: Job, arguments: argparse.Namespace) -> str:
-    """Fills one image and says what became of it, in the words of the summary."""
-    if arguments.skip_existing and job.output.exists():
-        return "skipped"
+def _process(
+    session: InpaintingSession, job: Job, arguments: argparse.Namespace, bar: "_ProgressBar"
+) -> tuple[str, float]:
+    """Fills one image.
+
+    Returns:
+        What became of it, in the words of the summary, and the hole's share of it.
+    """
+    if arguments.skip_existing and job.output.is_file():
+        return "skipped", 0.0
     if job.problem:
         raise images.ImageError(job.problem)
     photograph = images.read_photograph(job.image, max_pixels=arguments.max_pixels)
@@ -268,15 +329,22 @@ def _process(session: InpaintingSession, job: Job, arguments: argparse.Namespace
         alpha = np.where(hole, np.uint8(255), photograph.alpha)
     hole = images.dilate(hole, arguments.dilate)
     image_format = images.format_of(job.output)
-    if hole.any():
+    share = float(hole.mean())
+    if share:
         if hole.all():
             raise images.ImageError(
                 f"{job.mask}: it covers the whole image, so nothing is left to copy from; "
                 f"is it the other polarity? (--polarity {_other(arguments.polarity)})"
             )
         pixels = session.inpaint(
-            photograph.pixels, hole, arguments.strategy, arguments.working_size
+            photograph.pixels,
+            hole,
+            arguments.strategy,
+            arguments.working_size,
+            progress=bar.advance,
         )
+        del hole
+        photograph = replace(photograph, pixels=pixels)  # and the unfilled ones make room
         content = images.encode_photograph(photograph, pixels, image_format, alpha)
     elif image_format == photograph.format:
         content = job.image.read_bytes()  # nothing to fill: not even encoded again
@@ -287,7 +355,7 @@ def _process(session: InpaintingSession, job: Job, arguments: argparse.Namespace
         images.write_bytes(job.output, content)
     except OSError as error:
         raise OutputError(f"cannot write {_say(error)}") from error
-    return "filled" if hole.any() else "had nothing to fill"
+    return ("filled" if share else "had nothing to fill"), share
 
 
 def _other(polarity: str) -> str:
@@ -312,6 +380,12 @@ def _parser() -> argparse.ArgumentParser:
         "what is transparent",
     )
     parser.add_argument("--output", required=True, metavar="PATH", help="file or folder to write")
+    parser.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        help="of the outputs in a folder (default: that of their inputs); all but jpeg keep known "
+        "pixels bit for bit",
+    )
     parser.add_argument(
         "--polarity",
         choices=images.POLARITIES,
@@ -401,20 +475,64 @@ def _say(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _complain(message: str) -> None:
-    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+def _printable(text: str) -> str:
+    """Text with what would steer a terminal, or cannot be printed, written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _show_progress(done: int, total: int, name: str, seconds: float) -> None:
-    """One line that is written over, on a terminal only."""
-    if total < 2 or not sys.stderr.isatty():
-        return
-    left = f", {seconds / done * (total - done):.0f} s left" if done else ""
-    bar = "#" * (20 * done // total)
-    print(f"\r\x1b[K[{bar:<20}] {done}/{total}{left}  {name}", end="", file=sys.stderr, flush=True)
+def _complain(message: str, kind: str = "error") -> None:
+    print(f"{PROGRAM}: {kind}: {_printable(message)}", file=sys.stderr)
 
 
-def _clear_progress() -> None:
+class _ProgressBar:
+    """One line that is written over, on a terminal only: images done, and windows of the present.
+
+    Attributes:
+        seconds: Since it was made.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._index, self._name = 0, ""
+        self._started, self._drawn = time.monotonic(), 0.0
+        self._is_visible = sys.stderr.isatty()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def start(self, index: int, name: str) -> None:
+        """Says that image number `index`, from 0, is being worked on."""
+        self._index, self._name = index, _printable(name)
+        self._draw(0, 1)
+
+    def advance(self, done: int, windows: int) -> None:
+        """Says how many windows of it are done."""
+        if windows and self.seconds - self._drawn > _REDRAW:
+            self._draw(done, windows)
+
+    def _draw(self, done: int, windows: int) -> None:
+        if not self._is_visible:
+            return
+        self._drawn = self.seconds
+        share = (self._index + done / windows) / self._total
+        bar = "#" * int(20 * share)
+        line = f"[{bar:<20}] {self._index}/{self._total}"
+        if share:
+            line += f", {_duration(self.seconds / share * (1 - share))} left"
+        line += f"  {self._name}"
+        if windows > 1:
+            line += f", window {done}/{windows}"
+        columns = shutil.get_terminal_size().columns
+        print(f"\r\x1b[K{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes > 1 else f"{seconds:.0f} s"
+
+
+def _clear_line() -> None:
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 

@@ -176,9 +176,10 @@ def estimate_memory(holes: np.ndarray) -> int:
 class InpaintingSession:
     """Fills holes in photographs with one ONNX model. Safe to share between threads.
 
-    Memory beside the photograph and its hole, with the strategies "crop" and "resize": 7 bytes for
-    each pixel of the photograph, and what the model takes, once for each thread that is filling.
-    docs/serving.md has the figures and the command that measures them.
+    Memory, with the strategies "crop" and "resize": at most 8 bytes for each pixel of the
+    photograph, beside the photograph itself and its hole, which are 4, and what one run of the
+    model takes at its training size; both once for every thread that is filling. `python -m
+    benchmarks.serving_memory --model model.onnx` measures it, and fails if it is more.
 
     Args:
         model_path: File written by `export/to_onnx.py`.

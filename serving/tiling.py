@@ -134,9 +134,9 @@ def fill(
         raise ValueError(f"unknown strategy {strategy!r}; valid: {', '.join(STRATEGIES)}")
     if working_size < 1:
         raise ValueError(f"working_size must be at least 1 pixel, got {working_size}")
+    windows, labels, cell = plan(hole, working_size, strategy)
     result = image.copy()
     remaining = hole.copy()
-    windows, labels, cell = plan(hole, working_size, strategy)
     for done, (view, core, scale, components) in enumerate(windows):
         if progress is not None:
             progress(done, len(windows))
@@ -306,15 +306,19 @@ def component_boxes(labels: np.ndarray, count: int) -> np.ndarray:
         `(count, 4)` int64: top, left, bottom, right of component `i + 1` in row `i`, the last two
         exclusive.
     """
-    rows, columns = np.nonzero(labels)
-    owners = labels[rows, columns] - 1
     boxes = np.empty((count, 4), np.int64)
     boxes[:, :2] = max(labels.shape)
     boxes[:, 2:] = 0
-    np.minimum.at(boxes[:, 0], owners, rows)
-    np.minimum.at(boxes[:, 1], owners, columns)
-    np.maximum.at(boxes[:, 2], owners, rows + 1)
-    np.maximum.at(boxes[:, 3], owners, columns + 1)
+    step = max(1, _STRIP_PIXELS // max(1, labels.shape[1]))
+    for top in range(0, labels.shape[0], step):
+        strip = labels[top : top + step]
+        rows, columns = np.nonzero(strip)
+        owners = strip[rows, columns] - 1
+        rows += top
+        np.minimum.at(boxes[:, 0], owners, rows)
+        np.minimum.at(boxes[:, 1], owners, columns)
+        np.maximum.at(boxes[:, 2], owners, rows + 1)
+        np.maximum.at(boxes[:, 3], owners, columns + 1)
     return boxes
 
 
@@ -341,8 +345,9 @@ def _thickness_scales(labels: np.ndarray, count: int, cell: int, working_size: i
     are trained on.
     """
     height, width = labels.shape
-    sums = np.zeros((height + 1, width + 1), np.int64)
-    np.cumsum(np.cumsum(labels > 0, axis=0), axis=1, out=sums[1:, 1:])
+    sums = np.zeros((height + 1, width + 1), np.int32)
+    np.cumsum(labels > 0, axis=0, out=sums[1:, 1:])
+    np.cumsum(sums, axis=1, out=sums)
     scales = np.ones(count)
     scale = 1.0
     while True:
@@ -351,8 +356,10 @@ def _thickness_scales(labels: np.ndarray, count: int, cell: int, working_size: i
         side = int(working_size * scale / 2 / cell) + 2
         if side > min(height, width):
             return scales
-        inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side]
-        full = inside + sums[:-side, :-side] == side * side
+        inside = sums[side:, side:] - sums[:-side, side:]
+        inside -= sums[side:, :-side]
+        inside += sums[:-side, :-side]
+        full = inside == side * side
         owners = np.unique(labels[: full.shape[0], : full.shape[1]][full])
         if not len(owners):
             return scales
