@@ -40,7 +40,7 @@ class QueueFullError(Exception):
     """
 
     def __init__(self, waiting: int, retry_after: float) -> None:
-        super().__init__(f"{waiting} jobs are waiting or running already")
+        super().__init__(f"{waiting} requests are waiting or running already")
         self.waiting = waiting
         self.retry_after = retry_after
 
@@ -127,6 +127,11 @@ class JobQueue:
         """How many jobs wait for a thread."""
         return len(self._waiting)
 
+    @property
+    def admitted(self) -> int:
+        """How many places are taken."""
+        return self._admitted
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """A place for one job, from before its input is read until its result is sent.
@@ -186,6 +191,9 @@ class Batcher:
         patience: Seconds that a window waits for others. It waits only while there are jobs that
             may still bring one.
         observe: Called after each run with the number of windows and the seconds it took.
+
+    Attributes:
+        is_running: Whether the model runs now.
     """
 
     def __init__(
@@ -203,6 +211,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._callers = 0
         self._closed = False
+        self.is_running = False
 
     def start(self) -> None:
         """Starts the thread, a daemon."""
@@ -213,6 +222,11 @@ class Batcher:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    @property
+    def waiting(self) -> int:
+        """How many windows wait for the model."""
+        return len(self._waiting)
 
     @contextmanager
     def caller(self) -> Iterator[None]:
@@ -226,13 +240,13 @@ class Batcher:
                 self._callers -= 1
                 self._changed.notify_all()
 
-    def run(self, image: np.ndarray, hole: np.ndarray, job: Job) -> np.ndarray:
+    def run(self, job: Job, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         """Fills one window; waits for it.
 
         Args:
+            job: Whose window it is. Its `queue_seconds` grow by what the window waits.
             image: `(H, W, 3)` uint8 RGB.
             hole: `(H, W)` bool.
-            job: Whose window it is. Its `queue_seconds` grow by what the window waits.
 
         Returns:
             `(H, W, 3)` uint8 RGB.
@@ -252,7 +266,9 @@ class Batcher:
             now = time.monotonic()
             for window in windows:
                 window.job.queue_seconds += now - window.since
+            self.is_running = True
             self._fill(windows)
+            self.is_running = False
             del windows
 
     def _take(self) -> list["_Window"]:

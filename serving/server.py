@@ -10,32 +10,30 @@ wrong usage, a model that cannot be used, or an address that cannot be had. 130:
 """
 
 import argparse
-import copy
 import ipaddress
 import os
-import signal
+import re
 import socket
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .settings import Settings
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from .http_api import Settings
     from .session import InpaintingSession
 
 PROGRAM = "musical-serve"
 TOKEN_VARIABLE = "MUSICAL_TOKEN"
-
-_GRACE = 5  # seconds beyond the timeout until a shutdown stops waiting
 
 
 class UsageError(ValueError):
     """Wrong usage."""
 
 
-def create_app(session: "InpaintingSession", settings: "Settings | None" = None) -> "FastAPI":
+def create_app(session: "InpaintingSession", settings: Settings | None = None) -> "FastAPI":
     """Builds the application around a model, see `serving.http_api.create_app`."""
     from . import http_api
 
@@ -72,20 +70,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    import uvicorn
+    import prometheus_client
 
-    from . import http_api
+    from . import http_api, http_server
     from .session import InpaintingSession
 
-    token = arguments.token or os.environ.get(TOKEN_VARIABLE) or None
     address = _resolve(arguments.host, arguments.port)
-    is_local = _is_loopback(address)
-    if not is_local and token is None and not arguments.no_token:
+    settings = _settings(arguments, is_local=_is_loopback(address))
+    session = InpaintingSession(
+        arguments.model,
+        providers=None if arguments.provider == "auto" else [arguments.provider],
+        threads=arguments.threads,
+        memory_limit=arguments.memory_limit * 2**30,
+    )
+    app = http_api.create_app(session, settings)
+    listener = _listen(address)
+    prometheus_client.disable_created_metrics()
+    _allow_many_connections()
+    server = http_server.make_server(
+        app, lambda: _announce(listener, session), arguments.access_log
+    )
+    server.run(sockets=[listener])
+    failure = app.state.service.failure
+    if failure is not None:
+        _complain(f"{arguments.model}: the model does not run: {_say(failure)}")
+        return 1
+    return 0
+
+
+def _settings(arguments: argparse.Namespace, is_local: bool) -> Settings:
+    """The settings that were asked for.
+
+    Raises:
+        UsageError: If the token cannot be one, or is missing where one is needed.
+    """
+    token = os.environ.get(TOKEN_VARIABLE) if arguments.token is None else arguments.token
+    if arguments.no_token:
+        token = None
+    elif token is not None and not re.fullmatch(r"[!-~]+", token):
+        raise UsageError("the token must be printable ASCII characters without spaces")
+    elif token is None and not is_local:
         raise UsageError(
-            f"--host {arguments.host} can be reached from other machines: give a --token (or "
-            f"{TOKEN_VARIABLE}), or say --no-token to let everybody in"
+            f"--host {arguments.host} can be reached from other machines: set {TOKEN_VARIABLE} "
+            "or --token, or say --no-token to let everybody in"
         )
-    settings = http_api.Settings(
+    return Settings(
         max_bytes=arguments.max_bytes,
         max_pixels=arguments.max_pixels,
         timeout=arguments.timeout,
@@ -94,50 +123,19 @@ def _serve(arguments: argparse.Namespace) -> int:
         token=token,
         protect_metrics=token is not None and not is_local,
     )
-    session = InpaintingSession(
-        arguments.model,
-        providers=None if arguments.provider == "auto" else [arguments.provider],
-        threads=arguments.threads,
-        memory_limit=arguments.memory_limit * 2**30,
+
+
+def _announce(listener: socket.socket, session: "InpaintingSession") -> None:
+    """One line: where, what, and what really runs it."""
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    contract = session.contract
+    print(
+        f"{PROGRAM}: http://{host}:{port} serves {session.model_path.name} ({contract.method}, "
+        f"{contract.preset}, {contract.training_size} pixels) on {session.provider}; "
+        "Ctrl-C ends it",
+        flush=True,
     )
-    app = create_app(session, settings)
-    service = app.state.service
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            service.is_closing = True
-            if self.should_exit and sig == signal.SIGINT:
-                os._exit(130)  # threads that still compute would hold a normal exit up
-            self.should_exit = True
-
-        async def on_tick(self, counter: int) -> bool:
-            return service.failure is not None or await super().on_tick(counter)
-
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        lifespan="on",
-        log_config=_log_config(arguments.access_log),
-        timeout_graceful_shutdown=int(settings.timeout) + _GRACE,
-        server_header=False,
-    )
-    _allow_many_connections()
-    with _listen(address) as listener:
-        host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        contract = session.contract
-        print(
-            f"{PROGRAM}: {url} serves {session.model_path.name} ({contract.method}, "
-            f"{contract.preset}, {contract.training_size} pixels) on {session.provider}; "
-            "Ctrl-C ends it",
-            flush=True,
-        )
-        Server(config).run(sockets=[listener])
-    if service.failure is not None:
-        _complain(f"{arguments.model}: the model does not run: {_say(service.failure)}")
-        return 1
-    return 0
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
@@ -177,16 +175,6 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _log_config(access_log: bool) -> dict[str, Any]:
-    """uvicorn's own, but what it says about itself only where something is wrong."""
-    from uvicorn.config import LOGGING_CONFIG
-
-    config = copy.deepcopy(LOGGING_CONFIG)
-    config["loggers"]["uvicorn.error"]["level"] = "WARNING"
-    config["loggers"]["uvicorn.access"]["level"] = "INFO" if access_log else "WARNING"
-    return config
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -217,35 +205,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-bytes",
         type=int,
-        default=32 * 2**20,
+        default=Settings.max_bytes,
         metavar="N",
         help="refuse larger bodies (default: %(default)s)",
     )
     parser.add_argument(
         "--max-pixels",
         type=int,
-        default=50_000_000,
+        default=Settings.max_pixels,
         metavar="N",
         help="refuse larger images (default: %(default)s)",
     )
     parser.add_argument(
         "--timeout",
         type=float,
-        default=60,
+        default=Settings.timeout,
         metavar="SECONDS",
         help="give a request up after so long, its waiting included (default: %(default)s)",
     )
     parser.add_argument(
         "--queue",
         type=int,
-        default=32,
+        default=Settings.queue,
         metavar="N",
         help="requests that may wait; more are refused (default: %(default)s)",
     )
     parser.add_argument(
         "--batch",
         type=int,
-        default=1,
+        default=Settings.batch,
         metavar="N",
         help="most windows of different requests in one run of the model (default: %(default)s)",
     )

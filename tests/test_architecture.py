@@ -24,9 +24,11 @@ MAY_IMPORT_TENSORFLOW = "musical_tf/layers/attention_reference.py"
 SERVING_MAY_IMPORT = {"numpy", "onnxruntime", "PIL"}
 """Beside the standard library and its own modules: what `pip install .[serve]` installs."""
 
-SERVER_MODULES = ("serving/http_api.py", "serving/server.py")
+SERVER_MODULES = tuple(
+    f"serving/{name}.py" for name in ("http_api", "http_server", "openapi", "server")
+)
 SERVER_MAY_IMPORT = SERVING_MAY_IMPORT | {
-    *("fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"),
+    *("fastapi", "starlette", "pydantic", "python_multipart", "uvicorn", "prometheus_client"),
 }
 """What `pip install .[server,serve]` adds, for these modules and no other."""
 

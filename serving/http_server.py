@@ -1,0 +1,100 @@
+"""uvicorn, as this project runs it: how it ends, and how long it waits for who says nothing."""
+
+import asyncio
+import copy
+import math
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_GRACE = 5  # seconds beyond the timeout of a request until a shutdown stops waiting
+_PATIENCE = 10.0  # seconds; a connection without a request is closed after one to two of them
+_QUIT = 130  # exit code of the second Ctrl-C
+
+
+class Server(uvicorn.Server):
+    """A server that ends with exit code 0 when it is told to, and by itself if its model fails.
+
+    Args:
+        config: uvicorn's configuration of an application by `http_api.create_app`.
+        announce: Called when connections are taken.
+    """
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.service = config.app.state.service
+        self.announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts listening, and says so."""
+        await super().startup(sockets)
+        self.announce()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether it is time to end; asked ten times a second."""
+        return await super().on_tick(counter) or self.service.failure is not None
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Ends on a signal; at once on Ctrl-C after another one.
+
+        Unlike uvicorn's own, it does not raise the signal again when everything is done, which
+        would replace the exit code.
+        """
+        if self.should_exit and sig == signal.SIGINT:
+            os._exit(_QUIT)  # threads that still compute would hold a normal exit up
+        self.service.is_closing = True
+        self.should_exit = True
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's own, but a client that does not get as far as a request is not waited for."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._idle_since_cycle: Any = self  # of no cycle
+        self._check = self.loop.call_later(_PATIENCE, self._close_if_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._check.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_idle(self) -> None:
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self._idle_since_cycle is self.cycle:
+            self.transport.close()
+            return
+        self._idle_since_cycle = self.cycle if is_idle else self
+        self._check = self.loop.call_later(_PATIENCE, self._close_if_idle)
+
+
+def make_server(app: FastAPI, announce: Callable[[], None], access_log: bool = True) -> Server:
+    """Configures a server; `run(sockets=[...])` runs it until it is told to end.
+
+    Args:
+        app: An application by `http_api.create_app`.
+        announce: Called when connections are taken.
+        access_log: Whether to print a line for each request.
+    """
+    log_config = copy.deepcopy(LOGGING_CONFIG)
+    # What uvicorn says about itself is of interest where something is wrong.
+    log_config["loggers"]["uvicorn.error"]["level"] = "WARNING"
+    log_config["loggers"]["uvicorn.access"]["level"] = "INFO" if access_log else "WARNING"
+    timeout = app.state.service.settings.timeout
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="on",
+        server_header=False,
+        log_config=log_config,
+        # Every request ends within its timeout: this is for what nobody has thought of.
+        timeout_graceful_shutdown=math.ceil(timeout) + _GRACE,
+    )
+    return Server(config, announce)

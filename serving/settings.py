@@ -1,0 +1,31 @@
+"""What a server allows, and its defaults: the one place for both."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server allows.
+
+    Attributes:
+        max_bytes: Largest body of a request.
+        max_pixels: Largest image or mask.
+        timeout: Seconds from a request's headers to its answer.
+        queue: Requests that may wait beside those that are worked on.
+        batch: Most windows in one run of the model.
+        token: What clients must send as `Authorization: Bearer TOKEN`; None asks for nothing.
+        protect_metrics: Whether `/metrics` asks for the token too.
+    """
+
+    max_bytes: int = 32 * 2**20
+    max_pixels: int = 50_000_000
+    timeout: float = 60.0
+    queue: int = 32
+    batch: int = 1
+    token: str | None = None
+    protect_metrics: bool = False
+
+    @property
+    def workers(self) -> int:
+        """Threads that decode, fill and encode: enough to have a batch together, at least two."""
+        return max(2, self.batch)

@@ -1,0 +1,197 @@
+"""The queue and the batcher, without a server around them."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from serving.jobs import AbandonedError, Batcher, Job, JobQueue, QueueFullError
+
+WAIT = 20
+
+
+def wait_until(condition):
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.002)
+
+
+def new_job():
+    return Job(lambda job: None)
+
+
+class Model:
+    """Returns every image plus one; notes its batches; waits for `gate`."""
+
+    def __init__(self):
+        self.batches = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, images, holes):
+        assert self.gate.wait(WAIT)
+        self.batches.append(images.shape)
+        if (images == 99).any():
+            raise RuntimeError("it cannot do 99")
+        return images + 1
+
+
+@pytest.fixture
+def model():
+    return Model()
+
+
+@pytest.fixture
+def batcher(model):
+    batcher = Batcher(model, limit=4, patience=WAIT)
+    batcher.start()
+    yield batcher
+    model.gate.set()
+    batcher.close()
+
+
+def run_together(batcher, values, sizes=None):
+    """Runs windows in threads of their own; returns what came back, results and errors."""
+    results = [None] * len(values)
+    ready = threading.Barrier(len(values))
+
+    def run(number):
+        side = sizes[number] if sizes else 8
+        image = np.full((side, side, 3), values[number], np.uint8)
+        with batcher.caller():
+            ready.wait(WAIT)
+            try:
+                results[number] = batcher.run(new_job(), image, np.ones((side, side), bool))
+            except RuntimeError as error:
+                results[number] = error
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(values))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    return results
+
+
+def test_windows_of_jobs_that_work_together_wait_for_each_other(batcher, model):
+    results = run_together(batcher, [1, 2, 3, 4])
+    assert [int(result[0, 0, 0]) for result in results] == [2, 3, 4, 5]
+    assert model.batches == [(4, 8, 8, 3)]
+
+
+def test_a_lone_window_waits_for_nobody(batcher, model):
+    started = time.monotonic()
+    run_together(batcher, [1])
+    assert time.monotonic() - started < WAIT / 2  # of the patience
+    assert model.batches == [(1, 8, 8, 3)]
+
+
+def test_patience_ends(model):
+    batcher = Batcher(model, limit=4, patience=0.05)
+    batcher.start()
+    with batcher.caller():  # a job that brings nothing
+        run_together(batcher, [1, 2])
+    batcher.close()
+    assert sum(shape[0] for shape in model.batches) == 2
+
+
+def test_a_batch_is_no_larger_than_allowed(batcher, model):
+    results = run_together(batcher, list(range(1, 11)))
+    assert [int(result[0, 0, 0]) for result in results] == list(range(2, 12))
+    assert max(shape[0] for shape in model.batches) == 4
+
+
+def test_only_windows_of_one_size_go_together(batcher, model):
+    results = run_together(batcher, [1, 2, 3, 4], sizes=[8, 16, 8, 16])
+    assert [result.shape[0] for result in results] == [8, 16, 8, 16]
+    assert sorted(model.batches) == [(2, 8, 8, 3), (2, 16, 16, 3)]
+
+
+def test_one_bad_window_spoils_no_other(batcher, model):
+    results = run_together(batcher, [1, 99, 3])
+    assert [int(results[index][0, 0, 0]) for index in (0, 2)] == [2, 4]
+    assert str(results[1]) == "it cannot do 99"
+    assert [shape[0] for shape in model.batches] == [3, 1, 1, 1]
+
+
+def test_an_abandoned_window_is_not_run(batcher, model):
+    model.gate.clear()
+    job, errors = new_job(), []
+
+    def run():
+        try:
+            batcher.run(job, np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
+        except AbandonedError as error:
+            errors.append(error)
+
+    first = threading.Thread(target=run_together, args=(batcher, [1]))
+    first.start()
+    wait_until(lambda: batcher.is_running)
+    second = threading.Thread(target=run)
+    second.start()
+    wait_until(lambda: batcher.waiting == 1)
+    job.abandon()
+    model.gate.set()
+    for thread in (first, second):
+        thread.join(WAIT)
+    assert len(errors) == 1
+    assert len(model.batches) == 1
+    with pytest.raises(AbandonedError):
+        batcher.run(job, np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
+
+
+def test_waiting_for_the_model_counts_as_waiting(model):
+    model.gate.clear()
+    batcher = Batcher(model)
+    batcher.start()
+    jobs = JobQueue(workers=2, capacity=2)
+    jobs.start()
+
+    def work(job):
+        return batcher.run(job, np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
+
+    first, second = jobs.submit(work), jobs.submit(work)
+    wait_until(lambda: batcher.is_running and batcher.waiting == 1)
+    time.sleep(0.2)
+    model.gate.set()
+    for job in (first, second):
+        job.future.result(WAIT)
+    jobs.close()
+    batcher.close()
+    worked, waited = sorted((job.queue_seconds, job.run_seconds) for job in (first, second))
+    assert worked[0] < 0.2 <= worked[1]
+    assert waited[1] < 0.2 <= waited[0]
+
+
+def test_the_time_to_wait_grows_with_what_jobs_have_taken():
+    jobs = JobQueue(workers=1, capacity=0)
+    jobs.start()
+
+    def retry_after():
+        with jobs.admit(), pytest.raises(QueueFullError) as caught, jobs.admit():
+            pass
+        assert caught.value.waiting == 1
+        return caught.value.retry_after
+
+    for _ in range(30):
+        jobs.submit(lambda job: None).future.result(WAIT)
+    short = retry_after()
+    for _ in range(5):
+        jobs.submit(lambda job: time.sleep(0.1)).future.result(WAIT)
+    wait_until(lambda: retry_after() > 0.05)
+    assert short < 0.05
+    jobs.close()
+
+
+def test_an_error_in_a_job_is_its_own(model):
+    jobs = JobQueue(workers=1, capacity=1)
+    jobs.start()
+    failed = jobs.submit(lambda job: 1 / 0)
+    after = jobs.submit(lambda job: "fine")
+    with pytest.raises(ZeroDivisionError):
+        failed.future.result(WAIT)
+    assert after.future.result(WAIT) == "fine"
+    jobs.close()
