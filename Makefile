@@ -18,10 +18,10 @@ STAMP := $(VENV)/installed-$(ACCELERATOR)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format clean
+.PHONY: help install demo test test-slow test-examples lint format clean
 
 help: ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## set up .venv with everything (the first time only)
 
@@ -46,10 +46,16 @@ demo: install ## train, evaluate, export and fill a photograph in a few minutes;
 	@$(BIN)/python -m training.demo --output demo
 
 test: install lint ## check style and run the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not examples and not browser"
 
 test-slow: install ## run the tests that need minutes
 	$(BIN)/python -m pytest -m slow
+
+test-examples: install ## run the ONNX file in Node.js, C++, Chromium and behind a model server
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || { \
+		echo "Installing the packages of .[examples]"; \
+		$(PIP) install -qq --no-compile --prefer-binary --editable '.[examples]'; }
+	$(BIN)/python -m pytest -m "examples or browser"
 
 lint: install ## check style alone
 	@$(BIN)/python -m ruff check --quiet .
@@ -61,4 +67,6 @@ format: install ## rewrite the files in the project's style
 
 clean: ## remove caches and build products; .venv, runs and demo stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf examples/node/node_modules examples/web/node_modules examples/web/ort examples/triton/.venv
+	rm -rf examples/cpp/build examples/cpp/onnxruntime
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
