@@ -111,14 +111,19 @@ def test_equals_the_plain_loop(implementation, patch_size, propagation_size):
 
 
 def value_and_gradient(layer, features, hole):
+    """See `tensors`, as NumPy arrays."""
+    return [tensor.numpy() for tensor in tensors(layer, features, hole)]
+
+
+def tensors(layer, features, hole):
     """The layer's value, and the gradient of a sum that weighs every element differently."""
-    features = tf.constant(features)
+    features = tf.convert_to_tensor(features)
     with tf.GradientTape() as tape:
         tape.watch(features)
         value = layer(features, hole)
         weights = tf.sin(tf.range(tf.size(value), dtype=tf.float32))
         loss = tf.reduce_sum(tf.reshape(weights, tf.shape(value)) * value)
-    return value.numpy(), tape.gradient(loss, features).numpy()
+    return value, tape.gradient(loss, features)
 
 
 @pytest.mark.parametrize("variant", ["paper", "official"])
@@ -137,6 +142,26 @@ def test_fast_and_reference_agree(variant, patch_size, height, width):
     np.testing.assert_allclose(fast[0], reference[0], atol=2e-5)
     np.testing.assert_allclose(fast[1], reference[1], atol=2e-5)
     assert np.abs(fast[1]).max() > 0.1
+
+
+@pytest.mark.parametrize("variant", ["paper", "official"])
+@pytest.mark.parametrize("max_scores", [1, 9 * 8 * 40, 10**9])
+def test_bands_change_nothing(variant, max_scores):
+    """One row at a time, a few rows, and all at once; in a graph of unknown shape."""
+    features, hole = random_features(3, 9, 8, 6), holes(3, 9, 8)
+    results = []
+    for bound in (None, max_scores):
+        layer = ContextualAttention(3, variant=variant, max_scores=bound)
+        results.append(value_and_gradient(layer, features, hole))
+
+        @tf.function(input_signature=[tf.TensorSpec([None] * 3 + [n]) for n in (6, 1)])
+        def run(features, hole, layer=layer):
+            return tensors(layer, features, hole)
+
+        results.append(run(features, hole))
+    for value, gradient in results[1:]:
+        np.testing.assert_allclose(value, results[0][0], atol=2e-5)
+        np.testing.assert_allclose(gradient, results[0][1], atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float64"])

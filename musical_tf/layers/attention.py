@@ -46,6 +46,10 @@ class ContextualAttention(keras.layers.Layer):
             `"reference"` (`tf.image.extract_patches`, step by step; TensorFlow only). Same values,
             same gradients.
         variant: `"paper"` or `"official"`.
+        max_scores: Int >= 1, the most scores one tensor may hold (4 bytes each), or None. The
+            memory of the fast form grows with the hole's bounding box times the map; with a bound
+            it works through the hole in bands of rows, and computes a band once more for its
+            gradient.
 
     Call arguments:
         features: `(B, H, W, C)` float, any H, W >= 1, which may be dynamic.
@@ -80,15 +84,18 @@ class ContextualAttention(keras.layers.Layer):
         softmax_scale: float = 10.0,
         implementation: str = "fast",
         variant: str = "paper",
+        max_scores: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         _check_options((patch_size,), propagation_size, softmax_scale, implementation, variant)
+        _check_max_scores(max_scores)
         self.patch_size = patch_size
         self.propagation_size = propagation_size
         self.softmax_scale = softmax_scale
         self.implementation = implementation
         self.variant = variant
+        self.max_scores = max_scores
 
     def build(self, features_shape, hole_shape):
         """Checks the shapes; the layer has no weights."""
@@ -112,6 +119,7 @@ class ContextualAttention(keras.layers.Layer):
             "softmax_scale": self.softmax_scale,
             "implementation": self.implementation,
             "variant": self.variant,
+            "max_scores": self.max_scores,
         }
 
 
@@ -138,6 +146,7 @@ class MultiScaleAttention(keras.layers.Layer):
         squeeze_ratio: Int >= 1, reduction of the SE bottleneck; None takes the variant's own, 16
             (Hu et al.) for `"paper"`, 1 for `"official"`; 0 leaves the SE out.
         kernel_initializer: Keras initializer of the convolutions.
+        max_scores: Int or None, bound on memory, see `ContextualAttention`.
 
     Call arguments:
         features: `(B, H, W, C)` float.
@@ -167,11 +176,13 @@ class MultiScaleAttention(keras.layers.Layer):
         variant: str = "paper",
         squeeze_ratio: int | None = None,
         kernel_initializer="glorot_uniform",
+        max_scores: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         patch_sizes = tuple(patch_sizes)
         _check_options(patch_sizes, propagation_size, softmax_scale, implementation, variant)
+        _check_max_scores(max_scores)
         self.patch_sizes = patch_sizes
         self.propagation_size = propagation_size
         self.softmax_scale = softmax_scale
@@ -179,6 +190,7 @@ class MultiScaleAttention(keras.layers.Layer):
         self.variant = variant
         self.squeeze_ratio = squeeze_ratio
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.max_scores = max_scores
 
     def build(self, features_shape, hole_shape):
         """Builds the merge for the channels of the features."""
@@ -249,6 +261,7 @@ class MultiScaleAttention(keras.layers.Layer):
             "variant": self.variant,
             "squeeze_ratio": self.squeeze_ratio,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "max_scores": self.max_scores,
         }
 
 
@@ -263,6 +276,7 @@ def _attend(layer, features, hole, patch_sizes):
         layer.propagation_size,
         layer.softmax_scale,
         layer.variant,
+        layer.max_scores,
     )
     # float16 rounds the filling only; a known position casts back to the value it had.
     return [ops.cast(each, layer.compute_dtype) for each in attended]
@@ -283,6 +297,11 @@ def _check_options(patch_sizes, propagation_size, softmax_scale, implementation,
         )
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {sorted(VARIANTS)}, received: {variant!r}")
+
+
+def _check_max_scores(max_scores):
+    if max_scores is not None and (not isinstance(max_scores, int) or max_scores < 1):
+        raise ValueError(f"max_scores must be an integer >= 1 or None, received: {max_scores!r}")
 
 
 def _check_shapes(features_shape, hole_shape):

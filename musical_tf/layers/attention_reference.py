@@ -27,8 +27,10 @@ def attend(
     propagation_size: int,
     softmax_scale: float,
     variant: str,
+    max_scores: int | None = None,
 ) -> list[Tensor]:
-    """Same arguments and result as `patch_matching.attend`."""
+    """Same arguments and result as `patch_matching.attend`; `max_scores` bounds nothing here."""
+    del max_scores
     attend_one_size = _attend_paper if variant == "paper" else _attend_official
     return [
         attend_one_size(features, hole, size, propagation_size, softmax_scale)

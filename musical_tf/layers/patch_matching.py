@@ -17,6 +17,7 @@ needed. `attention_reference.py` writes the same function the literal way; the t
 together, values and gradients.
 """
 
+import copy
 from collections.abc import Sequence
 
 import keras
@@ -48,6 +49,7 @@ def attend(
     propagation_size: int,
     softmax_scale: float,
     variant: str,
+    max_scores: int | None = None,
 ) -> list[Tensor]:
     """Replaces the hole of a feature map by attention over its known patches, once per patch size.
 
@@ -58,40 +60,84 @@ def attend(
         propagation_size: Odd int, side of the window of Eq. (2).
         softmax_scale: Float, multiplies the scores.
         variant: `"paper"` or `"official"`, see `ContextualAttention`.
+        max_scores: Int, how many scores one tensor may hold. The queries are then worked through in
+            bands of rows, backwards once more instead of keeping what the way forward had. A band
+            has at least one row, so the bound is never below what that takes. None is no bound.
 
     Returns:
         One `(B, H, W, C)` float32 tensor per patch size.
     """
     window = _QueryWindow(hole)
     halo = max(_halo(size, propagation_size) for size in patch_sizes)
-    keys = features if variant == "paper" else features * (1.0 - hole) + KNOWN_OFFSET
-
-    queries = window.crop(features, halo)  # (B, h, w, C), zero outside the map
-    if variant == "paper":
-        # One channel more marks the missing positions, and the box sums carry the mark to every
-        # patch that touches one: no pass over the scores is spent on masking them.
-        marked = ops.concatenate([features, MASKED_PRODUCT * hole], axis=-1)
-        ones = ops.ones_like(queries[..., :1])  # outside the map too: a mark there counts as well
-        gram = _gram(ops.concatenate([queries, ones], axis=-1), marked)
-    else:
-        gram = _gram(queries, keys)  # (B, h, w, H, W)
     attend_one_size = _attend_paper if variant == "paper" else _attend_official
+
+    def fill(features, hole, window):
+        keys = features if variant == "paper" else features * (1.0 - hole) + KNOWN_OFFSET
+        gram = _marked_gram if variant == "paper" else _gram
+        scores = gram(window.crop(features, halo), keys, hole)  # (B, h, w, H, W)
+        return [
+            attend_one_size(
+                _shrink(scores, halo - _halo(size, propagation_size)),
+                keys,
+                hole,
+                window,
+                size,
+                propagation_size,
+                softmax_scale,
+            )
+            for size in patch_sizes
+        ]
+
+    if max_scores is None:
+        fillings = fill(features, hole, window)
+    else:
+        fillings = _in_bands(fill, features, hole, window, halo, max_scores)
     attended = []
-    for size in patch_sizes:
-        surplus = halo - _halo(size, propagation_size)
-        filling, has_candidate = attend_one_size(
-            _shrink(gram, surplus), keys, hole, window, size, propagation_size, softmax_scale
-        )
-        replaced = ops.where(has_candidate, hole, ops.zeros_like(hole)) > 0.5
+    for size, filling in zip(patch_sizes, fillings, strict=True):
+        replaced = hole > 0.5
+        if variant == "paper":
+            has_candidate = ops.any(_is_known(hole, size), axis=(1, 2, 3), keepdims=True)
+            replaced = ops.logical_and(replaced, has_candidate)
         attended.append(ops.where(replaced, window.paste(filling), features))
     return attended
 
 
+def _in_bands(fill, features, hole, window, halo, max_scores):
+    """What `fill` gives for `window`, computed for as many of its rows at a time as the bound says.
+
+    Every band has the same number of rows; the last may reach below the window.
+    """
+    batch, height, width, _ = ops.shape(features)
+    a_row = batch * (window.right - window.left + 2 * halo) * height * width
+    most = ops.maximum(max_scores // a_row - 2 * halo, 1)
+    window_height = window.bottom - window.top
+    count = (window_height + most - 1) // most
+    rows = (window_height + count - 1) // count
+
+    @keras.remat
+    def fill_band(index, features, hole):
+        return fill(features, hole, window.band(window.top + index * rows, rows))
+
+    bands = ops.map(lambda index: fill_band(index, features, hole), ops.arange(count))
+    return [_join_bands(filling)[:, :window_height] for filling in bands]
+
+
+def _join_bands(bands):
+    """`(N, B, h, w, C)`, one above the other -> `(B, N h, w, C)`."""
+    count, batch, height, width, _ = ops.shape(bands)
+    joined = ops.transpose(bands, (1, 0, 2, 3, 4))
+    return ops.reshape(joined, (batch, count * height, width, bands.shape[-1]))
+
+
+def _is_known(hole, size):
+    """Whether the patch at a position touches no hole position, `(B, H, W, 1)` bool."""
+    return box_sum(hole, size) < 0.5
+
+
 def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_scale):
-    """Steps 1 to 5 of `ContextualAttention`: the hole's window, and whether it may be used."""
+    """Steps 1 to 5 of `ContextualAttention` for the window, `(B, h, w, C)`."""
     radius, reach = size // 2, propagation_size // 2
     inside = ops.ones_like(hole)
-    valid = box_sum(hole, size) < 0.5  # (B, H, W, 1): the patch touches no hole position
     energy = ops.sum(ops.square(features), axis=-1, keepdims=True)
     # The root is taken of the floored energy: the gradient of sqrt at 0 is infinite.
     inverse_norm = ops.rsqrt(ops.maximum(box_sum(energy, size), PATCH_NORM_FLOOR**2))
@@ -106,16 +152,14 @@ def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_
         # Nothing overlaps, so the rows are brought to a sum of one after the product with the
         # features, where there are fewer columns; a channel of ones gives their sums.
         summed = _weighted_sum(propagated, ops.concatenate([features, inside], axis=-1))
-        filling = summed[..., :-1] / ops.maximum(summed[..., -1:], ROW_SUM_FLOOR)
-    else:
-        total = ops.sum(propagated, axis=(3, 4), keepdims=True)
-        # Queries outside the map may have caught a neighbour's attention; `inside` drops them.
-        query_inside = _as_rows(window.crop(inside, radius))
-        rescaled = propagated * (query_inside / ops.maximum(total, ROW_SUM_FLOOR))
-        overlapped = diagonal_box_sum(rescaled, size)
-        count = window.crop(box_sum(inside, size), 0)
-        filling = _weighted_sum(overlapped, features) / count
-    return filling, ops.any(valid, axis=(1, 2, 3), keepdims=True)
+        return summed[..., :-1] / ops.maximum(summed[..., -1:], ROW_SUM_FLOOR)
+    total = ops.sum(propagated, axis=(3, 4), keepdims=True)
+    # Queries outside the map may have caught a neighbour's attention; `inside` drops them.
+    query_inside = _as_rows(window.crop(inside, radius))
+    rescaled = propagated * (query_inside / ops.maximum(total, ROW_SUM_FLOOR))
+    overlapped = diagonal_box_sum(rescaled, size)
+    count = window.crop(box_sum(inside, size), 0)
+    return _weighted_sum(overlapped, features) / ops.maximum(count, 1.0)
 
 
 def _attend_official(gram, known, hole, window, size, propagation_size, softmax_scale):
@@ -131,8 +175,7 @@ def _attend_official(gram, known, hole, window, size, propagation_size, softmax_
     attention = attention * _as_rows(window.crop(inside, radius))
 
     overlapped = diagonal_box_sum(attention * inverse_norm, size)
-    filling = _weighted_sum(overlapped, known) * (1.0 / size**2)
-    return filling, ops.ones_like(hole[:, :1, :1]) > 0.5
+    return _weighted_sum(overlapped, known) * (1.0 / size**2)
 
 
 def _halo(size: int, propagation_size: int) -> int:
@@ -224,6 +267,9 @@ class _QueryWindow:
     whole map.
     """
 
+    is_band = False
+    """Whether it may reach below the map, by less than its height."""
+
     def __init__(self, hole):
         self.height, self.width = ops.shape(hole)[1:3]
         self.top, self.bottom = 0, self.height
@@ -236,7 +282,17 @@ class _QueryWindow:
     def crop(self, maps, halo):
         """`(B, H, W, C)` -> the window and `halo` positions around it, zero outside the map."""
         padded = ops.pad(maps, [[0, 0], [halo, halo], [halo, halo], [0, 0]])
+        if self.is_band:
+            batch, _, width, channels = ops.shape(padded)
+            below = ops.zeros((batch, self.bottom - self.top, width, channels), padded.dtype)
+            padded = ops.concatenate([padded, below], axis=1)
         return padded[:, self.top : self.bottom + 2 * halo, self.left : self.right + 2 * halo]
+
+    def band(self, top, rows):
+        """The same columns, `rows` rows from `top` on."""
+        band = copy.copy(self)
+        band.top, band.bottom, band.is_band = top, top + rows, True
+        return band
 
     def paste(self, window):
         """The window back in its place in a `(B, H, W, C)` map that is zero elsewhere."""
@@ -258,7 +314,23 @@ def _extent(occupied, length):
     return ops.where(past > 0, first, 0), ops.maximum(past, 1)
 
 
-def _gram(queries, keys):
+def _marked_gram(queries, keys, hole):
+    """`_gram` in which every product with a missing position is `MASKED_PRODUCT`.
+
+    One channel more marks them, and the box sums carry the mark to every patch that touches one: no
+    pass over the scores is spent on masking them.
+    """
+    ones = ops.ones_like(queries[..., :1])  # outside the map too: a mark there counts as well
+    return _gram(
+        ops.concatenate([queries, ones], axis=-1),
+        ops.concatenate([keys, MASKED_PRODUCT * hole], axis=-1),
+        hole,
+    )
+
+
+def _gram(queries, keys, hole):
+    """`(B, h, w, C)` and `(B, H, W, C)` -> inner products `(B, h, w, H, W)`."""
+    del hole
     batch, height, width, channels = ops.shape(queries)
     key_height, key_width = ops.shape(keys)[1:3]
     flat_queries = ops.reshape(queries, (batch, height * width, channels))
