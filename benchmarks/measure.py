@@ -1,4 +1,4 @@
-"""What every benchmark does: time callables against each other, measure a process, keep the figures.
+"""What every benchmark does: time callables against each other, measure a process, keep figures.
 
 A time says little about a program, because it says as much about the machine and its other work. So
 callables are timed in turns, in one process, and what is stated is their ratio.
@@ -26,7 +26,7 @@ RESULTS = ROOT / "results"
 def take_turns(
     callables: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
 ) -> dict[str, dict[str, float]]:
-    """Times callables against each other: each once a round, so that all meet the same disturbances.
+    """Times callables against each other: each once a round, so that all meet the same weather.
 
     Args:
         callables: Name -> what to time; it must have finished its work when it returns.
