@@ -1,6 +1,6 @@
 """Measures the memory that filling a 24-megapixel photograph takes, and holds it to the bounds.
 
-    python -m benchmarks.serving_memory --model model.onnx --output results/serving_memory.json
+    python -m benchmarks.serving_memory --model model.onnx
 
 Every figure is the peak of resident memory of a process of its own. "The model" is what such a
 process needs once it has loaded the model and run it once at its training size, so that it holds
@@ -8,27 +8,28 @@ everything that does not grow with the photograph; the rest, divided by the phot
 must stay below the bound, or the exit code is 1. In `session` rows that includes the photograph and
 the hole that the caller has anyway, 4 bytes a pixel; in `command` rows the whole of
 `musical-inpaint`: decoding, mask, filling, encoding. Runs beyond the training size are held to the
-session's estimate for them. Needs Linux, whose /proc says what the peak was.
+session's estimate for them. Writes results/serving_memory.json. Needs Linux, whose /proc says what
+the peak was.
 """
 
 import argparse
 import json
 import re
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks import measure
 from serving import tiling
-from serving.images import write_bytes
 from serving.session import InpaintingSession, estimate_memory
-from training import provenance
 
+MODULE = "benchmarks.serving_memory"
 HEIGHT, WIDTH = 4000, 6000
 PIXELS = HEIGHT * WIDTH
 
@@ -74,7 +75,10 @@ def make_photograph() -> np.ndarray:
 
 
 def peak() -> int:
-    """Bytes of resident memory that this process has needed so far, at most."""
+    """Bytes of resident memory that this process has needed so far, at most.
+
+    Not `ru_maxrss`, which begins with what the process that started this one has needed.
+    """
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
 
@@ -175,16 +179,12 @@ MEASUREMENTS = {
 }
 
 
-def in_a_process(function: Any, *arguments: str) -> dict[str, Any]:
+def in_a_process(function: Callable[..., dict[str, Any]], *arguments: str) -> dict[str, Any]:
     """Runs one of `MEASUREMENTS` in a process of its own, where nothing else has used memory."""
-    command = [sys.executable, "-m", "benchmarks.serving_memory", "--measure", function.__name__]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{function.__name__} {' '.join(arguments)} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return measure.peak_memory_of(MODULE, "--measure", function.__name__, *arguments)
 
 
-def measure(model: str) -> dict[str, Any]:
+def measure_all(model: str) -> dict[str, Any]:
     """All measurements, each printed as it comes, with what exceeds its bound in `failures`."""
     failures: list[str] = []
     base = in_a_process(measure_model, model)["bytes"]
@@ -253,7 +253,6 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", metavar="FILE", help="a file that export/to_onnx.py wrote")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.measure:
@@ -265,20 +264,15 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--model is missing")
         InpaintingSession(arguments.model, ["cpu"])
         peak()
-        record = measure(arguments.model)
-        record["command"] = (
-            f"python -m benchmarks.serving_memory --model {Path(arguments.model).name}"
-        )
-        record |= provenance.describe()
-        if arguments.output is not None:
-            content = json.dumps(record, indent=1) + "\n"
-            write_bytes(arguments.output, content.encode("utf-8"))
+        figures = measure_all(str(Path(arguments.model).resolve()))
+        command = ["--model", Path(arguments.model).name]
+        measure.keep("serving_memory", measure.record(MODULE, command, figures))
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
-    for failure in record["failures"]:
+    for failure in figures["failures"]:
         print(f"{parser.prog}: {failure}", file=sys.stderr)
-    return 1 if record["failures"] else 0
+    return 1 if figures["failures"] else 0
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ rest has been done, and the failures are listed at the end. 2: wrong usage or un
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -318,10 +319,12 @@ def _process(
         return "skipped", 0.0
     if job.problem:
         raise images.ImageError(job.problem)
-    photograph = images.read_photograph(job.image, max_pixels=arguments.max_pixels)
     choice = {"polarity": arguments.polarity, "threshold": arguments.threshold}
+    with _silent_libraries():
+        photograph = images.read_photograph(job.image, max_pixels=arguments.max_pixels)
+        if isinstance(job.mask, Path):
+            hole = images.read_mask(job.mask, max_pixels=arguments.max_pixels, **choice)
     if isinstance(job.mask, Path):
-        hole = images.read_mask(job.mask, max_pixels=arguments.max_pixels, **choice)
         images.check_sizes(photograph, hole, str(job.mask))
         alpha = None
     else:
@@ -356,6 +359,25 @@ def _process(
     except OSError as error:
         raise OutputError(f"cannot write {_say(error)}") from error
     return ("filled" if share else "had nothing to fill"), share
+
+
+@contextlib.contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Keeps what C libraries write about a damaged file from standing beside our own words."""
+    try:
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except (OSError, AttributeError):  # there is no stderr
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _other(polarity: str) -> str:

@@ -230,15 +230,15 @@ class InpaintingSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only: a fallback is reported by `provider`
+        # Threads that spin while they wait win little alone, and lose much beside other work.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._options = options
         try:
             self._session = self._open(wanted)
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             if providers is not None and _is_provider_failure(error):
                 raise ProviderError(f"{wanted[0]} did not start: {_one_line(error)}") from error
-            raise ModelError(
-                f"{self.model_path}: ONNX Runtime cannot load it: {_one_line(error)}"
-            ) from error
+            self._session = self._open_on_cpu(error)
         try:
             self.contract = Contract.from_metadata(_metadata_of(self._session))
             _check_signature(self._session, self.contract)
@@ -250,7 +250,7 @@ class InpaintingSession:
             # It registered and then could not compute: a GPU that this build has no code for.
             if providers is not None:
                 raise ProviderError(f"{wanted[0]} started and failed: {error}") from error
-            self._session = self._open(["CPUExecutionProvider"])
+            self._session = self._open_on_cpu(error)
             self.provider = "CPUExecutionProvider"
         if providers is not None and self.provider not in wanted:
             raise ProviderError(
@@ -334,9 +334,19 @@ class InpaintingSession:
         }
 
     def _open(self, providers: list[str]) -> onnxruntime.InferenceSession:
+        # Its own way to fall back prints to stdout, and may happen in the middle of a run.
         return onnxruntime.InferenceSession(
-            str(self.model_path), self._options, providers=providers
+            str(self.model_path), self._options, providers=providers, enable_fallback=0
         )
+
+    def _open_on_cpu(self, reason: Exception) -> onnxruntime.InferenceSession:
+        """What is left where the fastest provider fails for whatever reason."""
+        try:
+            return self._open(["CPUExecutionProvider"])
+        except Exception:
+            raise ModelError(
+                f"{self.model_path}: ONNX Runtime cannot load it: {_one_line(reason)}"
+            ) from reason
 
     def _find_provider(self, wanted: list[str]) -> str:
         """The provider that computes most convolutions and products, seen on a small run.
@@ -349,8 +359,12 @@ class InpaintingSession:
         with tempfile.TemporaryDirectory() as folder:
             self._options.enable_profiling = True
             self._options.profile_file_prefix = str(Path(folder) / "profile")
-            profiled = self._open(wanted)
-            self._options.enable_profiling = False
+            try:
+                profiled = self._open(wanted)
+            except Exception as error:
+                raise InferenceError(f"a second session did not start: {error}") from error
+            finally:
+                self._options.enable_profiling = False
             size = max(MINIMUM_SIZE, self.contract.size_multiple)
             image = np.zeros((1, size, size, 3), np.uint8)
             hole = np.zeros((1, size, size), bool)

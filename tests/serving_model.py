@@ -68,6 +68,7 @@ def write_model(
         "channel": np.array([channel_axis], np.int64),
         "spatial": np.array(spatial, np.int64),
         "one": np.array(1, np.float32),
+        "zero": np.array(0, np.float32),
     }
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
@@ -76,7 +77,7 @@ def write_model(
         helper.make_node("Unsqueeze", ["is_hole", "channel"], ["where"]),
         helper.make_node("Cast", ["where"], ["hole_value"], to=TensorProto.FLOAT),
         helper.make_node("Sub", ["one", "hole_value"], ["known"]),
-        helper.make_node("Mul", ["float", "known"], ["masked"]),
+        helper.make_node("Where", ["where", "zero", "float"], ["masked"]),  # NaN * 0 is NaN
         helper.make_node("ReduceSum", ["masked", "spatial"], ["total"]),
         helper.make_node("ReduceSum", ["known", "spatial"], ["known_count"]),
         helper.make_node("Max", ["known_count", "one"], ["count"]),

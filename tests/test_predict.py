@@ -413,6 +413,16 @@ def test_bad_input_is_named_in_one_line(call, photo, mask, tmp_path):
     assert not output.exists()
 
 
+def test_what_libraries_say_about_a_damaged_file_is_not_repeated(call, mask, tmp_path):
+    torn = tmp_path / "torn.tif"
+    Image.fromarray(picture()[..., 0] > 90).save(torn, compression="group4")
+    content = bytearray(torn.read_bytes())
+    content[20:60] = bytes(40)  # libtiff tells stderr of every line that it cannot decode
+    torn.write_bytes(content)
+    _, _, err = call(image=tmp_path, mask=mask, output=tmp_path / "out")
+    assert all(line.startswith("musical-inpaint: ") for line in err.splitlines())
+
+
 def test_unwritable_output_is_a_failure_while_working(call, photo, mask, tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("a file where a folder should be")
