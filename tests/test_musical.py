@@ -128,6 +128,19 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, dtype):
     np.testing.assert_allclose(in_float32(data), generator(data), atol=2e-2)
 
 
+def test_a_field_that_leaves_the_weights_alone_may_differ_when_loaded(tmp_path):
+    musical_tf.create("musical", preset="lite", **NARROW).save(tmp_path / "g.keras")
+    bounded = musical_tf.load(tmp_path / "g.keras", attention_max_scores=40 * 256)
+    assert bounded.config.attention_max_scores == 40 * 256
+    data = batch_of(64)
+    inputs = [data["image"], data["hole"]]
+    np.testing.assert_allclose(
+        bounded(inputs), musical_tf.load(tmp_path / "g.keras")(inputs), atol=1e-5
+    )
+    with pytest.raises(TypeError, match="unheard_of"):
+        musical_tf.load(tmp_path / "g.keras", unheard_of=1)
+
+
 def test_config_round_trip_and_dict():
     config = musical.Config.from_preset("official", width=24, patch_sizes=[1, 3, 5])
     assert musical.Config(**dataclasses.asdict(config)) == config

@@ -1,5 +1,6 @@
 """The registry of methods: one paper a module, the module's name is the key."""
 
+import dataclasses
 import importlib
 import pkgutil
 import zipfile
@@ -57,12 +58,14 @@ def create(
     return method.build_generator(method.Config.from_preset(preset, **overrides), dtype=dtype)
 
 
-def load(path: str | Path, dtype: str = "float32") -> keras.Model:
+def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
     """Loads a trained generator.
 
     Args:
         path: A `.keras` file, or a run directory that holds `generator.keras`.
         dtype: Keras dtype policy to rebuild it in, whatever it was trained in.
+        **overrides: Fields of the method's `Config` that shall differ from the stored ones and
+            leave the weights as they are, such as `attention_max_scores`.
 
     Returns:
         The generator, see `create`.
@@ -93,6 +96,7 @@ def load(path: str | Path, dtype: str = "float32") -> keras.Model:
         raise ValueError(
             f"{file} holds a {type(stored).__name__}, expected a generator of one of {names()}"
         )
-    generator = get(stored.method).build_generator(stored.config, dtype=dtype)
+    config = dataclasses.replace(stored.config, **overrides)
+    generator = get(stored.method).build_generator(config, dtype=dtype)
     generator.set_weights(stored.get_weights())
     return generator

@@ -54,6 +54,8 @@ class Config:
         softmax_scale: Scale of the scores before the softmax (Yu et al. 2018).
         attention_variant: `"paper"` or `"official"`, see `ContextualAttention`.
         attention_implementation: `"fast"` or `"reference"`.
+        attention_max_scores: Bound on the attention's memory, None for none, see
+            `ContextualAttention`.
         squeeze_ratio: SE reduction, None for the variant's own, 0 for none.
         lambda_l1: Weight of the mean absolute error of the whole raw output (Section 4.1).
         lambda_hole: Weight of the mean absolute error in the hole (not in the paper).
@@ -79,6 +81,7 @@ class Config:
     softmax_scale: float = 10.0
     attention_variant: str = "paper"
     attention_implementation: str = "fast"
+    attention_max_scores: int | None = None
     squeeze_ratio: int | None = None
     lambda_l1: float = 100.0
     lambda_hole: float = 0.0
@@ -291,6 +294,7 @@ def _unet(image, hole, config, policy):
                 config.attention_variant,
                 config.squeeze_ratio,
                 kernel_initializer=block.initializer(),
+                max_scores=config.attention_max_scores,
                 dtype=policy,
                 name="attention",
             )(features, downsample_hole(hole, 4))
