@@ -1,0 +1,117 @@
+/** The server's HTTP interface, and its refusals in the words of whoever looks at the page. */
+
+const TOKEN_KEY = "musical-token";
+const MOST_RETRIES = 5;
+
+/** A refusal of the server, or no answer at all. */
+export class ServerError extends Error {
+  /**
+   * @param {string} code The server's own, or "unreachable".
+   * @param {string} message A sentence to show.
+   * @param {number} status Of HTTP; 0 without an answer.
+   */
+  constructor(code, message, status) {
+    super(message);
+    this.code = code;
+    this.status = status;
+  }
+
+  /** Whether the same request may well succeed later. */
+  get isPassing() {
+    return this.status === 0 || this.status >= 500;
+  }
+}
+
+/** The token, kept until the tab is closed. */
+export const token = {
+  get: () => sessionStorage.getItem(TOKEN_KEY) ?? "",
+  set: (value) => sessionStorage.setItem(TOKEN_KEY, value),
+  clear: () => sessionStorage.removeItem(TOKEN_KEY),
+};
+
+/** What the server runs, and its limits. */
+export async function describeModel() {
+  return (await send("v1/model", {})).json();
+}
+
+/**
+ * Has a hole filled.
+ *
+ * @param {Blob} image The photograph's file, as it is.
+ * @param {string} name Its name.
+ * @param {Blob} mask A PNG of the same size, white = hole.
+ * @param {object} options
+ * @param {AbortSignal} options.signal
+ * @param {(seconds: number) => void} options.onWait Called while the server is too busy.
+ * @returns {Promise<{blob: Blob, milliseconds: number}>} The filled photograph, a PNG; and how long
+ *     the model ran, NaN if the server does not say.
+ */
+export async function inpaint(image, name, mask, { signal, onWait }) {
+  for (let attempt = 1; ; attempt += 1) {
+    const body = new FormData();
+    body.append("image", image, name);
+    body.append("mask", mask, "mask.png");
+    body.append("format", "png");
+    try {
+      const response = await send("v1/inpaint", { method: "POST", body, signal });
+      const run = /(?:^|,)\s*run;dur=([\d.]+)/.exec(response.headers.get("Server-Timing") ?? "");
+      return { blob: await response.blob(), milliseconds: run ? Number(run[1]) : NaN };
+    } catch (error) {
+      if (error.code !== "queue_full" || attempt > MOST_RETRIES) throw error;
+      const seconds = Math.min(Math.max(error.retryAfter || 1, 1), 10);
+      onWait(seconds);
+      await pause(seconds * 1000, signal);
+    }
+  }
+}
+
+async function send(path, options) {
+  const headers = token.get() ? { Authorization: `Bearer ${token.get()}` } : {};
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServerError("unreachable", "The server does not answer. Is it still running?", 0);
+  }
+  if (response.ok) return response;
+  let refusal = {};
+  try {
+    refusal = (await response.json()).error ?? {};
+  } catch {
+    // a proxy in between answers in its own way; the status has to do
+  }
+  const message = sentence(refusal.code, refusal.message, response.status);
+  const error = new ServerError(refusal.code ?? "unknown", message, response.status);
+  error.retryAfter = Number(response.headers.get("Retry-After"));
+  throw error;
+}
+
+function sentence(code, message, status) {
+  const known = {
+    hole_covers_image:
+      "The whole photograph is painted over. Leave some of it: the rest is what the hole is filled from.",
+    no_mask: "Nothing is painted yet. Paint over what should go.",
+    queue_full: "The server is busy with other photographs. Try again in a moment.",
+    not_ready: "The server is still starting. Try again in a moment.",
+    shutting_down: "The server is shutting down.",
+    timeout: "This took longer than the server allows. A smaller hole is quicker.",
+    internal: "Something went wrong on the server. Your painting is still here.",
+  }[code];
+  if (known) return known;
+  if (message) {
+    const text = message[0].toUpperCase() + message.slice(1);
+    return /[.!?]$/.test(text) ? text : `${text}.`;
+  }
+  return `The server refused with status ${status} and did not say why.`;
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}

@@ -1,0 +1,189 @@
+/**
+ * What is painted, as shapes in the photograph's own pixels, and how they become a mask.
+ *
+ * The list of strokes is the only truth: the screen draws it at the screen's resolution, and
+ * `encodeMask` draws it at the photograph's, strip by strip. No bitmap of the photograph's size is
+ * ever held, so 24 megapixels cost no more than one, and no browser's limit on canvases is met.
+ */
+
+const STRIP_HEIGHT = 256;
+const THRESHOLD = 127;
+
+/** A line drawn with a round brush, or with the eraser. */
+export class BrushStroke {
+  /**
+   * @param {number} size Diameter in pixels of the photograph.
+   * @param {boolean} erases Whether it takes paint away.
+   * @param {number} x Where it begins, in pixels of the photograph.
+   * @param {number} y
+   */
+  constructor(size, erases, x, y) {
+    this.size = size;
+    this.erases = erases;
+    this.path = new Path2D();
+    this.path.moveTo(x, y);
+    this.path.lineTo(x + 0.01, y); // a line without any length would draw no dot
+    this.box = [x, y, x, y];
+    this.#last = this.#middle = [x, y];
+    this.#fresh = new Path2D(this.path);
+    this.#grow(x, y);
+  }
+
+  #last;
+  #middle;
+  #fresh;
+
+  /** Goes on to a point, in a curve through the middles between points. */
+  extend(x, y) {
+    const [lastX, lastY] = this.#last;
+    if (x === lastX && y === lastY) return;
+    const middle = [(lastX + x) / 2, (lastY + y) / 2];
+    this.path.quadraticCurveTo(lastX, lastY, ...middle);
+    this.#fresh.moveTo(...this.#middle);
+    this.#fresh.quadraticCurveTo(lastX, lastY, ...middle);
+    this.#middle = middle;
+    this.#last = [x, y];
+    this.#grow(x, y);
+  }
+
+  /** Reaches its last point; nothing may be added afterwards. */
+  finish() {
+    this.path.lineTo(...this.#last);
+    return this;
+  }
+
+  /** What has been added since the last call, as far as the newest point. */
+  takeFresh() {
+    const fresh = this.#fresh;
+    fresh.moveTo(...this.#middle);
+    fresh.lineTo(this.#last[0] + 0.01, this.#last[1]);
+    this.#fresh = new Path2D();
+    return fresh;
+  }
+
+  /** Draws the stroke, or a part of it, into a context whose units are pixels of the photograph. */
+  draw(context, paint, path = this.path) {
+    context.globalCompositeOperation = this.erases ? "destination-out" : "source-over";
+    context.lineCap = context.lineJoin = "round";
+    context.lineWidth = this.size;
+    context.strokeStyle = paint;
+    context.stroke(path);
+  }
+
+  #grow(x, y) {
+    const reach = this.size / 2 + 1;
+    this.box[0] = Math.min(this.box[0], x - reach);
+    this.box[1] = Math.min(this.box[1], y - reach);
+    this.box[2] = Math.max(this.box[2], x + reach);
+    this.box[3] = Math.max(this.box[3], y + reach);
+  }
+}
+
+/** A filled rectangle on whole pixels. */
+export class RectangleStroke {
+  constructor(left, top, right, bottom) {
+    this.erases = false;
+    this.box = [left, top, right, bottom];
+  }
+
+  /** The whole pixels that two corners span, cut at the photograph's edges; null if none. */
+  static between([x, y], [otherX, otherY], width, height) {
+    const clamp = (value, end) => Math.min(Math.max(value, 0), end);
+    const left = clamp(Math.floor(Math.min(x, otherX)), width);
+    const top = clamp(Math.floor(Math.min(y, otherY)), height);
+    const right = clamp(Math.ceil(Math.max(x, otherX)), width);
+    const bottom = clamp(Math.ceil(Math.max(y, otherY)), height);
+    return right > left && bottom > top ? new RectangleStroke(left, top, right, bottom) : null;
+  }
+
+  draw(context, paint) {
+    const [left, top, right, bottom] = this.box;
+    context.globalCompositeOperation = "source-over";
+    context.fillStyle = paint;
+    context.fillRect(left, top, right - left, bottom - top);
+  }
+}
+
+/**
+ * Draws the strokes at the photograph's resolution and encodes them as a grey PNG, 255 = hole.
+ *
+ * @param {number} width Of the photograph, in pixels.
+ * @param {number} height
+ * @param {Array} strokes
+ * @returns {Promise<{blob: Blob, holePixels: number}>}
+ */
+export async function encodeMask(width, height, strokes) {
+  const boxes = strokes.filter((stroke) => !stroke.erases).map((stroke) => stroke.box);
+  const left = Math.max(0, Math.floor(Math.min(width, ...boxes.map((box) => box[0]))));
+  const top = Math.max(0, Math.floor(Math.min(height, ...boxes.map((box) => box[1]))));
+  const right = Math.min(width, Math.ceil(Math.max(0, ...boxes.map((box) => box[2]))));
+  const bottom = Math.min(height, Math.ceil(Math.max(0, ...boxes.map((box) => box[3]))));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, right - left);
+  canvas.height = STRIP_HEIGHT;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+
+  const deflate = new CompressionStream("deflate");
+  const compressed = new Response(deflate.readable).arrayBuffer();
+  const writer = deflate.writable.getWriter();
+  let holePixels = 0;
+  for (let from = 0; from < height; from += STRIP_HEIGHT) {
+    const to = Math.min(height, from + STRIP_HEIGHT);
+    const rows = new Uint8Array((to - from) * (width + 1)); // each begins with its filter: none
+    if (from < bottom && to > top && left < right) {
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.clearRect(0, 0, canvas.width, canvas.height);
+      context.setTransform(1, 0, 0, 1, -left, -from);
+      for (const stroke of strokes) {
+        if (stroke.box[1] < to && stroke.box[3] > from) stroke.draw(context, "#fff");
+      }
+      const { data } = context.getImageData(0, 0, canvas.width, to - from);
+      for (let row = 0, source = 3; row < to - from; row += 1) {
+        const start = row * (width + 1) + 1 + left;
+        for (let target = start; target < start + canvas.width; target += 1, source += 4) {
+          if (data[source] > THRESHOLD) {
+            rows[target] = 255;
+            holePixels += 1;
+          }
+        }
+      }
+    }
+    await writer.write(rows);
+  }
+  await writer.close();
+
+  const header = new DataView(new ArrayBuffer(13));
+  header.setUint32(0, width);
+  header.setUint32(4, height);
+  header.setUint8(8, 8); // bits; the zeros after it say grey, deflate, and not interlaced
+  const blob = new Blob(
+    [
+      new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]),
+      chunk("IHDR", new Uint8Array(header.buffer)),
+      chunk("IDAT", new Uint8Array(await compressed)),
+      chunk("IEND", new Uint8Array(0)),
+    ],
+    { type: "image/png" },
+  );
+  return { blob, holePixels };
+}
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, index) => {
+  for (let bit = 0; bit < 8; bit += 1) index = index & 1 ? 0xedb88320 ^ (index >>> 1) : index >>> 1;
+  return index;
+});
+
+/** A chunk of a PNG: length, name, content, checksum of name and content. */
+function chunk(name, content) {
+  const bytes = new Uint8Array(content.length + 12);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, content.length);
+  for (let index = 0; index < 4; index += 1) bytes[4 + index] = name.charCodeAt(index);
+  bytes.set(content, 8);
+  let crc = 0xffffffff;
+  for (let index = 4; index < content.length + 8; index += 1) {
+    crc = CRC_TABLE[(crc ^ bytes[index]) & 0xff] ^ (crc >>> 8);
+  }
+  view.setUint32(content.length + 8, ~crc >>> 0);
+  return bytes;
+}

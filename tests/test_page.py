@@ -1,0 +1,1045 @@
+"""The page at `/`, driven in headless Chromium against the real server with a tiny model.
+
+The server's side of every request is recorded, so that a test can send the same bytes to the API
+by itself and compare.
+"""
+
+import base64
+import email
+import email.policy
+import io
+import json
+import re
+import shutil
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.server import create_app
+from serving.session import InpaintingSession
+
+from .serving_model import write_model
+
+pytestmark = pytest.mark.browser
+
+PAGE = Path(__file__).parents[1] / "serving" / "page"
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 360, "height": 640}
+
+
+# ---- the server
+
+
+class Recorder:
+    """Keeps the headers and the body of every request to fill something."""
+
+    def __init__(self, app):
+        self.app = app
+        self.requests: list[tuple[str, bytes]] = []
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http" or scope["path"] != "/v1/inpaint":
+            await self.app(scope, receive, send)
+            return
+        body = bytearray()
+        content_type = dict(scope["headers"])[b"content-type"].decode()
+
+        async def record():
+            message = await receive()
+            body.extend(message.get("body", b""))
+            if message["type"] == "http.request" and not message.get("more_body"):
+                self.requests.append((content_type, bytes(body)))
+            return message
+
+        await self.app(scope, record, send)
+
+    def parts(self, index: int = -1) -> dict[str, bytes]:
+        """The fields of a recorded form."""
+        content_type, body = self.requests[index]
+        message = email.message_from_bytes(
+            f"Content-Type: {content_type}\r\n\r\n".encode() + body, policy=email.policy.HTTP
+        )
+        return {
+            part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
+            for part in message.iter_parts()
+        }
+
+    def mask(self, index: int = -1) -> np.ndarray:
+        """The mask of a recorded form, `(H, W)` bool."""
+        image = Image.open(io.BytesIO(self.parts(index)["mask"]))
+        assert image.format == "PNG"
+        assert image.mode == "L"
+        values = np.asarray(image)
+        assert set(np.unique(values)) <= {0, 255}
+        return values > 127
+
+
+class Server:
+    """A running server: `url` and `recorder`."""
+
+    def __init__(self, session, **settings):
+        import uvicorn
+
+        from serving.http_api import Settings
+
+        self.recorder = Recorder(create_app(session, Settings(**settings)))
+        config = uvicorn.Config(self.recorder, port=0, log_level="warning", lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + 20
+        while not self._server.started:
+            assert self._thread.is_alive(), "the server did not start"
+            assert time.monotonic() < deadline, "the server did not start in time"
+            time.sleep(0.02)
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+
+    def fill_again(self, index: int = -1) -> bytes:
+        """What the API answers to a recorded request."""
+        content_type, body = self.recorder.requests[index]
+        request = urllib.request.Request(
+            f"{self.url}/v1/inpaint", body, {"Content-Type": content_type}
+        )
+        with urllib.request.urlopen(request) as response:
+            content = response.read()
+        del self.recorder.requests[-1]
+        return content
+
+    def close(self):
+        self._server.should_exit = True
+        self._thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    return InpaintingSession(write_model(tmp_path_factory.mktemp("model") / "model.onnx"))
+
+
+@pytest.fixture(scope="module")
+def server(session):
+    server = Server(session, max_pixels=1_000_000, max_bytes=1_000_000)
+    yield server
+    server.close()
+
+
+# ---- the browser
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        pytest.fail("these tests need the Python package playwright: pip install '.[examples]'")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.fail("these tests need Chromium; on Debian and Ubuntu: apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Screen:
+    """A page in the browser, and what went wrong in it."""
+
+    def __init__(self, chromium, url: str, **options):
+        self.context = chromium.new_context(**{"viewport": DESKTOP, **options})
+        self.context.set_default_timeout(8000)
+        self.page = self.context.new_page()
+        self.problems: list[str] = []
+        self.urls: list[str] = []
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("console", self._listen)
+        self.page.on("request", lambda request: self.urls.append(request.url))
+        self.page.on("dialog", self._refuse)
+        # Whoever listens from the start does not race with the key that opens a file chooser.
+        self.page.on("filechooser", lambda _: None)
+        self.url = url
+        self.page.goto(url)
+
+    def _listen(self, message):
+        # Chromium logs every status from 400 on; those the tests provoke on purpose.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.problems.append(message.text)
+
+    def _refuse(self, dialog):
+        self.problems.append(f"a {dialog.type} dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def check(self):
+        """That nothing failed, nothing else was asked, and nothing was left behind."""
+        assert self.problems == []
+        foreign = [url for url in self.urls if not url.startswith((self.url, "blob:", "data:"))]
+        assert foreign == []
+        assert self.context.cookies() == []
+        assert self.page.evaluate("() => localStorage.length") == 0
+
+    # what a visitor does
+
+    def open(self, content: bytes, name: str = "photo.png", media_type: str = "image/png"):
+        """Chooses a file, as the button asks for one."""
+        button = "#open" if self.page.locator("#stage").is_visible() else "#pick"
+        with self.page.expect_file_chooser() as chooser:
+            self.page.click(button)
+        chooser.value.set_files({"name": name, "mimeType": media_type, "buffer": content})
+        return self
+
+    def wait_open(self, name: str = "photo.png"):
+        self.expect_status(f"{name} is open")
+        return self
+
+    def point(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point of the photograph, in its pixels, is in the window."""
+        box = self.page.locator("#picture").bounding_box()
+        width, height = self.size
+        return box["x"] + x / width * box["width"], box["y"] + y / height * box["height"]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return tuple(map(int, re.findall(r"\d+", self.page.inner_text("#file-size"))))
+
+    def drag(self, *points: tuple[float, float], button: str = "left"):
+        """Drags the mouse through points of the photograph."""
+        places = [self.point(*point) for point in points]
+        self.page.mouse.move(*places[0])
+        self.page.mouse.down(button=button)
+        for place in places[1:]:
+            self.page.mouse.move(*place, steps=5)
+        self.page.mouse.up(button=button)
+
+    def set_brush(self, size: int):
+        for _ in range(60):
+            shown = int(self.page.inner_text("#size-value").split()[0])
+            if shown <= size:
+                return shown
+            self.page.keyboard.press("[")
+        raise AssertionError("the brush does not get smaller")
+
+    def run(self):
+        self.page.click("#run")
+        self.expect_status("Filled in")
+        self.expect("#picture img").to_have_count(1)
+
+    # what a visitor sees
+
+    def expect(self, selector: str):
+        """Playwright's assertions, which wait until they hold."""
+        from playwright.sync_api import expect
+
+        return expect(self.page.locator(selector))
+
+    def expect_status(self, text: str):
+        self.expect("#status").to_contain_text(text)
+
+    def next_frame(self):
+        """Waits until what has been done is on the screen."""
+        self.page.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
+
+    def pixels(self) -> np.ndarray:
+        """The photograph on the screen, `(H, W, 4)` uint8."""
+        encoded, width, height = self.page.evaluate(
+            """() => {
+                const image = document.querySelector("#picture img");
+                const canvas = document.createElement("canvas");
+                canvas.width = image.naturalWidth;
+                canvas.height = image.naturalHeight;
+                const context = canvas.getContext("2d");
+                context.drawImage(image, 0, 0);
+                const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+                let text = "";
+                for (const byte of data) text += String.fromCharCode(byte);
+                return [btoa(text), canvas.width, canvas.height];
+            }"""
+        )
+        return np.frombuffer(base64.b64decode(encoded), np.uint8).reshape(height, width, 4)
+
+    def painted(self, x: float, y: float) -> bool:
+        """Whether a point of the photograph is covered with paint on the screen."""
+        left, top = self.point(x, y)
+        self.next_frame()
+        return self.page.evaluate(
+            """([x, y]) => {
+                const canvas = document.getElementById("overlay");
+                const ratio = canvas.width / canvas.clientWidth;
+                const context = canvas.getContext("2d");
+                return context.getImageData(x * ratio, y * ratio, 1, 1).data[3] > 127;
+            }""",
+            [left, top],
+        )
+
+    def is_on(self, button: str) -> bool:
+        return self.page.get_attribute(button, "aria-disabled") != "true"
+
+
+@pytest.fixture
+def visit(chromium, server):
+    """Opens the page; at the end everything that was opened is checked."""
+    screens = []
+
+    def open_page(url: str = server.url, **options) -> Screen:
+        screens.append(Screen(chromium, url, **options))
+        return screens[-1]
+
+    yield open_page
+    try:
+        for screen in screens:
+            screen.check()
+    finally:
+        for screen in screens:
+            screen.context.close()
+
+
+def photograph(width: int = 120, height: int = 80, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def encode(pixels: np.ndarray, image_format: str = "PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+def decode(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+# ---- filling
+
+
+def test_painted_hole_is_filled_with_the_pixels_of_the_api(visit, server):
+    pixels = photograph()
+    content = encode(pixels)
+    screen = visit().open(content).wait_open()
+    assert not screen.is_on("#run")
+    size = screen.set_brush(12)
+    screen.drag((40, 40), (70, 40))
+    assert screen.painted(55, 40)
+    assert not screen.painted(55, 60)
+    assert np.array_equal(screen.pixels()[..., :3], pixels)
+    screen.run()
+
+    assert server.recorder.parts()["image"] == content
+    mask = server.recorder.mask()
+    rows, columns = np.nonzero(mask)
+    assert mask.shape == pixels.shape[:2]
+    assert abs(rows.min() - (40 - size / 2)) <= 1
+    assert abs(rows.max() + 1 - (40 + size / 2)) <= 1
+    assert abs(columns.min() - (40 - size / 2)) <= 1
+    assert abs(columns.max() + 1 - (70 + size / 2)) <= 1
+
+    seen = screen.pixels()
+    answer = decode(server.fill_again())
+    assert np.array_equal(seen[..., :3], answer)
+    assert np.array_equal(seen[~mask][:, :3], pixels[~mask])
+    assert (seen[mask][:, :3] != pixels[mask]).any()
+    assert not screen.painted(55, 40)
+
+
+def test_a_result_is_the_photograph_of_the_next_round_and_every_round_can_be_undone(visit, server):
+    pixels = photograph()
+    screen = visit().open(encode(pixels)).wait_open()
+    screen.set_brush(10)
+    screen.drag((20, 20), (30, 20))
+    screen.run()
+    first = screen.pixels()
+    answer = server.fill_again()
+    screen.drag((80, 60), (90, 60))
+    screen.run()
+    second = screen.pixels()
+    assert server.recorder.parts()["image"] == answer
+    assert np.array_equal(first[20, 20], second[20, 20])
+
+    keyboard = screen.page.keyboard
+    keyboard.press("Control+z")
+    screen.expect_status("Filled.")
+    assert np.array_equal(screen.pixels(), first)
+    assert screen.painted(85, 60)
+    keyboard.press("Control+z")
+    assert not screen.painted(85, 60)
+    keyboard.press("Control+z")
+    screen.expect_status("Before it was filled")
+    assert np.array_equal(screen.pixels()[..., :3], pixels)
+    assert screen.painted(25, 20)
+    for _ in range(3):
+        keyboard.press("Control+Shift+z")
+    screen.expect_status("Filled.")
+    assert np.array_equal(screen.pixels(), second)
+    assert not screen.is_on("#redo")
+
+
+def test_orientation_alpha_and_other_formats(visit, server):
+    pixels = photograph(60, 40)
+    exif = Image.Exif()
+    exif[274] = 6
+    screen = visit().open(encode(pixels, "JPEG", quality=95, exif=exif), "turned.jpg", "image/jpeg")
+    screen.wait_open("turned.jpg")
+    assert screen.size == (40, 60)
+    screen.drag((20, 50), (30, 50))
+    screen.run()
+    assert server.recorder.mask().shape == (60, 40)
+    assert np.array_equal(screen.pixels()[..., :3], decode(server.fill_again()))
+
+    alpha = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    alpha[:10, :, 3] = 0
+    screen.open(encode(alpha), "alpha.png").wait_open("alpha.png")
+    screen.drag((30, 30), (40, 30))
+    screen.run()
+    answer = decode(server.fill_again())
+    assert np.array_equal(answer[..., 3], alpha[..., 3])
+    assert np.array_equal(screen.pixels()[..., 3], alpha[..., 3])
+
+    # The server does not take GIF; the page sends what the browser shows of it.
+    screen.open(encode(pixels, "GIF"), "old.gif", "image/gif").wait_open("old.gif")
+    screen.drag((30, 30), (40, 30))
+    screen.run()
+    sent = server.recorder.parts()["image"]
+    assert Image.open(io.BytesIO(sent)).format == "PNG"
+    with Image.open(io.BytesIO(encode(pixels, "GIF"))) as old:
+        assert np.array_equal(decode(sent)[..., :3], np.asarray(old.convert("RGB")))
+
+
+def test_a_mask_of_24_megapixels_is_drawn_in_strips(visit):
+    screen = visit()
+    encoded, count = screen.page.evaluate(
+        """async () => {
+            const { BrushStroke, RectangleStroke, encodeMask } = await import("/page/strokes.js");
+            const line = new BrushStroke(200, false, 500, 500);
+            line.extend(5500, 3500);
+            const eraser = new BrushStroke(100, true, 3000, 2000);
+            const box = RectangleStroke.between([-50, 3990.5], [20.2, 5000], 6000, 4000);
+            const strokes = [line.finish(), eraser.finish(), box];
+            const { blob, holePixels } = await encodeMask(6000, 4000, strokes);
+            const bytes = new Uint8Array(await blob.arrayBuffer());
+            let text = "";
+            for (const byte of bytes) text += String.fromCharCode(byte);
+            return [btoa(text), holePixels];
+        }"""
+    )
+    hole = decode(base64.b64decode(encoded)) > 127
+    assert hole.shape == (4000, 6000)
+    assert hole.sum() == count
+    assert hole[3990:, :21].all()
+    hole = hole[:3990:7, ::7]  # every seventh will do
+    y, x = np.mgrid[:3990:7, :6000:7] + 0.5
+    along = np.clip(((x - 500) * 5000 + (y - 500) * 3000) / (5000**2 + 3000**2), 0, 1)
+    distance = np.hypot(x - 500 - 5000 * along, y - 500 - 3000 * along)
+    from_eraser = np.hypot(x - 3000, y - 2000)
+    expected = (distance < 100) & (from_eraser > 50)
+    edge = (np.abs(distance - 100) < 1) | (np.abs(from_eraser - 50) < 1)  # a matter of rounding
+    assert np.array_equal(hole[~edge], expected[~edge])
+
+
+# ---- painting
+
+
+def test_brush_eraser_rectangle_undo_redo_and_clear(visit, server):
+    screen = visit().open(encode(photograph())).wait_open()
+    page = screen.page
+    page.keyboard.press("r")
+    screen.expect("[data-tool=rectangle]").to_have_attribute("aria-pressed", "true")
+    screen.drag((60.4, 50.4), (20.6, 20.6))
+    page.keyboard.press("e")
+    screen.set_brush(10)
+    screen.drag((40, 20), (40, 50))
+    page.click("[data-tool=brush]")
+    screen.drag((100, 10), (100, 20))
+    states = {(30, 30): True, (40, 35): False, (100, 15): True}
+    assert {point: screen.painted(*point) for point in states} == states
+
+    for expected in (
+        {(30, 30): True, (40, 35): False, (100, 15): False},
+        {(30, 30): True, (40, 35): True, (100, 15): False},
+        {(30, 30): False, (40, 35): False, (100, 15): False},
+    ):
+        page.click("#undo")
+        assert {point: screen.painted(*point) for point in states} == expected
+    assert not screen.is_on("#undo")
+    assert not screen.is_on("#run")
+    page.keyboard.press("Control+y")
+    page.keyboard.press("Control+Shift+z")
+    page.click("#redo")
+    assert {point: screen.painted(*point) for point in states} == states
+
+    page.keyboard.press("Delete")
+    assert not any(screen.painted(*point) for point in states)
+    page.click("#run", force=True)  # it says that it is disabled, and why if one insists
+    screen.expect_status("Nothing is painted yet")
+    page.click("#undo")
+    assert {point: screen.painted(*point) for point in states} == states
+    page.click("#clear")
+    page.keyboard.press("Control+z")
+    screen.run()
+    mask = server.recorder.mask()
+    assert mask[20:51, 20:32].all()
+    assert not mask[:20, :61].any()
+    assert not mask[51:, :61].any()
+    assert not mask[20:51, 37:43].any()
+
+
+def test_the_ring_is_as_large_as_what_it_paints(visit):
+    screen = visit().open(encode(photograph(400, 300))).wait_open()
+    page = screen.page
+    page.mouse.move(*screen.point(200, 150))
+    for key in ("]", "]", "[", "[", "[", "["):
+        page.keyboard.press(key)
+        shown = int(page.inner_text("#size-value").split()[0])
+        scale = page.locator("#picture").bounding_box()["width"] / 400
+        ring = page.locator("#ring").bounding_box()
+        assert ring["width"] == pytest.approx(shown * scale, abs=1)
+        assert ring["x"] + ring["width"] / 2 == pytest.approx(screen.point(200, 150)[0], abs=1)
+    before = shown
+    page.focus("#size")
+    page.keyboard.press("End")
+    assert int(page.inner_text("#size-value").split()[0]) == 150 > before
+
+
+def test_zoom_about_the_pointer_pan_and_fit(visit):
+    screen = visit().open(encode(photograph(400, 300))).wait_open()
+    page = screen.page
+    picture = page.locator("#picture")
+    fitted = picture.bounding_box()
+    x, y = screen.point(100, 200)
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -300)
+    page.wait_for_function(
+        "width => document.getElementById('picture').offsetWidth > width + 1",
+        arg=fitted["width"],
+    )
+    assert screen.point(100, 200) == (pytest.approx(x, abs=1), pytest.approx(y, abs=1))
+    assert page.inner_text("#zoom-level") != "100\u2009%"
+
+    before = picture.bounding_box()
+    page.keyboard.down("Space")
+    screen.drag((100, 200), (120, 210))
+    page.keyboard.up("Space")
+    screen.drag((150, 150), (160, 150), button="middle")
+    screen.next_frame()
+    after = picture.bounding_box()
+    scale = before["width"] / 400
+    assert after["x"] - before["x"] == pytest.approx(30 * scale, abs=1.5)
+    assert after["y"] - before["y"] == pytest.approx(10 * scale, abs=1.5)
+    assert not screen.is_on("#undo")
+
+    page.keyboard.press("0")
+    screen.next_frame()
+    assert picture.bounding_box() == fitted
+    page.keyboard.press("1")
+    screen.next_frame()
+    assert picture.bounding_box()["width"] == pytest.approx(400, abs=0.5)
+    page.click("#zoom-in")
+    screen.next_frame()
+    assert picture.bounding_box()["width"] == pytest.approx(500, abs=0.5)
+    # Painting lands where it is seen at any zoom.
+    screen.drag((200, 150), (220, 150))
+    assert screen.painted(210, 150)
+
+
+def test_everything_works_with_the_keyboard_alone(visit, server):
+    screen = visit()
+    page = screen.page
+    reached = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("() => document.activeElement.id"))
+        if reached[-1] == "pick":
+            break
+    assert reached[-1] == "pick"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    content = encode(photograph(200, 150))
+    chooser.value.set_files({"name": "photo.png", "mimeType": "image/png", "buffer": content})
+    screen.wait_open()
+    assert page.evaluate("() => document.activeElement.id") == "stage"
+    screen.expect("#ring").to_be_visible()
+
+    screen.set_brush(10)
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.down("Space")
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.up("Space")
+    assert screen.painted(100, 75)
+    page.keyboard.press("r")
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowUp")
+    page.keyboard.press("Space")
+    page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Alt+ArrowUp")
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    screen.expect_status("Filled in")
+    mask = server.recorder.mask()
+    assert mask[75, 100]
+    box = np.argwhere(mask[:60])
+    assert np.ptp(box[:, 0]) == 0  # the rectangle: one arrow with Alt is one pixel
+    assert len(box) == np.ptp(box[:, 1]) + 1 > 5
+
+    page.keyboard.press("c")
+    screen.expect("#divider").to_be_visible()
+    page.focus("#divider")
+    page.keyboard.press("ArrowLeft")
+    screen.expect("#divider").to_have_attribute("aria-valuenow", "48")
+    page.keyboard.press("Home")
+    screen.expect("#divider").to_have_attribute("aria-valuenow", "0")
+    page.keyboard.press("Escape")
+    screen.expect("#divider").to_be_hidden()
+    with page.expect_download() as download:
+        page.keyboard.press("Control+s")
+    assert download.value.suggested_filename == "photo-inpainted.png"
+    page.keyboard.press("?")
+    screen.expect("#keys").to_be_visible()
+    page.keyboard.press("Escape")
+    screen.expect("#keys").to_be_hidden()
+
+
+def test_escape_takes_back_what_is_being_painted(visit):
+    screen = visit().open(encode(photograph())).wait_open()
+    page = screen.page
+    page.mouse.move(*screen.point(40, 40))
+    page.mouse.down()
+    page.mouse.move(*screen.point(60, 40), steps=3)
+    assert screen.painted(50, 40)
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    assert not screen.painted(50, 40)
+    page.keyboard.press("r")
+    page.mouse.down()
+    page.mouse.move(*screen.point(90, 70), steps=3)
+    screen.expect("#rectangle-preview").to_be_visible()
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    screen.next_frame()
+    screen.expect("#rectangle-preview").to_be_hidden()
+    assert not screen.is_on("#undo")
+
+
+# ---- other ways in, and out
+
+
+def test_paste_drop_and_samples(visit, server):
+    screen = visit()
+    page = screen.page
+    make_file = """([type, base64, name, media]) => {
+        const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], name, { type: media }));
+        const event = type === "paste"
+            ? new ClipboardEvent(type, { clipboardData: data, bubbles: true, cancelable: true })
+            : new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+    }"""
+    first, second = photograph(50, 40), photograph(64, 48, seed=1)
+    encoded = [base64.b64encode(encode(pixels)).decode() for pixels in (first, second)]
+    page.evaluate(make_file, ["paste", encoded[0], "image.png", "image/png"])
+    screen.wait_open("pasted.png")
+    assert np.array_equal(screen.pixels()[..., :3], first)
+
+    screen.expect("#drop").to_be_hidden()
+    page.evaluate(make_file, ["dragenter", encoded[1], "b.png", "image/png"])
+    screen.expect("#drop").to_be_visible()
+    page.evaluate(make_file, ["drop", encoded[1], "b.png", "image/png"])
+    screen.expect("#drop").to_be_hidden()
+    screen.wait_open("b.png")
+    assert np.array_equal(screen.pixels()[..., :3], second)
+    # What was open before is not lost.
+    page.keyboard.press("Control+z")
+    screen.expect_status("Back to pasted.png")
+    assert np.array_equal(screen.pixels()[..., :3], first)
+
+    page.evaluate(make_file, ["drop", encoded[0], "notes.txt", "text/plain"])
+    screen.expect("#message").to_contain_text("notes.txt is not a photograph")
+    page.evaluate(make_file, ["drop", base64.b64encode(b"no").decode(), "broken.png", "image/png"])
+    screen.expect("#message-text").to_contain_text("broken.png cannot be shown")
+    page.click("#dismiss")
+    screen.expect("#message").to_be_hidden()
+
+    other = visit()
+    for sample in ("rocket", "cat", "portrait"):
+        content = (PAGE / f"sample-{sample}.jpg").read_bytes()
+        other.page.goto(server.url)
+        other.page.click(f"[data-name='{sample}.jpg']")
+        other.wait_open(f"{sample}.jpg")
+        assert other.size == Image.open(io.BytesIO(content)).size
+
+
+def test_before_and_after_and_the_downloaded_file(visit, server):
+    pixels = np.full((200, 300, 3), (20, 90, 200), np.uint8)
+    pixels[:100] = (220, 60, 20)
+    screen = visit().open(encode(pixels), "my photo.v2.jpeg").wait_open("my photo.v2.jpeg")
+    page = screen.page
+    page.click("#download", force=True)
+    screen.expect_status("Nothing is filled yet")
+    page.keyboard.press("r")
+    screen.drag((50, 20), (250, 80))
+    screen.run()
+    filled = screen.pixels()[..., :3].astype(int)
+    assert np.abs(filled[50, 60] - pixels[50, 60]).max() > 20
+
+    page.click("#compare")
+    screen.expect("#compare").to_have_attribute("aria-pressed", "true")
+    screen.expect("#divider").to_be_visible()
+
+    def colour(x: float, y: float) -> np.ndarray:
+        left, top = screen.point(x, y)
+        screen.next_frame()
+        clip = {"x": left, "y": top, "width": 1, "height": 1}
+        return decode(page.screenshot(clip=clip))[0, 0, :3].astype(int)
+
+    assert np.abs(colour(60, 50) - pixels[50, 60]).max() <= 1
+    assert np.abs(colour(240, 50) - filled[50, 240]).max() <= 1
+    screen.drag((150, 100), (55, 100))
+    screen.expect("#divider").to_have_attribute("aria-valuenow", "18")
+    assert np.abs(colour(60, 50) - filled[50, 60]).max() <= 1
+    assert np.abs(colour(51, 50) - pixels[50, 60]).max() <= 1
+    # A press anywhere brings the divider there; it does not paint.
+    page.mouse.click(*screen.point(210, 150))
+    screen.expect("#divider").to_have_attribute("aria-valuenow", "70")
+    page.keyboard.press("b")
+    screen.expect("#divider").to_be_hidden()
+    screen.expect("#picture img").to_have_count(1)
+
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == "my photo.v2-inpainted.png"
+    assert Path(download.value.path()).read_bytes() == server.fill_again()
+
+
+# ---- when something is in the way
+
+
+def test_errors_are_sentences_and_nothing_is_lost(visit):
+    screen = visit().open(encode(photograph())).wait_open()
+    page = screen.page
+    page.keyboard.press("r")
+    screen.drag((-5, -5), (125, 85))
+    page.click("#run")
+    screen.expect("#message-text").to_contain_text("The whole photograph is painted over")
+    screen.expect("#message").to_have_attribute("role", "alert")
+    screen.expect("#retry").to_be_hidden()
+    assert screen.painted(60, 40)
+    page.keyboard.press("Escape")
+    screen.expect("#message").to_be_hidden()
+
+    page.keyboard.press("Control+z")
+    screen.drag((20, 20), (50, 50))
+    page.route("**/v1/inpaint", lambda route: route.abort())
+    page.click("#run")
+    screen.expect("#message-text").to_contain_text("does not answer")
+    page.unroute("**/v1/inpaint")
+    page.click("#retry")
+    screen.expect_status("Filled in")
+    screen.expect("#message").to_be_hidden()
+
+    # An answer that is not the server's, as a proxy gives it.
+    screen.drag((70, 20), (100, 50))
+    page.route(
+        "**/v1/inpaint", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>")
+    )
+    page.click("#run")
+    screen.expect("#message-text").to_contain_text("status 502")
+    page.unroute("**/v1/inpaint")
+
+    large = encode(np.zeros((1001, 1000, 3), np.uint8))
+    screen.open(large, "large.png")
+    screen.expect("#message-text").to_contain_text("large.png has 1.0 megapixels")
+    screen.open(encode(photograph(800, 500)), "heavy.png")
+    screen.expect("#message-text").to_contain_text("heavy.png has 1.1 MB")
+    screen.expect("#file-name").to_have_text("photo.png")
+
+
+def test_a_busy_server_is_asked_again(visit):
+    screen = visit().open(encode(photograph())).wait_open()
+    page = screen.page
+    answers = []
+
+    def answer(route):
+        answers.append(route)
+        if len(answers) > 1:
+            route.continue_()
+            return
+        body = {"error": {"code": "queue_full", "message": "too many requests are waiting"}}
+        route.fulfill(status=503, headers={"Retry-After": "1"}, body=json.dumps(body))
+
+    page.route("**/v1/inpaint", answer)
+    screen.drag((20, 20), (50, 50))
+    page.click("#run")
+    screen.expect_status("busy")
+    screen.expect_status("Filled in")
+    assert len(answers) == 2
+
+
+def test_filling_can_be_cancelled(visit):
+    screen = visit().open(encode(photograph())).wait_open()
+    page = screen.page
+    held = []
+    page.route("**/v1/inpaint", lambda route: held.append(route))  # never answered
+    screen.drag((20, 20), (50, 50))
+    for cancel in (lambda: page.keyboard.press("Escape"), lambda: page.click("#run")):
+        page.click("#run")
+        screen.expect_status("Filling")
+        screen.expect("#run").to_have_text("Cancel")
+        screen.expect("#stage").to_have_attribute("aria-busy", "true")
+        screen.drag((80, 20), (90, 20))
+        assert not screen.painted(85, 20)
+        cancel()
+        screen.expect_status("Cancelled")
+        screen.expect("#run").to_have_text("Fill")
+        assert screen.painted(35, 35)
+    assert len(held) == 2
+
+
+def test_a_token_is_asked_for_and_forgotten_with_the_tab(visit, session):
+    guarded = Server(session, token="open sesame")
+    try:
+        screen = visit(guarded.url).open(encode(photograph())).wait_open()
+        page = screen.page
+        screen.drag((20, 20), (50, 50))
+        page.click("#run")
+        screen.expect("#token-dialog").to_be_visible()
+        screen.expect("#token-error").to_be_hidden()
+        page.fill("#token", "wrong")
+        page.keyboard.press("Enter")
+        screen.expect("#token-error").to_be_visible()
+        page.fill("#token", "open sesame")
+        page.keyboard.press("Enter")
+        screen.expect_status("Filled in")
+        screen.expect("#token-dialog").to_be_hidden()
+        assert page.evaluate("() => Object.values(sessionStorage)") == ["open sesame"]
+    finally:
+        guarded.close()
+
+
+# ---- how it looks
+
+
+def test_phone(visit, server):
+    screen = visit(viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)
+    page = screen.page
+
+    def check_layout():
+        assert page.evaluate("() => document.documentElement.scrollWidth") == PHONE["width"]
+        small = page.evaluate(
+            """() => [...document.querySelectorAll("button, input[type=range]")]
+                .filter((element) => element.checkVisibility())
+                .map((element) => [element.id, element.getBoundingClientRect()])
+                .filter(([, box]) => box.width < 43.9 || box.height < 43.9
+                    || box.left < 0 || box.right > innerWidth)
+                .map(([id, box]) => [id, box.width, box.height])"""
+        )
+        assert small == []
+
+    check_layout()
+    screen.open(encode(photograph(200, 150))).wait_open()
+    check_layout()
+
+    session = screen.context.new_cdp_session(page)
+
+    def touch(kind: str, *points: tuple[float, float]):
+        places = [screen.point(*point) for point in points]
+        session.send(
+            "Input.dispatchTouchEvent",
+            {
+                "type": kind,
+                "touchPoints": [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)],
+            },
+        )
+
+    touch("touchStart", (60, 75))
+    for x in range(60, 121, 10):
+        touch("touchMove", (x, 75))
+    touch("touchEnd")
+    assert screen.painted(90, 75)
+    assert screen.is_on("#undo")
+
+    # Two fingers zoom and move, and what the first one has begun to paint is taken back.
+    width = page.locator("#picture").bounding_box()["width"]
+    left, right = screen.point(80, 30), screen.point(120, 30)
+    session.send(
+        "Input.dispatchTouchEvent",
+        {"type": "touchStart", "touchPoints": [{"x": left[0], "y": left[1], "id": 0}]},
+    )
+    for spread in range(0, 41, 10):
+        points = [
+            {"x": left[0] - spread, "y": left[1], "id": 0},
+            {"x": right[0] + spread, "y": right[1], "id": 1},
+        ]
+        kind = "touchMove" if spread else "touchStart"
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    screen.next_frame()
+    assert page.locator("#picture").bounding_box()["width"] > width * 1.5
+    page.tap("#undo")
+    assert not screen.is_on("#undo")
+    page.tap("#redo")
+    check_layout()
+
+    page.tap("#run")
+    screen.expect_status("Filled in")
+    page.tap("#compare")
+    screen.expect("#divider").to_be_visible()
+    check_layout()
+    page.tap("#help")
+    screen.expect("#keys").to_be_visible()
+    check_layout()
+    assert server.recorder.mask()[75, 90]
+
+
+def _luminance(colour: tuple[float, ...]) -> float:
+    channels = [value / 255 for value in colour[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+# Every element with text of its own: its colour, and the first background behind it that is opaque.
+_TEXTS = """() => {
+    const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const found = [];
+    for (const element of document.querySelectorAll("body *")) {
+        const own = [...element.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE);
+        const text = own.map((node) => node.textContent.trim()).join("");
+        if (!text || !element.checkVisibility({ opacityProperty: true })) continue;
+        let behind = element;
+        let background;
+        do {
+            background = numbers(getComputedStyle(behind).backgroundColor);
+            behind = behind.parentElement;
+        } while (background[3] === 0 && behind);
+        const style = getComputedStyle(element);
+        found.push([text, numbers(style.color), background, Number(style.opacity)]);
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(visit, scheme):
+    screen = visit(color_scheme=scheme, reduced_motion="reduce")
+    page = screen.page
+    screen.expect("#model").to_contain_text("trained on")
+
+    def check(at_least: int):
+        texts = page.evaluate(_TEXTS)
+        assert len(texts) >= at_least
+        for text, colour, background, opacity in texts:
+            assert len(background) == 3, f"{text}: its background is see-through"
+            assert opacity == 1, text
+            assert _contrast(colour, background) >= 4.5, (text, colour, background)
+
+    check(8)
+    screen.open(encode(photograph())).wait_open()
+    check(7)
+    screen.drag((20, 20), (60, 60))
+    page.hover("#run")
+    check(7)
+    screen.run()
+    page.click("#compare")
+    screen.expect("#divider").to_be_visible()
+    check(9)
+    page.keyboard.press("?")
+    check(30)
+    page.keyboard.press("Escape")
+    page.keyboard.press("b")
+    page.keyboard.press("r")
+    screen.drag((-5, -5), (125, 85))
+    page.click("#run")
+    screen.expect("#message").to_be_visible()
+    check(8)
+    # What is no text but has to be seen: WCAG asks for 3.
+    colour = """name => {
+        const probe = document.createElement("p");
+        probe.style.color = `var(--${name})`;
+        document.body.append(probe);
+        const { color } = getComputedStyle(probe);
+        probe.remove();
+        return color.match(/[\\d.]+/g).map(Number);
+    }"""
+    tokens = {
+        name: page.evaluate(colour, name)
+        for name in ("stage", "surface", "focus", "control-line", "accent", "ink", "ink-soft")
+    }
+    for name in ("focus", "control-line", "accent", "ink", "ink-soft"):
+        for ground in ("stage", "surface"):
+            assert _contrast(tokens[name], tokens[ground]) >= 3, (name, ground)
+
+
+def test_every_control_has_a_name_and_shows_its_focus(visit):
+    screen = visit().open(encode(photograph())).wait_open()
+    page = screen.page
+    page.keyboard.press("r")
+    screen.drag((20, 20), (60, 60))
+    screen.run()
+    page.keyboard.press("c")
+    screen.expect("#divider").to_be_visible()
+    page.evaluate("() => document.activeElement.blur()")
+    seen = {}
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        name, label, is_shown = page.evaluate(
+            """() => {
+                const element = document.activeElement;
+                if (element === document.body) return ["", "", true];
+                const rings = [element, ...element.querySelectorAll("*")]
+                    .flatMap((one) => [getComputedStyle(one), getComputedStyle(one, "::after")]);
+                const isShown = rings.some((style) =>
+                    parseFloat(style.outlineWidth) >= 2 && style.outlineStyle !== "none"
+                    || style.content === '""' && parseFloat(style.borderTopWidth) >= 2);
+                const label = element.getAttribute("aria-label")
+                    ?? element.closest("label")?.innerText ?? element.innerText;
+                return [element.id || element.dataset.tool || element.tagName, label, isShown];
+            }"""
+        )
+        if name in seen:
+            break
+        seen[name] = label.strip()
+        assert is_shown, f"{name} does not show that it has the focus"
+    wanted = {
+        *("open", "compare", "download", "help", "stage", "divider", "zoom-out", "zoom-fit"),
+        *("zoom-in", "brush", "eraser", "rectangle", "size", "undo", "redo", "clear", "run"),
+    }
+    assert wanted <= set(seen)
+    assert all(seen[name] for name in wanted)
+
+
+def test_files_need_nothing_from_elsewhere(server):
+    names = {path.name for path in PAGE.iterdir()}
+    for path in PAGE.iterdir():
+        if path.suffix not in (".html", ".css", ".js", ".svg"):
+            continue
+        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?:|//[a-z]", text.replace("///", "")), path.name
+        for reference in re.findall(r"""["'(](?:page|\.)/([\w.-]+)["')]""", text):
+            assert reference in names, f"{path.name} refers to {reference}"
+        if path.suffix == ".html":
+            assert not re.search(r"\sstyle=|\son\w+=|<script>|<style", text)
+    with urllib.request.urlopen(server.url) as response:
+        policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+
+
+def test_leaving_with_an_unsaved_result_is_asked_about(visit):
+    screen = visit().open(encode(photograph())).wait_open()
+    page = screen.page
+    asks = "() => !window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    screen.drag((20, 20), (60, 60))
+    assert not page.evaluate(asks)
+    screen.run()
+    assert page.evaluate(asks)
+    with page.expect_download():
+        page.click("#download")
+    assert not page.evaluate(asks)
