@@ -320,7 +320,7 @@ def _process(
     if job.problem:
         raise images.ImageError(job.problem)
     choice = {"polarity": arguments.polarity, "threshold": arguments.threshold}
-    with _silent_libraries():
+    with silent_libraries():
         photograph = images.read_photograph(job.image, max_pixels=arguments.max_pixels)
         if isinstance(job.mask, Path):
             hole = images.read_mask(job.mask, max_pixels=arguments.max_pixels, **choice)
@@ -362,7 +362,7 @@ def _process(
 
 
 @contextlib.contextmanager
-def _silent_libraries() -> Iterator[None]:
+def silent_libraries() -> Iterator[None]:
     """Keeps what C libraries write about a damaged file from standing beside our own words."""
     try:
         sys.stderr.flush()
