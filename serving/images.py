@@ -393,6 +393,34 @@ def check_sizes(photograph: Photograph, hole: np.ndarray, name: str) -> None:
     raise ImageError(message)
 
 
+def fit_mask(hole: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scales a hole to an image of the same shape and another size.
+
+    What the hole touches stays hole: where it shrinks, a pixel is hole if any part of it was.
+
+    Args:
+        hole: `(h, w)` bool.
+        height: Pixels, > 0.
+        width: Pixels, > 0.
+
+    Returns:
+        `(height, width)` bool; `hole` itself if it fits already.
+
+    Raises:
+        ImageError: If the sides' ratios differ by more than rounding explains.
+    """
+    if hole.shape == (height, width):
+        return hole
+    rounding = (height + width + sum(hole.shape)) / 2  # half a pixel of every side
+    if abs(hole.shape[0] * width - hole.shape[1] * height) > rounding:
+        raise ImageError(
+            f"a mask of {hole.shape[1]} x {hole.shape[0]} pixels has another shape than an image "
+            f"of {width} x {height}, so it cannot be scaled to it"
+        )
+    mask = Image.fromarray(hole.astype(np.float32))  # eight bits would round a speck away
+    return np.asarray(mask.resize((width, height), Image.Resampling.BOX)) > 0
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Writes a file whole or not at all: to a temporary sibling, which then takes its name.
 

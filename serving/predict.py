@@ -325,6 +325,8 @@ def _process(
         if isinstance(job.mask, Path):
             hole = images.read_mask(job.mask, max_pixels=arguments.max_pixels, **choice)
     if isinstance(job.mask, Path):
+        if arguments.resize_mask:
+            hole = images.fit_mask(hole, *photograph.pixels.shape[:2])
         images.check_sizes(photograph, hole, str(job.mask))
         alpha = None
     else:
@@ -427,6 +429,11 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         metavar="PIXELS",
         help="grow the hole by so much on every side (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resize-mask",
+        action="store_true",
+        help="scale a mask of another size to its image, if the sides have the same ratio",
     )
     parser.add_argument(
         "--strategy",

@@ -512,6 +512,25 @@ def test_dilation_is_a_disc(monkeypatch, strip_pixels):
         images.dilate(hole, -1)
 
 
+def test_masks_are_scaled_to_images_of_the_same_shape():
+    hole = np.zeros((40, 60), bool)
+    hole[10, 20] = True
+    assert images.fit_mask(hole, 40, 60) is hole
+    larger = images.fit_mask(hole, 120, 180)
+    assert larger.sum() == 9
+    assert larger[30:33, 60:63].all()
+    smaller = images.fit_mask(hole, 13, 20)  # a single pixel is not lost
+    assert 1 <= smaller.sum() <= 4
+    assert smaller[3, 6]
+    assert images.fit_mask(np.ones((1333, 2000), bool), 2667, 4000).shape == (2667, 4000)
+    speck = np.zeros((4000, 6000), bool)
+    speck[1234, 4567] = True
+    assert np.argwhere(images.fit_mask(speck, 100, 150)).tolist() == [[30, 114]]
+    for shape in ((60, 40), (40, 70), (400, 620)):
+        with pytest.raises(images.ImageError, match=r"a mask of 60 x 40 pixels has another shape"):
+            images.fit_mask(hole, *shape)
+
+
 def test_size_mismatch_gives_both_sizes_and_mentions_rotation():
     photograph = images.Photograph(picture(20, 30), stored_size=(20, 30))
     images.check_sizes(photograph, np.zeros((20, 30), bool), "m.png")

@@ -198,6 +198,22 @@ def test_folder_with_one_mask_for_all(call, album, mask):
     assert written(album / "out") == ALBUM
 
 
+def test_one_mask_for_images_of_several_sizes(call, tmp_path, mask):
+    for scale in (1, 2):
+        save(tmp_path / "images" / f"{scale}.png", picture(40 * scale, 48 * scale))
+    save(tmp_path / "images" / "3.png", picture(48, 40))
+    inputs = {"image": tmp_path / "images", "mask": mask, "output": tmp_path / "out"}
+    code, out, err = call("--resize-mask", **inputs)
+    assert code == 1
+    assert out.startswith("2 filled, 1 failed in")
+    assert "3.png: a mask of 48 x 40 pixels has another shape than an image of 40 x 48" in err
+    changed = (load(tmp_path / "out" / "2.png") != picture(80, 96)).any(axis=2)
+    assert changed[20:40, 30:60].mean() > 0.9
+    changed[20:40, 30:60] = False
+    assert not changed.any()
+    assert call(**inputs)[1].startswith("1 filled, 2 failed in")
+
+
 def test_one_image_with_a_folder_of_masks(call, album):
     photo, output = album / "images" / "a.png", album / "out.png"
     (album / "masks" / "sub" / "a.png").unlink()
