@@ -89,7 +89,7 @@ def export(
             `output` holds something else.
         OSError: If `output` cannot be written.
         ExportError: If writing fails on the way, or the SavedModel differs from Keras by more than
-            `to_onnx.TOLERANCE`.
+            `to_onnx.TOLERANCES` allows.
     """
     import tensorflow as tf
 
@@ -108,7 +108,7 @@ def export(
         )
         to_onnx.check_parity(report)
 
-        description["parity"] = json.dumps(report["summary"])
+        description["parity"] = json.dumps(report["runtimes"]["saved_model"])
         try:
             (saved / DESCRIPTION_FILE).parent.mkdir(exist_ok=True)
             (saved / DESCRIPTION_FILE).write_text(

@@ -28,11 +28,11 @@ class InpaintingFunction:
 
     1. mask -> hole `(B, H, W, 1)`, 1 = missing.
     2. image -> [-1, 1], channels last.
-    3. Both are padded at the bottom and on the right to a multiple of `generator.size_multiple` by
+    3. What lies under the hole is erased, NaN and infinity included.
+    4. Both are padded at the bottom and on the right to a multiple of `generator.size_multiple` by
        reflection, the hole with the image: the reflection of a known pixel is known, the reflection
        of a missing one is missing. (Padding that is known everywhere would show a hole at the
        border as a grey area that the attention may copy from.)
-    4. What lies under the hole is erased, NaN and infinity included.
     5. `generator([image, hole])`, then crop.
     6. Prediction -> the caller's format, and only hole pixels are taken from it: known pixels are
        the caller's own, bit for bit, never converted back and forth.
@@ -116,10 +116,10 @@ class InpaintingFunction:
         return inpainted
 
     def _predict(self, image: Tensor, hole: Tensor) -> Tensor:
-        multiple = self.generator.size_multiple
-        image = _pad_by_reflection(image, multiple)
-        hole = _pad_by_reflection(hole, multiple)
-        return self.generator([mask_image(image, hole), hole], training=False)
+        # Padded together: each gather is twenty nodes of the exported graph.
+        known = ops.concatenate([mask_image(image, hole), hole], axis=-1)  # (B, H, W, 4)
+        known = _pad_by_reflection(known, self.generator.size_multiple)
+        return self.generator([known[..., :3], known[..., 3:]], training=False)
 
     def _to_generator_range(self, image: Tensor) -> Tensor:
         if self.io == "uint8":
