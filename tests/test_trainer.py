@@ -223,6 +223,80 @@ def test_the_generator_runs_once_a_step_and_the_discriminator_as_often_as_asked(
     assert int(trainer.generator_optimizer.iterations) == 1
 
 
+class InTurns(TinyObjective):
+    """Step 0: the generator alone, on l1 alone; step 1: the discriminator alone; then both."""
+
+    def phase(self, step):
+        return {"generator": step != 1, "discriminators": step > 0}
+
+    def phase_weights(self, step):
+        return {"l1": 10.0, "adversarial": tf.where(step > 1, 0.3, 0.0)}
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_phases_leave_the_resting_side_alone(precision):
+    trainer = make_trainer(precision, objective=InTurns(0.3))
+    optimizers = (trainer.generator_optimizer, trainer.discriminator_optimizer)
+    rates = [optimizer.learning_rate for optimizer in optimizers]
+    sides = {
+        "generator": [*trainer.generator_variables, *optimizers[0].variables],
+        # Not its first layer: SpectralNormalization rewrites that in every forward pass.
+        "discriminators": [
+            *trainer.discriminator_variables["patch"][-2:],
+            *optimizers[1].variables,
+        ],
+    }
+    for step, moving in enumerate((["generator"], ["discriminators"], [*sides])):
+        before = {side: [v.numpy().copy() for v in sides[side]] for side in sides}
+        logs = trainer.update(batch_at(step))
+        for side, variables in sides.items():
+            moved = [
+                not np.array_equal(variable.numpy(), old)
+                for variable, old in zip(variables, before[side], strict=True)
+                if not any(variable is rate for rate in rates)
+            ]
+            assert any(moved) == (side in moving), (step, side)
+        expected = 10.0 * logs["l1"] + (0.3 if step > 1 else 0.0) * logs["adversarial"]
+        assert logs["total"] == pytest.approx(expected, rel=1e-5)
+
+
+class TwoStages(keras.Model):
+    """A generator with an intermediate result."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = keras.layers.Conv2D(3, 3, padding="same")
+        self.second = keras.layers.Conv2D(3, 3, padding="same")
+
+    def training_outputs(self, inputs):
+        coarse = self.first(keras.ops.concatenate(inputs, axis=-1))
+        return {"coarse": coarse, "prediction": self.second(coarse)}
+
+    def call(self, inputs, training=None):
+        return self.training_outputs(inputs)["prediction"]
+
+
+class TwoStageObjective(TinyObjective):
+    def generator_terms(self, batch, prediction, discriminators):
+        return {
+            "l1": tf.reduce_mean(tf.abs(batch["image"] - prediction["prediction"])),
+            "adversarial": tf.reduce_mean(tf.abs(batch["image"] - prediction["coarse"])),
+        }
+
+    def discriminator_terms(self, batch, prediction, discriminators):
+        assert set(prediction) == {"coarse", "prediction"}
+        return super().discriminator_terms(batch, prediction["coarse"], discriminators)
+
+
+def test_intermediate_results_reach_both_sides_of_the_objective():
+    generator = TwoStages()
+    generator([batch_at(0)["image"], batch_at(0)["hole"]])
+    trainer = Trainer(generator, TwoStageObjective(0.3), {"patch": tiny_discriminator()})
+    logs = trainer.update(batch_at(0))
+    assert logs["total"] == pytest.approx(10 * logs["l1"] + 0.3 * logs["adversarial"], rel=1e-5)
+    assert trainer.inpaint(np.zeros((16, 16, 3), "uint8"), np.eye(16, dtype=bool)).any()
+
+
 def test_a_variable_without_gradient_is_an_error_that_names_it():
     class Detached(TinyObjective):
         def generator_terms(self, batch, prediction, discriminators):

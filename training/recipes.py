@@ -289,7 +289,8 @@ def demo() -> dict:
 
 
 PRESETS = {"paper": paper, "official": official, "lite": lite}
-"""Recipe of each preset; a preset that is not here trains as `paper`."""
+"""Recipe of each preset; a preset that is not here trains as `paper`. A method's module may change
+any value of it in its `RECIPE`, preset -> key -> value."""
 
 
 def resolve(
@@ -363,6 +364,8 @@ def resolve(
         field.name for field in dataclasses.fields(module.Config) if field.name != "preset"
     ]
     overrides, values = {}, PRESETS.get(chosen_preset, paper)()
+    # What another method's own paper says of its training.
+    values |= getattr(module, "RECIPE", {}).get(chosen_preset, {})
     if dataset == "demo":
         changes = demo()
         if chosen_preset != "lite":

@@ -31,7 +31,17 @@ SMALLEST_LOSS_SCALE = 2.0**-10
 
 
 class Objective(Protocol):
-    """What a method minimises, as named, unweighted float32 scalars."""
+    """What a method minimises, as named, unweighted float32 scalars.
+
+    `prediction` is what the generator returns or, of a generator with a method `training_outputs`,
+    the dict that this returns, which has the key "prediction" beside its intermediate results.
+
+    Two more methods may be there, for a method that trains its sides in turns; `step` is the int64
+    scalar number of finished steps:
+    * `phase(step) -> {"generator": bool, "discriminators": bool}`, scalar tensors that say which
+      sides this step updates. The weights and moments of a side that rests are left as they are.
+    * `phase_weights(step) -> Mapping[str, float tensor]`, in place of `generator_weights`.
+    """
 
     generator_weights: Mapping[str, float]
     discriminator_steps: int
@@ -226,22 +236,34 @@ class Trainer:
             sum; and with discriminators `discriminator`, their sum.
         """
         rate = self._rate(self.step)
+        phase = self.objective.phase(self.step) if hasattr(self.objective, "phase") else {}
+        weights = self.objective.generator_weights
+        if hasattr(self.objective, "phase_weights"):
+            weights = self.objective.phase_weights(self.step)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watch(tape, self.generator_variables)
-            prediction = self.generator([batch["image"], batch["hole"]], training=True)
+            prediction = self._outputs(batch)
             with tape.stop_recording():
                 fake = tf.nest.map_structure(tf.stop_gradient, prediction)
-                discriminator_logs = self._discriminator_steps(batch, fake, rate)
+                discriminator_logs = self._discriminator_steps(
+                    batch, fake, rate, phase.get("discriminators")
+                )
             terms = self.objective.generator_terms(batch, prediction, self.discriminators)
             terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
-            if terms.keys() != dict(self.objective.generator_weights).keys():
+            if terms.keys() != dict(weights).keys():
                 raise ValueError(
-                    f"the objective has weights for {sorted(self.objective.generator_weights)} "
-                    f"and terms {sorted(terms)}"
+                    f"the objective has weights for {sorted(weights)} and terms {sorted(terms)}"
                 )
-            total = weighted_sum(terms, self.objective.generator_weights)
+            total = weighted_sum(terms, weights)
             loss = self.generator_optimizer.scale_loss(total)
-        self._apply(self.generator_optimizer, tape, loss, self.generator_variables, rate)
+        self._apply(
+            self.generator_optimizer,
+            tape,
+            loss,
+            self.generator_variables,
+            rate,
+            phase.get("generator"),
+        )
         self._update_averages()
         self.step.assign_add(1)
         repeated = sorted(set(terms) & set(discriminator_logs))
@@ -251,8 +273,18 @@ class Trainer:
             )
         return {**terms, "total": total, **discriminator_logs}
 
+    def _outputs(self, batch: Batch) -> tf.Tensor | dict[str, tf.Tensor]:
+        inputs = [batch["image"], batch["hole"]]
+        if hasattr(self.generator, "training_outputs"):
+            return self.generator.training_outputs(inputs)
+        return self.generator(inputs, training=True)
+
     def _discriminator_steps(
-        self, batch: Batch, fake: tf.Tensor, rate: tf.Tensor
+        self,
+        batch: Batch,
+        fake: tf.Tensor | dict[str, tf.Tensor],
+        rate: tf.Tensor,
+        active: tf.Tensor | None,
     ) -> dict[str, tf.Tensor]:
         if not self.discriminators:
             return {}
@@ -264,7 +296,7 @@ class Trainer:
                 terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
                 total = weighted_sum(terms, dict.fromkeys(terms, 1.0))
                 loss = self.discriminator_optimizer.scale_loss(total)
-            self._apply(self.discriminator_optimizer, tape, loss, variables, rate)
+            self._apply(self.discriminator_optimizer, tape, loss, variables, rate, active)
         return {**terms, "discriminator": total}
 
     def _apply(
@@ -274,7 +306,9 @@ class Trainer:
         loss: tf.Tensor,
         variables: Sequence[keras.Variable],
         rate: tf.Tensor,
+        active: tf.Tensor | None,
     ) -> None:
+        """Updates `variables`; not in a step whose `active` is False, always where it is None."""
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         missing = [v.path for v, g in zip(variables, gradients, strict=True) if g is None]
         if missing:
@@ -283,7 +317,15 @@ class Trainer:
                 f"the first is {missing[0]}"
             )
         optimizer.learning_rate.assign(rate)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+        def update() -> tf.Tensor:
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            return tf.constant(True)
+
+        if active is None:
+            update()
+        else:
+            tf.cond(active, update, lambda: tf.constant(False))
 
     def _update_averages(self) -> None:
         if not self.averages:
