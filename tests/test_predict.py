@@ -1,4 +1,7 @@
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import serving_memory
 from serving import predict
 from tests.serving_model import metadata_for, reference_fill, write_model
 
@@ -467,6 +471,68 @@ def test_wrong_usage_lists_what_is_valid(call, photo, mask, tmp_path, capfd, wor
         call(*words, image=photo, mask=mask, output=tmp_path / "out.png")
     assert exit_info.value.code == 2
     assert message in capfd.readouterr().err.replace("'", "").replace("high", "'high'")
+
+
+GUIDE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+
+
+def blocks(kind):
+    fenced = (part.partition("\n") for part in GUIDE.split("```")[1::2])
+    return [text for language, _, text in fenced if language == kind]
+
+
+def test_the_guides_examples_run(model, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(model.read_bytes())
+    for name in ("photo.jpg", "photos/a/cat.jpg", "photos/dog.png"):
+        save(tmp_path / name, picture())
+    for name in ("mask.png", "masks/a/cat.png", "masks/dog.png"):
+        save(tmp_path / name, centre())
+    save(tmp_path / "stamp.png", centre()[::2, ::2])
+    alpha = np.where(centre(), 0, 255).astype(np.uint8)[..., None]
+    save(tmp_path / "cutout.png", np.concatenate([picture(), alpha], axis=2))
+    commands = [line for block in blocks("") for line in block.splitlines() if "predict" in line]
+    assert len(commands) == 4
+    for command in commands:
+        python, *words = shlex.split(command)
+        assert (python, *words[:2]) == ("python", "-m", "serving.predict")
+        assert predict.main(words[2:]) == 0, capfd.readouterr().err
+    np.testing.assert_array_equal(load(tmp_path / "filled.png")[..., :3], session_fill(picture()))
+    code = blocks("python")
+    assert len(code) == 2
+    variables = {}
+    for block in code:
+        exec(block, variables)
+    np.testing.assert_array_equal(variables["filled"], session_fill(variables["photograph"].pixels))
+
+
+def session_fill(pixels):
+    return reference_fill(pixels, centre())
+
+
+def test_the_guide_knows_every_flag_and_no_other():
+    flags = {flag for action in predict._parser()._actions for flag in action.option_strings}
+    mentioned = set(re.findall(r"--[a-z][a-z-]+", GUIDE))
+    assert mentioned - flags == set()
+    assert {flag for flag in flags if flag.startswith("--")} - mentioned == {"--help"}
+
+
+def test_the_guide_states_the_bounds_that_are_measured():
+    for label, bound in (
+        ("`session.inpaint`, with", serving_memory.SESSION_BOUND),
+        ("JPEG, PNG or TIFF", serving_memory.COMMAND_BOUNDS[".jpg"]),
+        ("WebP: its encoder", serving_memory.COMMAND_BOUNDS[".webp"]),
+    ):
+        (row,) = [line for line in GUIDE.splitlines() if line.startswith("|") and label in line]
+        assert row.endswith(f"| {bound} |")
+    assert len({serving_memory.COMMAND_BOUNDS[suffix] for suffix in (".jpg", ".png", ".tif")}) == 1
+    figures = json.loads((ROOT / "results" / "serving_memory.json").read_text())
+    assert figures["failures"] == []
+    assert all(row["bytes_per_pixel"] <= row["bound"] for row in figures["rows"])
+    mebibytes = {row["name"]: round(row["bytes"] / 2**20) for row in figures["rows"]}
+    assert f"{mebibytes['command .jpg']} MiB for a JPEG and" in GUIDE
+    assert f"{mebibytes['command .png']} MiB for a PNG" in GUIDE
+    assert f"{round(figures['model']['process_bytes'] / 2**20)} MiB for a `lite` model" in GUIDE
 
 
 IMPORT_GUARD = """
