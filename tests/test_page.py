@@ -131,14 +131,19 @@ def server(session):
 # ---- the browser
 
 
+def find_chromium() -> str | None:
+    """The path of Debian's Chromium, or of one under another name."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 @pytest.fixture(scope="module")
 def chromium():
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
         pytest.fail("these tests need the Python package playwright: pip install '.[examples]'")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
+    path = find_chromium()
     if path is None:
         pytest.fail("these tests need Chromium; on Debian and Ubuntu: apt install chromium")
     with sync_playwright() as playwright:
@@ -238,6 +243,9 @@ class Screen:
 
     def expect_status(self, text: str):
         self.expect("#status").to_contain_text(text)
+
+    def expect_hidden_status(self):
+        self.expect("#status").not_to_have_attribute("data-shown", "")
 
     def next_frame(self):
         """Waits until what has been done is on the screen."""
@@ -523,6 +531,7 @@ def test_zoom_about_the_pointer_pan_and_fit(visit):
     screen.drag((100, 200), (120, 210))
     page.keyboard.up("Space")
     screen.drag((150, 150), (160, 150), button="middle")
+    screen.expect("#status").not_to_contain_text("clipboard")  # it pastes where nobody minds it
     screen.next_frame()
     after = picture.bounding_box()
     scale = before["width"] / 400
@@ -751,9 +760,13 @@ def test_errors_are_sentences_and_nothing_is_lost(visit):
 
     large = encode(np.zeros((1001, 1000, 3), np.uint8))
     screen.open(large, "large.png")
-    screen.expect("#message-text").to_contain_text("large.png has 1.0 megapixels")
+    screen.expect("#message-text").to_contain_text(
+        "large.png has 1.1 megapixels; this server takes up to 1.0"
+    )
     screen.open(encode(photograph(800, 500)), "heavy.png")
-    screen.expect("#message-text").to_contain_text("heavy.png has 1.1 MB")
+    screen.expect("#message-text").to_contain_text(
+        "heavy.png has 1.2 MB; this server takes up to 0.9"
+    )
     screen.expect("#file-name").to_have_text("photo.png")
 
 

@@ -22,12 +22,28 @@ export class ServerError extends Error {
   }
 }
 
+let kept = inStorage((storage) => storage.getItem(TOKEN_KEY)) ?? "";
+
 /** The token, kept until the tab is closed. */
 export const token = {
-  get: () => sessionStorage.getItem(TOKEN_KEY) ?? "",
-  set: (value) => sessionStorage.setItem(TOKEN_KEY, value),
-  clear: () => sessionStorage.removeItem(TOKEN_KEY),
+  get: () => kept,
+  set(value) {
+    kept = value;
+    inStorage((storage) => storage.setItem(TOKEN_KEY, value));
+  },
+  clear() {
+    kept = "";
+    inStorage((storage) => storage.removeItem(TOKEN_KEY));
+  },
 };
+
+function inStorage(use) {
+  try {
+    return use(sessionStorage);
+  } catch {
+    return null; // where a browser allows no storage, the token lasts as long as the page
+  }
+}
 
 /** What the server runs, and its limits. */
 export async function describeModel() {
@@ -107,6 +123,7 @@ function sentence(code, message, status) {
 }
 
 function pause(milliseconds, signal) {
+  signal.throwIfAborted();
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
     signal.addEventListener("abort", () => {

@@ -3,11 +3,12 @@
 import { describeModel, inpaint, token } from "./api.js";
 import { Display } from "./display.js";
 import { listen } from "./gestures.js";
+import { complain, hush, say, sayBusy } from "./notices.js";
+import { checkLimits, isResult, makeReadable, read, release, stem } from "./photographs.js";
 import { BrushStroke, RectangleStroke, encodeMask } from "./strokes.js";
 import { Timeline } from "./timeline.js";
 import { Viewport } from "./viewport.js";
 
-const READ_BY_SERVER = /^image\/(png|jpeg|webp|tiff|bmp|x-ms-bmp)$/;
 const KEY_STEP = 8; // CSS pixels an arrow key moves the brush by
 const SIZE_STEP = 1.2;
 const ZOOM_STEP = 1.25;
@@ -46,15 +47,13 @@ async function openPhotograph(blob, name) {
     if (blob.type && !blob.type.startsWith("image/")) {
       throw new Error(`${name} is not a photograph.`);
     }
-    let photograph = await read(blob, name);
-    if (!READ_BY_SERVER.test(blob.type) && blob.type) {
-      photograph = await read(await toPng(photograph), name);
-    }
+    const photograph = await makeReadable(await read(blob, name));
     if (turn !== opening) return;
-    checkLimits(photograph);
+    checkLimits(photograph, limits);
     const before = timeline.current?.photograph;
     push({ photograph, strokes: [] });
-    if (!isSameSize(before, photograph)) size = defaultSize(photograph);
+    if (before?.width !== photograph.width || before.height !== photograph.height)
+      size = defaultSize(photograph);
     await show();
     stage.focus({ preventScroll: true });
     say(`${name} is open. Paint over what should go.`);
@@ -63,62 +62,13 @@ async function openPhotograph(blob, name) {
   }
 }
 
-/** Decodes an image, and says how large it is as it is shown: upright. */
-async function read(blob, name, original = null) {
-  const image = new Image();
-  image.alt = "";
-  image.draggable = false;
-  image.src = URL.createObjectURL(blob);
-  try {
-    await image.decode();
-  } catch {
-    URL.revokeObjectURL(image.src);
-    throw new Error(`${name} cannot be shown by this browser. PNG, JPEG and WebP always can.`);
-  }
-  const photograph = { blob, name, image, width: image.naturalWidth, height: image.naturalHeight };
-  photograph.original = original ?? photograph;
-  return photograph;
-}
-
-/** Formats that the browser knows and the server does not go as PNG. */
-function toPng({ image, width, height, name }) {
-  const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
-  canvas.getContext("2d").drawImage(image, 0, 0);
-  URL.revokeObjectURL(image.src);
-  return new Promise((resolve, reject) => {
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error(`${name} is too large.`))));
-  });
-}
-
-function checkLimits({ blob, name, width, height }) {
-  if (limits.max_pixels && width * height > limits.max_pixels) {
-    const megapixels = (pixels) => `${(pixels / 1e6).toFixed(1)} megapixels`;
-    throw new Error(
-      `${name} has ${megapixels(width * height)}; this server takes up to ${megapixels(limits.max_pixels)}.`,
-    );
-  }
-  if (limits.max_bytes && blob.size > limits.max_bytes) {
-    const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;
-    throw new Error(
-      `${name} has ${megabytes(blob.size)}; this server takes up to ${megabytes(limits.max_bytes)}.`,
-    );
-  }
-}
-
-const sayBusy = () => say("Being filled. Esc cancels.", { lasts: true, clock: true });
-const stem = (name) => name.replace(/\.[^.]*$/, "") || "photograph";
-const isResult = (photograph) => photograph !== photograph.original;
-const isSameSize = (one, other) => one?.width === other.width && one?.height === other.height;
-
 /** Makes a state current, and lets go of photographs that no step leads back to. */
 function push(state) {
   const before = photographs();
   timeline.push(state);
   const after = photographs();
   for (const photograph of before) {
-    if (!after.has(photograph)) URL.revokeObjectURL(photograph.image.src);
+    if (!after.has(photograph)) release(photograph);
   }
 }
 
@@ -176,6 +126,7 @@ const isPainted = () => timeline.current.strokes.some((one) => !one.erases);
 async function run() {
   if (running || !timeline.current) return;
   endStroke();
+  abandonRectangle();
   if (!isPainted()) {
     say("Nothing is painted yet. Paint over what should go.");
     return;
@@ -193,7 +144,7 @@ async function run() {
   display.shimmer(true);
   update();
   try {
-    checkLimits(photograph);
+    checkLimits(photograph, limits);
     const mask = await encodeMask(photograph.width, photograph.height, strokes);
     signal.throwIfAborted();
     if (mask.holePixels === 0) {
@@ -402,8 +353,9 @@ function setSplit(share) {
 
 /** Shows the brush in its true size where the pointer or the arrow keys are. */
 function placeBrush() {
-  const where = cursor ? viewport.toStage(...cursor) : point;
-  const isBrush = isDrawn() || cursor;
+  const isByKeys = cursor && document.activeElement === stage;
+  const where = isByKeys ? viewport.toStage(...cursor) : point;
+  const isBrush = isDrawn() || isByKeys;
   display.brush =
     where && isBrush && display.split === null && !isSpaceDown && !running
       ? { x: where[0], y: where[1], size: isDrawn() ? size * viewport.scale : 8, isDown: stroke }
@@ -610,7 +562,6 @@ stage.addEventListener("focus", () => {
 });
 stage.addEventListener("blur", () => {
   releaseSpace();
-  cursor = null;
   placeBrush();
 });
 
@@ -776,35 +727,7 @@ document.addEventListener("drop", (event) => {
   if (file) openPhotograph(file, file.name);
 });
 
-// Words ---------------------------------------------------------------------------------------
-
-/** Says something in passing. */
-function say(text, { lasts = false, clock = false } = {}) {
-  const status = element("status");
-  clearTimeout(say.timer);
-  status.toggleAttribute("data-shown", Boolean(text));
-  if (!text) return;
-  status.replaceChildren(text);
-  if (clock) {
-    const time = document.createElement("span");
-    time.id = "run-time";
-    time.setAttribute("aria-hidden", "true"); // read aloud every second it would be a nuisance
-    status.append(time);
-  }
-  if (!lasts) say.timer = setTimeout(() => status.removeAttribute("data-shown"), 4000);
-}
-
-/** Says what went wrong, until it is closed. */
-function complain(text, retry = null) {
-  element("message-text").textContent = text;
-  element("retry").hidden = !retry;
-  element("retry").onclick = retry;
-  element("message").hidden = false;
-}
-
-function hush() {
-  element("message").hidden = true;
-}
+// Token and model -----------------------------------------------------------------------------
 
 let afterToken = null;
 

@@ -51,7 +51,6 @@ export function listen(stage, handlers) {
     if (painting || panning) return;
     stage.setPointerCapture(event.pointerId);
     if (event.button === 1 || (event.button === 0 && handlers.wantsPan())) {
-      event.preventDefault(); // the middle button would start the browser's own scrolling
       panning = { id: event.pointerId, point };
     } else if (event.button === 0) {
       painting = { id: event.pointerId, since: event.timeStamp };
@@ -89,6 +88,11 @@ export function listen(stage, handlers) {
   stage.addEventListener("pointerup", (event) => release(event, true));
   stage.addEventListener("pointercancel", (event) => release(event, false));
   stage.addEventListener("pointerleave", (event) => handlers.hover(null, event.pointerType));
+
+  // By itself the middle button scrolls on some systems, and pastes on others.
+  for (const type of ["mousedown", "mouseup", "auxclick"]) {
+    stage.addEventListener(type, (event) => event.button === 1 && event.preventDefault());
+  }
 
   stage.addEventListener(
     "wheel",
