@@ -17,7 +17,7 @@ import contextlib
 import hmac
 import logging
 import math
-import tempfile
+import sys
 import time
 import urllib.parse
 import warnings
@@ -25,18 +25,19 @@ from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import numpy as np
 import prometheus_client
-import python_multipart  # noqa: F401  Starlette misses it only when the first form comes
 from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from python_multipart.exceptions import FormParserError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -70,7 +71,6 @@ SECURITY_HEADERS = {
 }
 
 _LOG = logging.getLogger(__name__)
-_SPOOL = 2**20  # bytes of a body that are kept in memory; the rest waits in a temporary file
 _LONGEST_TEXT = 1024  # bytes of an option in a form
 _PIECE = 2**18  # bytes of an answer that are sent at a time
 _LINGER = 10.0  # seconds for a client to notice that it need not send the rest of its body
@@ -188,7 +188,7 @@ class Service:
     def inpaint(self, source: Any, is_json: bool, job: Job) -> Filled:
         """Everything between a body and an answer; runs in a thread of the queue."""
         try:
-            fields = parse_json(source.read()) if is_json else source
+            fields = parse_json(source) if is_json else source
             return fill_request(
                 fields, self.settings.max_pixels, partial(self._fill, job), job.check
             )
@@ -277,10 +277,11 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         try:
             with contextlib.ExitStack() as place:
                 place.enter_context(service.jobs.admit())
-                async with asyncio.timeout(settings.timeout), contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout(settings.timeout):
                     read = _read_json if is_json else _read_form
-                    source = await read(_limited(request, settings.max_bytes), stack)
+                    source = await read(_limited(request, settings.max_bytes))
                     job = service.jobs.submit(partial(service.inpaint, source, is_json))
+                    del source  # the job has it, and lets go of it
                     filled = await _result(job, request, service.jobs)
                 # Answers that wait for slow readers take memory too: the place is theirs.
                 request.scope["musical.until_sent"].push(place.pop_all())
@@ -561,20 +562,34 @@ def _limited(request: Request, max_bytes: int) -> Request:
     return Request(request.scope, receive)
 
 
-async def _read_form(request: Request, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
+class _FormParser(MultiPartParser):
+    """Starlette's, but photographs stay in memory: a disk may be slow, and keeps what it is given.
+
+    `Settings.queue` and `max_bytes` bound how much that is.
+    """
+
+    spool_max_size = sys.maxsize
+
+
+async def _read_form(request: Request) -> dict[str, Any]:
     """The fields of a form: streams for `FILES`, text for `OPTIONS`."""
+    parser = _FormParser(
+        request.headers,
+        request.stream(),
+        max_files=len(FILES),
+        max_fields=len(OPTIONS),
+        max_part_size=_LONGEST_TEXT,
+    )
     try:
-        form = await request.form(
-            max_files=len(FILES), max_fields=len(OPTIONS), max_part_size=_LONGEST_TEXT
-        )
-    except HTTPException as error:
+        form = await parser.parse()
+    except (MultiPartException, FormParserError) as error:
+        reason = getattr(error, "message", "Invalid multipart data.")
         raise RequestError(
             400,
             "invalid_form",
-            f"{error.detail} (files, with a file name each: {', '.join(FILES)}; "
+            f"{reason} (files, with a file name each: {', '.join(FILES)}; "
             f"short texts: {', '.join(OPTIONS)})",
         ) from None
-    stack.push_async_callback(form.close)
     check_names([name for name, _ in form.multi_items()], "form field")
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
@@ -586,16 +601,11 @@ async def _read_form(request: Request, stack: contextlib.AsyncExitStack) -> dict
     return fields
 
 
-async def _read_json(request: Request, stack: contextlib.AsyncExitStack) -> BinaryIO:
-    """The body, in memory or in a temporary file; a thread parses it later."""
-    body = tempfile.SpooledTemporaryFile(_SPOOL)  # noqa: SIM115  the stack closes it
-    stack.callback(body.close)
+async def _read_json(request: Request) -> bytearray:
+    """The body; a thread parses it later."""
+    body = bytearray()
     async for chunk in request.stream():
-        if body.tell() + len(chunk) > _SPOOL:
-            await run_in_threadpool(body.write, chunk)
-        else:
-            body.write(chunk)
-    body.seek(0)
+        body += chunk
     return body
 
 

@@ -163,7 +163,7 @@ def fill_request(
     return Filled(encoded, options.format, width, height)
 
 
-def parse_json(content: bytes) -> dict[str, Any]:
+def parse_json(content: bytes | bytearray) -> dict[str, Any]:
     """Reads a body in JSON: one flat object, base64 or `data:` URLs for `FILES`.
 
     Returns:

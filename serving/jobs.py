@@ -58,7 +58,7 @@ class Job:
         self.future: Future = Future()
         self.queue_seconds = 0.0
         self.run_seconds = 0.0
-        self._work = work
+        self._work: Callable[[Job], Any] | None = work
         self._created = time.monotonic()
         self._abandoned = threading.Event()
 
@@ -82,8 +82,9 @@ class Job:
             return
         started = time.monotonic()
         self.queue_seconds = waited = started - self._created
+        work, self._work = self._work, None  # and with it its input, once it is done
         try:
-            result = self._work(self)
+            result = work(self)
         except BaseException as error:
             self.future.set_exception(error)
         else:

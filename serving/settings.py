@@ -11,7 +11,7 @@ class Settings:
         max_bytes: Largest body of a request.
         max_pixels: Largest image or mask.
         timeout: Seconds from a request's headers to its answer.
-        queue: Requests that may wait beside those that are worked on.
+        queue: Requests that may wait beside those that are worked on; their bodies are in memory.
         batch: Most windows in one run of the model.
         token: What clients must send as `Authorization: Bearer TOKEN`; None asks for nothing.
         protect_metrics: Whether `/metrics` asks for the token too.
@@ -20,7 +20,7 @@ class Settings:
     max_bytes: int = 32 * 2**20
     max_pixels: int = 50_000_000
     timeout: float = 60.0
-    queue: int = 32
+    queue: int = 16
     batch: int = 1
     token: str | None = None
     protect_metrics: bool = False
