@@ -1,0 +1,255 @@
+"""How much faster the shared-Gram attention is than the literal one, and how much memory it saves.
+
+    python -m benchmarks.attention [--rounds 5]
+
+The multi-scale attention (patch sizes 1 and 3) of a 64 x 64 map with a centre hole of half its
+side, which is what the `paper` generator has at 256 x 256 pixels, is timed
+
+* forward, and forward and backward, in TensorFlow, against `implementation="reference"`, which is
+  also compiled by XLA where that is faster;
+* against the matrix products that no form can do without, query window x positions x channels:
+  one for the scores, one for each patch size's filling;
+* in ONNX Runtime, both graphs made by the same converter;
+* against the kind of module the authors wrote in PyTorch, if torch is installed: patches as
+  convolution kernels, sample by sample.
+
+All in turns in one process. Peak memory is that of a process that does one training step of the
+attention. Prints the ratios and writes `results/attention.json`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure
+
+MODULE = "benchmarks.attention"
+SIDE = 64
+SHAPES = {"C 256, batch 1": (1, 256), "C 128, batch 5": (5, 128)}
+PATCH_SIZES = (1, 3)
+AGREEMENT = 1e-3
+"""Largest difference allowed between two forms that are timed against each other."""
+
+
+def features_and_hole(batch: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random features `(B, 64, 64, C)` and the centre hole `(B, 64, 64, 1)`, float32."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(batch, SIDE, SIDE, channels)).astype("float32")
+    hole = np.zeros((batch, SIDE, SIDE, 1), "float32")
+    hole[:, SIDE // 4 : SIDE * 3 // 4, SIDE // 4 : SIDE * 3 // 4] = 1.0
+    return features, hole
+
+
+def forward(implementation: str, variant: str = "paper") -> Callable:
+    """A function of `(features, hole)` that gives one attended map a patch size."""
+    from musical_tf.layers import MultiScaleAttention
+
+    layer = MultiScaleAttention(PATCH_SIZES, implementation=implementation, variant=variant)
+    return layer.attend
+
+
+def training_step(implementation: str) -> Callable:
+    """A function of `(features, hole)` that gives the gradient of a loss on the attended maps."""
+    import tensorflow as tf
+
+    attend = forward(implementation)
+
+    def step(features, hole):
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            loss = sum(tf.reduce_sum(tf.sin(attended)) for attended in attend(features, hole))
+        return tape.gradient(loss, features)
+
+    return step
+
+
+def tensorflow_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
+    """Times forward, and forward and backward, of both forms and of the bare products."""
+    import tensorflow as tf
+
+    arguments = [tf.constant(array) for array in features_and_hole(batch, channels)]
+
+    def compiled(function: Callable, xla: bool = False) -> Callable:
+        graph = tf.function(function, jit_compile=xla, autograph=False)
+        return lambda: graph(*arguments)
+
+    hole_side, window_side = SIDE // 2, SIDE // 2 + 6
+
+    @tf.function
+    def products(features, hole):
+        positions = tf.reshape(features, (batch, SIDE * SIDE, channels))
+        queries = positions[:, : window_side**2]
+        scores = tf.matmul(queries, positions, transpose_b=True)
+        return [tf.matmul(scores[:, : hole_side**2], positions) for _ in PATCH_SIZES]
+
+    calls = {
+        "fast": compiled(forward("fast")),
+        "reference": compiled(forward("reference")),
+        "products": lambda: products(*arguments),
+    }
+    check(calls["fast"](), calls["reference"]())
+    steps = {
+        "fast": compiled(training_step("fast")),
+        "reference": compiled(training_step("reference")),
+        "reference, XLA": compiled(training_step("reference"), xla=True),
+    }
+    check([steps["fast"]()], [steps["reference"]()])
+    return {
+        "forward": measure.take_turns(calls, rounds),
+        "forward and backward": measure.take_turns(steps, max(2, rounds // 2)),
+    }
+
+
+def onnx_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
+    """Times both forms as graphs in ONNX Runtime, of fixed shapes, without which one would fail."""
+    import onnxruntime
+    import tensorflow as tf
+    import tf2onnx
+
+    features, hole = features_and_hole(batch, channels)
+    calls = {}
+    for implementation in ("fast", "reference"):
+        graph = tf.function(forward(implementation), autograph=False)
+        signature = [
+            tf.TensorSpec(features.shape, tf.float32, name="features"),
+            tf.TensorSpec(hole.shape, tf.float32, name="hole"),
+        ]
+        model, _ = tf2onnx.convert.from_function(graph, input_signature=signature, opset=17)
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        feed = {"features": features, "hole": hole}
+        calls[implementation] = lambda session=session, feed=feed: session.run(None, feed)
+    check(calls["fast"](), calls["reference"]())
+    return measure.take_turns(calls, rounds)
+
+
+def pytorch_times(batch: int, channels: int, rounds: int) -> dict[str, Any] | None:
+    """Times `variant="official"` against the same function in the authors' way; None without torch.
+
+    Every patch of a sample becomes a kernel: a convolution scores it at every position, another,
+    transposed, pastes it. Kernels differ from sample to sample, so the batch is a loop.
+    """
+    try:
+        import torch
+        from torch.nn import functional
+    except ModuleNotFoundError:
+        return None
+    import tensorflow as tf
+
+    features, hole = features_and_hole(batch, channels)
+    graph = tf.function(forward("fast", variant="official"), autograph=False)
+    arguments = [tf.constant(features), tf.constant(hole)]
+    maps = torch.from_numpy(features.transpose(0, 3, 1, 2).copy())
+    missing = torch.from_numpy(hole.transpose(0, 3, 1, 2).copy())
+
+    def attend_sample(sample, gap, size):
+        known = sample * (1.0 - gap) + 1e-7
+        patches = functional.unfold(known, size, padding=size // 2)[0].T
+        kernels = patches.reshape(-1, channels, size, size)
+        kernels = kernels / kernels.flatten(1).norm(dim=1)[:, None, None, None]
+        scores = functional.conv2d(sample, kernels, padding=size // 2)
+        scores = functional.avg_pool2d(scores, 3, 1, padding=1) * 9.0
+        attention = torch.softmax(10.0 * scores, dim=1)
+        pasted = functional.conv_transpose2d(attention, kernels, padding=size // 2) / size**2
+        return sample * (1.0 - gap) + pasted * gap
+
+    @torch.inference_mode()
+    def authors():
+        return [
+            torch.cat(
+                [attend_sample(maps[i : i + 1], missing[i : i + 1], size) for i in range(batch)]
+            )
+            for size in PATCH_SIZES
+        ]
+
+    calls = {"fast": lambda: graph(*arguments), "authors' kind": authors}
+    check(calls["fast"](), [each.numpy().transpose(0, 2, 3, 1) for each in authors()])
+    return measure.take_turns(calls, rounds)
+
+
+def check(one: Any, other: Any) -> None:
+    """Refuses to time forms that do not compute the same.
+
+    Raises:
+        RuntimeError: If they differ by more than `AGREEMENT`.
+    """
+    for a, b in zip(one, other, strict=True):
+        difference = float(np.abs(np.asarray(a) - np.asarray(b)).max())
+        if not difference <= AGREEMENT:
+            raise RuntimeError(f"the forms differ by {difference}, at most {AGREEMENT} is allowed")
+
+
+def one_step_peak(implementation: str, batch: int, channels: int) -> dict[str, int]:
+    """Bytes one training step of the attention adds to what the process held before it."""
+    import tensorflow as tf
+
+    arguments = [tf.constant(array) for array in features_and_hole(batch, channels)]
+    step = tf.function(training_step(implementation), autograph=False)
+    step.get_concrete_function(*arguments)
+    before = measure.resident_peak()
+    step(*arguments)
+    return {"bytes": measure.resident_peak() - before}
+
+
+def ratios(figures: dict[str, Any]) -> dict[str, float]:
+    """What the measurement says, name -> ratio of medians."""
+    said = {}
+    for shape, times in figures["times"].items():
+        ahead = {name: value["median"] for name, value in times["forward"].items()}
+        both = {name: value["median"] for name, value in times["forward and backward"].items()}
+        said[f"{shape}: forward, reference / fast"] = ahead["reference"] / ahead["fast"]
+        slow = min(both["reference"], both["reference, XLA"])
+        said[f"{shape}: forward and backward, reference / fast"] = slow / both["fast"]
+        said[f"{shape}: forward, fast / its matrix products"] = ahead["fast"] / ahead["products"]
+        runtime = {name: value["median"] for name, value in times["onnx"].items()}
+        said[f"{shape}: ONNX Runtime, reference / fast"] = runtime["reference"] / runtime["fast"]
+        if times["pytorch"]:
+            torch = {name: value["median"] for name, value in times["pytorch"].items()}
+            said[f"{shape}: the authors' kind in PyTorch / fast"] = (
+                torch["authors' kind"] / torch["fast"]
+            )
+    memory = figures["peak_bytes"]
+    said["C 128, batch 5: peak memory of a step, fast / reference"] = (
+        memory["fast"] / memory["reference"]
+    )
+    return said
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="times each is timed (default: 5)")
+    parser.add_argument(
+        "--peak", nargs=3, metavar=("FORM", "BATCH", "CHANNELS"), help=argparse.SUPPRESS
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.peak:
+        form, batch, channels = arguments.peak
+        print(json.dumps(one_step_peak(form, int(batch), int(channels))))
+        return 0
+    times = {}
+    for shape, (batch, channels) in SHAPES.items():
+        times[shape] = tensorflow_times(batch, channels, arguments.rounds)
+        times[shape]["onnx"] = onnx_times(batch, channels, arguments.rounds)
+        times[shape]["pytorch"] = pytorch_times(batch, channels, max(2, arguments.rounds // 2))
+    batch, channels = SHAPES["C 128, batch 5"]
+    peaks = {
+        form: measure.peak_memory_of(MODULE, "--peak", form, str(batch), str(channels))["bytes"]
+        for form in ("fast", "reference")
+    }
+    figures = {"times": times, "peak_bytes": peaks}
+    figures["ratios"] = {name: round(value, 2) for name, value in ratios(figures).items()}
+    for name, value in figures["ratios"].items():
+        print(f"{value:7.2f}  {name}")
+    path = measure.keep("attention", measure.record(MODULE, argv or sys.argv[1:], figures))
+    print(f"written to {path.relative_to(measure.ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
