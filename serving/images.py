@@ -481,9 +481,10 @@ def _decoded(
 
 def _refuse_photograph(image: Image.Image, name: str) -> None:
     """Raises `ImageError` for a photograph that could not be written back as it came."""
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+    # Asked, and not counted: a small file may hold so many frames that this takes minutes.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
         raise ImageError(
-            f"{name}: it has {image.n_frames} frames, and all but the first would be lost; "
+            f"{name}: it has several frames, and all but the first would be lost; "
             "save the one you want as a file of its own"
         )
     # Pillow opens 16-bit colour as 8-bit without a word; only the decoder's arguments tell.
