@@ -141,15 +141,18 @@ def seed_files() -> dict[str, bytes]:
     exif[ExifTags.Base.Make] = "camera"
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel] = "lens"
     exif.get_ifd(ExifTags.IFD.GPSInfo)[1] = "N"
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    rich = {"exif": exif, "icc_profile": profile}
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = bytes(12)  # when it was made
+    rich = {"exif": exif, "icc_profile": bytes(profile)}
     files: dict[str, bytes] = {}
 
     def add(kind: str, mode: str, **options: Any) -> None:
         stream = io.BytesIO()
         # Not every format has every mode; those it has are the seeds.
         with contextlib.suppress(OSError, ValueError, KeyError):
-            pixels.convert(mode).save(stream, kind, **options)
+            # To Lab, Pillow converts by a profile that holds the time of day.
+            image = Image.new(mode, pixels.size) if mode == "LAB" else pixels.convert(mode)
+            image.save(stream, kind, **options)
             files[f"{kind} {mode} {' '.join(options)}".strip()] = stream.getvalue()
 
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"):
@@ -157,8 +160,9 @@ def seed_files() -> dict[str, bytes]:
             add(kind, mode)
         for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
             add(kind, mode, **rich)
-    for mode in ("DDS", "SGI", "JPEG2000", "PDF", "EPS", "MPO", "AVIF", "SPIDER", "XBM"):
+    for mode in ("DDS", "SGI", "JPEG2000", "EPS", "MPO", "AVIF", "SPIDER", "XBM"):
         add(mode, "RGB" if mode != "XBM" else "1")
+    add("PDF", "RGB", creationDate=time.gmtime(0), modDate=time.gmtime(0))
     add("PNG", "P", transparency=bytes([0, 5, 200]))
     add("JPEG", "RGB", progressive=True, **rich)
     add("WEBP", "RGBA", lossless=True)
@@ -377,12 +381,16 @@ def call_session(session: InpaintingSession, rng: np.random.Generator) -> str:
     return "filled"
 
 
-def fuzz_session(seed: int, cases: range, model: Path) -> Tally:
-    """`session`: calls of every kind on one session."""
-    tally, session = Tally("session"), InpaintingSession(model, ["cpu"], threads=1)
+def fuzz_session(seed: int, cases: range, paths: list[Path]) -> Tally:
+    """`session`: calls of every kind, every tenth on the first model, the others on the last."""
+    tally = Tally("session")
+    first, last = (
+        InpaintingSession(path, ["cpu"], threads=1, memory_limit=2**29)
+        for path in (paths[0], paths[-1])
+    )
     for case in cases:
-        rng = generator(seed, "session", case)
-        tally.run(case, lambda rng=rng: call_session(session, rng))
+        rng, session = generator(seed, "session", case), last if case % 10 else first
+        tally.run(case, lambda rng=rng, session=session: call_session(session, rng))
     return tally
 
 
@@ -1006,7 +1014,7 @@ def run_suites(
     """Runs the suites that have cases, on the first model of `paths` where one is enough."""
     suites: dict[str, Callable[[range], Tally]] = {
         "images": lambda cases: fuzz_images(seed, cases),
-        "session": lambda cases: fuzz_session(seed, cases, paths[0]),
+        "session": lambda cases: fuzz_session(seed, cases, paths),
         "floats": lambda cases: fuzz_floats(seed, cases, paths),
         "models": lambda cases: fuzz_models(seed, cases, paths),
         "predict": lambda cases: fuzz_predict(seed, cases, paths[0]),
