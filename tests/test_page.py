@@ -665,6 +665,9 @@ def test_paste_drop_and_samples(visit, server):
     screen.expect_status("Back to pasted.png")
     assert np.array_equal(screen.pixels()[..., :3], first)
 
+    page.keyboard.press("Control+v")
+    screen.expect_status("no photograph in the clipboard")
+
     page.evaluate(make_file, ["drop", encoded[0], "notes.txt", "text/plain"])
     screen.expect("#message").to_contain_text("notes.txt is not a photograph")
     page.evaluate(make_file, ["drop", base64.b64encode(b"no").decode(), "broken.png", "image/png"])

@@ -50,10 +50,17 @@ async function openPhotograph(blob, name) {
     const photograph = await makeReadable(await read(blob, name));
     if (turn !== opening) return;
     checkLimits(photograph, limits);
+    if (running) {
+      sayBusy(); // since it was being decoded
+      return;
+    }
+    endStroke();
+    abandonRectangle();
     const before = timeline.current?.photograph;
     push({ photograph, strokes: [] });
-    if (before?.width !== photograph.width || before.height !== photograph.height)
+    if (before?.width !== photograph.width || before.height !== photograph.height) {
       size = defaultSize(photograph);
+    }
     await show();
     stage.focus({ preventScroll: true });
     say(`${name} is open. Paint over what should go.`);
@@ -246,6 +253,9 @@ async function compare(isOn) {
 
 const isDrawn = () => tool !== "rectangle";
 
+/** Whether what is seen is what would be painted on. */
+const isUpToDate = () => shown === timeline.current.photograph;
+
 function beginStroke(x, y) {
   stroke = new BrushStroke(size, tool === "eraser", x, y);
   display.strokes = [...timeline.current.strokes, stroke];
@@ -289,18 +299,18 @@ function abandonRectangle() {
 
 listen(stage, {
   wantsPan: () => isSpaceDown,
-  start([x, y], type) {
+  start([x, y]) {
     cursor = null;
     point = [x, y];
     if (display.split !== null) {
       splitAt(x);
     } else if (running) {
       sayBusy();
-    } else {
+    } else if (isUpToDate()) {
       const where = viewport.toPhotograph(x, y);
       if (isDrawn()) beginStroke(...where);
       else corner = where;
-      placeBrush(type === "touch");
+      placeBrush();
     }
   },
   move(points) {
@@ -504,6 +514,8 @@ function pressSpace() {
     update();
   } else if (running) {
     sayBusy();
+  } else if (!isUpToDate()) {
+    return;
   } else if (isDrawn()) {
     beginStroke(...cursor);
     placeBrush();
@@ -697,13 +709,22 @@ element("file-input").addEventListener("change", (event) => {
 
 // Paste and drop ------------------------------------------------------------------------------
 
+// Some systems paste at a click of the middle button: nobody who did that is waiting for an answer.
+let isPasteKeyDown = false;
+document.addEventListener("keydown", ({ key, ctrlKey, metaKey }) => {
+  isPasteKeyDown = key.toLowerCase() === "v" && (ctrlKey || metaKey);
+});
+document.addEventListener("keyup", () => {
+  isPasteKeyDown = false;
+});
+
 document.addEventListener("paste", (event) => {
   if (event.target.matches?.("input") || document.querySelector("dialog[open]")) return;
   const file = [...(event.clipboardData?.files ?? [])].find(({ type }) =>
     type.startsWith("image/"),
   );
   if (file) openPhotograph(file, file.name === "image.png" ? "pasted.png" : file.name);
-  else say("There is no photograph in the clipboard.");
+  else if (isPasteKeyDown) say("There is no photograph in the clipboard.");
 });
 
 const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");

@@ -12,7 +12,7 @@ const SECOND_FINGER_MILLISECONDS = 300;
  * @param {HTMLElement} stage
  * @param {object} handlers
  * @param {() => boolean} handlers.wantsPan Whether the left button pans just now.
- * @param {(point: number[], type: string) => void} handlers.start A stroke begins. Points are
+ * @param {(point: number[]) => void} handlers.start A stroke begins. Points are
  *     `[x, y]` in CSS pixels of the stage.
  * @param {(points: number[][]) => void} handlers.move It goes on through these points.
  * @param {() => void} handlers.end
@@ -54,7 +54,7 @@ export function listen(stage, handlers) {
       panning = { id: event.pointerId, point };
     } else if (event.button === 0) {
       painting = { id: event.pointerId, since: event.timeStamp };
-      handlers.start(point, event.pointerType);
+      handlers.start(point);
     }
   });
 
