@@ -4,6 +4,7 @@ A time says little about a program, because it says as much about the machine an
 callables are timed in turns, in one process, and what is stated is their ratio.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -81,6 +82,11 @@ def peak_memory_of(module: str, *arguments: str) -> dict[str, Any]:
 
 def resident_peak() -> int:
     """The most memory this process has held so far, in bytes."""
+    with contextlib.suppress(OSError):
+        # Not ru_maxrss, which on Linux begins at what the process it came from had held.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes * (1 if sys.platform == "darwin" else 1024)
 
