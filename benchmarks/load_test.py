@@ -5,8 +5,10 @@
 The loop does what a request does, from the photograph's file to the result's, one after the other,
 and once more from pixels to pixels. The servers are processes on this machine, one for each
 `--batch`; the clients are threads here that send the same file over and over. Everything takes
-turns, so that all meet the same weather; stated are requests a second, the ratio to the loop, and
-the seconds that half and 99 % of the requests took at most. Writes `results/load_test.json`.
+turns, so that all meet the same weather; stated are requests a second, the ratio to the loop, the
+seconds that half and 99 % of the requests took at most, and the processor's seconds for a request
+(of the server alone; on Linux), which other work on the machine changes least. Writes
+`results/load_test.json`.
 """
 
 import argparse
@@ -19,8 +21,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -29,14 +32,25 @@ from skimage import data
 from benchmarks import measure
 from serving.inpaint_request import fill_request
 from serving.session import InpaintingSession
+from serving.settings import Settings
 
-PHOTOGRAPHS = {
-    # name -> (side of the photograph, side of the hole), both as parts of the training size
-    "one window": (1, 0.5),
-    "a photograph": (8, 0.5),
-}
-MAX_PIXELS = 50_000_000
+PHOTOGRAPHS = {"small": (1, 0.5), "large": (8, 0.5)}
+"""Name -> side of the photograph and side of its hole, as multiples of the training size. Either
+is one run of the model; the large one has sixty-four times as much to decode and encode."""
+
 TIMEOUT = 60  # seconds for one answer
+
+
+class Way(NamedTuple):
+    """A way to have photographs filled.
+
+    Attributes:
+        run: Does so until a time of `time.perf_counter`; returns the seconds of each.
+        processor_seconds: What the process that fills has used of the processor so far.
+    """
+
+    run: Callable[[float], list[float]]
+    processor_seconds: Callable[[], float]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,15 +67,20 @@ def main(argv: list[str] | None = None) -> int:
         for name, (side, hole_side) in PHOTOGRAPHS.items():
             files = _files(size * side, round(size * hole_side))
             ways = {
-                ("loop, pixels to pixels", None, None): _pixels_loop(session, files),
-                ("loop, file to file", None, None): _file_loop(session, files),
+                ("loop, pixels to pixels", None, None): Way(
+                    _pixels_loop(session, files), time.process_time
+                ),
+                ("loop, file to file", None, None): Way(
+                    _file_loop(session, files), time.process_time
+                ),
             }
             for batch, port in ports.items():
                 for clients in options.clients:
-                    ways["server", batch, clients] = _clients(port, clients, files)
+                    ways["server", batch, clients] = Way(
+                        _clients(port, clients, files), partial(_processor_seconds, port)
+                    )
             rows += _take_turns(name, ways, options.seconds, options.rounds)
-    for row in rows:
-        print(_line(row))
+    print(table(rows))
     figures = {
         "model": {name: session.describe()[name] for name in ("method", "preset", "training_size")},
         "provider": session.provider,
@@ -100,7 +119,7 @@ def _pixels_loop(session: InpaintingSession, files: dict[str, bytes]) -> Callabl
 def _file_loop(session: InpaintingSession, files: dict[str, bytes]) -> Callable[[float], list]:
     def fill() -> None:
         streams = {name: io.BytesIO(content) for name, content in files.items()}
-        fill_request(streams, MAX_PIXELS, session.inpaint, lambda: None)
+        fill_request(streams, Settings.max_pixels, session.inpaint, lambda: None)
 
     return lambda end: _repeat(fill, end)
 
@@ -156,45 +175,64 @@ def _clients(port: int, count: int, files: dict[str, bytes]) -> Callable[[float]
 
 
 def _take_turns(
-    name: str, ways: dict[tuple, Callable[[float], list]], seconds: float, rounds: int
+    name: str, ways: dict[tuple, Way], seconds: float, rounds: int
 ) -> list[dict[str, Any]]:
     """Runs every way for `seconds` in all, in `rounds` turns; returns their figures."""
-    taken: dict[tuple, list[float]] = {way: [] for way in ways}
-    elapsed = dict.fromkeys(ways, 0.0)
-    for run in ways.values():
-        run(time.perf_counter() + 0.1)  # once, for what the first run allocates
+    taken: dict[tuple, list[float]] = {key: [] for key in ways}
+    elapsed, used = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
+    for way in ways.values():
+        way.run(time.perf_counter() + 0.1)  # once, for what the first run allocates
     for _ in range(rounds):
-        for way, run in ways.items():
-            started = time.perf_counter()
-            taken[way] += run(started + seconds / rounds)
-            elapsed[way] += time.perf_counter() - started
-    rates = {way: len(taken[way]) / elapsed[way] for way in ways}
+        for key, way in ways.items():
+            used_before, started = way.processor_seconds(), time.perf_counter()
+            taken[key] += way.run(started + seconds / rounds)
+            elapsed[key] += time.perf_counter() - started
+            used[key] += way.processor_seconds() - used_before
+    rates = {key: len(taken[key]) / elapsed[key] for key in ways}
     reference = rates["loop, file to file", None, None]
     return [
         {
             "photograph": name,
-            "way": way,
-            "batch": batch,
-            "clients": clients,
-            "requests": len(taken[way, batch, clients]),
-            "requests_per_second": round(rates[way, batch, clients], 3),
-            "ratio_to_loop": round(rates[way, batch, clients] / reference, 3),
-            "p50_seconds": round(float(np.percentile(taken[way, batch, clients], 50)), 4),
-            "p99_seconds": round(float(np.percentile(taken[way, batch, clients], 99)), 4),
+            "way": key[0],
+            "batch": key[1],
+            "clients": key[2],
+            "requests": len(taken[key]),
+            "requests_per_second": round(rates[key], 3),
+            "ratio_to_loop": round(rates[key] / reference, 3),
+            "p50_seconds": round(float(np.percentile(taken[key], 50)), 4),
+            "p99_seconds": round(float(np.percentile(taken[key], 99)), 4),
+            "processor_seconds": round(used[key] / len(taken[key]), 4),
         }
-        for way, batch, clients in ways
+        for key in ways
     ]
 
 
-def _line(row: dict[str, Any]) -> str:
-    way = row["way"]
-    if row["clients"]:
-        way += f", --batch {row['batch']}, {row['clients']} clients"
-    return (
-        f"{row['photograph']:14} {way:34} {row['requests_per_second']:7.2f} requests/s, "
-        f"{row['ratio_to_loop']:.2f} of the loop, p50 {row['p50_seconds']:.3f} s, "
-        f"p99 {row['p99_seconds']:.3f} s"
-    )
+def _processor_seconds(port: int) -> float:
+    """What a server says it has used of the processor; NaN where it does not know."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        connection.request("GET", "/metrics")
+        content = connection.getresponse().read().decode()
+    found = re.search(r"^process_cpu_seconds_total (\S+)$", content, re.M)
+    return float(found[1]) if found else float("nan")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The figures as docs/server.md shows them."""
+    lines = [
+        "| | requests a second | of the loop's | p50 | p99 | processor |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        way = row["way"]
+        if row["clients"]:
+            clients = f"{row['clients']} client{'s' if row['clients'] > 1 else ''}"
+            way += f", {clients}, `--batch {row['batch']}`"
+        lines.append(
+            f"| {row['photograph']}: {way} | {row['requests_per_second']:.1f} | "
+            f"{row['ratio_to_loop']:.2f} | {row['p50_seconds'] * 1000:.0f} ms | "
+            f"{row['p99_seconds'] * 1000:.0f} ms | {row['processor_seconds'] * 1000:.0f} ms |"
+        )
+    return "\n".join(lines)
 
 
 @contextlib.contextmanager
@@ -202,7 +240,8 @@ def _server(model: str, batch: int) -> Iterator[int]:
     """A server in a process of its own, on a free port of this machine."""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "serving.server", "--model", model, "--port", "0"),
+            *(sys.executable, "-m", "serving.server", "--model", str(Path(model).resolve())),
+            *("--port", "0"),
             *("--batch", str(batch), "--queue", "64", "--no-access-log"),
         ],
         cwd=Path(__file__).resolve().parents[1],
