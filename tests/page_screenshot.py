@@ -7,15 +7,10 @@ filled in the picture.
 """
 
 import argparse
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-
-from playwright.sync_api import sync_playwright
-
-from serving.session import InpaintingSession
-
-from .serving_model import write_model
-from .test_page import Screen, Server, find_chromium
 
 SIZE = {"width": 1200, "height": 750}
 STROKES = (  # in pixels of sample-rocket.jpg: the towers on both sides of it
@@ -24,10 +19,19 @@ STROKES = (  # in pixels of sample-rocket.jpg: the towers on both sides of it
 )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
-    output = parser.parse_args().output
+    output = parser.parse_args(argv).output
+
+    from playwright.sync_api import sync_playwright
+
+    from serving.session import InpaintingSession
+
+    from .serving_model import write_model
+    from .test_page import Screen, Server, find_chromium
+
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         server = Server(InpaintingSession(write_model(Path(folder) / "model.onnx")))
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
@@ -40,7 +44,8 @@ def main() -> None:
         screen.page.screenshot(path=output)
         browser.close()
         server.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
