@@ -31,7 +31,7 @@ MACHINES = {
     "macOS Arm": {"sys_platform": "darwin", "platform_machine": "arm64"},
     "Windows": {"sys_platform": "win32", "platform_machine": "AMD64"},
 }
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/installation.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/installation.md", "docs/server.md")
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -175,12 +175,13 @@ def test_wheel_holds_the_project_under_one_name(wheel):
     assert {"LICENSE", "NOTICE"} <= licences
 
 
-def test_installed_serving_starts_without_tensorflow(wheel, tmp_path):
+@pytest.mark.parametrize("module", ["predict", "server"])
+def test_installed_serving_starts_without_tensorflow(wheel, tmp_path, module):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     script = (
         "import sys\n"
         "for name in ('tensorflow', 'keras', 'tf2onnx'): sys.modules[name] = None\n"
-        "from musical_tf.serving.predict import main\n"
+        f"from musical_tf.serving.{module} import main\n"
         "import musical_tf; print(musical_tf.__file__); main(['--help'])\n"
     )
     done = subprocess.run(
@@ -230,11 +231,22 @@ def test_gpu_extras_agree_on_cuda_12():
     assert not found["onnxruntime-gpu"].specifier.contains("1.27.0")
 
 
-@pytest.mark.parametrize("extra", ["serve", "serve-gpu"])
+@pytest.mark.parametrize("extra", ["serve", "serve-gpu", "server"])
 def test_serving_asks_for_no_tensorflow(extra):
     base = {Requirement(line).name for line in lines(setup_cfg()["options"]["install_requires"])}
     found = requirements(extra, MACHINES["Linux x86-64"]).keys() | base
     assert not [name for name in found if name.startswith(("tensor", "keras", "tf2onnx"))]
+
+
+@pytest.mark.parametrize("extra", ["all", "all-gpu"])
+def test_everything_includes_the_server(extra):
+    found = requirements(extra, MACHINES["Linux x86-64"])
+    assert requirements("server", MACHINES["Linux x86-64"]).keys() <= found.keys()
+
+
+def test_the_server_is_combined_with_either_onnx_runtime():
+    found = requirements("server", MACHINES["Linux x86-64"])
+    assert not found.keys() & {"onnxruntime", "onnxruntime-gpu"}
 
 
 # ---- command lines and documents
@@ -255,6 +267,8 @@ def test_console_script_starts_its_command_line(script, monkeypatch, capsys):
         ("musical-fit", "tensorflow", "train"),
         ("musical-export", "tensorflow", "train,export,serve"),
         ("musical-inpaint", "onnxruntime", "serve"),
+        ("musical-serve", "fastapi", "server,serve"),
+        ("musical-serve", "onnxruntime", "server,serve"),
     ],
 )
 def test_console_script_names_the_extra_that_is_missing(wheel, tmp_path, script, absent, extra):
@@ -263,6 +277,7 @@ def test_console_script_names_the_extra_that_is_missing(wheel, tmp_path, script,
         "musical-fit": ["--dataset", "demo", "--dry-run"],
         "musical-export": ["--run", str(tmp_path), "--output", str(tmp_path / "model.onnx")],
         "musical-inpaint": ["--help"],
+        "musical-serve": ["--model", "model.onnx"],
     }[script]
     module, _, function = console_scripts()[script].partition(":")
     code = (
@@ -290,7 +305,7 @@ def documented_commands() -> list[tuple[str, str]]:
         candidates += re.findall(r"`([^`\n]+)`", prose)
         for line in candidates:
             command = re.sub(r"\s+#.*", "", line).strip().removeprefix(".venv/bin/")
-            if re.match(r"(python |musical-\w|make( |$)|pip install )", command):
+            if re.match(r"(python |musical-\w+( |$)|make( |$)|pip install )", command):
                 found.setdefault(command, name)
     return [(name, command) for command, name in found.items()]
 
