@@ -1,7 +1,9 @@
-"""Discriminators: MUSICAL's is an ImageNet DenseNet121 with one scoring convolution on top."""
+"""Discriminators, one a paper: MUSICAL judges with an ImageNet DenseNet121."""
 
 import contextlib
+import math
 import os
+from collections.abc import Sequence
 
 import keras
 from keras import layers
@@ -118,3 +120,300 @@ def _dtype_policy(dtype):
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+PATCH_NORMALIZATIONS = ("batch", "instance")
+
+
+def patch_discriminator(
+    width: int = 64,
+    n_layers: int = 3,
+    normalization: str = "batch",
+    spectral: bool = False,
+    use_bias: bool = False,
+    dtype=None,
+) -> keras.Model:
+    """Builds pix2pix's PatchGAN discriminator; with three layers each score sees 70 x 70 pixels.
+
+    With w the width and n the number of layers:
+
+    1. Conv 4x4 s2, LeakyReLU: `(B, H/2, W/2, w)`.
+    2. n - 1 times Conv 4x4 s2, normalisation, LeakyReLU, doubling the channels up to 8w.
+    3. Conv 4x4 s1, normalisation, LeakyReLU: one less a side.
+    4. Conv 4x4 s1 -> 1: one less again, `(B, 30, 30, 1)` at 256 x 256 and n = 3.
+
+    All padded by one pixel. LeakyReLU's slope is 0.2, the normalisation's epsilon 1e-5 (batch
+    statistics move by 0.1). Weights start from N(0, 0.02).
+
+    Args:
+        width: Channels of the first layer.
+        n_layers: Int >= 1, convolutions of stride 2.
+        normalization: `"batch"` or `"instance"`.
+        spectral: Whether every kernel is divided by its largest singular value.
+        use_bias: Whether the convolutions have biases. Before a normalisation they do nothing.
+        dtype: Dtype or policy. None follows the global policy. The scores are float32 with every
+            policy.
+
+    Returns:
+        `keras.Model` from images `(B, H, W, 3)` in [-1, 1] to logits `(B, h, w, 1)`, float32.
+
+    Raises:
+        ValueError: On a count below 1 or an unknown normalisation.
+
+    Reference: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks",
+    CVPR 2017.
+    """
+    if width < 1 or n_layers < 1:
+        raise ValueError(f"width and n_layers must be at least 1, got {width} and {n_layers}")
+    if normalization not in PATCH_NORMALIZATIONS:
+        raise ValueError(
+            f"normalization must be one of {', '.join(map(repr, PATCH_NORMALIZATIONS))}, got "
+            f"{normalization!r}"
+        )
+
+    def convolve(features, filters, strides):
+        features = layers.ZeroPadding2D(1)(features)
+        convolution = layers.Conv2D(
+            filters, 4, strides, use_bias=use_bias, kernel_initializer=_normal(0.02)
+        )
+        if spectral:
+            convolution = layers.SpectralNormalization(convolution)
+        return convolution(features)
+
+    with _dtype_policy(dtype):
+        image = layers.Input((None, None, 3), name="image")
+        features = layers.LeakyReLU(0.2)(convolve(image, width, 2))
+        for index in range(1, n_layers + 1):
+            strides = 2 if index < n_layers else 1
+            features = convolve(features, width * min(2**index, 8), strides)
+            if normalization == "batch":
+                features = _batch_normalization()(features)
+            else:
+                features = layers.GroupNormalization(groups=-1, epsilon=1e-5)(features)
+            features = layers.LeakyReLU(0.2)(features)
+        scores = convolve(features, 1, 1)
+        logits = layers.Activation("linear", dtype="float32", name="logits")(scores)
+    return keras.Model(image, logits, name="patch_discriminator")
+
+
+def dcgan_discriminator(image_size: int, width: int = 64, dtype=None) -> keras.Model:
+    """Builds Context Encoder's discriminator: convolutions down to 4 x 4, then one score.
+
+    1. Conv 4x4 s2, LeakyReLU: `(B, S/2, S/2, w)`.
+    2. Conv 4x4 s2, batch normalisation, LeakyReLU until the map is 4 x 4; the last four maps of
+       any size have w, 2w, 4w, 8w channels, those before them w.
+    3. Conv 4x4 valid -> 1.
+
+    LeakyReLU's slope is 0.2. Batch normalisation has epsilon 1e-5, its statistics move by 0.1, its
+    scale starts from N(1, 0.02). No biases. Weights start from N(0, 0.02).
+
+    Args:
+        image_size: Side S in pixels, a power of two, at least 64.
+        width: Channels w.
+        dtype: Dtype or policy. None follows the global policy. The score is float32 with every
+            policy.
+
+    Returns:
+        `keras.Model` from images `(B, S, S, 3)` in [-1, 1] to logits `(B, 1)`, float32.
+
+    Raises:
+        ValueError: On another size, or a width below 1.
+
+    Reference: Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016,
+    supplement; Radford et al., "Unsupervised Representation Learning with Deep Convolutional
+    Generative Adversarial Networks", ICLR 2016.
+    """
+    if image_size < 64 or image_size & (image_size - 1):
+        raise ValueError(f"image_size must be a power of two, at least 64, got {image_size}")
+    if width < 1:
+        raise ValueError(f"width must be at least 1, got {width}")
+    halvings = image_size.bit_length() - 3  # down to 4 x 4
+    with _dtype_policy(dtype):
+        image = layers.Input((image_size, image_size, 3), name="image")
+        features = image
+        for index in range(halvings):
+            features = layers.Conv2D(
+                width * 2 ** max(index - (halvings - 4), 0),
+                4,
+                2,
+                padding="same",
+                use_bias=False,
+                kernel_initializer=_normal(0.02),
+            )(features)
+            if index > 0:
+                features = _batch_normalization(_normal(0.02, mean=1.0))(features)
+            features = layers.LeakyReLU(0.2)(features)
+        score = layers.Conv2D(1, 4, use_bias=False, kernel_initializer=_normal(0.02))(features)
+        score = layers.Flatten()(score)
+        logits = layers.Activation("linear", dtype="float32", name="logits")(score)
+    return keras.Model(image, logits, name="dcgan_discriminator")
+
+
+def local_global_discriminator(
+    image_size: int, crop_size: int, width: int = 64, features: int = 1024, dtype=None
+) -> keras.Model:
+    """Builds GLC's context discriminator: a crop and the whole image, judged together.
+
+    Each of the two branches, with w the width:
+
+    1. Conv 5x5 s2, batch normalisation, ReLU with w, 2w, 4w, 8w, 8w, 8w channels, as many as bring
+       the side to about 4: six for 256 pixels, five for 128.
+    2. Dense -> `features`, ReLU.
+
+    The two vectors are concatenated, Dense -> 1. Batch normalisation has epsilon 1e-5, its
+    statistics move by 0.1. Weights start from He's normal distribution.
+
+    Args:
+        image_size: Side of the image in pixels, at least 16.
+        crop_size: Side of the crop in pixels, at least 16.
+        width: Channels w.
+        features: Length of each branch's vector.
+        dtype: Dtype or policy. None follows the global policy. The score is float32 with every
+            policy.
+
+    Returns:
+        `keras.Model`, called with `[crop, image]`, `(B, c, c, 3)` and `(B, S, S, 3)` in [-1, 1], to
+        logits `(B, 1)`, float32.
+
+    Raises:
+        ValueError: On a size below 16, or a width or number of features below 1.
+
+    Reference: Iizuka et al., "Globally and Locally Consistent Image Completion", SIGGRAPH 2017,
+    Section 3.3, Table 2.
+    """
+    if min(image_size, crop_size) < 16:
+        raise ValueError(
+            f"image_size and crop_size must be at least 16, got {image_size} and {crop_size}"
+        )
+    if min(width, features) < 1:
+        raise ValueError(f"width and features must be at least 1, got {width} and {features}")
+
+    def judge(image, size, name):
+        maps = image
+        for index in range(round(math.log2(size / 4))):
+            maps = layers.Conv2D(
+                width * min(2**index, 8),
+                5,
+                2,
+                padding="same",
+                use_bias=False,
+                kernel_initializer="he_normal",
+                name=f"{name}{index + 1}_conv",
+            )(maps)
+            maps = _batch_normalization(name=f"{name}{index + 1}_norm")(maps)
+            maps = layers.ReLU(name=f"{name}{index + 1}_act")(maps)
+        flat = layers.Flatten(name=f"{name}_flat")(maps)
+        return layers.Dense(
+            features, "relu", kernel_initializer="he_normal", name=f"{name}_features"
+        )(flat)
+
+    with _dtype_policy(dtype):
+        crop = layers.Input((crop_size, crop_size, 3), name="crop")
+        image = layers.Input((image_size, image_size, 3), name="image")
+        both = [judge(crop, crop_size, "local"), judge(image, image_size, "global")]
+        score = layers.Dense(1, name="score")(layers.Concatenate(name="both")(both))
+        logits = layers.Activation("linear", dtype="float32", name="logits")(score)
+    return keras.Model([crop, image], logits, name="local_global_discriminator")
+
+
+def _normal(deviation: float, mean: float = 0.0) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(mean, deviation)
+
+
+def _batch_normalization(gamma_initializer="ones", name=None) -> layers.BatchNormalization:
+    """Batch normalisation with the numbers of Torch, which the papers' authors used."""
+    return layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, gamma_initializer=gamma_initializer, name=name
+    )
+
+
+def feature_patch_discriminator(width: int = 512, channels: int = 256, dtype=None) -> keras.Model:
+    """Builds CSA's discriminator of features, which judges VGG16's relu3_3 patch by patch.
+
+    1. Conv 4x4 s2, LeakyReLU: `(B, h/2, w/2, width)`.
+    2. Conv 4x4 s2, instance normalisation without scale and offset, LeakyReLU: `(B, h/4, w/4,
+       width)`.
+    3. Conv 4x4 s2: scores `(B, h/8, w/8, width)`, 8 x 8 for an image of 256 x 256 pixels.
+
+    LeakyReLU's slope is 0.2, the normalisation's epsilon 1e-5. Convolutions have biases and start
+    from N(0, 0.02).
+
+    Args:
+        width: Channels of every layer.
+        channels: Channels of the features.
+        dtype: Dtype or policy. None follows the global policy. The scores are float32 with every
+            policy.
+
+    Returns:
+        `keras.Model` from features `(B, h, w, channels)` to logits, float32.
+
+    Raises:
+        ValueError: On a width or number of channels below 1.
+
+    Reference: Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019, Section
+    3.3.
+    """
+    if width < 1 or channels < 1:
+        raise ValueError(f"width and channels must be at least 1, got {width} and {channels}")
+
+    def convolve(maps):
+        return layers.Conv2D(width, 4, 2, padding="same", kernel_initializer=_normal(0.02))(maps)
+
+    with _dtype_policy(dtype):
+        features = layers.Input((None, None, channels), name="features")
+        maps = layers.LeakyReLU(0.2)(convolve(features))
+        maps = layers.GroupNormalization(groups=-1, epsilon=1e-5, center=False, scale=False)(
+            convolve(maps)
+        )
+        scores = convolve(layers.LeakyReLU(0.2)(maps))
+        logits = layers.Activation("linear", dtype="float32", name="logits")(scores)
+    return keras.Model(features, logits, name="feature_patch_discriminator")
+
+
+def wasserstein_critic(image_size: int, widths: Sequence[int], dtype=None) -> keras.Model:
+    """Builds a critic of DeepFill: strided convolutions, then one score without bounds.
+
+    1. For each width, Conv 5x5 s2, LeakyReLU of slope 0.2: `(B, S/2, S/2, widths[0])`, ...
+    2. Dense to one score.
+
+    No normalisation, which would tie a sample's gradient to its batch. Weights start from Glorot's
+    uniform distribution.
+
+    The critic's `seed_generator` is meant for the points between photograph and fake at which its
+    gradient is penalised. Its state is among the critic's variables: a run that is resumed draws
+    what the uninterrupted one draws.
+
+    Args:
+        image_size: Side S in pixels.
+        widths: Channels of the convolutions.
+        dtype: Dtype or policy. None follows the global policy. The score is float32 with every
+            policy.
+
+    Returns:
+        `keras.Model` from images `(B, S, S, 3)` in [-1, 1] to scores `(B, 1)`, float32.
+
+    Raises:
+        ValueError: On a size, or a width, below 1, or no width.
+
+    Reference: Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018,
+    Section 3.2 and its appendix.
+    """
+    if not widths or min(image_size, *widths) < 1:
+        raise ValueError(
+            f"image_size and widths must be at least 1, got {image_size} and {list(widths)}"
+        )
+    with _dtype_policy(dtype):
+        image = layers.Input((image_size, image_size, 3), name="image")
+        features = image
+        for width in widths:
+            features = layers.Conv2D(
+                width, 5, 2, padding="same", kernel_initializer="glorot_uniform"
+            )(features)
+            features = layers.LeakyReLU(0.2)(features)
+        flat = layers.Flatten()(features)
+        score = layers.Dense(1, kernel_initializer="glorot_uniform", dtype="float32", name="score")(
+            flat
+        )
+    critic = keras.Model(image, score, name="wasserstein_critic")
+    critic.seed_generator = keras.random.SeedGenerator()
+    return critic
