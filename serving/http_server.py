@@ -90,6 +90,7 @@ def make_server(app: FastAPI, announce: Callable[[], None], access_log: bool = T
     # What uvicorn says about itself is of interest where something is wrong.
     log_config["loggers"]["uvicorn.error"]["level"] = "WARNING"
     log_config["loggers"]["uvicorn.access"]["level"] = "INFO" if access_log else "WARNING"
+    log_config["loggers"]["python_multipart"] = {"level": "ERROR"}  # clients' mistakes are answered
     timeout = app.state.service.settings.timeout
     config = uvicorn.Config(
         app,
