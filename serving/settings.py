@@ -17,7 +17,7 @@ class Settings:
         protect_metrics: Whether `/metrics` asks for the token too.
     """
 
-    max_bytes: int = 32 * 2**20
+    max_bytes: int = 64 * 2**20
     max_pixels: int = 50_000_000
     timeout: float = 60.0
     queue: int = 16

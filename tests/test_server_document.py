@@ -112,6 +112,7 @@ def test_every_error_code_is_explained():
     )
     used = set(re.findall(r'(?:RequestError\(\s*\d{3},|_unavailable\()\s*"(\w+)"', source))
     used |= set(re.findall(r'40\d: \("(\w+)"', source))
+    used |= set(re.findall(r'status_code, \("(\w+)"', source))
     used |= {"invalid_image", "invalid_mask", "mask_size", "internal"}
     documented = [name for row in table("Errors") for name in names(row[1])]
     assert len(used) > 15
