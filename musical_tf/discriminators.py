@@ -374,7 +374,7 @@ def wasserstein_critic(image_size: int, widths: Sequence[int], dtype=None) -> ke
     """Builds a critic of DeepFill: strided convolutions, then one score without bounds.
 
     1. For each width, Conv 5x5 s2, LeakyReLU of slope 0.2: `(B, S/2, S/2, widths[0])`, ...
-    2. Dense to one score.
+    2. Dense to one score, without a bias: only differences of scores count.
 
     No normalisation, which would tie a sample's gradient to its batch. Weights start from Glorot's
     uniform distribution.
@@ -396,7 +396,7 @@ def wasserstein_critic(image_size: int, widths: Sequence[int], dtype=None) -> ke
         ValueError: On a size, or a width, below 1, or no width.
 
     Reference: Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018,
-    Section 3.2 and its appendix.
+    Section 3, "Global and local Wasserstein GANs".
     """
     if not widths or min(image_size, *widths) < 1:
         raise ValueError(
@@ -411,9 +411,9 @@ def wasserstein_critic(image_size: int, widths: Sequence[int], dtype=None) -> ke
             )(features)
             features = layers.LeakyReLU(0.2)(features)
         flat = layers.Flatten()(features)
-        score = layers.Dense(1, kernel_initializer="glorot_uniform", dtype="float32", name="score")(
-            flat
-        )
+        score = layers.Dense(
+            1, use_bias=False, kernel_initializer="glorot_uniform", dtype="float32", name="score"
+        )(flat)
     critic = keras.Model(image, score, name="wasserstein_critic")
     critic.seed_generator = keras.random.SeedGenerator()
     return critic

@@ -68,3 +68,71 @@ def _absolute_difference(image: Tensor, prediction: Tensor) -> Tensor:
     if len(shapes[0]) != len(shapes[1]) or any(a != b for a, b in known):
         raise ValueError(f"image and prediction must have one shape, got {shapes[0]}, {shapes[1]}")
     return ops.abs(ops.cast(image, "float32") - ops.cast(prediction, "float32"))
+
+
+def region_l1_loss(
+    image: Tensor, prediction: Tensor, region: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Mean absolute error over a region: `sum(weight * region * |image - prediction|)` by its size.
+
+    The mean is over the region's pixels, all samples together, so every pixel counts the same
+    whatever the size of the region; 0 if there is no region.
+
+    Args:
+        image: Float tensor `(B, H, W, C)`, RGB in [-1, 1].
+        prediction: Float tensor of the same shape.
+        region: Float tensor `(B, H, W, 1)`, 1 inside, 0 outside.
+        weight: Float tensor `(B, H, W, 1)` that multiplies the errors; its sum is not divided by.
+
+    Returns:
+        Float32 scalar.
+
+    Raises:
+        ValueError: If the shapes of the images differ.
+    """
+    error = ops.mean(_absolute_difference(image, prediction), axis=-1, keepdims=True)
+    region = ops.cast(region, "float32")
+    weighted = region if weight is None else region * ops.cast(weight, "float32")
+    return ops.sum(error * weighted) / ops.maximum(ops.sum(region), 1.0)
+
+
+def discounted_hole(hole: Tensor, discount: float = 0.9) -> Tensor:
+    """Weights that fall with the distance to what is known: `discount ** l` in the hole.
+
+    l is the distance to the nearest known pixel of the image in steps to any of the eight
+    neighbours, so 1 along the border of the hole. Deep inside a large hole many contents are right,
+    and the photograph's own is asked for less.
+
+    Args:
+        hole: Float tensor `(B, H, W, 1)`, 1 = missing.
+        discount: Float in (0, 1].
+
+    Returns:
+        Float32 tensor `(B, H, W, 1)`: 0 where pixels are known, and everywhere in a sample without
+        a known pixel.
+
+    Reference: Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018,
+    Section 3, "Spatially discounted reconstruction loss".
+    """
+    hole = ops.stop_gradient(ops.cast(hole, "float32"))
+    known = 1.0 - hole
+
+    def spread(before, weight):
+        del before
+        return weight, ops.maximum(weight, discount * _largest_neighbour(weight))
+
+    _, weight = ops.while_loop(
+        lambda before, weight: ops.any(weight > before), spread, (0.0 * known - 1.0, known)
+    )
+    return ops.stop_gradient(weight * hole)
+
+
+def _largest_neighbour(maps):
+    """The maximum of non-negative `(B, H, W, 1)` maps over 3 x 3 windows."""
+    for axis in (1, 2):
+        margin = [[1, 1] if each == axis else [0, 0] for each in range(4)]
+        padded = ops.pad(maps, margin)
+        before = padded[:, :-2] if axis == 1 else padded[:, :, :-2]
+        after = padded[:, 2:] if axis == 1 else padded[:, :, 2:]
+        maps = ops.maximum(maps, ops.maximum(before, after))
+    return maps

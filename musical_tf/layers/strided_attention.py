@@ -1,0 +1,178 @@
+"""DeepFill's contextual attention: matched at a fraction of the resolution, pasted in strides."""
+
+import keras
+from keras import ops
+
+from musical_tf.conventions import Tensor
+from musical_tf.layers import strided_attention_reference, strided_matching
+
+IMPLEMENTATIONS = {
+    "fast": strided_matching.attend,
+    "reference": strided_attention_reference.attend,
+}
+
+
+@keras.saving.register_keras_serializable("musical_tf")
+class StridedContextualAttention(keras.layers.Layer):
+    """Fills the hole of a feature map with a blend of its known patches, found at 1 / rate of it.
+
+    With f the features `(B, H, W, C)`, r the rate, k the patch size, and all of it per sample:
+
+    1. `f'` = every r-th row and column of f, `(B, H/r, W/r, C)`. A position of it is missing if any
+       of the r x r positions it stands for is.
+    2. Candidate j is valid if its k x k patch of `f'` touches no missing position; positions
+       outside the map do not count.
+    3. `s_ij = <P_i, P_j> / |P_j|`, P the k x k patch of `f'`, zero-padded at the border: the
+       candidate has unit norm, the query has not.
+    4. `s'_ij` = sum over d in the fuse window of `s_(i+d)(j+d)`, terms outside the map dropped: a
+       pass along the rows, then one along the columns.
+    5. `a_ij` = softmax of `softmax_scale * s'_ij` over the valid j, 0 elsewhere.
+    6. Every i pastes its blend of the 2r x 2r patches of f that start at `r j - r // 2`, zero
+       outside the map, at `r i - r // 2`; what overlaps is summed and divided by 4, the number of
+       patches over a position.
+    7. Missing positions of f take the result, known ones keep `f` bit for bit. A sample without a
+       valid candidate passes unchanged.
+
+    Everything is float32 whatever the dtype policy.
+
+    Args:
+        rate: Int >= 1, the step of the positions that are matched.
+        patch_size: Odd int >= 1, side of the patches that are compared.
+        fuse_size: Odd int >= 1, side of the window of step 4; 1 switches it off.
+        softmax_scale: Float > 0.
+        implementation: `"fast"` (shared Gram matrix, only the hole's window of queries) or
+            `"reference"` (convolutions with patches as filters, image by image; the batch must be
+            known). Same values, same gradients.
+        max_scores: Int >= 1 or None, the most scores one tensor may hold, see
+            `ContextualAttention`.
+
+    Call arguments:
+        features: `(B, H, W, C)` float, H and W multiples of `rate`, which may be dynamic.
+        hole: `(B, H, W, 1)` float, integer or bool at the resolution of the features, 1 = missing
+            (above 0.5). `conventions.downsample_hole` brings a pixel hole there.
+
+    Returns:
+        `(B, H, W, C)`, the layer's compute dtype.
+
+    Raises:
+        ValueError: On an argument out of range, or shapes that disagree or do not divide.
+
+    Example:
+        >>> attention = StridedContextualAttention(rate=2)
+        >>> features = keras.random.normal((2, 64, 64, 128))
+        >>> hole = np.zeros((2, 64, 64, 1), "float32")
+        >>> hole[:, 16:48, 16:48] = 1.0
+        >>> attention(features, hole).shape
+        TensorShape([2, 64, 64, 128])
+
+    Reference:
+        Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, Section 4.
+    """
+
+    def __init__(
+        self,
+        rate: int = 2,
+        patch_size: int = 3,
+        fuse_size: int = 3,
+        softmax_scale: float = 10.0,
+        implementation: str = "fast",
+        max_scores: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(rate, int) or rate < 1:
+            raise ValueError(f"rate must be an integer >= 1, received: {rate!r}")
+        for name, size in (("patch_size", patch_size), ("fuse_size", fuse_size)):
+            if not isinstance(size, int) or size < 1 or size % 2 == 0:
+                raise ValueError(f"{name} must be an odd integer >= 1, received: {size!r}")
+        if not softmax_scale > 0:
+            raise ValueError(f"softmax_scale must be above 0, received: {softmax_scale!r}")
+        if implementation not in IMPLEMENTATIONS:
+            raise ValueError(
+                f"implementation must be one of {sorted(IMPLEMENTATIONS)}, received: "
+                f"{implementation!r}"
+            )
+        if max_scores is not None and (not isinstance(max_scores, int) or max_scores < 1):
+            raise ValueError(
+                f"max_scores must be an integer >= 1 or None, received: {max_scores!r}"
+            )
+        self.rate = rate
+        self.patch_size = patch_size
+        self.fuse_size = fuse_size
+        self.softmax_scale = softmax_scale
+        self.implementation = implementation
+        self.max_scores = max_scores
+
+    def build(self, features_shape, hole_shape):
+        """Checks the shapes; the layer has no weights."""
+        self._check_shapes(features_shape, hole_shape)
+
+    def call(self, features: Tensor, hole: Tensor) -> Tensor:
+        """See the class."""
+        features, hole = self._prepare(features, hole)
+        attend = IMPLEMENTATIONS[self.implementation]
+        attended = attend(
+            features,
+            hole,
+            self.rate,
+            self.patch_size,
+            self.fuse_size,
+            self.softmax_scale,
+            self.max_scores,
+        )
+        # float16 rounds the filling only; a known position casts back to the value it had.
+        return ops.cast(attended, self.compute_dtype)
+
+    def attention_sources(self, features: Tensor, hole: Tensor) -> Tensor:
+        """Which known position each missing one was filled from: the best match of step 5.
+
+        The colour map of the paper's figures is `sources - position`.
+
+        Args:
+            features: `(B, H, W, C)` float, what the layer is called with.
+            hole: `(B, H, W, 1)`, 1 = missing.
+
+        Returns:
+            `(B, H, W, 2)` int32, row and column in the same map. A known position, and every
+            position of a sample without a valid candidate, is its own source.
+        """
+        features, hole = self._prepare(features, hole)
+        return strided_matching.sources(
+            features, hole, self.rate, self.patch_size, self.fuse_size, self.softmax_scale
+        )
+
+    def _prepare(self, features, hole):
+        features = ops.convert_to_tensor(features)
+        hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
+        self._check_shapes(features.shape, hole.shape)  # Keras checks those of the first call alone
+        return ops.cast(features, "float32"), hole
+
+    def _check_shapes(self, features_shape, hole_shape):
+        agree = len(features_shape) == len(hole_shape) == 4 and hole_shape[-1] == 1
+        if agree:
+            pairs = zip(features_shape[:3], hole_shape[:3], strict=True)
+            agree = all(a == b or None in (a, b) for a, b in pairs)
+            sides = features_shape[1:3]
+            agree = agree and all(side is None or side % self.rate == 0 for side in sides)
+        if not agree or features_shape[-1] is None:
+            raise ValueError(
+                "Expected features (B, H, W, C) and a hole (B, H, W, 1) of the same B, H, W, H and "
+                f"W multiples of {self.rate}, received: features {tuple(features_shape)}, hole "
+                f"{tuple(hole_shape)}"
+            )
+
+    def compute_output_shape(self, features_shape, hole_shape):
+        """The shape of the features."""
+        return features_shape
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "rate": self.rate,
+            "patch_size": self.patch_size,
+            "fuse_size": self.fuse_size,
+            "softmax_scale": self.softmax_scale,
+            "implementation": self.implementation,
+            "max_scores": self.max_scores,
+        }

@@ -1,0 +1,491 @@
+"""DeepFill v1: generative inpainting with contextual attention.
+
+Two networks in a row. The first draws a coarse filling from the reconstruction loss alone; the
+second sees it pasted into the photograph and refines it along two branches, one of dilated
+convolutions and one with an attention layer that copies from the known part. Two Wasserstein
+critics, of the whole image and of the hole's surroundings, judge the result.
+
+Reference:
+    Yu, Lin, Yang, Shen, Lu, Huang, "Generative Image Inpainting with Contextual Attention",
+    CVPR 2018.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+from keras import layers, ops
+
+from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
+from musical_tf.discriminators import wasserstein_critic
+from musical_tf.layers import MirrorPadding2D, StridedContextualAttention
+from musical_tf.losses.local_window import crop_window, hole_window
+from musical_tf.losses.reconstruction import discounted_hole, region_l1_loss
+from musical_tf.losses.wasserstein import critic_loss, generator_critic_loss, gradient_penalty
+
+PRESETS = ("paper", "lite")
+
+DOWNSAMPLING = 4
+"""Pixels per feature position, along each side, between the strided and the upsampled layers."""
+
+DILATIONS = (2, 4, 8, 16)
+"""Of the four dilated convolutions in a row."""
+
+GLOBAL_WIDTHS = (1, 2, 4, 4)
+LOCAL_WIDTHS = (1, 2, 4, 8)
+"""Channels of the critics' four layers, as multiples of `critic_width`."""
+
+RECIPE = {
+    "paper": {
+        "image_size": 256,
+        "mask": "box",
+        "batch_size": 16,
+        "learning_rate": 1e-4,
+        "beta_1": 0.5,
+        "beta_2": 0.9,
+    },
+    "lite": {"mask": "box", "learning_rate": 2e-4, "beta_1": 0.5, "beta_2": 0.9},
+}
+"""What the paper and its authors' code say of the training, by preset."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Architecture and objective; the defaults are the paper's.
+
+    Attributes:
+        preset: The preset it started from, for the record.
+        width: Channels of the outermost layers of both networks.
+        attention: Whether the attention layer is there at all; its branch stays.
+        attention_rate: Step of the positions that are matched (Section 4.1, "Memory efficiency").
+        patch_size: Side of the patches that are compared.
+        fuse_size: Window of the attention's propagation (Section 4.1).
+        softmax_scale: Scale of the scores before the softmax.
+        attention_implementation: `"fast"` or `"reference"`, see `StridedContextualAttention`.
+        attention_max_scores: Bound on the attention's memory, None for none, see
+            `ContextualAttention`.
+        critic_width: Channels of the critics' first layers.
+        critic_steps: Updates of the critics an update of the generator (Algorithm 1).
+        discount: Weight of a missing pixel per step from the known ones (Section 3: 0.9).
+        lambda_l1: Weight of the discounted mean absolute error in the hole.
+        lambda_known: Weight of the mean absolute error outside it.
+        coarse_factor: Multiplies both for the coarse network's output.
+        lambda_adversarial: Weight of each critic in the generator's loss.
+        lambda_penalty: Weight of the gradient penalty in the critics' loss (Section 3).
+    """
+
+    preset: str = "paper"
+    width: int = 32
+    attention: bool = True
+    attention_rate: int = 2
+    patch_size: int = 3
+    fuse_size: int = 3
+    softmax_scale: float = 10.0
+    attention_implementation: str = "fast"
+    attention_max_scores: int | None = None
+    critic_width: int = 64
+    critic_steps: int = 5
+    discount: float = 0.9
+    lambda_l1: float = 1.2
+    lambda_known: float = 1.2
+    coarse_factor: float = 1.2
+    lambda_adversarial: float = 0.001
+    lambda_penalty: float = 10.0
+
+    def __post_init__(self):
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
+        for name, least in (("width", 2), ("critic_width", 1), ("critic_steps", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"discount must be above 0 and <= 1, received: {self.discount!r}")
+        for name, value in dataclasses.asdict(self).items():
+            if name.startswith(("lambda_", "coarse_factor")) and value < 0:
+                raise ValueError(f"{name} must be >= 0, received: {value!r}")
+
+    @classmethod
+    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
+        """The configuration of a preset, with some fields replaced.
+
+        Args:
+            preset: `"paper"` (the publication) or `"lite"` (small enough for two CPU cores).
+            **overrides: Fields of `Config`.
+
+        Raises:
+            ValueError: On an unknown preset or field; the message lists the valid ones.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
+        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
+        unknown = sorted(set(overrides) - fields)
+        if unknown:
+            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
+        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
+
+
+_PRESET_FIELDS: Mapping[str, dict] = {
+    "paper": {},
+    "lite": {"width": 16, "critic_width": 16},
+}
+
+
+def build_generator(config: Config, dtype: str | None = None) -> "DeepFillGenerator":
+    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
+    return DeepFillGenerator(config, dtype=dtype)
+
+
+def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
+    """The critics by name, `global` and `local`; none when their weight is 0.
+
+    The local one sees a square of half the image's side, which is the paper's 128 of 256.
+    """
+    if config.lambda_adversarial == 0:
+        return {}
+
+    def critic(size, multiples):
+        return wasserstein_critic(size, [config.critic_width * each for each in multiples])
+
+    return {
+        "global": critic(image_size, GLOBAL_WIDTHS),
+        "local": critic(image_size // 2, LOCAL_WIDTHS),
+    }
+
+
+def build_objective(config: Config) -> "Objective":
+    """The training objective of Section 3."""
+    return Objective(config)
+
+
+@keras.saving.register_keras_serializable("musical_tf")
+class DeepFillGenerator(keras.Model):
+    """The two networks of Figures 2 and 4.
+
+    With c the width and h the image's height; convolutions are 3 x 3 unless said:
+
+    1. Coarse network, on <image, 1, hole>:
+        Conv 5x5 `(h, c)`, Conv s2 `(h/2, 2c)`, Conv `(h/2, 2c)`, Conv s2 `(h/4, 4c)`, 2 Conv,
+        4 Conv of dilation 2, 4, 8, 16, 2 Conv `(h/4, 4c)`, then the decoder.
+    2. Its output is pasted into the hole, and <pasted, 1, hole> goes to two branches:
+        a. dilated: Conv 5x5 `(h, c)`, Conv s2 `(h/2, c)`, Conv `(h/2, 2c)`, Conv s2 `(h/4, 2c)`,
+           2 Conv `(h/4, 4c)`, 4 Conv of dilation 2, 4, 8, 16.
+        b. attention: Conv 5x5 `(h, c)`, Conv s2 `(h/2, c)`, Conv `(h/2, 2c)`, Conv s2 `(h/4, 4c)`,
+           2 Conv `(h/4, 4c)`, **contextual attention**, 2 Conv.
+    3. Both are concatenated `(h/4, 8c)`, 2 Conv `(h/4, 4c)`, then the decoder.
+
+    Decoder: nearest neighbours doubled, 2 Conv `(h/2, 2c)`, doubled, Conv `(h, c)`,
+    Conv `(h, c/2)`, Conv `(h, 3)`, clipped to [-1, 1].
+
+    ELU after every convolution, but ReLU before the attention and none before clipping. No
+    normalisation. Borders are padded by reflection. Convolutions have biases and start from
+    Glorot's uniform distribution.
+
+    Args:
+        config: A `Config`, or the dict of its fields.
+        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
+
+    Call arguments:
+        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
+            H and W are multiples of `size_multiple`.
+
+    Returns:
+        `(B, H, W, 3)` float32 in [-1, 1], the refined raw prediction.
+
+    Raises:
+        ValueError: On a side that is known and not a multiple of `size_multiple`.
+
+    Reference:
+        Yu et al., CVPR 2018, Sections 3 and 4, Figures 2 to 4; widths as in the authors' code.
+    """
+
+    method = "deepfill_v1"
+
+    def __init__(self, config: Config | Mapping, dtype=None, name: str = "deepfill_v1"):
+        if not isinstance(config, Config):
+            config = Config(**config)
+        policy = keras.dtype_policies.get(dtype)
+        image = keras.Input((None, None, 3), name="image")
+        hole = keras.Input((None, None, 1), name="hole")
+        outputs = _networks(image, hole, config, policy)
+        super().__init__(inputs=[image, hole], outputs=outputs, name=name)
+        self.config = config
+        self.policy = policy
+
+    def call(self, inputs, training=None, mask=None):
+        """See the class.
+
+        Raises:
+            ValueError: On a side that is not a multiple of `size_multiple`, where it is known.
+        """
+        return self._compute(inputs, training, mask)["prediction"]
+
+    def training_outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        """What the losses need.
+
+        Args:
+            inputs: `[image, hole]` as in `call`.
+
+        Returns:
+            `prediction` and `coarse`, the raw outputs of the second and the first network, each
+            `(B, H, W, 3)` float32 in [-1, 1].
+        """
+        return self._compute(inputs, True, None)
+
+    def attention_sources(self, inputs: list[Tensor]) -> Tensor:
+        """Which known part of the image each position of the hole was filled from.
+
+        Args:
+            inputs: `[image, hole]` as in `call`.
+
+        Returns:
+            `(B, H / 4, W / 4, 2)` int32, row and column, see
+            `StridedContextualAttention.attention_sources`.
+
+        Raises:
+            ValueError: If the configuration has no attention.
+        """
+        if not self.config.attention:
+            raise ValueError("this generator has no attention: its config has attention=False")
+        attention = self.get_layer("attention")
+        features, hole = keras.Model(self.inputs, attention.input)(inputs, training=False)
+        return attention.attention_sources(features, hole)
+
+    def _compute(self, inputs, training, mask):
+        height, width = inputs[0].shape[1:3]
+        if any(side is not None and side % self.size_multiple for side in (height, width)):
+            raise ValueError(
+                f"height and width must be multiples of {self.size_multiple}, received: "
+                f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
+            )
+        return super().call(inputs, training=training, mask=mask)
+
+    def compute_output_spec(self, inputs, training=None, mask=None):
+        """The refined prediction alone."""
+        return super().compute_output_spec(inputs, training=training, mask=mask)["prediction"]
+
+    @property
+    def size_multiple(self) -> int:
+        """What height and width are multiples of."""
+        return DOWNSAMPLING * self.config.attention_rate
+
+    @property
+    def preset(self) -> str:
+        """The preset the configuration started from."""
+        return self.config.preset
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            "config": dataclasses.asdict(self.config),
+            "dtype": keras.dtype_policies.serialize(self.policy),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> "DeepFillGenerator":
+        """The inverse of `get_config`."""
+        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
+
+
+def _networks(image, hole, config, policy):
+    block = _Blocks(policy, DOWNSAMPLING * config.attention_rate)
+    c = config.width
+    known = mask_image(image, hole)
+
+    features = block.stem(known, hole, "coarse", (c, 2 * c, 2 * c, 4 * c))
+    features = block.dilated(features, 4 * c, "coarse")
+    features = block.convolve(features, 4 * c, "coarse_conv11")
+    features = block.convolve(features, 4 * c, "coarse_conv12")
+    coarse = block.decode(features, c, "coarse")
+
+    pasted = composite(coarse, known, hole)
+    dilated = block.stem(pasted, hole, "dilated", (c, c, 2 * c, 2 * c))
+    dilated = block.dilated(dilated, 4 * c, "dilated")
+
+    attended = block.stem(pasted, hole, "attention", (c, c, 2 * c, 4 * c), "relu")
+    if config.attention:
+        attended = StridedContextualAttention(
+            config.attention_rate,
+            config.patch_size,
+            config.fuse_size,
+            config.softmax_scale,
+            config.attention_implementation,
+            config.attention_max_scores,
+            dtype=policy,
+            name="attention",
+        )(attended, downsample_hole(hole, DOWNSAMPLING))
+    attended = block.convolve(attended, 4 * c, "attention_conv9")
+    attended = block.convolve(attended, 4 * c, "attention_conv10")
+
+    features = layers.Concatenate(dtype=policy, name="branches")([dilated, attended])
+    features = block.convolve(features, 4 * c, "refined_conv11")
+    features = block.convolve(features, 4 * c, "refined_conv12")
+    return {"prediction": block.decode(features, c, "refined"), "coarse": coarse}
+
+
+class _Blocks:
+    """The few kinds of box in Figure 2. `minimum_side` follows the resolution down and up."""
+
+    def __init__(self, policy, size_multiple):
+        self.policy = policy
+        self.size_multiple = size_multiple
+        self.minimum_side = size_multiple
+
+    def convolve(self, features, filters, name, size=3, strides=1, dilation=1, activation="elu"):
+        padding = dilation * (size // 2)
+        features = MirrorPadding2D(
+            padding, self.minimum_side, dtype=self.policy, name=f"{name}_pad"
+        )(features)
+        self.minimum_side //= strides
+        return layers.Conv2D(
+            filters,
+            size,
+            strides,
+            padding="valid",
+            dilation_rate=dilation,
+            activation=activation,
+            kernel_initializer="glorot_uniform",
+            dtype=self.policy,
+            name=name,
+        )(features)
+
+    def stem(self, image, hole, name, widths, last_activation="elu"):
+        """The six layers that all three encoders begin with, down to a quarter of the side."""
+        self.minimum_side = self.size_multiple
+        features = ops.concatenate([image, ops.ones_like(hole), hole], axis=-1)  # (B, H, W, 5)
+        first, second, third, fourth = widths
+        features = self.convolve(features, first, f"{name}_conv1", size=5)
+        features = self.convolve(features, second, f"{name}_conv2", strides=2)
+        features = self.convolve(features, third, f"{name}_conv3")
+        features = self.convolve(features, fourth, f"{name}_conv4", strides=2)
+        features = self.convolve(features, 4 * first, f"{name}_conv5")
+        features = self.convolve(features, 4 * first, f"{name}_conv6", activation=last_activation)
+        return features
+
+    def dilated(self, features, filters, name):
+        for index, dilation in enumerate(DILATIONS, start=7):
+            features = self.convolve(features, filters, f"{name}_conv{index}", dilation=dilation)
+        return features
+
+    def decode(self, features, width, name):
+        features = self.double(features, f"{name}_double1")
+        features = self.convolve(features, 2 * width, f"{name}_conv13")
+        features = self.convolve(features, 2 * width, f"{name}_conv14")
+        features = self.double(features, f"{name}_double2")
+        features = self.convolve(features, width, f"{name}_conv15")
+        features = self.convolve(features, width // 2, f"{name}_conv16")
+        features = self.convolve(features, 3, f"{name}_conv17", activation=None)
+        return ops.clip(ops.cast(features, "float32"), -1.0, 1.0)
+
+    def double(self, features, name):
+        self.minimum_side *= 2
+        return layers.UpSampling2D(2, interpolation="nearest", dtype=self.policy, name=name)(
+            features
+        )
+
+
+class Objective:
+    """The losses of Section 3, as named terms.
+
+    The generator's: `hole` and `coarse_hole` (spatially discounted mean absolute error of the two
+    outputs in the hole), `known` and `coarse_known` (the same outside, not discounted),
+    `adversarial_global` and `adversarial_local`. The critics': `critic_global`, `critic_local`, and
+    `penalty_global`, `penalty_local`, weighted. A term of weight 0 is neither in
+    `generator_weights` nor computed.
+
+    The critics judge the refined prediction pasted into the photograph; the local one judges the
+    square of `losses.local_window.hole_window`.
+
+    Args:
+        config: A `Config`.
+    """
+
+    def __init__(self, config: Config):
+        weights = {
+            "hole": config.lambda_l1,
+            "coarse_hole": config.lambda_l1 * config.coarse_factor,
+            "known": config.lambda_known,
+            "coarse_known": config.lambda_known * config.coarse_factor,
+            "adversarial_global": config.lambda_adversarial,
+            "adversarial_local": config.lambda_adversarial,
+        }
+        self.generator_weights = {name: weight for name, weight in weights.items() if weight > 0}
+        if not self.generator_weights:
+            raise ValueError(
+                "nothing to train for: the weight of every term is 0; set one of lambda_l1, "
+                "lambda_known or lambda_adversarial"
+            )
+        self.discriminator_steps = config.critic_steps
+        self.discount = config.discount
+        self.lambda_penalty = config.lambda_penalty
+
+    def generator_terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Mapping[str, Tensor],
+        discriminators: Mapping[str, keras.Model],
+    ) -> dict[str, Tensor]:
+        """The unweighted terms of the generator's loss.
+
+        Args:
+            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
+            prediction: What `DeepFillGenerator.training_outputs` gave.
+            discriminators: What `build_discriminators` gave.
+
+        Returns:
+            Term name -> float32 scalar, the keys of `generator_weights`.
+        """
+        image, hole = batch["image"], batch["hole"]
+        refined, coarse = prediction["prediction"], prediction["coarse"]
+        terms = {}
+        if {"hole", "coarse_hole"} & self.generator_weights.keys():
+            weight = discounted_hole(hole, self.discount)
+            terms["hole"] = region_l1_loss(image, refined, hole, weight)
+            terms["coarse_hole"] = region_l1_loss(image, coarse, hole, weight)
+        if {"known", "coarse_known"} & self.generator_weights.keys():
+            terms["known"] = region_l1_loss(image, refined, 1.0 - hole)
+            terms["coarse_known"] = region_l1_loss(image, coarse, 1.0 - hole)
+        if "adversarial_global" in self.generator_weights:
+            pasted = composite(refined, image, hole)
+            for name, (fake,) in _views(hole, discriminators, pasted).items():
+                terms[f"adversarial_{name}"] = generator_critic_loss(
+                    discriminators[name](fake, training=True)
+                )
+        return {name: terms[name] for name in self.generator_weights}
+
+    def discriminator_terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Mapping[str, Tensor],
+        discriminators: Mapping[str, keras.Model],
+    ) -> dict[str, Tensor]:
+        """The terms of the critics' loss; the prediction gets no gradient from them."""
+        image, hole = batch["image"], batch["hole"]
+        pasted = composite(ops.stop_gradient(prediction["prediction"]), image, hole)
+        views = _views(hole, discriminators, image, pasted, hole)
+        terms, penalties = {}, {}
+        for name, (real, fake, missing) in views.items():
+            critic = discriminators[name]
+            scores = critic(ops.concatenate([real, fake], axis=0), training=True)
+            terms[f"critic_{name}"] = critic_loss(*ops.split(scores, 2, axis=0))
+            if self.lambda_penalty > 0:
+                fraction = keras.random.uniform(
+                    (ops.shape(real)[0], 1, 1, 1), dtype="float32", seed=critic.seed_generator
+                )
+                penalties[f"penalty_{name}"] = self.lambda_penalty * gradient_penalty(
+                    lambda between, critic=critic: critic(between, training=True),
+                    real,
+                    fake,
+                    fraction,
+                    missing,
+                )
+        return {**terms, **penalties}
+
+
+def _views(hole, discriminators, *maps):
+    """What each critic sees of some maps: the whole, and the hole's square."""
+    if not discriminators:
+        return {}
+    size = discriminators["local"].input_shape[1]
+    window = hole_window(hole, size)
+    return {"global": maps, "local": [crop_window(each, window, size) for each in maps]}
