@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 
 import musical_tf
+from benchmarks import export_precision
 from export import to_onnx, to_saved_model
 from musical_tf import inference
 from musical_tf.inference import InpaintingFunction
@@ -269,6 +272,16 @@ class TestOnnxFile:
         assert result.min() >= 0
         assert result.max() <= 1
 
+    def test_images_of_a_batch_do_not_influence_each_other(self, float_session):
+        image = (photographs(3, 50, 37) / 255).astype("float32").transpose(0, 3, 1, 2)
+        mask = (holes(3, 50, 37) > 127).astype("float32")
+        result = fill(float_session, image, mask)
+        spoilt = image.copy()
+        spoilt[0, :, 0, 0] = np.nan
+        np.testing.assert_array_equal(fill(float_session, spoilt, mask)[1:], result[1:])
+        alone = fill(float_session, image[1:2], mask[1:2])
+        np.testing.assert_allclose(alone[0], result[1], atol=1e-5)
+
     def test_empty_mask_returns_the_image(self, session):
         image = photographs(2, 33, 40)
         np.testing.assert_array_equal(fill(session, image, np.zeros((2, 33, 40), "uint8")), image)
@@ -439,17 +452,17 @@ import json, sys
 sys.modules["musical_tf"] = None  # importing it from now on fails
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
-signature = model.signatures["serving_default"]
-request = json.load(open(sys.argv[2]))
-# What TensorFlow Serving does: the signature's types, the request's names.
-types = {name: spec.dtype for name, spec in signature.structured_input_signature[1].items()}
-def predict(inputs):
+def predict(request):
+    # What TensorFlow Serving does: the signature's types, the request's names.
+    signature = model.signatures[request.get("signature_name", "serving_default")]
+    types = {name: spec.dtype for name, spec in signature.structured_input_signature[1].items()}
+    rows = request.get("instances")
+    inputs = {name: [row[name] for row in rows] for name in rows[0]} if rows else request["inputs"]
+    assert set(inputs) == set(types), inputs
     result = signature(**{name: tf.constant(inputs[name], types[name]) for name in types})
     assert list(result) == ["inpainted"], result
-    return result["inpainted"].numpy().tolist()
-rows = request["instances"]
-columns = {name: [row[name] for row in rows] for name in rows[0]}
-print(json.dumps({"outputs": predict(request["inputs"]), "predictions": predict(columns)}))
+    return {"predictions" if rows else "outputs": result["inpainted"].numpy().tolist()}
+print(json.dumps([predict(request) for request in json.load(open(sys.argv[2]))]))
 """
 
 
@@ -470,23 +483,36 @@ def saved_model(run, tmp_path_factory):
     return output
 
 
+def documented(document, language):
+    """The code blocks of a page of the documents that are in `language`."""
+    text = (CHECKOUT / "docs" / document).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
 def test_saved_model_serves_requests_without_our_package(saved_model, generator, tmp_path):
     image, mask = photographs(2, 20, 33), holes(2, 20, 33)
     columns = {"image": image.tolist(), "mask": mask.tolist()}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    (tmp_path / "request.json").write_text(json.dumps({"inputs": columns, "instances": rows}))
+    requests = [{"inputs": columns}, {"instances": rows}]
+    requests += [json.loads(block) for block in documented("serving_savedmodel.md", "json")]
+    (tmp_path / "requests.json").write_text(json.dumps(requests))
     (tmp_path / "serve.py").write_text(SERVE)
     answer = subprocess.run(
-        [sys.executable, "serve.py", str(saved_model), "request.json"],
+        [sys.executable, "serve.py", str(saved_model), "requests.json"],
         cwd=tmp_path,
         check=True,
         capture_output=True,
         text=True,
     )
-    answer = json.loads(answer.stdout)
+    by_column, by_row, *of_documents = json.loads(answer.stdout)
     expected = np.asarray(InpaintingFunction(generator)(image, mask)).astype(int)
-    assert np.abs(np.array(answer["outputs"]) - expected).max() <= 1
-    assert answer["predictions"] == answer["outputs"]
+    assert np.abs(np.array(by_column["outputs"]) - expected).max() <= 1
+    assert by_row == {"predictions": by_column["outputs"]}
+    assert [list(answer) for answer in of_documents] == [["outputs"], ["predictions"]]
+    for answer in of_documents:
+        ((first, missing), second) = next(iter(answer.values()))[0]
+        assert [first, *second] == [[255, 0, 0]] * 3
+        assert len(missing) == 3
 
 
 def test_saved_model_has_the_signature_that_tensorflow_serving_reads(saved_model):
@@ -519,6 +545,48 @@ def test_saved_model_folder_is_complete_and_alone(saved_model):
     assert description["dataset"] == "celeba"
     assert list(description["parity_report"]["runtimes"]) == ["saved_model"]
     assert (saved_model / "saved_model.pb").stat().st_size > 1000
+
+
+class TestDocument:
+    """docs/onnx.md, the contract for those who run the file."""
+
+    def test_its_program_runs(self, exported, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("model.onnx").write_bytes(exported.read_bytes())
+        image, mask = photographs(1, 40, 61)[0], holes(1, 40, 61)[0]
+        Image.fromarray(image).save("photo.jpg")
+        Image.fromarray(mask).save("mask.png")
+        names = {}
+        for block in documented("onnx.md", "python"):
+            exec(block, names)
+        filled = np.asarray(Image.open("filled.png"))
+        np.testing.assert_array_equal(filled[mask <= 127], names["image"][mask <= 127])
+        assert (filled[mask > 127] != names["image"][mask > 127]).any()
+
+    def test_it_names_all_of_the_metadata(self, exported):
+        text = (CHECKOUT / "docs" / "onnx.md").read_text(encoding="utf-8")
+        table = text[text.index("| key | value |") : text.index("The opset is")]
+        named = {
+            key
+            for line in table.splitlines()[2:]
+            for key in re.findall(r"`(\w+)`", line.split("|")[1] if line else "")
+        }
+        stored = {entry.key for entry in onnx.load(exported).metadata_props}
+        assert {f"musical_tf.{key}" for key in named} == stored
+
+    def test_it_states_the_tolerances(self):
+        text = (CHECKOUT / "docs" / "onnx.md").read_text(encoding="utf-8")
+        for precision, (largest, average) in to_onnx.TOLERANCES.items():
+            row = rf"^\| `{precision}`.* \| {largest:g} grey levels? \| {average:g} \|$"
+            assert re.search(row, text, re.M), precision
+
+    def test_its_table_is_that_of_the_results(self):
+        figures = json.loads(
+            (export_precision.measure.RESULTS / "export_precision.json").read_text()
+        )
+        text = export_precision.DOCUMENT.read_text(encoding="utf-8")
+        assert export_precision.BLOCK.search(text)[0].count(export_precision.table(figures)) == 1
+        assert export_precision.with_table(text, figures) == text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -105,6 +106,21 @@ def test_int8_rounds_each_filter_by_its_own_scale(models):
         assert (np.abs(levels * scale - before[name]) <= scale * 0.501).all()
         others = tuple(axis for axis in range(4) if axis != filters)
         assert (np.abs(levels).max(axis=others) == 127).all()
+
+
+def test_int8_runs_as_the_float32_graph(models, tmp_path):
+    """ONNX Runtime computes the weights when it loads the file, and keeps nothing of the int8."""
+    operators = []
+    for precision in ("float32", "int8"):
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / f"{precision}.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(
+            models[precision].SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        graph = onnx.load(options.optimized_model_filepath).graph
+        operators.append(sorted(node.op_type for node in graph.node))
+    assert operators[0] == operators[1]
 
 
 def test_int8_spares_a_tensor_that_is_next_to_nothing_and_bears_an_empty_filter():
