@@ -10,8 +10,11 @@ NORM_FLOOR = 1e-4
 to nothing, not NaN."""
 
 SIMILARITY_FLOOR = 1e-4
-"""What the two similarities of a position are taken to sum to at least, so that one that is similar
-to nothing takes its best match."""
+"""What a position's similarity to its best match counts at least, so that one that is similar to
+nothing takes its best match, and the weights have a sum to be divided by."""
+
+STEPS_AT_ONCE = 8
+"""Positions that one turn of the scan's loop computes: a turn costs as much as some of them."""
 
 MISSING_SCORE = -1e20
 """Added to the score of a missing position, so that it is nobody's best match."""
@@ -24,7 +27,8 @@ class CoherentSemanticAttention(keras.layers.Layer):
     With f the features `(B, H, W, C)`, for each sample by itself, i = 1, 2, ... its hole positions
     row by row, and `cos` the cosine, negative ones counting 0:
 
-    1. Search: `best_i` = the known f_j of the largest `cos(f_i, f_j)`, and `D_max_i` that cosine.
+    1. Search: `best_i` = the known f_j of the largest `cos(f_i, f_j)`, and `D_max_i` that cosine,
+       `SIMILARITY_FLOOR` at least.
     2. Generate: `out_1 = best_1`, and then
        `out_i = (D_ad_i out_(i-1) + D_max_i best_i) / (D_ad_i + D_max_i)`
        with `D_ad_i = cos(f_i, out_(i-1))`, the similarity to what was generated last.
@@ -174,10 +178,10 @@ class _RasterWalk:
         return matches[:, : self.length]
 
     def search(self, max_scores=None):
-        """Step 1: the best known features `(B, L, C)` and their cosine, at least 0, `(B, L, 1)`."""
+        """Step 1: the best known features `(B, L, C)` and D_max, their cosine, `(B, L, 1)`."""
         best = _take_rows(self.flat, self.best_matches(max_scores))
         cosine = ops.sum(_unit(self.queries) * _unit(best), axis=-1, keepdims=True)
-        return best, ops.relu(cosine)
+        return best, ops.maximum(cosine, SIMILARITY_FLOOR)
 
     def paste(self, filled):
         """Step 3: `(B, L, C)` in the place of the hole's features."""
@@ -212,7 +216,7 @@ def _blend(step, before):
     unit_query, best, similarity = ops.split(step, [channels, 2 * channels], axis=-1)
     inner = ops.sum(unit_query * before, axis=-1, keepdims=True)
     coherence = ops.relu(inner * _inverse_norm(before))  # D_ad
-    weight = coherence / ops.maximum(coherence + similarity, SIMILARITY_FLOOR)
+    weight = coherence / (coherence + similarity)
     blend = best + weight * (before - best)
     return blend, blend
 
@@ -227,12 +231,10 @@ def _generate_gradient(unit_queries, best, similarity, generated, upstream):
     inverse_norm = _inverse_norm(before)
     cosine = ops.sum(unit_queries * before, axis=-1, keepdims=True) * inverse_norm
     coherence = ops.relu(cosine)
-    total = ops.maximum(coherence + similarity, SIMILARITY_FLOOR)
+    total = coherence + similarity
     weight = coherence / total
-    is_above = ops.cast(coherence + similarity > SIMILARITY_FLOOR, "float32")
-    # dw/dD_ad and dw/dD_max
-    by_coherence = (1.0 - weight * is_above) / total * ops.cast(cosine > 0, "float32")
-    by_similarity = -weight * is_above / total
+    by_coherence = (1.0 - weight) / total * ops.cast(cosine > 0, "float32")  # dw/dD_ad
+    by_similarity = -weight / total  # dw/dD_max
     is_long = ops.cast(inverse_norm < 1.0 / NORM_FLOOR, "float32")
     by_before = unit_queries - is_long * cosine * inverse_norm * before
     by_before = by_coherence * inverse_norm * by_before
@@ -262,20 +264,33 @@ def _blend_gradient(step, after):
 def _scan(step, sequence, channels):
     """Runs `step(element (B, D), carry (B, C)) -> output, carry` along `(B, L, D)`: `(B, L, C)`.
 
-    By a Keras RNN, whose loop every backend and the ONNX converter know; the carry starts at 0.
+    By a Keras RNN, whose loop every backend and the ONNX converter know. The carry starts at 0.
+    What the last turn computes beyond L is cut off.
     """
 
     class Cell:
+        """Some elements at once, side by side, and so their outputs."""
+
         state_size = channels
+        output_size = STEPS_AT_ONCE * channels
         compute_dtype = "float32"
 
-        def call(self, element, states):
-            output, carry = step(element, states[0])
-            return output, [carry]
+        def call(self, elements, states):
+            outputs, (carry,) = [], states
+            for element in ops.split(elements, STEPS_AT_ONCE, axis=-1):
+                output, carry = step(element, carry)
+                outputs.append(output)
+            return ops.concatenate(outputs, axis=-1), [carry]
 
         __call__ = call
 
-    return keras.layers.RNN(Cell(), return_sequences=True, dtype="float32")(sequence)
+    batch, length, width = ops.shape(sequence)
+    turns = (length + STEPS_AT_ONCE - 1) // STEPS_AT_ONCE
+    more = [[0, 0], [0, turns * STEPS_AT_ONCE - length], [0, 0]]
+    padded = ops.pad(sequence, more, constant_values=1.0)  # 0 / 0 would be NaN, if nobody's
+    elements = ops.reshape(padded, (batch, turns, STEPS_AT_ONCE * width))
+    outputs = keras.layers.RNN(Cell(), return_sequences=True, dtype="float32")(elements)
+    return ops.reshape(outputs, (batch, turns * STEPS_AT_ONCE, channels))[:, :length]
 
 
 def _take_rows(maps, rows):

@@ -46,10 +46,9 @@ def attend_sample(features: Tensor, missing: np.ndarray) -> Tensor:
         if before is None:
             before = known[best]
         else:
-            to_best = ops.relu(cosines[best])
+            to_best = ops.maximum(cosines[best], SIMILARITY_FLOOR)
             to_before = ops.relu(ops.sum(_unit(before) * query))
-            total = ops.maximum(to_before + to_best, SIMILARITY_FLOOR)
-            weight = to_before / total
+            weight = to_before / (to_before + to_best)
             before = weight * before + (1.0 - weight) * known[best]
         outputs[position] = before
     return ops.stack(outputs)

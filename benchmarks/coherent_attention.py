@@ -1,0 +1,234 @@
+"""How much faster the coherent semantic attention is than the loop over positions it stands for.
+
+    python -m benchmarks.coherent_attention [--rounds 5]
+
+A map of 32 x 32 x 512 with a centre hole of half its side, 256 missing positions, which is what the
+`paper` generator of CSA has at 256 x 256 pixels; batch 1, as the authors run it, and batch 8. The
+layer, compiled by TensorFlow, is timed
+
+* forward, and forward and backward, against the same thing position by position in eager
+  TensorFlow (`coherent_attention_reference`);
+* forward against the kind of module the authors wrote in PyTorch, if torch is installed: patches
+  as convolution kernels, a loop over the positions of the map, sample by sample;
+* forward against the shortest loop there is, in NumPy, which has no gradient and no framework to
+  wait for: what remains is arithmetic;
+* against its own first half, the search for the best matches: the rest is the sequential part.
+
+ONNX Runtime runs the layer's graph, made by the project's converter. All in turns in one process.
+Prints the ratios and writes `results/coherent_attention.json`.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure
+
+MODULE = "benchmarks.coherent_attention"
+SIDE = 32
+CHANNELS = 512
+BATCHES = (1, 8)
+AGREEMENT = 1e-3
+"""Largest difference allowed between two forms that are timed against each other."""
+
+
+def features_and_hole(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random features `(B, 32, 32, 512)` and the centre hole `(B, 32, 32, 1)`, float32."""
+    random = np.random.default_rng(0)
+    features = random.normal(0.5, 1.0, (batch, SIDE, SIDE, CHANNELS)).astype("float32")
+    hole = np.zeros((batch, SIDE, SIDE, 1), "float32")
+    hole[:, SIDE // 4 : SIDE * 3 // 4, SIDE // 4 : SIDE * 3 // 4] = 1.0
+    return features, hole
+
+
+def numpy_loop(features: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """The attention position by position, forward only."""
+    filled = features.copy().reshape(len(features), -1, CHANNELS)
+    for sample, missing in zip(filled, hole.reshape(len(hole), -1) > 0.5, strict=True):
+        known = sample[~missing]
+        candidates = known / np.linalg.norm(known, axis=-1, keepdims=True)
+        before = None
+        for position in np.flatnonzero(missing):
+            query = sample[position] / np.linalg.norm(sample[position])
+            cosines = candidates @ query
+            best = cosines.argmax()
+            if before is None:
+                before = known[best]
+            else:
+                to_before = max(before @ query / np.linalg.norm(before), 0.0)
+                weight = to_before / (to_before + max(cosines[best], 0.0))
+                before = weight * before + (1.0 - weight) * known[best]
+            sample[position] = before
+    return filled.reshape(features.shape)
+
+
+def pytorch_loop() -> Callable | None:
+    """The authors' kind of module in PyTorch; None without torch.
+
+    Known patches become kernels, one by one; a convolution scores them everywhere. Then every
+    position of the map gets a row of attention, in the hole after a convolution of the last output
+    with the position's own patch; a transposed convolution pastes what the rows say.
+    """
+    try:
+        import torch
+        from torch.nn import functional
+    except ModuleNotFoundError:
+        return None
+
+    def fill(sample, missing):
+        patches = sample.flatten(1).T[:, :, None, None]  # (HW, C, 1, 1)
+        known = patches[~missing]
+        kernels = known.clone()
+        for index in range(len(kernels)):
+            kernels[index] = kernels[index] / (kernels[index].norm() + 1e-8)
+        similarity, best = functional.conv2d(sample[None], kernels)[0].flatten(1).max(0)
+        place_of_known = torch.cumsum(~missing, 0) - 1
+        attention = torch.zeros(len(known), len(missing))
+        before = row = None
+        for position in range(len(missing)):
+            if not missing[position]:
+                attention[place_of_known[position], position] = 1.0
+                continue
+            patch, match = patches[position], known[best[position]]
+            length = patch.norm() + 1e-8
+            if before is None:
+                before = match
+                row = torch.zeros(len(known))
+                row[best[position]] = 1.0
+            else:
+                kernel = (patch / length)[None]
+                to_before = functional.conv2d(before[None], kernel).squeeze() / before.norm()
+                to_best = similarity[position] / length
+                weight = to_before / (to_before + to_best)
+                before = weight * before + (1.0 - weight) * match
+                row = row * weight
+                row[best[position]] += 1.0 - weight
+            attention[:, position] = row
+        rows = attention.reshape(1, len(known), *sample.shape[1:])
+        return functional.conv_transpose2d(rows, known)[0]
+
+    @torch.inference_mode()
+    def loop(features: np.ndarray, hole: np.ndarray) -> np.ndarray:
+        maps = torch.from_numpy(features.transpose(0, 3, 1, 2).copy())
+        gaps = torch.from_numpy(hole.reshape(len(hole), -1) > 0.5)
+        filled = [fill(sample, gap) for sample, gap in zip(maps, gaps, strict=True)]
+        return torch.stack(filled).numpy().transpose(0, 2, 3, 1)
+
+    return loop
+
+
+def onnx_scan() -> Callable:
+    """The layer's graph in ONNX Runtime, of any batch and size."""
+    import onnxruntime
+    import tensorflow as tf
+    import tf2onnx
+
+    from musical_tf.layers.coherent_attention import CoherentSemanticAttention
+
+    layer = CoherentSemanticAttention()
+    graph = tf.function(lambda features, hole: layer(features, hole), autograph=False)
+    signature = [
+        tf.TensorSpec((None, None, None, CHANNELS), tf.float32, name="features"),
+        tf.TensorSpec((None, None, None, 1), tf.float32, name="hole"),
+    ]
+    model, _ = tf2onnx.convert.from_function(graph, input_signature=signature, opset=17)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return lambda features, hole: session.run(None, {"features": features, "hole": hole})[0]
+
+
+def times(batch: int, rounds: int) -> dict[str, Any]:
+    """Seconds of every form, forward; of two of them, forward and backward."""
+    import tensorflow as tf
+
+    from musical_tf.layers import coherent_attention, coherent_attention_reference
+
+    layer = coherent_attention.CoherentSemanticAttention()
+    arrays = features_and_hole(batch)
+    tensors = [tf.constant(array) for array in arrays]
+
+    def with_gradient(attend):
+        def step(features, hole):
+            with tf.GradientTape() as tape:
+                tape.watch(features)
+                loss = tf.reduce_sum(tf.sin(attend(features, hole)))
+            return tape.gradient(loss, features)
+
+        return step
+
+    scan = tf.function(lambda features, hole: layer(features, hole), autograph=False)
+    search = tf.function(
+        lambda features, hole: coherent_attention._RasterWalk(features, hole).search(),
+        autograph=False,
+    )
+    loop = coherent_attention_reference.attend
+    runtime = onnx_scan()
+    forward = {
+        "scan": lambda: scan(*tensors),
+        "loop": lambda: loop(*tensors),
+        "loop in NumPy": lambda: numpy_loop(*arrays),
+        "scan in ONNX Runtime": lambda: runtime(*arrays),
+    }
+    torch_loop = pytorch_loop()
+    if torch_loop is not None:
+        forward["the authors' kind in PyTorch"] = lambda: torch_loop(*arrays)
+    for name, call in forward.items():
+        check(name, call(), scan(*tensors))
+    forward["its search alone"] = lambda: search(*tensors)
+
+    scan_step = tf.function(with_gradient(scan), autograph=False)
+    both = {
+        "scan": lambda: scan_step(*tensors),
+        "loop": lambda: with_gradient(loop)(*tensors),
+    }
+    check("gradient", *(tf.convert_to_tensor(call()) for call in both.values()))
+    return {
+        "forward": measure.take_turns(forward, rounds),
+        "forward and backward": measure.take_turns(both, rounds),
+    }
+
+
+def check(name: str, one: Any, other: Any) -> None:
+    """Refuses to time forms that do not compute the same.
+
+    Raises:
+        RuntimeError: If they differ by more than `AGREEMENT`.
+    """
+    difference = float(np.abs(np.asarray(one) - np.asarray(other)).max())
+    if not difference <= AGREEMENT:
+        raise RuntimeError(f"{name} differs by {difference}, at most {AGREEMENT} is allowed")
+
+
+def ratios(measured: dict[str, Any]) -> dict[str, float]:
+    """What the measurement says, name -> ratio of medians."""
+    said = {}
+    for batch, kinds in measured.items():
+        for kind, seconds in kinds.items():
+            medians = {name: value["median"] for name, value in seconds.items()}
+            scan = medians.pop("scan")
+            for name, value in medians.items():
+                said[f"{batch}: {kind}, {name} / scan"] = value / scan
+    return said
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="times each is timed (default: 5)")
+    arguments = parser.parse_args(argv)
+    measured = {f"batch {batch}": times(batch, arguments.rounds) for batch in BATCHES}
+    said = {name: round(value, 2) for name, value in ratios(measured).items()}
+    for name, value in said.items():
+        print(f"{value:7.2f}  {name}")
+    figures = measure.record(MODULE, argv or sys.argv[1:], {"times": measured, "ratios": said})
+    path = measure.keep("coherent_attention", figures)
+    print(f"written to {path.relative_to(measure.ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

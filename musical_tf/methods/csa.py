@@ -1,0 +1,560 @@
+"""CSA: coherent semantic attention for image inpainting.
+
+Two U-Nets one after the other: a rough one, and one that refines its result, in whose encoder the
+coherent semantic attention fills the hole of the 1/8 map position by position. Trained with L1 on
+both results, a consistency loss that pulls the attention's and the decoder's features towards
+VGG16's of the true image, and two relativistic discriminators, one of images and one of features.
+
+Reference:
+    Liu, Jiang, Xiao, Yang, "Coherent Semantic Attention for Image Inpainting", ICCV 2019.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import keras
+from keras import layers, ops
+
+from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
+from musical_tf.discriminators import feature_patch_discriminator, patch_discriminator
+from musical_tf.layers.coherent_attention import CoherentSemanticAttention, attention_sources
+from musical_tf.layers.cropping import CropLike
+from musical_tf.losses import hole_l1_loss, l1_loss
+from musical_tf.losses.consistency import VGG16Activations, consistency_loss
+from musical_tf.losses.relativistic import (
+    relativistic_discriminator_loss,
+    relativistic_generator_loss,
+)
+
+PRESETS = ("paper", "lite")
+
+RECIPE: Mapping[str, dict] = {
+    # Adam 2e-4, beta_1 0.5, one photograph a step. The authors' code keeps the rate for 20 epochs
+    # and brings it to 0 over 100 more; a cosine stands for both.
+    "paper": {"batch_size": 1, "epochs": 120, "schedule": "cosine"},
+    "lite": {},
+}
+"""What the training recipe of a preset differs in from the project's own of that name."""
+
+ATTENTION_LEVEL = 3
+"""The attention stands in the encoder, in front of this level's normalisation."""
+
+ATTENTION_FACTOR = 2**ATTENTION_LEVEL
+"""Pixels a side that one position of the attention's map stands for."""
+
+TARGET_CHANNELS = 512
+"""Channels of VGG16's relu4_3, what the consistency loss compares with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Architecture and objective; the defaults are the paper's, its gaps filled by its code.
+
+    Attributes:
+        preset: The preset it started from, for the record.
+        width: Channels of the outermost level of both networks.
+        width_limit: Channels of the widest level, as a multiple of `width`.
+        levels: Convolutions that halve the resolution, in both networks (Section 3: the U-Net of
+            pix2pix, 8, from 256 pixels to one position).
+        attention: Whether the coherent semantic attention is there at all.
+        attention_max_scores: Bound on the attention's memory, None for none, see
+            `CoherentSemanticAttention`.
+        lambda_l1: Weight of the mean absolute error of each of the two whole raw outputs.
+        lambda_hole: Weight of the mean absolute error of both in the hole (not in the paper).
+        lambda_consistency: Weight of the consistency loss; 0.01 of that of L1.
+        lambda_adversarial: Weight of each adversarial term; 0.002 of that of L1.
+        feature_normalization: `"imagenet"` or `"none"`, what VGG16 is fed.
+        feature_weights: `"torchvision"` or a file, see `VGG16Activations`.
+        discriminator_width: Channels of the patch discriminator's first layer; the feature patch
+            discriminator has eight times as many in all of its.
+    """
+
+    preset: str = "paper"
+    width: int = 64
+    width_limit: int = 8
+    levels: int = 8
+    attention: bool = True
+    attention_max_scores: int | None = None
+    lambda_l1: float = 100.0
+    lambda_hole: float = 0.0
+    lambda_consistency: float = 1.0
+    lambda_adversarial: float = 0.2
+    feature_normalization: str = "imagenet"
+    feature_weights: str = "torchvision"
+    discriminator_width: int = 64
+
+    def __post_init__(self):
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
+        for name, least in (
+            ("width", 1),
+            ("width_limit", 1),
+            ("levels", ATTENTION_LEVEL + 1),
+            ("discriminator_width", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
+        for name, value in dataclasses.asdict(self).items():
+            if name.startswith("lambda_") and value < 0:
+                raise ValueError(f"{name} must be >= 0, received: {value!r}")
+        channels = _widths(self)[ATTENTION_LEVEL]
+        if self.lambda_consistency and TARGET_CHANNELS % channels:
+            raise ValueError(
+                f"the attention's channels, width x min({ATTENTION_FACTOR}, width_limit), must "
+                f"divide the {TARGET_CHANNELS} of the consistency loss, received: {channels}; "
+                "without that loss (lambda_consistency=0) they may be any number"
+            )
+
+    @classmethod
+    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
+        """The configuration of a preset, with some fields replaced.
+
+        Args:
+            preset: `"paper"` (the publication) or `"lite"` (small enough for two CPU cores, for 128
+                pixels).
+            **overrides: Fields of `Config`.
+
+        Raises:
+            ValueError: On an unknown preset or field; the message lists the valid ones.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
+        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
+        unknown = sorted(set(overrides) - fields)
+        if unknown:
+            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
+        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
+
+
+_PRESET_FIELDS: Mapping[str, dict] = {
+    "paper": {},
+    "lite": {"width": 16, "levels": 6, "lambda_hole": 500.0, "discriminator_width": 16},
+}
+
+
+def build_generator(config: Config, dtype: str | None = None) -> "CSAGenerator":
+    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
+    return CSAGenerator(config, dtype=dtype)
+
+
+def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
+    """The discriminators of images, `"patch"`, and of VGG16's relu3_3, `"feature_patch"`.
+
+    None when the weight of the adversarial terms is 0.
+
+    Raises:
+        ValueError: If images of this size leave the feature patch discriminator no score.
+    """
+    if config.lambda_adversarial == 0:
+        return {}
+    if image_size < 64:
+        raise ValueError(
+            "CSA's feature patch discriminator needs images of at least 64 x 64 pixels, received: "
+            f"{image_size}; train at a larger image size, or without it (lambda_adversarial=0)"
+        )
+    return {
+        "patch": patch_discriminator(
+            config.discriminator_width, normalization="instance", use_bias=True
+        ),
+        "feature_patch": feature_patch_discriminator(8 * config.discriminator_width),
+    }
+
+
+def build_objective(config: Config) -> "Objective":
+    """The training objective of Section 3.3."""
+    return Objective(config)
+
+
+@keras.saving.register_keras_serializable("musical_tf")
+class CSAGenerator(keras.Model):
+    """The two networks of Figure 2.
+
+    With w the width, h the image's height and L the number of levels; a map of level l has
+    min(2^l, `width_limit`) w channels in the refinement network and half of that in the rough one,
+    and h / 2^l rows.
+
+    The rough network is pix2pix's, on the image with its hole erased:
+
+    1. Down, level 1: Conv 4x4 s2; levels 2 to L - 1: LeakyReLU(0.2), Conv 4x4 s2, IN; level L:
+       LeakyReLU(0.2), Conv 4x4 s2.
+    2. Up, levels L to 2: ReLU, ConvT 4x4 s2, IN, concatenated with what entered the level on the
+       way down; level 1: ReLU, ConvT 4x4 s2 -> 3, tanh.
+
+    The refinement network takes the rough result in the hole of the image, and the image with its
+    hole erased, 6 channels:
+
+    3. Conv 3x3 -> w.
+    4. Down, levels 1 to L - 1: LeakyReLU(0.2), Conv 4x4 s2 dilation 2 with the channels it has, IN,
+       LeakyReLU(0.2), Conv 3x3, IN; level L: LeakyReLU(0.2), Conv 4x4 s2 dilation 2. At level 3,
+       32 x 32 x 512 of 256 x 256 pixels, `CoherentSemanticAttention` stands in front of the last
+       IN.
+    5. Up, level L: ReLU, ConvT 4x4 s2, IN; levels L - 1 to 1: ReLU, Conv 3x3 to the channels of the
+       level above, IN, ReLU, ConvT 4x4 s2, IN; each concatenated with what entered the level.
+    6. ReLU, Conv 3x3 -> 3.
+
+    IN is instance normalisation, affine, epsilon 1e-5. Convolutions have biases and start from
+    N(0, 0.02). Maps of odd sides are halved upwards, and cropped when they are doubled again.
+
+    No gradient passes from the refinement to the rough network, which learns from its own L1 alone.
+
+    Args:
+        config: A `Config`, or the dict of its fields.
+        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
+
+    Call arguments:
+        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
+            H and W are multiples of 8.
+
+    Returns:
+        `(B, H, W, 3)` float32, the raw prediction, clipped to [-1, 1].
+
+    Raises:
+        ValueError: On a side that is known and not a multiple of 8.
+
+    Reference:
+        Liu et al., ICCV 2019, Sections 3.1-3.2, Figure 2.
+    """
+
+    method = "csa"
+    size_multiple = ATTENTION_FACTOR
+
+    def __init__(self, config: Config | Mapping, dtype=None, name: str = "csa"):
+        if not isinstance(config, Config):
+            config = Config(**config)
+        policy = keras.dtype_policies.get(dtype)
+        image = keras.Input((None, None, 3), name="image")
+        hole = keras.Input((None, None, 1), name="hole")
+        masked = mask_image(image, hole)
+        rough = _rough_network(masked, config, policy)
+        filled = composite(ops.stop_gradient(rough), masked, hole)
+        taps = _refinement_network(filled, masked, hole, config, policy)
+        prediction = ops.clip(taps["prediction"], -1.0, 1.0)
+        super().__init__(inputs=[image, hole], outputs=prediction, name=name)
+        self.config = config
+        self.policy = policy
+        # Behind a function, or Keras would count and save the same layers twice.
+        self._with_features = functools.partial(
+            keras.Model([image, hole], {"rough": rough, **taps})
+        )
+
+    def call(self, inputs, training=None, mask=None):
+        """See the class.
+
+        Raises:
+            ValueError: On a side that is not a multiple of 8, where it is known.
+        """
+        _check_size(inputs[0])
+        return super().call(inputs, training=training, mask=mask)
+
+    def training_outputs(self, inputs) -> dict[str, Tensor]:
+        """What the losses compare.
+
+        Args:
+            inputs: `[image, hole]` as for a call.
+
+        Returns:
+            `prediction`: what `call` returns before it is clipped, so that a gradient comes back
+            from beyond -1 and 1. `rough`: the rough network's, float32 in [-1, 1]. `coherent` and
+            `decoded`: `(B, H/8, W/8, C)`, the attention's output and the decoder's features of that
+            size.
+        """
+        outputs = self._features_of(inputs, training=True)
+        return {name: outputs[name] for name in ("prediction", "rough", "coherent", "decoded")}
+
+    def attention_sources(self, inputs) -> Tensor:
+        """Which known position of the 1/8 map is the best match of each missing one.
+
+        Args:
+            inputs: `[image, hole]` as for a call.
+
+        Returns:
+            `(B, H/8, W/8, 2)` int32, row and column of the source, -1 where nothing is filled. A
+            position is missing if any of its 8 x 8 pixels is.
+        """
+        _, hole = inputs
+        searched = self._features_of(inputs, training=False)["searched"]
+        hole = downsample_hole(ops.convert_to_tensor(hole), ATTENTION_FACTOR)
+        return attention_sources(searched, hole, self.config.attention_max_scores)
+
+    def _features_of(self, inputs, training):
+        image, hole = (ops.convert_to_tensor(each) for each in inputs)
+        _check_size(image)
+        return self._with_features([image, hole], training=training)
+
+    @property
+    def preset(self) -> str:
+        """The preset the configuration started from."""
+        return self.config.preset
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            "config": dataclasses.asdict(self.config),
+            "dtype": keras.dtype_policies.serialize(self.policy),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> "CSAGenerator":
+        """The inverse of `get_config`."""
+        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
+
+
+def _check_size(image):
+    height, width = image.shape[1:3]
+    if any(side is not None and side % ATTENTION_FACTOR for side in (height, width)):
+        raise ValueError(
+            f"height and width must be multiples of {ATTENTION_FACTOR}, received: "
+            f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
+        )
+
+
+def _widths(config):
+    """Channels of the refinement network's maps, from the image's size down."""
+    return [config.width * min(2**level, config.width_limit) for level in range(config.levels)]
+
+
+def _rough_network(masked, config, policy):
+    """Steps 1 and 2 of `CSAGenerator`: `(B, H, W, 3)` in [-1, 1]."""
+    block = _Blocks(policy, "rough")
+    widths = _widths(config)
+    features, skips = masked, []
+    for level in range(1, config.levels + 1):
+        name = f"down{level}"
+        if level > 1:
+            skips.append(features)
+            features = block.leaky_relu(features, name)
+        features = block.halve(features, widths[level - 1], name)
+        if 1 < level < config.levels:
+            features = block.normalize(features, name)
+    for level in range(config.levels, 1, -1):
+        name = f"up{level}"
+        features = block.relu(features, name)
+        features = block.normalize(block.double(features, widths[level - 2], name), name)
+        features = block.join(features, skips.pop(), name)
+    features = block.double(block.relu(features, "up1"), 3, "up1")
+    features = block.crop(features, masked, "up1")
+    return layers.Activation("tanh", dtype="float32", name="rough_tanh")(features)
+
+
+def _refinement_network(filled, masked, hole, config, policy):
+    """Steps 3 to 6: the raw `prediction`, and the features `searched`, `coherent`, `decoded`."""
+    block = _Blocks(policy, "refine")
+    widths = _widths(config)
+    features = ops.concatenate([filled, masked], axis=-1)  # (B, H, W, 6)
+    features = block.convolve(features, widths[0], "entry")
+    skips, searched, coherent = [], None, None
+    for level in range(1, config.levels + 1):
+        name = f"down{level}"
+        skips.append(features)
+        features = block.halve_dilated(block.leaky_relu(features, name), widths[level - 1], name)
+        if level == config.levels:
+            break
+        features = block.leaky_relu(block.normalize(features, f"{name}_dilated"), f"{name}_same")
+        features = block.convolve(features, widths[level], name)
+        if level == ATTENTION_LEVEL:
+            searched = coherent = features
+            if config.attention:
+                coherent = features = CoherentSemanticAttention(
+                    config.attention_max_scores, dtype=policy, name="attention"
+                )(features, downsample_hole(hole, ATTENTION_FACTOR))
+        features = block.normalize(features, name)
+
+    decoded = None
+    for level in range(config.levels, 0, -1):
+        name = f"up{level}"
+        if level < config.levels:
+            features = block.convolve(block.relu(features, f"{name}_same"), widths[level - 1], name)
+            features = block.normalize(features, f"{name}_same")
+        features = block.double(block.relu(features, name), widths[level - 1], name)
+        features = block.normalize(features, name)
+        features = block.crop(features, skips[-1], name)
+        if level == ATTENTION_LEVEL + 1:
+            decoded = features
+        features = layers.Concatenate(dtype=policy, name=f"refine_{name}_skip")(
+            [features, skips.pop()]
+        )
+    features = block.convolve(block.relu(features, "exit"), 3, "exit")
+    prediction = layers.Activation("linear", dtype="float32", name="prediction")(features)
+    return {
+        "prediction": prediction,
+        "searched": searched,
+        "coherent": coherent,
+        "decoded": decoded,
+    }
+
+
+class _Blocks:
+    """The few kinds of box in Figure 2, named after the network they stand in."""
+
+    def __init__(self, policy, network):
+        self.policy = policy
+        self.network = network
+
+    def _options(self, name, kind):
+        return {"dtype": self.policy, "name": f"{self.network}_{name}_{kind}"}
+
+    def _convolve(self, kind, features, filters, size, name, suffix="conv", **options):
+        return kind(
+            filters,
+            size,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            **options,
+            **self._options(name, suffix),
+        )(features)
+
+    def convolve(self, features, filters, name):
+        # On the way up the authors have transposed convolutions of stride 1: the same thing.
+        return self._convolve(layers.Conv2D, features, filters, 3, name, padding="same")
+
+    def halve(self, features, filters, name):
+        return self._convolve(layers.Conv2D, features, filters, 4, name, padding="same", strides=2)
+
+    def halve_dilated(self, features, filters, name):
+        """Conv 4x4 of stride 2 and dilation 2, padded by 3, which TensorFlow does not have.
+
+        It sees rows and columns 2i - 3, 2i - 1, 2i + 1, 2i + 3: the odd ones alone. So those are
+        picked, and convolved with neither stride nor dilation.
+        """
+        one_more = layers.ZeroPadding2D(((0, 1), (0, 1)), **self._options(name, "odd"))(features)
+        odd = one_more[:, 1::2, 1::2]
+        padded = layers.ZeroPadding2D(((2, 1), (2, 1)), **self._options(name, "pad"))(odd)
+        return self._convolve(layers.Conv2D, padded, filters, 4, name, "dilated_conv")
+
+    def double(self, features, filters, name):
+        return self._convolve(
+            layers.Conv2DTranspose, features, filters, 4, name, "double", padding="same", strides=2
+        )
+
+    def crop(self, features, reference, name):
+        return CropLike(**self._options(name, "crop"))(features, reference)
+
+    def join(self, features, skip, name):
+        features = self.crop(features, skip, name)
+        return layers.Concatenate(**self._options(name, "skip"))([features, skip])
+
+    def normalize(self, features, name):
+        return layers.GroupNormalization(groups=-1, epsilon=1e-5, **self._options(name, "norm"))(
+            features
+        )
+
+    def leaky_relu(self, features, name):
+        return layers.LeakyReLU(0.2, **self._options(name, "act"))(features)
+
+    def relu(self, features, name):
+        return layers.ReLU(**self._options(name, "act"))(features)
+
+
+class Objective:
+    """The overall loss of Section 3.3 as named terms.
+
+    `l1` and `rough_l1` of the two outputs, `hole` of both, `consistency`, `adversarial` and
+    `feature_adversarial`. A term of weight 0 is neither in `generator_weights` nor computed.
+
+    Args:
+        config: A `Config`.
+
+    Raises:
+        ValueError: When the weight of every term is 0.
+    """
+
+    discriminator_steps = 1
+
+    def __init__(self, config: Config):
+        weights = {
+            "l1": config.lambda_l1,
+            "rough_l1": config.lambda_l1,
+            "hole": config.lambda_hole,
+            "consistency": config.lambda_consistency,
+            "adversarial": config.lambda_adversarial,
+            "feature_adversarial": config.lambda_adversarial,
+        }
+        self.generator_weights = {name: weight for name, weight in weights.items() if weight > 0}
+        if not self.generator_weights:
+            raise ValueError(
+                "nothing to train for: the weight of every term is 0; set one of lambda_l1, "
+                "lambda_hole, lambda_consistency or lambda_adversarial"
+            )
+        self.vgg = None
+        if config.lambda_consistency or config.lambda_adversarial:
+            self.vgg = VGG16Activations(
+                ("relu3_3", "relu4_3"), config.feature_weights, config.feature_normalization
+            )
+
+    def generator_terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Mapping[str, Tensor],
+        discriminators: Mapping[str, keras.Model],
+    ) -> dict[str, Tensor]:
+        """The unweighted terms of the generator's loss.
+
+        Args:
+            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
+            prediction: What `CSAGenerator.training_outputs` gave.
+            discriminators: What `build_discriminators` gave.
+
+        Returns:
+            Term name -> float32 scalar, the keys of `generator_weights`.
+        """
+        image, hole = batch["image"], batch["hole"]
+        refined, rough = prediction["prediction"], prediction["rough"]
+        middle = deep = None
+        if self.vgg is not None:
+            middle, deep = (ops.stop_gradient(each) for each in self.vgg(image))
+        terms = {
+            "l1": lambda: l1_loss(image, refined),
+            "rough_l1": lambda: l1_loss(image, rough),
+            "hole": lambda: hole_l1_loss(image, refined, hole) + hole_l1_loss(image, rough, hole),
+            "consistency": lambda: self._consistency(deep, prediction, hole),
+            "adversarial": lambda: relativistic_generator_loss(
+                discriminators["patch"](image, training=True),
+                discriminators["patch"](refined, training=True),
+            ),
+            "feature_adversarial": lambda: relativistic_generator_loss(
+                discriminators["feature_patch"](middle, training=True),
+                discriminators["feature_patch"](self.vgg(refined)[0], training=True),
+            ),
+        }
+        return {name: terms[name]() for name in self.generator_weights}
+
+    def _consistency(self, target, prediction, hole):
+        hole = downsample_hole(hole, ATTENTION_FACTOR)
+        channels = prediction["coherent"].shape[-1]
+        if channels != TARGET_CHANNELS:  # a narrower network: means of neighbouring channels
+            target = ops.reshape(target, (*ops.shape(target)[:3], channels, -1))
+            target = ops.mean(target, axis=-1)
+        return consistency_loss(target, prediction["coherent"], hole) + consistency_loss(
+            target, prediction["decoded"], hole
+        )
+
+    def discriminator_terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Mapping[str, Tensor],
+        discriminators: Mapping[str, keras.Model],
+    ) -> dict[str, Tensor]:
+        """The discriminators' losses.
+
+        Args:
+            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
+            prediction: What `CSAGenerator.training_outputs` gave, detached.
+            discriminators: What `build_discriminators` gave.
+
+        Returns:
+            `patch` and `feature_patch`, float32 scalars; nothing without discriminators.
+        """
+        if not discriminators:
+            return {}
+        real, fake = batch["image"], prediction["prediction"]
+        terms = {}
+        for name, inputs in {
+            "patch": (real, fake),
+            "feature_patch": (self.vgg(real)[0], self.vgg(fake)[0]),
+        }.items():
+            real_logits, fake_logits = (
+                discriminators[name](each, training=True) for each in inputs
+            )
+            terms[name] = relativistic_discriminator_loss(real_logits, fake_logits)
+        return terms
