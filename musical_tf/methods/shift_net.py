@@ -1,0 +1,484 @@
+"""Shift-Net: image inpainting by rearranging deep features.
+
+A U-Net down to one position, in whose decoder every missing position of the 1/8 map also receives
+the encoder feature of the known position that is most like it, trained with L1, a guidance loss
+that pulls the decoder's features in the hole towards the encoder's of the true image, and a
+PatchGAN.
+
+Reference:
+    Yan, Li, Li, Zuo, Shan, "Shift-Net: Image Inpainting via Deep Feature Rearrangement", ECCV 2018.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import keras
+from keras import layers, ops
+
+from musical_tf.conventions import Tensor, downsample_hole, mask_image
+from musical_tf.discriminators import patch_discriminator
+from musical_tf.layers.shift import ShiftConnection, shift_sources
+from musical_tf.losses import (
+    VGG16Features,
+    discriminator_loss,
+    generator_adversarial_loss,
+    gram_matrix,
+    l1_loss,
+)
+from musical_tf.losses.reconstruction import discounted_hole, region_l1_loss
+
+PRESETS = ("paper", "official", "lite")
+
+RECIPE: Mapping[str, dict] = {
+    # Section 4: Adam 2e-4, beta_1 0.5, one photograph a step, 30 epochs.
+    "paper": {"batch_size": 1, "epochs": 30},
+    # The PyTorch code: 20 epochs at this rate, then 100 down to 0. A cosine stands for both.
+    "official": {"batch_size": 1, "epochs": 120, "schedule": "cosine"},
+    "lite": {"learning_rate": 5e-4},
+}
+"""What the training recipe of a preset differs in from the project's own of that name."""
+
+SHIFT_LEVEL = 3
+"""The shift stands where decoder and encoder maps of this level meet, at an eighth of the side."""
+
+SHIFT_FACTOR = 2**SHIFT_LEVEL
+"""Pixels a side that one position of the shifted map stands for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Architecture and objective; the defaults are the paper's.
+
+    Attributes:
+        preset: The preset it started from, for the record.
+        width: Channels of the outermost level.
+        width_limit: Channels of the widest level, as a multiple of `width`.
+        levels: Convolutions that halve the resolution (Section 3: the U-Net of pix2pix, 8, from
+            256 pixels to one position). Image sides are multiples of 2 to this power; 128 pixels
+            take at most 7.
+        shift: Whether the shift connection is there at all (Section 5.3).
+        lambda_l1: Weight of the mean absolute error of the whole raw output (Section 3.3).
+        lambda_hole: Weight of the mean absolute error over the hole, spatially discounted by 0.9
+            (not in the paper).
+        lambda_guidance: Weight of the guidance loss (Section 3.1; 0.01 of that of L1).
+        lambda_adversarial: Weight of the adversarial term (Section 3.3; 0.002 of that of L1).
+        lambda_style: Weight of the squared distance of VGG16's Gram matrices (not in the paper).
+        lambda_content: Weight of the squared distance of VGG16's features (not in the paper).
+        feature_normalization: `"imagenet"` or `"none"`, what VGG16 is fed.
+        feature_weights: `"torchvision"`, `"keras"` or a file, see `VGG16Features`.
+        discriminator_width: Channels of the discriminator's first layer.
+        discriminator_normalization: `"batch"` or `"instance"`.
+        discriminator_spectral: Whether the discriminator's kernels are spectrally normalised.
+    """
+
+    preset: str = "paper"
+    width: int = 64
+    width_limit: int = 8
+    levels: int = 8
+    shift: bool = True
+    lambda_l1: float = 100.0
+    lambda_hole: float = 0.0
+    lambda_guidance: float = 1.0
+    lambda_adversarial: float = 0.2
+    lambda_style: float = 0.0
+    lambda_content: float = 0.0
+    feature_normalization: str = "imagenet"
+    feature_weights: str = "torchvision"
+    discriminator_width: int = 64
+    discriminator_normalization: str = "batch"
+    discriminator_spectral: bool = False
+
+    def __post_init__(self):
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
+        for name, least in (
+            ("width", 1),
+            ("width_limit", 1),
+            ("levels", SHIFT_LEVEL + 1),
+            ("discriminator_width", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
+        for name, value in dataclasses.asdict(self).items():
+            if name.startswith("lambda_") and value < 0:
+                raise ValueError(f"{name} must be >= 0, received: {value!r}")
+
+    @classmethod
+    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
+        """The configuration of a preset, with some fields replaced.
+
+        Args:
+            preset: `"paper"` (the publication and the code released with it), `"official"` (the
+                losses and the discriminator of the authors' later PyTorch code) or `"lite"` (small
+                enough for two CPU cores, for 128 pixels).
+            **overrides: Fields of `Config`.
+
+        Raises:
+            ValueError: On an unknown preset or field; the message lists the valid ones.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
+        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
+        unknown = sorted(set(overrides) - fields)
+        if unknown:
+            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
+        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
+
+
+_PRESET_FIELDS: Mapping[str, dict] = {
+    "paper": {},
+    "official": {
+        "lambda_hole": 400.0,
+        "lambda_style": 10.0,
+        "lambda_content": 1.0,
+        "discriminator_normalization": "instance",
+        "discriminator_spectral": True,
+    },
+    "lite": {"width": 40, "width_limit": 4, "levels": 7, "discriminator_width": 32},
+}
+
+
+def build_generator(config: Config, dtype: str | None = None) -> "ShiftNetGenerator":
+    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
+    return ShiftNetGenerator(config, dtype=dtype)
+
+
+def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
+    """The PatchGAN as `"patch"`; none when the weight of the adversarial term is 0.
+
+    Raises:
+        ValueError: If images of this size do not go through the generator.
+    """
+    multiple = 2**config.levels
+    if image_size % multiple:
+        fitting = (image_size & -image_size).bit_length() - 1
+        raise ValueError(
+            f"Shift-Net with levels={config.levels} takes images whose side is a multiple of "
+            f"{multiple}, received: {image_size}; levels={fitting} is the most that fits"
+        )
+    if config.lambda_adversarial == 0:
+        return {}
+    patch = patch_discriminator(
+        config.discriminator_width,
+        normalization=config.discriminator_normalization,
+        spectral=config.discriminator_spectral,
+    )
+    return {"patch": patch}
+
+
+def build_objective(config: Config) -> "Objective":
+    """The training objective of Section 3.3."""
+    return Objective(config)
+
+
+@keras.saving.register_keras_serializable("musical_tf")
+class ShiftNetGenerator(keras.Model):
+    """The network of Figure 2.
+
+    With w the width, h the image's height and L the number of levels; level l has
+    min(2^(l-1), `width_limit`) w channels and a map of h / 2^l:
+
+    1. Down, level 1: Conv 4x4 s2; levels 2 to L - 1: LeakyReLU(0.2), Conv 4x4 s2, IN; level L:
+       LeakyReLU(0.2), Conv 4x4 s2.
+    2. Up, from level L to 2: ReLU, ConvT 4x4 s2, IN, giving the map of the level above, which is
+       concatenated with what the way down had there.
+    3. Where the maps of level 3 meet, after their ReLU, the third group of channels of
+       `ShiftConnection` is joined to them.
+    4. Up, level 1: ReLU, ConvT 4x4 s2 -> 3, tanh.
+
+    IN is instance normalisation, affine, epsilon 1e-5. There are no biases. Weights start from
+    N(0, 0.02). The network sees the image with its hole erased, and the hole.
+
+    Args:
+        config: A `Config`, or the dict of its fields.
+        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
+
+    Call arguments:
+        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
+            H and W are multiples of `size_multiple`, 2 to the power of `levels`.
+
+    Returns:
+        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
+
+    Raises:
+        ValueError: On a side that is known and not a multiple of `size_multiple`.
+
+    Reference:
+        Yan et al., ECCV 2018, Section 3, Figure 2.
+    """
+
+    method = "shift_net"
+
+    def __init__(self, config: Config | Mapping, dtype=None, name: str = "shift_net"):
+        if not isinstance(config, Config):
+            config = Config(**config)
+        policy = keras.dtype_policies.get(dtype)
+        image = keras.Input((None, None, 3), name="image")
+        hole = keras.Input((None, None, 1), name="hole")
+        prediction, decoder, encoder = _unet(image, hole, config, policy)
+        super().__init__(inputs=[image, hole], outputs=prediction, name=name)
+        self.config = config
+        self.policy = policy
+        taps = keras.Model([image, hole], [prediction, decoder, encoder])
+        # Behind a function, or Keras would count and save the same layers twice.
+        self._with_features = functools.partial(taps)
+
+    @property
+    def size_multiple(self) -> int:
+        """What height and width are multiples of."""
+        return 2**self.config.levels
+
+    @property
+    def preset(self) -> str:
+        """The preset the configuration started from."""
+        return self.config.preset
+
+    def call(self, inputs, training=None, mask=None):
+        """See the class.
+
+        Raises:
+            ValueError: On a side that is not a multiple of `size_multiple`, where it is known.
+        """
+        self._check_size(inputs[0])
+        return super().call(inputs, training=training, mask=mask)
+
+    def training_outputs(self, inputs) -> dict[str, Tensor]:
+        """The prediction and what the guidance loss compares.
+
+        Args:
+            inputs: `[image, hole]`, where the image is the true one, under the hole too.
+
+        Returns:
+            `prediction`: what `call` returns. `decoder`: `(B, H/8, W/8, C)`, the decoder's features
+            before the shift. `truth`: the same shape, the encoder's features of the true image; no
+            gradient passes.
+        """
+        image, hole = (ops.convert_to_tensor(each) for each in inputs)
+        self._check_size(image)
+        prediction, decoder, _ = self._with_features([image, hole], training=True)
+        truth = ops.concatenate([image, hole], axis=-1)
+        for name in _encoder_layers():
+            truth = self.get_layer(name)(truth)
+        return {
+            "prediction": prediction,
+            "decoder": decoder,
+            "truth": ops.stop_gradient(truth),
+        }
+
+    def attention_sources(self, inputs) -> Tensor:
+        """Which known position of the 1/8 map each missing one copies.
+
+        Args:
+            inputs: `[image, hole]` as for a call.
+
+        Returns:
+            `(B, H/8, W/8, 2)` int32, row and column of the source, -1 where nothing is copied. A
+            position is missing if any of its 8 x 8 pixels is.
+        """
+        image, hole = (ops.convert_to_tensor(each) for each in inputs)
+        self._check_size(image)
+        _, decoder, encoder = self._with_features([image, hole], training=False)
+        return shift_sources(decoder, encoder, downsample_hole(hole, SHIFT_FACTOR))
+
+    def _check_size(self, image):
+        height, width = image.shape[1:3]
+        if any(side is not None and side % self.size_multiple for side in (height, width)):
+            raise ValueError(
+                f"height and width must be multiples of {self.size_multiple}, received: "
+                f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size, and "
+                "fewer levels smaller multiples"
+            )
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            "config": dataclasses.asdict(self.config),
+            "dtype": keras.dtype_policies.serialize(self.policy),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> "ShiftNetGenerator":
+        """The inverse of `get_config`."""
+        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
+
+
+def _unet(image, hole, config, policy):
+    """Prediction, and the features of decoder and encoder that the shift compares."""
+
+    def convolve(kind, features, filters, name):
+        return kind(
+            filters,
+            4,
+            strides=2,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            dtype=policy,
+            name=f"{name}_conv",
+        )(features)
+
+    def normalize(features, name):
+        return layers.GroupNormalization(
+            groups=-1, epsilon=1e-5, dtype=policy, name=f"{name}_norm"
+        )(features)
+
+    def relu(features, name):
+        return layers.ReLU(dtype=policy, name=name)(features)
+
+    def join(features, name):
+        return layers.Concatenate(dtype=policy, name=f"{name}_skip")(features)
+
+    widths = [config.width * min(2**level, config.width_limit) for level in range(config.levels)]
+    features = ops.concatenate([mask_image(image, hole), hole], axis=-1)  # (B, H, W, 4)
+    skips = []
+    for level in range(1, config.levels + 1):
+        name = f"down{level}"
+        if level > 1:
+            skips.append(features)
+            features = layers.LeakyReLU(0.2, dtype=policy, name=f"{name}_act")(features)
+        features = convolve(layers.Conv2D, features, widths[level - 1], name)
+        if 1 < level < config.levels:
+            features = normalize(features, name)
+
+    for level in range(config.levels, 0, -1):
+        name = f"up{level}"
+        if level == SHIFT_LEVEL:
+            decoder = relu(features, f"{name}_act")
+            encoder = relu(skips.pop(), ENCODER_ACTIVATION)
+            if config.shift:
+                small = downsample_hole(hole, SHIFT_FACTOR)
+                connection = ShiftConnection(dtype=policy, name="shift")
+                features = connection(decoder, encoder, small)
+            else:
+                features = join([decoder, encoder], name)
+        else:
+            if level < config.levels:
+                features = join([features, skips.pop()], name)
+            features = relu(features, f"{name}_act")
+        if level == 1:
+            features = convolve(layers.Conv2DTranspose, features, 3, name)
+        else:
+            features = convolve(layers.Conv2DTranspose, features, widths[level - 2], name)
+            features = normalize(features, name)
+    prediction = layers.Activation("tanh", dtype="float32", name="tanh")(features)
+    return prediction, decoder, encoder
+
+
+ENCODER_ACTIVATION = "shift_encoder_act"
+"""The layer whose output is the encoder's side of the shift."""
+
+
+def _encoder_layers():
+    """Names of the layers from the input's four channels to the encoder's side of the shift."""
+    names = ["down1_conv"]
+    for level in range(2, SHIFT_LEVEL + 1):
+        names += [f"down{level}_act", f"down{level}_conv", f"down{level}_norm"]
+    return [*names, ENCODER_ACTIVATION]
+
+
+class Objective:
+    """The loss of Section 3.3 as named terms.
+
+    `l1`, `guidance` (Section 3.1), `adversarial` and, of the later code, `hole`, `style` and
+    `content`. A term of weight 0 is neither in `generator_weights` nor computed.
+
+    Args:
+        config: A `Config`.
+
+    Raises:
+        ValueError: When the weight of every term is 0.
+    """
+
+    discriminator_steps = 1
+
+    def __init__(self, config: Config):
+        weights = {
+            "l1": config.lambda_l1,
+            "hole": config.lambda_hole,
+            "guidance": config.lambda_guidance,
+            "style": config.lambda_style,
+            "content": config.lambda_content,
+            "adversarial": config.lambda_adversarial,
+        }
+        self.generator_weights = {name: weight for name, weight in weights.items() if weight > 0}
+        if not self.generator_weights:
+            raise ValueError(
+                "nothing to train for: the weight of every term is 0; set one of "
+                + ", ".join(f"lambda_{name}" for name in weights)
+            )
+        self.vgg = None
+        if "style" in self.generator_weights or "content" in self.generator_weights:
+            self.vgg = VGG16Features(config.feature_weights, config.feature_normalization)
+
+    def generator_terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Mapping[str, Tensor],
+        discriminators: Mapping[str, keras.Model],
+    ) -> dict[str, Tensor]:
+        """The unweighted terms of the generator's loss.
+
+        Args:
+            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
+            prediction: What the generator's `training_outputs` gave.
+            discriminators: What `build_discriminators` gave.
+
+        Returns:
+            Term name -> float32 scalar, the keys of `generator_weights`.
+        """
+        image, hole = batch["image"], batch["hole"]
+        raw = prediction["prediction"]
+        terms = {
+            "l1": lambda: l1_loss(image, raw),
+            "hole": lambda: region_l1_loss(image, raw, hole, discounted_hole(hole)),
+            "guidance": lambda: guidance_loss(prediction["decoder"], prediction["truth"], hole),
+            "adversarial": lambda: generator_adversarial_loss(
+                discriminators["patch"](raw, training=True)
+            ),
+        }
+        values = {
+            name: compute() for name, compute in terms.items() if name in self.generator_weights
+        }
+        if self.vgg is not None:
+            truths = [ops.stop_gradient(each) for each in self.vgg(image)]
+            pairs = list(zip(truths, self.vgg(raw), strict=True))
+            values["content"] = sum(ops.mean(ops.square(a - b)) for a, b in pairs)
+            values["style"] = sum(
+                ops.mean(ops.square(gram_matrix(a) - gram_matrix(b))) for a, b in pairs
+            )
+        return {name: values[name] for name in self.generator_weights}
+
+    def discriminator_terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Mapping[str, Tensor],
+        discriminators: Mapping[str, keras.Model],
+    ) -> dict[str, Tensor]:
+        """The term of the discriminator's loss; the prediction gets no gradient from it."""
+        if not discriminators:
+            return {}
+        patch = discriminators["patch"]
+        real = patch(batch["image"], training=True)
+        fake = patch(ops.stop_gradient(prediction["prediction"]), training=True)
+        return {"discriminator": discriminator_loss(real, fake)}
+
+
+def guidance_loss(decoder: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
+    """Guidance loss, Section 3.1: squared distance to the features of the true image, in the hole.
+
+    The mean over all positions and channels of `hole * (decoder - truth)^2`: a larger hole gives a
+    larger loss.
+
+    Args:
+        decoder: `(B, H/8, W/8, C)` float, features of the decoder.
+        truth: `(B, H/8, W/8, C)` float, features of the encoder on the true image.
+        hole: `(B, H, W, 1)` float, 1 = missing, at the image's resolution.
+
+    Returns:
+        Float32 scalar.
+    """
+    difference = ops.cast(decoder, "float32") - ops.cast(truth, "float32")
+    missing = ops.cast(downsample_hole(hole, SHIFT_FACTOR), "float32")
+    return ops.mean(ops.square(difference) * missing)
