@@ -1,0 +1,401 @@
+"""GLC: globally and locally consistent image completion.
+
+A fully convolutional completion network with dilated convolutions, trained in three phases: alone
+with the squared error in the hole, then its discriminator alone, then both together. The
+discriminator sees the whole completed image and a crop around the hole, and gives one score.
+
+Reference:
+    Iizuka, Simo-Serra, Ishikawa, "Globally and Locally Consistent Image Completion", ACM
+    Transactions on Graphics 36(4), SIGGRAPH 2017.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+from keras import layers, ops
+
+from musical_tf.conventions import Tensor, composite, mask_image
+from musical_tf.discriminators import local_global_discriminator
+from musical_tf.losses import discriminator_loss, generator_adversarial_loss
+from musical_tf.losses.local_window import crop_window, hole_window
+
+PRESETS = ("paper", "lite")
+
+RECIPE: Mapping[str, dict] = {
+    # Section 4: 500,000 steps of 96 photographs at 256 pixels, one random rectangle each.
+    "paper": {"batch_size": 96, "epochs": None, "steps": 500_000, "mask": "box"},
+    # The same proportions of the three phases. No averaged weights: the statistics of batch
+    # normalisation belong to the weights they were taken with.
+    "lite": {"epochs": None, "steps": 10_000, "learning_rate": 1e-3, "ema": 0.0},
+}
+"""What the training recipe of a preset differs in from the project's own of that name."""
+
+SIZE_MULTIPLE = 4
+"""The completion network halves the resolution twice."""
+
+DILATIONS = (2, 4, 8, 16)
+"""Of the four dilated convolutions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Architecture, objective and phases; the defaults are the paper's.
+
+    Attributes:
+        preset: The preset it started from, for the record.
+        width: Channels of the first convolution (Table 1: 64); the widest have four times as many.
+        alpha: Weight of the adversarial term beside the squared error (Eq. 4; Section 4: 0.0004).
+            0 trains the completion network alone, without phases.
+        completion_steps: Steps of the first phase, the completion network alone (Section 4, T_C).
+        discriminator_only_steps: Steps of the second, the discriminator alone (Section 4, T_D).
+            After it both are trained, to the end of the run (T_train in all).
+        discriminator_width: Channels of the discriminator's first convolutions (Table 2).
+        discriminator_features: Length of the vector each of its two branches gives (Table 2).
+    """
+
+    preset: str = "paper"
+    width: int = 64
+    alpha: float = 4e-4
+    completion_steps: int = 90_000
+    discriminator_only_steps: int = 10_000
+    discriminator_width: int = 64
+    discriminator_features: int = 1024
+
+    def __post_init__(self):
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
+        for name, least in (
+            ("width", 2),
+            ("alpha", 0),
+            ("completion_steps", 0),
+            ("discriminator_only_steps", 0),
+            ("discriminator_width", 1),
+            ("discriminator_features", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
+
+    @classmethod
+    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
+        """The configuration of a preset, with some fields replaced.
+
+        Args:
+            preset: `"paper"` (the publication) or `"lite"` (half the channels, and phases that fit
+                10,000 steps).
+            **overrides: Fields of `Config`.
+
+        Raises:
+            ValueError: On an unknown preset or field; the message lists the valid ones.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
+        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
+        unknown = sorted(set(overrides) - fields)
+        if unknown:
+            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
+        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
+
+
+_PRESET_FIELDS: Mapping[str, dict] = {
+    "paper": {},
+    "lite": {
+        "width": 32,
+        "completion_steps": 1_800,
+        "discriminator_only_steps": 200,
+        "discriminator_width": 16,
+        "discriminator_features": 256,
+    },
+}
+
+
+def build_generator(config: Config, dtype: str | None = None) -> "CompletionNetwork":
+    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
+    return CompletionNetwork(config, dtype=dtype)
+
+
+def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
+    """The context discriminator as `"context"`; none when `alpha` is 0.
+
+    Args:
+        config: A `Config`.
+        image_size: Side of the training images in pixels; the crop has half of it (Section 3.3).
+    """
+    if config.alpha == 0:
+        return {}
+    context = local_global_discriminator(
+        image_size, image_size // 2, config.discriminator_width, config.discriminator_features
+    )
+    return {"context": context}
+
+
+def build_objective(config: Config) -> "Objective":
+    """The training objective, Eq. (2) to (4), and its phases."""
+    return Objective(config)
+
+
+@keras.saving.register_keras_serializable("musical_tf")
+class CompletionNetwork(keras.Model):
+    """The completion network of Table 1.
+
+    With w the width and h the image's height:
+
+    1. Conv 5x5: `(h, w)`.
+    2. Conv 3x3 s2, Conv 3x3: `(h/2, 2w)`.
+    3. Conv 3x3 s2, two Conv 3x3, Conv 3x3 of dilation 2, 4, 8 and 16, two Conv 3x3: `(h/4, 4w)`.
+    4. ConvT 4x4 s2, Conv 3x3: `(h/2, 2w)`.
+    5. ConvT 4x4 s2, `(h, w)`; Conv 3x3, `(h, w/2)`.
+    6. Conv 3x3 -> 3, sigmoid, brought from [0, 1] to [-1, 1].
+
+    Batch normalisation (epsilon 1e-5, statistics moved by 0.1) and ReLU follow every convolution
+    but the last. Only the last has a bias. Weights start from He's normal distribution. The network
+    sees the image with its hole erased, and the hole.
+
+    Args:
+        config: A `Config`, or the dict of its fields.
+        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
+
+    Call arguments:
+        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
+            H and W are multiples of 4.
+        training: Whether batch normalisation uses the statistics of the batch and moves its own.
+
+    Returns:
+        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
+
+    Raises:
+        ValueError: On a side that is known and not a multiple of 4.
+
+    Reference:
+        Iizuka et al., SIGGRAPH 2017, Section 3.2, Table 1.
+    """
+
+    method = "glc"
+    size_multiple = SIZE_MULTIPLE
+
+    def __init__(self, config: Config | Mapping, dtype=None, name: str = "glc"):
+        if not isinstance(config, Config):
+            config = Config(**config)
+        policy = keras.dtype_policies.get(dtype)
+        image = keras.Input((None, None, 3), name="image")
+        hole = keras.Input((None, None, 1), name="hole")
+        prediction = _complete(image, hole, config.width, policy)
+        super().__init__(inputs=[image, hole], outputs=prediction, name=name)
+        self.config = config
+        self.policy = policy
+
+    def call(self, inputs, training=None, mask=None):
+        """See the class.
+
+        Raises:
+            ValueError: On a side that is not a multiple of 4, where it is known.
+        """
+        height, width = inputs[0].shape[1:3]
+        if any(side is not None and side % self.size_multiple for side in (height, width)):
+            raise ValueError(
+                f"height and width must be multiples of {self.size_multiple}, received: "
+                f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
+            )
+        return super().call(inputs, training=training, mask=mask)
+
+    @property
+    def preset(self) -> str:
+        """The preset the configuration started from."""
+        return self.config.preset
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            "config": dataclasses.asdict(self.config),
+            "dtype": keras.dtype_policies.serialize(self.policy),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> "CompletionNetwork":
+        """The inverse of `get_config`."""
+        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
+
+
+def _complete(image, hole, width, policy):
+    def block(features, filters, name, size=3, strides=1, dilation=1):
+        features = convolve(features, filters, f"{name}_conv", size, strides, dilation)
+        return activate(features, name)
+
+    def convolve(features, filters, name, size=3, strides=1, dilation=1, use_bias=False):
+        if dilation > 1:
+            # Dilated "same" padding of a map of unknown size becomes 66 ONNX nodes; said outright
+            # it is one.
+            pad = layers.ZeroPadding2D(dilation, dtype=policy, name=f"{name}_pad")
+            features = pad(features)
+        return layers.Conv2D(
+            filters,
+            size,
+            strides,
+            padding="same" if dilation == 1 else "valid",
+            dilation_rate=dilation,
+            use_bias=use_bias,
+            kernel_initializer="he_normal",
+            dtype=policy,
+            name=name,
+        )(features)
+
+    def double(features, filters, name):
+        features = layers.Conv2DTranspose(
+            filters,
+            4,
+            2,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            dtype=policy,
+            name=f"{name}_conv",
+        )(features)
+        return activate(features, name)
+
+    def activate(features, name):
+        features = layers.BatchNormalization(
+            momentum=0.9, epsilon=1e-5, dtype=policy, name=f"{name}_norm"
+        )(features)
+        return layers.ReLU(dtype=policy, name=f"{name}_act")(features)
+
+    features = ops.concatenate([mask_image(image, hole), hole], axis=-1)  # (B, H, W, 4)
+    features = block(features, width, "full1", size=5)
+    features = block(features, 2 * width, "half1", strides=2)
+    features = block(features, 2 * width, "half2")
+    features = block(features, 4 * width, "quarter1", strides=2)
+    features = block(features, 4 * width, "quarter2")
+    features = block(features, 4 * width, "quarter3")
+    for dilation in DILATIONS:
+        features = block(features, 4 * width, f"dilated{dilation}", dilation=dilation)
+    features = block(features, 4 * width, "quarter4")
+    features = block(features, 4 * width, "quarter5")
+    features = double(features, 2 * width, "half3")
+    features = block(features, 2 * width, "half4")
+    features = double(features, width, "full2")
+    features = block(features, width // 2, "full3")
+    features = convolve(features, 3, "output_conv", use_bias=True)
+    prediction = layers.Activation("sigmoid", dtype="float32", name="sigmoid")(features)
+    return 2.0 * prediction - 1.0
+
+
+class Objective:
+    """Squared error in the hole, Eq. (2), and the adversarial term, Eq. (3), in three phases.
+
+    The terms are `mse` and, unless `alpha` is 0, `adversarial`. The discriminator is shown images
+    whose known pixels are the photograph's own.
+
+    Args:
+        config: A `Config`.
+    """
+
+    discriminator_steps = 1
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.generator_weights = {"mse": 1.0}
+        if config.alpha > 0:
+            self.generator_weights["adversarial"] = config.alpha
+
+    def phase(self, step: Tensor) -> dict[str, Tensor]:
+        """Which sides are updated after `step` finished steps.
+
+        1. The first `completion_steps`: the completion network alone.
+        2. The next `discriminator_only_steps`: the discriminator alone.
+        3. Then both.
+
+        Args:
+            step: Int64 scalar.
+
+        Returns:
+            `generator` and `discriminators`, scalar bool tensors.
+        """
+        first, both = self._boundaries(step)
+        return {
+            "generator": ops.logical_or(ops.logical_not(first), both),
+            "discriminators": first,
+        }
+
+    def phase_weights(self, step: Tensor) -> dict[str, Tensor]:
+        """`generator_weights` with the adversarial term at 0 until both sides are trained."""
+        if "adversarial" not in self.generator_weights:
+            return dict(self.generator_weights)
+        _, both = self._boundaries(step)
+        return {
+            "mse": ops.convert_to_tensor(1.0, dtype="float32"),
+            "adversarial": self.config.alpha * ops.cast(both, "float32"),
+        }
+
+    def _boundaries(self, step):
+        """Whether the first phase is over, and whether the second is."""
+        if self.config.alpha == 0:  # there is no discriminator to wait for
+            return ops.zeros_like(step) > 0, ops.zeros_like(step) > 0
+        end_of_first = self.config.completion_steps
+        return step >= end_of_first, step >= end_of_first + self.config.discriminator_only_steps
+
+    def generator_terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Tensor,
+        discriminators: Mapping[str, keras.Model],
+    ) -> dict[str, Tensor]:
+        """The unweighted terms of the completion network's loss.
+
+        Args:
+            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
+            prediction: `(B, H, W, 3)` float32, the generator's raw output.
+            discriminators: What `build_discriminators` gave.
+
+        Returns:
+            Term name -> float32 scalar, the keys of `generator_weights`.
+        """
+        image, hole = batch["image"], batch["hole"]
+        terms = {"mse": hole_mse_loss(image, prediction, hole)}
+        if "adversarial" in self.generator_weights:
+            completed = composite(prediction, image, hole)
+            logits = _judge(discriminators["context"], completed, hole)
+            terms["adversarial"] = generator_adversarial_loss(logits)
+        return terms
+
+    def discriminator_terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Tensor,
+        discriminators: Mapping[str, keras.Model],
+    ) -> dict[str, Tensor]:
+        """The term of the discriminator's loss; the prediction gets no gradient from it.
+
+        A photograph is cropped where another sample of the batch has its hole: the random M_d of
+        Section 3.4, which has nothing to do with the photograph.
+        """
+        if not discriminators:
+            return {}
+        image, hole = batch["image"], batch["hole"]
+        completed = composite(ops.stop_gradient(prediction), image, hole)
+        real = _judge(discriminators["context"], image, ops.roll(hole, 1, axis=0))
+        fake = _judge(discriminators["context"], completed, hole)
+        return {"discriminator": discriminator_loss(real, fake)}
+
+
+def hole_mse_loss(y_true: Tensor, y_pred: Tensor, hole: Tensor) -> Tensor:
+    """Eq. (2): the mean over all pixels of `hole * (y_true - y_pred)^2`, in units of [0, 1].
+
+    The paper's images are in [0, 1], where an error is half of ours; `alpha` weighs the adversarial
+    term against that.
+
+    Args:
+        y_true, y_pred: `(B, H, W, C)` float in [-1, 1].
+        hole: `(B, H, W, 1)` float, 1 = missing.
+
+    Returns:
+        Float32 scalar. A larger hole gives a larger loss.
+    """
+    error = 0.5 * (ops.cast(y_true, "float32") - ops.cast(y_pred, "float32"))
+    return ops.mean(ops.square(error) * ops.cast(hole, "float32"))
+
+
+def _judge(discriminator, image, hole):
+    """Logits of the image and of its square around the hole's centre."""
+    size = discriminator.inputs[0].shape[1]
+    crop = crop_window(image, hole_window(hole, size), size)
+    return discriminator([crop, image], training=True)
