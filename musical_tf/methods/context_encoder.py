@@ -57,12 +57,12 @@ class Config:
             (Section 3.3, "central region"). `"any"`: the network sees the whole image and predicts
             all of it ("random region").
         overlap: Pixels of the 64 x 64 prediction that lie outside the hole, on each side, where the
-            image has room for it (the authors' code: 4; Section 5.1: 7 of a larger image). Of
+            image has room for it (the authors' code: 4; the paper: 7, of a larger image). Of
             `"center"` only.
         width: Channels of the first convolutions.
         bottleneck: Length of the vector between encoder and decoder (supplement: 4000).
         known_weight: Weight of the squared error at known pixels of the prediction, beside 1 in the
-            hole (Section 5.1: 10 in the overlap). None: 10 for `"center"`, 1 for `"any"`, as in
+            hole (the paper: 10 in the overlap). None: 10 for `"center"`, 1 for `"any"`, as in
             the authors' code.
         lambda_l2: Weight of the squared error (Section 5.1: 0.999).
         lambda_adversarial: Weight of the adversarial term (Section 5.1: 0.001).
@@ -554,7 +554,7 @@ class Objective:
 
 
 def weighted_l2_loss(y_true: Tensor, y_pred: Tensor, hole: Tensor, known_weight: float) -> Tensor:
-    """Eq. (1) with the overlap of Section 5.1: the weighted mean squared error.
+    """Eq. (1), with more weight on the overlap: the weighted mean squared error.
 
     The mean over all pixels of `w * (y_true - y_pred)^2`, w being 1 in the hole and `known_weight`
     outside.
