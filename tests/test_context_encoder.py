@@ -10,7 +10,7 @@ from musical_tf import losses
 from musical_tf.conventions import mask_image
 from musical_tf.discriminators import dcgan_discriminator
 from musical_tf.methods import context_encoder
-from musical_tf.methods.context_encoder import hole_window
+from musical_tf.methods.context_encoder import context_window
 from training import recipes
 
 from . import make_baseline_goldens, method_contract
@@ -39,7 +39,7 @@ def image_of(height, width, batch=1, seed=0):
 def test_of_the_papers_geometry_the_window_is_the_image():
     """128 x 128 with the central 64 x 64 missing: nothing is resampled."""
     image, hole = image_of(128, 128), hole_of(128, 128, 32, 96, 32, 96)
-    window = hole_window(hole, "center", overlap=4)
+    window = context_window(hole, "center", overlap=4)
     np.testing.assert_array_equal(window.cut_frame(image), image)
     np.testing.assert_array_equal(window.cut_patch(image), image[:, 32:96, 32:96])
     patch = image_of(64, 64, seed=1)
@@ -68,7 +68,7 @@ def test_of_the_papers_geometry_the_window_is_the_image():
     ],
 )
 def test_the_window_is_centred_on_the_hole(size, box, side, patch_side):
-    window = hole_window(hole_of(*size, *box), "center", overlap=4)
+    window = context_window(hole_of(*size, *box), "center", overlap=4)
     assert float(window.side[0]) == pytest.approx(side)
     assert float(window.patch_side[0]) == pytest.approx(patch_side)
     top, bottom, left, right = box if any(box) else (0, size[0], 0, size[1])
@@ -94,7 +94,7 @@ def test_resampling_keeps_what_is_smooth():
     ramp = np.linspace(-1, 1, 200, dtype="float32")
     image = tf.constant(np.broadcast_to(ramp[None, :, None, None], (1, 200, 150, 3)))
     for box in ((60, 110, 40, 100), (90, 98, 40, 50)):
-        window = hole_window(hole_of(200, 150, *box), "center", overlap=4)
+        window = context_window(hole_of(200, 150, *box), "center", overlap=4)
         back = window.paste(window.cut_patch(image), tf.zeros_like(image))
         inside = np.s_[:, box[0] : box[1], box[2] : box[3]]
         np.testing.assert_allclose(back[inside], image[inside], atol=0.02)
@@ -104,7 +104,7 @@ def test_resampling_keeps_what_is_smooth():
 
 def test_outside_the_image_it_is_reflected():
     image, hole = image_of(64, 64), hole_of(64, 64, 0, 32, 0, 32)
-    window = hole_window(hole, "center", overlap=0)
+    window = context_window(hole, "center", overlap=0)
     assert (float(window.rows[0]), float(window.side[0])) == (16, 64)
     frame = window.cut_frame(image)[0, ::2, ::2, 0].numpy()  # two samples a pixel
     expected = np.pad(image[0, :, :, 0], ((16, 0), (16, 0)), mode="reflect")[:64, :64]
@@ -113,11 +113,11 @@ def test_outside_the_image_it_is_reflected():
 
 def test_any_sees_all_of_the_image():
     image, hole = image_of(128, 128), hole_of(128, 128, 3, 9, 100, 120)
-    window = hole_window(hole, "any", overlap=4)
+    window = context_window(hole, "any", overlap=4)
     np.testing.assert_array_equal(window.cut_frame(image), image)
     np.testing.assert_array_equal(window.cut_patch(image), image)
     np.testing.assert_array_equal(window.paste(0.5 * image, image), 0.5 * image)
-    wide = hole_window(hole_of(100, 300, 3, 9, 100, 120), "any", overlap=4)
+    wide = context_window(hole_of(100, 300, 3, 9, 100, 120), "any", overlap=4)
     assert float(wide.side[0]) == float(wide.patch_side[0]) == 300
 
 

@@ -161,7 +161,7 @@ class ContextEncoder(keras.Model):
 
     With w the width:
 
-    1. A square window of the image, see `hole_window`, is resampled to 128 x 128, its hole erased.
+    1. A square window of the image, see `context_window`, is resampled to 128 x 128, its hole erased.
     2. Encoder: Conv 4x4 s2 with w, w, 2w, 4w, 8w channels, `(4, 4, 8w)`; Conv 4x4 valid, the
        bottleneck.
     3. Decoder: ConvT 4x4 valid, `(4, 4, 8w)`; ConvT 4x4 s2 with 4w, 2w, w (and w once more if all
@@ -242,8 +242,8 @@ class ContextEncoder(keras.Model):
         }
 
     def window_of(self, hole: Tensor) -> "Window":
-        """Where the network looks for `(B, H, W, 1)` holes, see `hole_window`."""
-        return hole_window(hole, self.config.region, self.config.overlap)
+        """Where the network looks for `(B, H, W, 1)` holes, see `context_window`."""
+        return context_window(hole, self.config.region, self.config.overlap)
 
     def _predict_patch(self, image, hole, window, training):
         frame = window.cut_frame(mask_image(image, hole))
@@ -399,7 +399,7 @@ class Window:
         return ops.abs(steps - _column(centre)) <= _column(self.patch_side / 2)
 
 
-def hole_window(hole: Tensor, region: str, overlap: int) -> Window:
+def context_window(hole: Tensor, region: str, overlap: int) -> Window:
     """Where the network looks, for each sample.
 
     `"center"`: the predicted square is centred on the hole's bounding box and holds it.
