@@ -129,7 +129,13 @@ class Config:
 
 _PRESET_FIELDS: Mapping[str, dict] = {
     "paper": {},
-    "lite": {"width": 16, "levels": 6, "lambda_hole": 500.0, "discriminator_width": 16},
+    "lite": {
+        "width": 32,
+        "width_limit": 4,
+        "levels": 5,
+        "lambda_hole": 500.0,
+        "discriminator_width": 16,
+    },
 }
 
 
