@@ -1,0 +1,132 @@
+"""What DeepFill v1's attention saves, and what a training step of its `lite` preset costs.
+
+    python -m benchmarks.deepfill_v1 [--rounds 5]
+
+1. The attention at the size of the `paper` generator, a map of 64 x 64 x 128 with a centre hole of
+   half its side, batch 4: on the shared Gram matrix against the convolutions with patches as
+   filters, image by image, which is the authors' form; forward, and forward and backward.
+2. A training step at 128 x 128 pixels, batch 16, centre hole: `lite` with its five critic steps,
+   and without critics, against MUSICAL's `lite`.
+
+All in turns in one process. Prints the ratios and writes `results/deepfill_v1.json`.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure
+
+MODULE = "benchmarks.deepfill_v1"
+AGREEMENT = 1e-3
+"""Largest difference allowed between two forms that are timed against each other."""
+
+
+def centre_hole(batch: int, side: int) -> np.ndarray:
+    """`(B, side, side, 1)` float32."""
+    hole = np.zeros((batch, side, side, 1), "float32")
+    hole[:, side // 4 : side * 3 // 4, side // 4 : side * 3 // 4] = 1.0
+    return hole
+
+
+def attention_times(rounds: int, batch: int = 4, side: int = 64, channels: int = 128) -> dict:
+    """Seconds of both forms, forward, and forward and backward.
+
+    Raises:
+        RuntimeError: If the two do not compute the same.
+    """
+    import tensorflow as tf
+
+    from musical_tf.layers import StridedContextualAttention
+
+    random = np.random.default_rng(0)
+    # ReLU comes before the attention, so there is nothing negative.
+    features = tf.nn.relu(random.normal(0.0, 0.1, (batch, side, side, channels)).astype("float32"))
+    hole = tf.constant(centre_hole(batch, side))
+    forward, both = {}, {}
+    for implementation in ("fast", "reference"):
+        layer = StridedContextualAttention(implementation=implementation)
+
+        def step(features, hole, layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(features)
+                loss = tf.reduce_sum(tf.sin(layer(features, hole)))
+            return tape.gradient(loss, features)
+
+        for calls, function in ((forward, layer), (both, step)):
+            graph = tf.function(lambda f, h, of=function: of(f, h), autograph=False)
+            calls[implementation] = lambda graph=graph: graph(features, hole).numpy()
+    for calls in (forward, both):
+        difference = float(np.abs(calls["fast"]() - calls["reference"]()).max())
+        if not difference <= AGREEMENT:
+            raise RuntimeError(f"the forms differ by {difference}, at most {AGREEMENT} is allowed")
+    return {
+        "forward": measure.take_turns(forward, rounds),
+        "forward and backward": measure.take_turns(both, rounds),
+    }
+
+
+def step_times(rounds: int, size: int = 128, batch: int = 16) -> dict:
+    """Seconds of a training step, on random photographs."""
+    import tensorflow as tf
+
+    from musical_tf import methods
+    from training.trainer import Trainer
+
+    image = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype("float32")
+    data = {"image": tf.constant(image), "hole": tf.constant(centre_hole(batch, size))}
+
+    def step(method, **fields):
+        module = methods.get(method)
+        config = module.Config.from_preset("lite", **fields)
+        trainer = Trainer(
+            module.build_generator(config),
+            module.build_objective(config),
+            module.build_discriminators(config, size),
+            learning_rate=1e-4,
+        )
+        return lambda: trainer.update(data)
+
+    calls = {
+        "MUSICAL lite": step("musical", lambda_adversarial=0.0),
+        "DeepFill lite": step("deepfill_v1"),
+        "DeepFill lite without critics": step("deepfill_v1", lambda_adversarial=0.0),
+    }
+    return measure.take_turns(calls, rounds)
+
+
+def ratios(measured: dict[str, Any]) -> dict[str, float]:
+    """What the measurement says, name -> ratio of medians."""
+    said = {}
+    for kind, seconds in measured["attention"].items():
+        ratio = seconds["reference"]["median"] / seconds["fast"]["median"]
+        said[f"attention, {kind}: convolutions / shared Gram matrix"] = ratio
+    steps = {name: seconds["median"] for name, seconds in measured["step"].items()}
+    musical = steps.pop("MUSICAL lite")
+    for name, value in steps.items():
+        said[f"training step: {name} / MUSICAL lite"] = value / musical
+    return said
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="times each is timed (default: 5)")
+    arguments = parser.parse_args(argv)
+    measured = {
+        "attention": attention_times(arguments.rounds),
+        "step": step_times(arguments.rounds),
+    }
+    said = {name: round(value, 2) for name, value in ratios(measured).items()}
+    for name, value in said.items():
+        print(f"{value:7.2f}  {name}")
+    figures = measure.record(MODULE, argv or sys.argv[1:], {"times": measured, "ratios": said})
+    path = measure.keep("deepfill_v1", figures)
+    print(f"written to {path.relative_to(measure.ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
