@@ -124,7 +124,9 @@ class InpaintingFunction:
     def _to_generator_range(self, image: Tensor) -> Tensor:
         if self.io == "uint8":
             return normalize(image)
-        return ops.clip(image, 0.0, 1.0) * 2.0 - 1.0
+        # Comparing, not clipping: NaN stays NaN in a clip, and one pixel would spoil the filling.
+        image = ops.where(image > 0.0, ops.minimum(image, 1.0), 0.0)
+        return image * 2.0 - 1.0
 
     def _from_generator_range(self, prediction: Tensor) -> Tensor:
         if self.io == "uint8":

@@ -166,6 +166,10 @@ class Service:
         self.jobs.close()
         self.batcher.close()
 
+    def has_ended(self, seconds: float) -> bool:
+        """Waits so long for the threads after `close`; False if one still computes."""
+        return self.jobs.join(seconds) and self.batcher.join(seconds)
+
     def describe(self) -> dict[str, Any]:
         """The answer to `/v1/model`."""
         settings = self.settings

@@ -169,9 +169,11 @@ def encode_photograph(
         image_format = "PNG" if photograph.format == "GIF" else photograph.format
     alpha = photograph.alpha if alpha is None else alpha
     if alpha is not None and image_format not in _WITH_ALPHA:
-        raise ImageError(
-            f"{image_format} cannot hold transparency; write one of {', '.join(_WITH_ALPHA)}"
-        )
+        if not (alpha == 255).all():
+            raise ImageError(
+                f"{image_format} cannot hold transparency; write one of {', '.join(_WITH_ALPHA)}"
+            )
+        alpha = None  # nothing is transparent
     image = Image.fromarray(pixels)
     if photograph.grey:
         image = image.convert("L")

@@ -20,6 +20,9 @@ import numpy as np
 from . import images
 from .tiling import STRATEGIES
 
+LARGEST_THRESHOLD = 254
+LARGEST_DILATION = 256
+
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 """What an answer may be: name in the request -> Pillow's."""
 
@@ -81,9 +84,9 @@ class Options:
         """
         return cls(
             strategy=_choice(fields, "strategy", STRATEGIES, cls.strategy),
-            threshold=_whole_number(fields, "threshold", 254, cls.threshold),
+            threshold=_whole_number(fields, "threshold", LARGEST_THRESHOLD, cls.threshold),
             invert=_truth(fields, "invert", cls.invert),
-            dilate=_whole_number(fields, "dilate", 256, cls.dilate),
+            dilate=_whole_number(fields, "dilate", LARGEST_DILATION, cls.dilate),
             format=_choice(fields, "format", tuple(FORMATS), cls.format),
         )
 
@@ -124,7 +127,7 @@ def fill_request(
     if "image" not in fields:
         raise RequestError(400, "invalid_image", "there is no image")
     photograph, content = _read(fields["image"], "image", images.read_photograph, max_pixels)
-    _check_format(photograph, options.format)
+    _check_sides(photograph, options.format)
     check()
     choice = {"polarity": "black" if options.invert else "white", "threshold": options.threshold}
     alpha = None
@@ -137,6 +140,7 @@ def fill_request(
         alpha = np.where(hole, np.uint8(255), photograph.alpha)
     else:
         raise RequestError(400, "no_mask", "there is no mask and no transparency to take one from")
+    _check_transparency(photograph.alpha if alpha is None else alpha, options.format)
     check()
     hole = images.dilate(hole, options.dilate)
     if hole.all():
@@ -269,12 +273,8 @@ def _read(
         return read(io.BytesIO(content), name=name, max_pixels=max_pixels, **choice), content
 
 
-def _check_format(photograph: images.Photograph, name: str) -> None:
-    """Refuses a format that cannot hold the answer before any work goes into it."""
-    if name == "jpeg" and photograph.alpha is not None:
-        raise RequestError(
-            400, "invalid_option", "jpeg cannot hold the image's transparency; ask for png or webp"
-        )
+def _check_sides(photograph: images.Photograph, name: str) -> None:
+    """Refuses a format that holds no image of this size."""
     longest = max(photograph.pixels.shape[:2])
     if longest > _LONGEST_SIDE.get(name, longest):
         raise RequestError(
@@ -282,6 +282,14 @@ def _check_format(photograph: images.Photograph, name: str) -> None:
             "invalid_option",
             f"{name} holds {_LONGEST_SIDE[name]} pixels a side and the image has {longest}; "
             "ask for png",
+        )
+
+
+def _check_transparency(alpha: np.ndarray | None, name: str) -> None:
+    """Refuses a format that cannot hold what stays transparent."""
+    if name == "jpeg" and alpha is not None and not (alpha == 255).all():
+        raise RequestError(
+            400, "invalid_option", "jpeg cannot hold the image's transparency; ask for png or webp"
         )
 
 

@@ -107,15 +107,24 @@ class JobQueue:
         self._changed = threading.Condition()
         self._admitted = 0
         self._seconds = 1.0  # of a job, until one has been measured
+        self._running: dict[Job, float] = {}  # since when
         self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"job-{number}", daemon=True)
+            for number in range(workers)
+        ]
 
     def start(self) -> None:
         """Starts the threads. They are daemons: a process that has to end does not wait for them.
 
         Whoever wants the jobs finished waits for their futures.
         """
-        for number in range(self.workers):
-            threading.Thread(target=self._work, name=f"job-{number}", daemon=True).start()
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, seconds: float) -> bool:
+        """Waits for the threads of a closed queue; says whether all have ended in time."""
+        return _join(self._threads, seconds)
 
     def close(self) -> None:
         """Lets the threads end once nothing waits any more."""
@@ -142,14 +151,22 @@ class JobQueue:
         """
         with self._changed:
             if self._admitted >= self.workers + self.capacity:
-                seconds = self._seconds * (self.depth + 1) / self.workers
-                raise QueueFullError(self._admitted, seconds)
+                raise QueueFullError(self._admitted, self._guess())
             self._admitted += 1
         try:
             yield
         finally:
             with self._changed:
                 self._admitted -= 1
+
+    def _guess(self) -> float:
+        """Seconds until a place is likely to be free."""
+        now = time.monotonic()
+        # A job that has run longer than the others used to says more than they do.
+        a_job = max([self._seconds, *(now - since for since in self._running.values())])
+        # Places whose input is still being read will have their jobs too.
+        ahead = max(self.depth, self._admitted - self.workers)
+        return a_job * (ahead + 1) / self.workers
 
     def submit(self, work: Callable[[Job], Any]) -> Job:
         """Queues work; it is called with its job, which it should `check` now and then."""
@@ -174,11 +191,14 @@ class JobQueue:
                         return
                     self._changed.wait()
                 job = self._waiting.popleft()
-            started = time.monotonic()
+                was_abandoned = job.is_abandoned
+                self._running[job] = started = time.monotonic()
             job.run()
-            seconds = time.monotonic() - started
-            if not job.is_abandoned:
-                with self._changed:
+            with self._changed:
+                del self._running[job]
+                # One that was given up while it ran took at least that long.
+                if not was_abandoned:
+                    seconds = time.monotonic() - started
                     self._seconds += _REMEMBERED * (seconds - self._seconds)
             del job  # and with it its photograph, while this thread waits for the next
 
@@ -212,11 +232,16 @@ class Batcher:
         self._changed = threading.Condition()
         self._callers = 0
         self._closed = False
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self.is_running = False
 
     def start(self) -> None:
         """Starts the thread, a daemon."""
-        threading.Thread(target=self._work, name="model", daemon=True).start()
+        self._thread.start()
+
+    def join(self, seconds: float) -> bool:
+        """Waits for the thread of a closed batcher; says whether it has ended in time."""
+        return _join([self._thread], seconds)
 
     def close(self) -> None:
         """Lets the thread end once nothing waits any more."""
@@ -311,6 +336,14 @@ class Batcher:
             self._observe(len(windows), time.monotonic() - started)
         for window, result in zip(windows, filled, strict=True):
             window.future.set_result(result)
+
+
+def _join(threads: list[threading.Thread], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    started = [thread for thread in threads if thread.ident is not None]
+    for thread in started:
+        thread.join(max(0.0, end - time.monotonic()))
+    return not any(thread.is_alive() for thread in started)
 
 
 class _Window:

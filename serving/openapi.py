@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from .inpaint_request import FORMATS
+from .inpaint_request import FORMATS, LARGEST_DILATION, LARGEST_THRESHOLD, Options
 from .tiling import STRATEGIES
 
 
@@ -77,33 +77,33 @@ _OPTIONS = {
     "strategy": {
         "type": "string",
         "enum": list(STRATEGIES),
-        "default": "crop",
+        "default": Options.strategy,
         "description": "How an image larger than the model's training size is looked at: in "
         "windows around each hole, shrunk as a whole, or as it is.",
     },
     "threshold": {
         "type": "integer",
         "minimum": 0,
-        "maximum": 254,
-        "default": 127,
+        "maximum": LARGEST_THRESHOLD,
+        "default": Options.threshold,
         "description": "Mask values above it are the hole.",
     },
     "invert": {
         "type": "boolean",
-        "default": False,
+        "default": Options.invert,
         "description": "The hole is dark in the mask.",
     },
     "dilate": {
         "type": "integer",
         "minimum": 0,
-        "maximum": 256,
-        "default": 0,
+        "maximum": LARGEST_DILATION,
+        "default": Options.dilate,
         "description": "Pixels by which the hole grows on every side.",
     },
     "format": {
         "type": "string",
         "enum": list(FORMATS),
-        "default": "png",
+        "default": Options.format,
         "description": "Of the answer; png and webp keep known pixels bit for bit.",
     },
 }

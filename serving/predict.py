@@ -283,16 +283,18 @@ def _is_same(first: Path, second: Path) -> bool:
 
 def _guard(jobs: list[Job], overwrite_input: bool, protected: Path | None) -> None:
     """Refuses outputs that would write over each other or over an input."""
-    by_output: dict[Path, Job] = {}
+    by_output: dict[Path, int] = {}
     inputs = {job.image.resolve() for job in jobs}
     masks = {job.mask.resolve() for job in jobs if isinstance(job.mask, Path)}
-    for job in jobs:
+    for index, job in enumerate(jobs):
         output = job.output.resolve()
         if output in by_output:
-            raise images.ImageError(
-                f"{job.image} and {by_output[output].image} would both be written to {job.output}"
-            )
-        by_output[output] = job
+            # Neither is written, and the others are.
+            first = by_output[output]
+            for one, other in ((index, first), (first, index)):
+                problem = f"{jobs[other].image} would be written to {job.output} as well"
+                jobs[one] = replace(jobs[one], problem=problem)
+        by_output.setdefault(output, index)
         if output in masks or (protected is not None and _is_same(job.output, protected)):
             raise images.ImageError(f"{job.output}: the output would replace a mask or the model")
         if isinstance(job.mask, Path) and _is_same(job.output, job.mask):
@@ -315,10 +317,10 @@ def _process(
     Returns:
         What became of it, in the words of the summary, and the hole's share of it.
     """
-    if arguments.skip_existing and job.output.is_file():
-        return "skipped", 0.0
     if job.problem:
         raise images.ImageError(job.problem)
+    if arguments.skip_existing and job.output.is_file():
+        return "skipped", 0.0
     choice = {"polarity": arguments.polarity, "threshold": arguments.threshold}
     with silent_libraries():
         photograph = images.read_photograph(job.image, max_pixels=arguments.max_pixels)
@@ -420,7 +422,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold",
         type=int,
         default=127,
-        metavar="0..255",
+        metavar="0..254",
         help="mask values above it are white (default: %(default)s)",
     )
     parser.add_argument(
@@ -482,7 +484,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
     for name, low, high in (
-        ("threshold", 0, 255),
+        ("threshold", 0, 254),
         ("dilate", 0, 1000),
         ("working_size", 16, 4096),
         ("threads", 0, 1024),

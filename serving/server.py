@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .session import InpaintingSession
 
 PROGRAM = "musical-serve"
+_LAST_WORK = 1.0  # seconds that an end waits for work that nobody wants any more
 TOKEN_VARIABLE = "MUSICAL_TOKEN"
 
 
@@ -91,11 +92,19 @@ def _serve(arguments: argparse.Namespace) -> int:
         app, lambda: _announce(listener, session), arguments.access_log
     )
     server.run(sockets=[listener])
-    failure = app.state.service.failure
-    if failure is not None:
-        _complain(f"{arguments.model}: the model does not run: {_say(failure)}")
-        return 1
-    return 0
+    service = app.state.service
+    code = 0
+    if service.failure is not None:
+        _complain(f"{arguments.model}: the model does not run: {_say(service.failure)}")
+        code = 1
+    service.close()
+    if not service.has_ended(_LAST_WORK):
+        # What still computes was given up by its client. Python's own end would pull the floor from
+        # under it, and abort.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _settings(arguments: argparse.Namespace, is_local: bool) -> Settings:

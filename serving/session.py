@@ -74,7 +74,7 @@ class Contract:
         layout: "nhwc" or "nchw".
         value_range: "[0, 255]" or "[0, 1]", of image and result.
         mask_polarity: "above 127 = hole" or "above 0.5 = hole".
-        precision: Of the weights, "float32" or "float16".
+        precision: "float32", "float16" or "int8".
         dataset: What it was trained on.
         weights_sha256: Hash of the weights.
         weights_licence: Their licence.
@@ -188,9 +188,10 @@ class InpaintingSession:
             ONNX Runtime has, then the CPU. When they are given, one of them must really start:
             ONNX Runtime by itself falls back to the CPU silently.
         threads: CPU threads for one run; 0 leaves the choice to ONNX Runtime.
-        memory_limit: Bytes. A run larger than the training size that is estimated to need more is
-            refused instead of being started, because an attention layer's memory grows with the
-            area of the hole times the area of the image: at 4096 x 4096 it would be terabytes.
+        memory_limit: Bytes. A run of several images, or larger than the training size, that is
+            estimated to need more is refused instead of being started, because an attention layer's
+            memory grows with the area of the hole times the area of the image: at 4096 x 4096 it
+            would be terabytes.
 
     Attributes:
         contract: What the model file says about itself.
@@ -388,7 +389,7 @@ class InpaintingSession:
         """One run of the graph: uint8 `(B, H, W, 3)` and bool `(B, H, W)` in, uint8 out."""
         batch, height, width = holes.shape
         options = None
-        if max(height, width) > self.contract.training_size:
+        if batch > 1 or max(height, width) > self.contract.training_size:
             self._check_memory(holes)
             # What such a run took goes back when it ends; the next one may never come.
             options = onnxruntime.RunOptions()

@@ -272,6 +272,16 @@ class TestOnnxFile:
         assert result.min() >= 0
         assert result.max() <= 1
 
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+    def test_an_odd_known_value_comes_back_and_spoils_nothing(self, float_session, value):
+        image = (photographs(1, 50, 37) / 255).astype("float32").transpose(0, 3, 1, 2)
+        mask = (holes(1, 50, 37) > 127).astype("float32")
+        assert mask[0, 0, 0] == 0
+        image[0, :, 0, 0] = value
+        result = fill(float_session, image, mask)
+        assert np.isfinite(result[:, :, mask[0] > 0.5]).all()
+        np.testing.assert_array_equal(result[0, :, 0, 0], image[0, :, 0, 0])
+
     def test_images_of_a_batch_do_not_influence_each_other(self, float_session):
         image = (photographs(3, 50, 37) / 255).astype("float32").transpose(0, 3, 1, 2)
         mask = (holes(3, 50, 37) > 127).astype("float32")
@@ -298,7 +308,8 @@ class TestOnnxFile:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", to_onnx.PRECISIONS)
-@pytest.mark.parametrize(("io", "layout"), [("uint8", "nchw"), ("float32", "nhwc")])
+@pytest.mark.parametrize("layout", to_onnx.LAYOUTS)
+@pytest.mark.parametrize("io", to_onnx.IOS)
 def test_every_option_passes_its_own_check(run, tmp_path, io, layout, precision):
     report = to_onnx.export(run, tmp_path / "model.onnx", io, layout, precision)
     assert report["runtimes"]["onnx"]["precision"] == precision

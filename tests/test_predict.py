@@ -379,11 +379,26 @@ def test_input_is_never_replaced_unless_asked(call, album, mask, model):
     np.testing.assert_array_equal(load(photo), reference_fill(picture(), centre()))
 
 
-def test_outputs_that_would_collide_are_refused(call, album):
+def test_outputs_that_would_collide_are_left_out_and_named(call, album):
     save(album / "images" / "c.png", picture())
-    result = call(image=album / "images", mask=album / "masks", output=album / "out")
-    assert_one_error(result, 2, "c.gif", "c.png", "both be written to")
-    assert not (album / "out").exists()
+    inputs = {"image": album / "images", "mask": album / "masks", "output": album / "out"}
+    for flags in ((), ("--skip-existing",)):
+        code, output, errors = call(*flags, **inputs)
+        assert code == 1
+        assert "2 failed" in output
+        assert errors.count("as well") == 2
+        for name in ("c.gif", "c.png"):
+            assert f"{album / 'images' / name}: " in errors
+        assert not (album / "out" / "c.png").exists()
+        assert len(list((album / "out").iterdir())) >= 2
+
+
+def test_a_filled_cutout_may_become_a_jpeg(call, tmp_path):
+    alpha = np.where(centre(), 0, 255).astype(np.uint8)[..., None]
+    cutout = save(tmp_path / "cutout.png", np.concatenate([picture(), alpha], axis=2))
+    code, _, errors = call(image=cutout, mask="alpha", output=tmp_path / "out.jpg")
+    assert (code, errors) == (0, "")
+    assert Image.open(tmp_path / "out.jpg").mode == "RGB"
 
 
 def test_missing_and_foreign_models(call, photo, mask, tmp_path):

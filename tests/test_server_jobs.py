@@ -1,5 +1,6 @@
 """The queue and the batcher, without a server around them."""
 
+import contextlib
 import threading
 import time
 
@@ -184,6 +185,50 @@ def test_the_time_to_wait_grows_with_what_jobs_have_taken():
     wait_until(lambda: retry_after() > 0.05)
     assert short < 0.05
     jobs.close()
+
+
+def test_work_that_was_given_up_counts_for_the_time_to_wait():
+    jobs = JobQueue(workers=1, capacity=0)
+    jobs.start()
+    release = threading.Event()
+    job = jobs.submit(lambda job: release.wait(WAIT))
+    wait_until(lambda: job.future.running())
+    jobs.abandon(job)
+    with jobs.admit():
+        time.sleep(1.2)
+        with pytest.raises(QueueFullError) as caught, jobs.admit():
+            pass
+    assert caught.value.retry_after >= 1.2  # it still runs, and none was measured before
+    release.set()
+    job.future.result(WAIT)
+    jobs.close()
+    assert jobs.join(WAIT)
+
+
+def test_uploads_that_hold_places_count_for_the_time_to_wait():
+    jobs = JobQueue(workers=1, capacity=3)
+    with contextlib.ExitStack() as uploads:
+        for _ in range(4):
+            uploads.enter_context(jobs.admit())
+        with pytest.raises(QueueFullError) as caught, jobs.admit():
+            pass
+    assert caught.value.retry_after == pytest.approx(4.0)  # four places of the first guess, 1 s
+
+
+def test_the_end_waits_for_running_work_as_long_as_it_is_told(model):
+    jobs, batcher = JobQueue(workers=2, capacity=0), Batcher(model)
+    assert jobs.join(0)  # never started
+    jobs.start()
+    batcher.start()
+    release = threading.Event()
+    job = jobs.submit(lambda job: release.wait(WAIT))
+    wait_until(lambda: job.future.running())
+    jobs.close()
+    batcher.close()
+    assert not jobs.join(0.05)
+    release.set()
+    assert jobs.join(WAIT)
+    assert batcher.join(WAIT)
 
 
 def test_an_error_in_a_job_is_its_own(model):

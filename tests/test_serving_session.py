@@ -250,6 +250,9 @@ def test_a_run_of_the_training_size_is_never_refused(session):
     image, hole = sample(65, 64)
     with pytest.raises(ValueError, match="a higher limit"):
         frugal.inpaint(image, hole, "original")
+    images, holes = (np.stack([array] * 2) for array in sample(64, 64))
+    with pytest.raises(ValueError, match=r"2 image\(s\) of 64 x 64 .* a higher limit"):
+        frugal.inpaint_batch(images, holes)
 
 
 def test_the_contract_is_readable(session):

@@ -3,9 +3,9 @@
 `python -m http.server` serves the page too; the model then runs on one thread.
 """
 
+import argparse
 import functools
 import http.server
-import sys
 from pathlib import Path
 
 
@@ -21,7 +21,9 @@ class IsolatedRequestHandler(http.server.SimpleHTTPRequestHandler):
 
 def main() -> None:
     """Serves until Ctrl-C."""
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0] + ".")
+    parser.add_argument("port", nargs="?", type=int, default=8000, help="default: %(default)s")
+    port = parser.parse_args().port
     handler = functools.partial(IsolatedRequestHandler, directory=Path(__file__).parent)
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         print(f"http://127.0.0.1:{server.server_port}/", flush=True)

@@ -168,7 +168,8 @@ async function run() {
     push({ photograph: result, strokes: [] });
     await show({ fades: true });
     const seconds = (milliseconds || performance.now() - since) / 1000;
-    say(`Filled in ${seconds.toFixed(seconds < 10 ? 1 : 0)} s. Go on, compare, or download.`);
+    const took = seconds < 0.1 ? "less than 0.1" : seconds.toFixed(seconds < 10 ? 1 : 0);
+    say(`Filled in ${took} s. Go on, compare, or download.`);
   } catch (error) {
     if (signal.aborted) {
       say("Cancelled. Your painting is still here.");
