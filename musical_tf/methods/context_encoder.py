@@ -161,7 +161,8 @@ class ContextEncoder(keras.Model):
 
     With w the width:
 
-    1. A square window of the image, see `context_window`, is resampled to 128 x 128, its hole erased.
+    1. A square window of the image, see `context_window`, is resampled to 128 x 128, its hole
+       erased.
     2. Encoder: Conv 4x4 s2 with w, w, 2w, 4w, 8w channels, `(4, 4, 8w)`; Conv 4x4 valid, the
        bottleneck.
     3. Decoder: ConvT 4x4 valid, `(4, 4, 8w)`; ConvT 4x4 s2 with 4w, 2w, w (and w once more if all
