@@ -41,6 +41,13 @@ def test_datasets_set_the_adversarial_weight_and_the_crop(
     assert recipe.method_config() == defaults
 
 
+def test_another_method_brings_its_own_optimizer_even_to_the_demo():
+    recipe = resolve("demo", method="deepfill_v1")
+    assert (recipe.preset, recipe.learning_rate, recipe.beta_2) == ("lite", 2e-4, 0.9)
+    assert recipe.steps == resolve("demo").steps
+    assert resolve("demo").learning_rate != 2e-4
+
+
 def test_mixed_masks_and_weights_to_start_from_are_kept(tmp_path):
     recipe = resolve("demo", mask="center+irregular", init=tmp_path / "a.keras")
     assert recipe.mask == "center+irregular"

@@ -23,6 +23,7 @@ from . import datasets, masks
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 SCHEDULES = ("constant", "cosine")
 CROPS = ("center", "random")
+OPTIMIZER_KEYS = ("learning_rate", "beta_1", "beta_2")
 
 
 @dataclass(frozen=True)
@@ -345,10 +346,10 @@ def resolve(
             raise ValueError(f"{name} is given twice, by --set and by its own flag")
 
     chosen_method = pairs.pop("method", given.pop("method", "musical"))
-    # These decide what the other defaults are, so they are taken out first.
-    default_preset = "lite" if dataset == "demo" and chosen_method == "musical" else "paper"
-    chosen_preset = pairs.pop("preset", given.pop("preset", default_preset))
     module = methods.get(chosen_method)
+    # These decide what the other defaults are, so they are taken out first.
+    default_preset = "lite" if dataset == "demo" and "lite" in module.PRESETS else "paper"
+    chosen_preset = pairs.pop("preset", given.pop("preset", default_preset))
     if chosen_preset not in module.PRESETS:
         raise ValueError(
             f"{chosen_method} has no preset {chosen_preset!r}; known: {', '.join(module.PRESETS)}"
@@ -365,13 +366,14 @@ def resolve(
     ]
     overrides, values = {}, PRESETS.get(chosen_preset, paper)()
     # What another method's own paper says of its training.
-    values |= getattr(module, "RECIPE", {}).get(chosen_preset, {})
+    own = getattr(module, "RECIPE", {}).get(chosen_preset, {})
+    values |= own
     if dataset == "demo":
         changes = demo()
         if chosen_preset != "lite":
             # Chosen for `lite`; another preset is shown at its own.
             del changes["image_size"], changes["learning_rate"]
-        values |= changes
+        values |= changes | {key: own[key] for key in own if key in OPTIMIZER_KEYS}
     values |= {"crop": spec.crop, "flip": spec.flip}
     for key, text in pairs.items():
         if key in recipe_keys:
