@@ -350,8 +350,7 @@ def feature_patch_discriminator(width: int = 512, channels: int = 256, dtype=Non
     Raises:
         ValueError: On a width or number of channels below 1.
 
-    Reference: Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019, Section
-    3.3.
+    Reference: Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019.
     """
     if width < 1 or channels < 1:
         raise ValueError(f"width and channels must be at least 1, got {width} and {channels}")

@@ -432,7 +432,7 @@ def test_a_step_in_float16_is_finite_and_moves_every_network():
         optimizer.dynamic_scale.assign(2.0**10)  # where some skipped steps would bring it
     networks = {"generator": trainer.generator, **trainer.discriminators}
     before = {name: [v.numpy() for v in m.trainable_variables] for name, m in networks.items()}
-    logs = trainer.update(batch_of(64))
+    logs = {name: float(value) for name, value in trainer.train_step(batch_of(64)).items()}
     assert set(logs) == {
         *("l1", "rough_l1", "consistency", "adversarial", "feature_adversarial"),
         *("total", "patch", "feature_patch", "discriminator"),

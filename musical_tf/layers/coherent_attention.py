@@ -68,8 +68,7 @@ class CoherentSemanticAttention(keras.layers.Layer):
         TensorShape([2, 32, 32, 512])
 
     Reference:
-        Liu, Jiang, Xiao, Yang, "Coherent Semantic Attention for Image Inpainting", ICCV 2019,
-        Section 3.2.
+        Liu, Jiang, Xiao, Yang, "Coherent Semantic Attention for Image Inpainting", ICCV 2019.
     """
 
     def __init__(self, max_scores: int | None = None, **kwargs):

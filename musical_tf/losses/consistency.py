@@ -140,8 +140,7 @@ def consistency_loss(target: Tensor, features: Tensor, hole: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes disagree: broadcasting would compare the wrong things.
 
-    Reference: Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019, Section
-    3.3.
+    Reference: Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019.
     """
     shapes = [tuple(each.shape) for each in (target, features, hole)]
     fitting = all(len(shape) == 4 for shape in shapes) and shapes[2][3] == 1

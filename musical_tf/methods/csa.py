@@ -55,8 +55,8 @@ class Config:
         preset: The preset it started from, for the record.
         width: Channels of the outermost level of both networks.
         width_limit: Channels of the widest level, as a multiple of `width`.
-        levels: Convolutions that halve the resolution, in both networks (Section 3: the U-Net of
-            pix2pix, 8, from 256 pixels to one position).
+        levels: Convolutions that halve the resolution, in both networks (the U-Net of pix2pix has
+            8, from 256 pixels to one position).
         attention: Whether the coherent semantic attention is there at all.
         attention_max_scores: Bound on the attention's memory, None for none, see
             `CoherentSemanticAttention`.
@@ -168,13 +168,13 @@ def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Mod
 
 
 def build_objective(config: Config) -> "Objective":
-    """The training objective of Section 3.3."""
+    """The training objective."""
     return Objective(config)
 
 
 @keras.saving.register_keras_serializable("musical_tf")
 class CSAGenerator(keras.Model):
-    """The two networks of Figure 2.
+    """The rough network and the one that refines its result.
 
     With w the width, h the image's height and L the number of levels; a map of level l has
     min(2^l, `width_limit`) w channels in the refinement network and half of that in the rough one,
@@ -219,7 +219,7 @@ class CSAGenerator(keras.Model):
         ValueError: On a side that is known and not a multiple of 8.
 
     Reference:
-        Liu et al., ICCV 2019, Sections 3.1-3.2, Figure 2.
+        Liu et al., ICCV 2019.
     """
 
     method = "csa"
@@ -392,7 +392,7 @@ def _refinement_network(filled, masked, hole, config, policy):
 
 
 class _Blocks:
-    """The few kinds of box in Figure 2, named after the network they stand in."""
+    """The few kinds of box of both networks, named after the one they stand in."""
 
     def __init__(self, policy, network):
         self.policy = policy
@@ -453,7 +453,7 @@ class _Blocks:
 
 
 class Objective:
-    """The overall loss of Section 3.3 as named terms.
+    """The overall loss as named terms.
 
     `l1` and `rough_l1` of the two outputs, `hole` of both, `consistency`, `adversarial` and
     `feature_adversarial`. A term of weight 0 is neither in `generator_weights` nor computed.
