@@ -318,3 +318,5 @@ def test_recipes():
     assert paper.method_config() == shift_net.Config()
     lite = recipes.resolve("celeba", data_dir="photographs", method="shift_net", preset="lite")
     assert lite.image_size % 2 ** lite.method_config().levels == 0
+    demo = recipes.resolve("demo", method="shift_net")
+    shift_net.build_discriminators(demo.method_config(), demo.image_size)

@@ -111,7 +111,7 @@ class Config:
         Args:
             preset: `"paper"` (the publication and the code released with it), `"official"` (the
                 losses and the discriminator of the authors' later PyTorch code) or `"lite"` (small
-                enough for two CPU cores, for 128 pixels).
+                enough for two CPU cores, for any multiple of 32 pixels).
             **overrides: Fields of `Config`.
 
         Raises:
@@ -135,7 +135,7 @@ _PRESET_FIELDS: Mapping[str, dict] = {
         "discriminator_normalization": "instance",
         "discriminator_spectral": True,
     },
-    "lite": {"width": 40, "width_limit": 4, "levels": 7, "discriminator_width": 32},
+    "lite": {"width": 48, "width_limit": 4, "levels": 5, "discriminator_width": 32},
 }
 
 
