@@ -11,6 +11,9 @@ PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do 
 # A working nvidia-smi means an NVIDIA driver: tensorflow[and-cuda] and onnxruntime-gpu. Otherwise the processor builds.
 # `make ACCELERATOR=cpu` overrules it.
 ACCELERATOR ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
+# Files of tests that run at the same time; each takes up to 3 GB of memory.
+JOBS ?= 2
+
 EXTRAS_cpu := all,dev
 EXTRAS_gpu := all-gpu,dev
 STAMP := $(VENV)/installed-$(ACCELERATOR)
@@ -46,7 +49,7 @@ demo: install ## train, evaluate, export and fill a photograph in a few minutes;
 	@$(BIN)/python -m training.demo --output demo
 
 test: install lint ## check style and run the tests
-	$(BIN)/python -m pytest -m "not slow and not examples and not browser"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not examples and not browser"
 
 test-slow: install ## run the tests that need minutes
 	$(BIN)/python -m pytest -m slow

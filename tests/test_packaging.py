@@ -31,7 +31,10 @@ MACHINES = {
     "macOS Arm": {"sys_platform": "darwin", "platform_machine": "arm64"},
     "Windows": {"sys_platform": "win32", "platform_machine": "AMD64"},
 }
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/installation.md", "docs/server.md")
+DOCUMENTS = (
+    *("README.md", "CONTRIBUTING.md", "docs/installation.md", "docs/onnx.md", "docs/server.md"),
+    *("docs/serving.md", "docs/serving_savedmodel.md"),
+)
 
 
 def setup_cfg() -> configparser.ConfigParser:

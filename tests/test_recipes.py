@@ -45,6 +45,7 @@ def test_another_method_brings_its_own_optimizer_even_to_the_demo():
     recipe = resolve("demo", method="deepfill_v1")
     assert (recipe.preset, recipe.learning_rate, recipe.beta_2) == ("lite", 2e-4, 0.9)
     assert recipe.steps == resolve("demo").steps
+    assert resolve("demo", method="glc").ema == 0 < resolve("demo").ema
     assert resolve("demo").learning_rate != 2e-4
 
 

@@ -23,7 +23,7 @@ from . import datasets, masks
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 SCHEDULES = ("constant", "cosine")
 CROPS = ("center", "random")
-OPTIMIZER_KEYS = ("learning_rate", "beta_1", "beta_2")
+OPTIMIZER_KEYS = ("learning_rate", "beta_1", "beta_2", "ema")
 
 
 @dataclass(frozen=True)
