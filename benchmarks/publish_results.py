@@ -76,9 +76,16 @@ def describe_run(run: Path) -> dict:
     recipe = json.loads((run / "recipe.json").read_text())
     recipe.pop("data_dir")
     lines = (run / "log.jsonl").read_text().splitlines()
-    # The recipe is the first file a run writes, the log the last.
-    seconds = (run / "log.jsonl").stat().st_mtime - (run / "recipe.json").stat().st_mtime
-    return {"recipe": recipe, "minutes": round(seconds / 60, 1), "last": json.loads(lines[-1])}
+    parts = json.loads((run / "time.json").read_text())
+    minutes, cpu_minutes = (
+        round(sum(part[name] for part in parts) / 60, 1) for name in ("seconds", "cpu_seconds")
+    )
+    return {
+        "recipe": recipe,
+        "minutes": minutes,
+        "cpu_minutes": cpu_minutes,
+        "last": json.loads(lines[-1]),
+    }
 
 
 def table(record: dict) -> str:

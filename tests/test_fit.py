@@ -72,7 +72,7 @@ def copied(quick, tmp_path):
 def test_a_run_leaves_everything_it_promises(straight):
     assert {path.name for path in straight.iterdir()} == {
         *("recipe.json", "log.csv", "log.jsonl", "checkpoints", "generator.keras"),
-        *("samples", "tensorboard"),
+        *("samples", "tensorboard", "time.json"),
     }
     assert saved_steps(straight) == ["step-00000005", "step-00000010"]
     log = read_log(straight)
@@ -111,6 +111,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(straight, tmp_path):
     assert run("--run-dir", run_dir, "--resume", "--steps", 10, "--checkpoint-every", 5) == 0
     assert read_log(run_dir) == read_log(straight)
     assert (run_dir / "log.csv").read_text() == (straight / "log.csv").read_text()
+    parts = json.loads((run_dir / "time.json").read_text())
+    assert [(part["from_step"], part["to_step"]) for part in parts] == [(0, 5), (5, 10)]
+    assert all(part["cpu_seconds"] > 0 and part["seconds"] > 0 for part in parts)
     for name in ("step-00000005", "step-00000010"):
         manifests = [
             checkpoints.open_checkpoint(folder / "checkpoints" / name).manifest

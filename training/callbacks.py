@@ -427,6 +427,39 @@ class Saver(Callback):
         self.clock = time.monotonic()
 
 
+class TimeLog(Callback):
+    """`time.json`: how long the run took, a part for every process that worked on it.
+
+    Each part has `from_step` and `to_step`, finished steps at its beginning and end; `seconds` of
+    the clock; and `cpu_seconds`, those of all cores added up, which other work on the machine
+    changes little. Tracing counts, starting TensorFlow does not.
+
+    Args:
+        run_dir: Folder the file is in.
+    """
+
+    def __init__(self, run_dir: Path):
+        self.path = run_dir / "time.json"
+        self.parts: list[dict[str, float]] = []
+
+    def on_begin(self, trainer: "Trainer", step: int) -> None:
+        """Reads what earlier processes took, and starts the clocks."""
+        if self.path.is_file():
+            self.parts = json.loads(self.path.read_text(encoding="utf-8"))
+        self.from_step = step
+        self.clock, self.cpu_clock = time.monotonic(), time.process_time()
+
+    def write(self, step: int) -> None:
+        """Writes the file; `step` are finished."""
+        part = {
+            "from_step": self.from_step,
+            "to_step": step,
+            "seconds": round(time.monotonic() - self.clock, 1),
+            "cpu_seconds": round(time.process_time() - self.cpu_clock, 1),
+        }
+        write_whole(self.path, json.dumps([*self.parts, part], indent=1) + "\n")
+
+
 class StopAfter(Callback):
     """Stops the run when the time is up.
 

@@ -654,6 +654,8 @@ def make_callbacks(trainer: "Trainer", run: Run, keep: int, log_every: int) -> l
     """
     from . import callbacks, checkpoints
 
+    times = callbacks.TimeLog(run.folder)
+
     def save(step: int) -> None:
         trainer.check_weights()
         checkpoints.save(
@@ -665,11 +667,13 @@ def make_callbacks(trainer: "Trainer", run: Run, keep: int, log_every: int) -> l
             keep=keep,
         )
         trainer.save_generator(run.folder / "generator.keras")
+        times.write(step)
 
     progress = callbacks.ProgressBar if sys.stdout.isatty() else callbacks.ProgressLines
     board = callbacks.TensorBoard(run.folder / "tensorboard", every=max(10, log_every))
     images, holes = fixed_samples(run.recipe)
     return [
+        times,
         progress(run.steps, run.steps_per_epoch),
         callbacks.LossLog(run.folder, log_every),
         board,
