@@ -7,7 +7,8 @@
 drops the rows of single images and keeps the averages, commands, commits and hardware as
 `results/NAME.json`; LABEL renames the evaluation's model, and `--run` adds how its weights were
 trained, from a run folder. `tables` rewrites every block `<!-- results:NAME -->` ...
-`<!-- /results -->` of the README. The tests hold the README to what `tables` writes.
+`<!-- /results -->` of the README and of docs/performance.md, from such a record or from the ratios
+that a benchmark left. The tests hold both documents to what `tables` writes.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from serving.images import write_bytes
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 README = ROOT / "README.md"
+DOCUMENTS = (README, ROOT / "docs" / "performance.md")
 BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 SAME_PHOTOGRAPHS = ("dataset", "split", "image_size", "shorter_side", "mask", "count", "protocols")
@@ -89,7 +91,12 @@ def describe_run(run: Path) -> dict:
 
 
 def table(record: dict) -> str:
-    """The Markdown of one record: a row a method, then what was measured and how."""
+    """The Markdown of one record: a row a method or a ratio, then what was measured and how."""
+    if "ratios" in record:
+        lines = ["| ratio of medians | |", "|---|---|"]
+        lines += [f"| {name} | {value:.2f} |" for name, value in record["ratios"].items()]
+        lines += ["", f"{record['hardware']}:", "", "```", record["command"], "```"]
+        return "\n".join(lines) + "\n"
     columns = [name for name in COLUMNS if name in record["methods"][0]["metrics"]]
     header = " | ".join(COLUMNS[name][0] for name in columns)
     lines = [f"| method | {header} |", "|---" * (len(columns) + 1) + "|"]
@@ -119,7 +126,7 @@ def with_tables(text: str) -> str:
     def rewrite(match: re.Match) -> str:
         file = RESULTS / f"{match[2]}.json"
         if not file.is_file():
-            raise ValueError(f"the README shows results:{match[2]}, and {file} is not there")
+            raise ValueError(f"a document shows results:{match[2]}, and {file} is not there")
         return match[1] + table(json.loads(file.read_text())) + match[3]
 
     return BLOCK.sub(rewrite, text)
@@ -135,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         "evaluation", nargs="+", metavar="EVALUATION[=LABEL]", help="output of training.evaluate"
     )
     add.add_argument("--run", action="append", default=[], metavar="LABEL=RUN")
-    commands.add_parser("tables", help="rewrite the README's tables")
+    commands.add_parser("tables", help="rewrite the documents' tables")
     arguments = parser.parse_args(argv)
     try:
         if arguments.verb == "add":
@@ -148,7 +155,8 @@ def main(argv: list[str] | None = None) -> int:
             RESULTS.mkdir(exist_ok=True)
             text = json.dumps(record, indent=1) + "\n"
             write_bytes(RESULTS / f"{arguments.name}.json", text.encode())
-        write_bytes(README, with_tables(README.read_text()).encode())
+        for document in DOCUMENTS:
+            write_bytes(document, with_tables(document.read_text()).encode())
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

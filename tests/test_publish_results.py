@@ -26,9 +26,18 @@ def evaluation(folder, psnr, **changes):
     return folder
 
 
-def test_the_readme_shows_what_was_measured():
-    text = publish_results.README.read_text()
+@pytest.mark.parametrize("document", publish_results.DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_shows_what_was_measured(document):
+    text = document.read_text()
     assert publish_results.with_tables(text) == text
+    assert "<!-- results:" in text
+
+
+def test_a_benchmarks_ratios_become_a_table():
+    record = {"ratios": {"slow / fast": 7.125}, "hardware": "two cores", "command": "python -m b"}
+    lines = publish_results.table(record).splitlines()
+    assert "| slow / fast | 7.12 |" in lines
+    assert "python -m b" in lines
 
 
 def test_evaluations_are_merged_and_relabelled(tmp_path):
