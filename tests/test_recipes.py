@@ -56,9 +56,29 @@ def test_mixed_masks_and_weights_to_start_from_are_kept(tmp_path):
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
-def test_a_recipe_from_before_there_was_init_is_read():
+@pytest.mark.parametrize("ablation", musical.ABLATIONS)
+def test_an_ablation_takes_away_what_its_name_says_and_nothing_else(ablation):
+    whole = resolve("paris_streetview", data_dir="somewhere")
+    recipe = resolve("paris_streetview", data_dir="somewhere", ablation=ablation)
+    assert (whole.ablation, recipe.ablation) == (None, ablation)
+    changed = {key: value for key, value in recipe.config.items() if value != whole.config[key]}
+    assert (
+        changed
+        == {
+            "no_adversarial": {"lambda_adversarial": 0.0},
+            "single_scale": {"patch_sizes": [3]},
+            "no_attention": {"attention": False},
+            "no_se": {"squeeze_ratio": 0},
+        }[ablation]
+    )
+    assert dataclasses.replace(recipe, ablation=None, config=whole.config) == whole
+    assert json.loads(recipe.to_json())["ablation"] == ablation
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_recipes_from_before_there_was_init_or_an_ablation_are_read():
     values = json.loads(resolve("demo").to_json())
-    del values["init"]
+    del values["init"], values["ablation"]
     assert Recipe.from_json(json.dumps(values)) == resolve("demo")
 
 
@@ -190,6 +210,13 @@ def test_every_value_is_checked(change, message):
         ({"settings": ["lambda_style=-1"]}, "lambda_style must be >= 0"),
         ({"settings": ["mask=centre"]}, "mask must be center, .* did you mean 'center'"),
         ({"preset": "lit"}, "musical has no preset 'lit'; known: paper, .* did you mean 'lite'"),
+        ({"ablation": "no_atention"}, "musical has no ablation .*; did you mean 'no_attention'"),
+        ({"ablation": "no_se", "method": "glc"}, "glc has no ablation 'no_se'; it has none"),
+        (
+            {"ablation": "no_se", "settings": ["squeeze_ratio=4"]},
+            "squeeze_ratio is given twice, by --set and by --ablation no_se",
+        ),
+        ({"ablation": "no_adversarial"}, "changes nothing here: without it, lambda_adversarial=0"),
         ({"method": "muscial"}, "muscial"),
         ({"precision": "half"}, "precision must be one of"),
         ({"image_size": 100}, "image_size must be a multiple of 16"),

@@ -621,6 +621,7 @@ def test_a_checkpoint_of_another_model_is_refused(two_checkpoints):
 def test_a_foreign_recipe_is_refused_by_its_keys_and_a_longer_one_is_not():
     checkpoints.check_recipe(RECIPE, {**RECIPE, "steps": 60, "workers": 9}, "x")
     checkpoints.check_recipe(json.loads(json.dumps(RECIPE)), RECIPE, "x")
+    checkpoints.check_recipe(RECIPE, {**RECIPE, "a newer key": None}, "x")
     other = {**RECIPE, "method": "csa", "config": {"width": 8, "scales": (1, 3)}}
     with pytest.raises(checkpoints.ForeignCheckpointError) as error:
         checkpoints.check_recipe(RECIPE, other, "runs/x")

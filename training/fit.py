@@ -45,7 +45,7 @@ SAMPLES = 8
 
 RECIPE_FLAGS = (
     *("dataset", "data_dir", "method", "preset", "image_size", "batch_size", "epochs", "steps"),
-    *("precision", "mask", "seed", "init"),
+    *("precision", "mask", "seed", "init", "ablation"),
 )
 """Flags that are keys of the recipe, under the same name."""
 
@@ -88,6 +88,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="the method's variant, for musical one of paper, official, lite (default: paper; "
         "lite for the demo)",
+    )
+    what.add_argument(
+        "--ablation",
+        metavar="NAME",
+        help="leave a part of the method out, for musical one of no_adversarial and single_scale "
+        "(the paper's experiments 1 and 2), no_attention, no_se",
     )
     what.add_argument(
         "--init",

@@ -58,6 +58,8 @@ class Recipe:
         config: The method's resolved configuration, field -> value, as JSON has them.
         init: Absolute path of the weights it starts from, a `.keras` file or a run folder; None for
             random ones.
+        ablation: What was taken away from the method, a key of its `ABLATIONS`, by name; `config`
+            holds what that means. None for the method as a whole.
     """
 
     dataset: str
@@ -86,6 +88,7 @@ class Recipe:
     workers: int
     config: dict
     init: str | None = None
+    ablation: str | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -187,7 +190,8 @@ class Recipe:
         if not isinstance(values, dict):
             raise ValueError(f"recipe must be a JSON object, got {type(values).__name__}")
         known = [field.name for field in dataclasses.fields(cls)]
-        required = [name for name in known if name != "init"]  # the first recipes had none
+        # The first recipes had neither.
+        required = [name for name in known if name not in ("init", "ablation")]
         for what, names in (
             ("unknown", sorted(set(values) - set(known))),
             ("no", [name for name in required if name not in values]),
@@ -307,6 +311,7 @@ def resolve(
     mask: str | Path | None = None,
     seed: int | None = None,
     init: str | Path | None = None,
+    ablation: str | None = None,
     settings: Sequence[str] = (),
 ) -> Recipe:
     """Merges the preset's recipe, the dataset's, the flags and `--set` into one recipe.
@@ -318,6 +323,8 @@ def resolve(
         preset: One of the method's; by default "paper", for the demo "lite".
         image_size, batch_size, epochs, steps, precision, mask, seed, init: Flags; None leaves the
             default. One of `epochs` and `steps` replaces the other.
+        ablation: A key of the method's `ABLATIONS`, which sets the options it stands for; None for
+            the method as a whole.
         settings: `key=value` strings; `key` is a field of `Recipe` or of the method's `Config`.
 
     Raises:
@@ -339,6 +346,7 @@ def resolve(
         "mask": mask,
         "seed": seed,
         "init": init,
+        "ablation": ablation,
     }
     given = {name: value for name, value in flags.items() if value is not None}
     for name in ("dataset", *given):
@@ -414,6 +422,8 @@ def resolve(
             0.0 if chosen_preset == "lite" else spec.lambda_adversarial
         )
     config = module.Config.from_preset(chosen_preset, **overrides)
+    if values.get("ablation") is not None:
+        config = _ablated(config, module, values["ablation"], pairs)
     return Recipe(
         dataset=dataset,
         method=chosen_method,
@@ -421,6 +431,31 @@ def resolve(
         config={name: _freeze(value) for name, value in dataclasses.asdict(config).items()},
         **values,
     )
+
+
+def _ablated(config, module, ablation: str, pairs: Mapping[str, str]):
+    """Returns the method's configuration without what the ablation takes away.
+
+    Raises:
+        ValueError: On an unknown name, one whose options are set otherwise too, or one that takes
+            away what is not there: two runs that are meant to differ would be the same.
+    """
+    known = getattr(module, "ABLATIONS", {})
+    if ablation not in known:
+        method = module.__name__.rpartition(".")[2]
+        names = f"known: {', '.join(known)}" if known else "it has none"
+        raise ValueError(
+            f"{method} has no ablation {ablation!r}; {names}{_suggestion(ablation, known)}"
+        )
+    changes = known[ablation]
+    for key in changes:
+        if key in pairs:
+            raise ValueError(f"{key} is given twice, by --set and by --ablation {ablation}")
+    ablated = dataclasses.replace(config, **changes)
+    if ablated == config:
+        already = ", ".join(f"{key}={getattr(config, key)!r}" for key in changes)
+        raise ValueError(f"--ablation {ablation} changes nothing here: without it, {already}")
+    return ablated
 
 
 # -------------------------------------------------------------------------------- settings by name

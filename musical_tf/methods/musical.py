@@ -31,6 +31,16 @@ from musical_tf.losses import (
 
 PRESETS = ("paper", "official", "lite")
 
+ABLATIONS: Mapping[str, dict] = {
+    "no_adversarial": {"lambda_adversarial": 0.0},
+    "single_scale": {"patch_sizes": (3,)},
+    "no_attention": {"attention": False},
+    "no_se": {"squeeze_ratio": 0},
+}
+"""What each ablation takes away, as fields of `Config`. The first two are the paper's experiments 1
+and 2 (Section 4.2, Figure 6), the others ours: the attention module as a whole, and the
+squeeze-and-excitation in it."""
+
 OUTER_LEVELS = 4
 """Levels that halve the resolution; the rest are dilated and keep it."""
 
