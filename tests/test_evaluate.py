@@ -348,6 +348,49 @@ class TestRun:
         holes[:, 10:20, 10:20] = True
         assert RunPredictor(run_directory).predict(images, holes).shape == (1, 50, 37, 3)
 
+    def test_attention_maps_are_on_the_page_and_in_the_record(self, run_directory, tmp_path):
+        output = tmp_path / "out"
+        arguments = ["--run", str(run_directory), "--output", str(output), "--limit", "3"]
+        arguments += ["--mask", "center", "--protocol", "authors"]
+        assert main([*arguments, "--attention-maps", "2"]) == 0
+        results = _read(output)
+        mapped = [n for n, row in enumerate(results["images"]) if "attention" in row]
+        assert len(mapped) == 2  # the worst and the best
+        for number in mapped:
+            assert list(results["images"][number]["attention"]) == ["1x1", "3x3"]
+            for scale in results["images"][number]["attention"].values():
+                assert 0 < scale["strongest"] <= scale["known"] <= 1 <= scale["spread"]
+        page = (output / "index.html").read_text(encoding="utf-8")
+        assert page.count('class="attention"') == 1
+        for number in mapped:
+            for kind in ("1x1-flow", "1x1-arrows", "3x3-flow", "3x3-arrows"):
+                file = f"images/{number:05d}-attention-{kind}.png"
+                assert (output / file).is_file()
+                assert page.count(file) == 2  # in its card, and in the section
+
+    def test_attention_maps_that_cannot_be(
+        self, run_directory, fill_model, greys, tmp_path, capsys
+    ):
+        run = tmp_path / "run"
+        shutil.copytree(run_directory, run)
+        plain = musical_tf.create("musical", "lite", width=4, inner_levels=1, attention=False)
+        plain.save(run / "generator.keras")
+        more = ["--output", str(tmp_path / "out"), "--attention-maps"]
+        for arguments, message in (
+            (["--run", str(run), *more], "--attention-maps: this musical has no attention"),
+            (
+                ["--run", str(run_directory), "--image-size", "72", *more],
+                "--attention-maps: height and width must be multiples of 16, received: 72 x 72",
+            ),
+            (_arguments(greys, fill_model, tmp_path / "out", more[-1]), "needs --run"),
+            (_arguments(greys, fill_model, tmp_path / "out", more[-1], "1"), "at least 2"),
+        ):
+            assert main(arguments) == 2
+            error = capsys.readouterr().err
+            assert message in error
+            assert "Traceback" not in error
+            assert not (tmp_path / "out").exists()
+
 
 class TestOnnx:
     @pytest.mark.parametrize("io", ["uint8", "float32"])

@@ -9,7 +9,8 @@ writes into the output folder
 * `index.html` and `images/`: input, result and truth side by side, worst or best first;
 * `contact_sheet.png`: the worst and the best as one picture.
 
-With `--baselines` the same photographs and holes go through mean fill, Telea, Navier-Stokes and
+With `--attention-maps` the page also shows which known positions the holes were filled from. With
+`--baselines` the same photographs and holes go through mean fill, Telea, Navier-Stokes and
 PatchMatch too; without `--run` and `--onnx` through nothing else. Files appear when all of them are
 finished, `results.json` last: where it is, the evaluation is whole.
 """
@@ -31,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from . import baselines, provenance, report
+from . import attention_maps, baselines, provenance, report
 from .datasets import DATASETS, SPLITS, evaluation_samples, open_dataset
 from .masks import open_masks
 from .predictors import OnnxPredictor, RunPredictor
@@ -42,6 +43,9 @@ FORMAT = "musical-tf evaluation 1"
 DEFAULT_PROTOCOLS = ("authors", "hole", "lpips")
 DEFAULT_IMAGE_SIZE = 256
 """Side in pixels where neither a model nor `--image-size` says one: the papers' own."""
+
+ATTENTION_IMAGES = 8
+"""How many images `--attention-maps` means without a number."""
 
 FILES = ("index.html", "contact_sheet.png", "results.md", "results.json")
 PICTURES = "images"
@@ -107,6 +111,15 @@ def build_parser() -> argparse.ArgumentParser:
         default=100,
         metavar="N",
         help="images on the page, half of them the worst and half the best (100)",
+    )
+    parser.add_argument(
+        "--attention-maps",
+        type=_at_least(2),
+        nargs="?",
+        const=ATTENTION_IMAGES,
+        metavar="N",
+        help="show for N images, half of them the worst and half the best, which known positions "
+        f"the hole was filled from ({ATTENTION_IMAGES} without a number); needs --run",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     return parser
@@ -207,6 +220,21 @@ class Evaluation:
         self.page_images = args.page_images
         self.protocols = _choose_protocols(args.protocol, self.image_size)
         self.source = args.run or args.onnx
+        self.attention_maps = args.attention_maps
+        if self.attention_maps is not None:
+            self._check_attention_maps()
+
+    def _check_attention_maps(self) -> None:
+        """Raises ValueError where a generator would only after everything has been measured."""
+        if not isinstance(self.predictor, RunPredictor):
+            raise ValueError(
+                "--attention-maps needs --run: an ONNX file tells nothing but its result"
+            )
+        blank = np.zeros((1, self.image_size, self.image_size, 3), np.uint8)
+        try:
+            self.predictor.attention_maps(blank, self.holes.deterministic(0)[None])
+        except ValueError as error:
+            raise ValueError(f"--attention-maps: {error}") from error
 
     def run(self) -> dict[str, Any]:
         """Measures, writes the output folder and returns the results.
@@ -281,8 +309,22 @@ class Evaluation:
                 kept = report.worst_and_best(rows, kept, ranking, self.page_images)
             progress.show(len(rows))
         progress.finish()
-        results = self._describe(rows, methods, seconds)
-        return results, report.worst_and_best(rows, kept, ranking, self.page_images)
+        shown = report.worst_and_best(rows, kept, ranking, self.page_images)
+        if self.attention_maps is not None:
+            self._add_attention_maps(
+                rows, report.worst_and_best(rows, shown, ranking, self.attention_maps)
+            )
+        return self._describe(rows, methods, seconds), shown
+
+    def _add_attention_maps(
+        self, rows: list[dict[str, Any]], samples: Sequence[report.Sample]
+    ) -> None:
+        for sample in samples:
+            maps = self.predictor.attention_maps(sample.image[None], sample.hole[None])
+            sample.attention.update(maps)
+            rows[sample.number]["attention"] = {
+                name: attention_maps.summarize(scale) for name, scale in maps.items()
+            }
 
     def _describe(
         self,

@@ -7,9 +7,12 @@ so that whatever is measured on the one can be measured on the other.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from musical_tf.layers.attention_maps import AttentionMap
 
 METADATA_PREFIX = "musical_tf."
 """Before every key of an exported file's metadata."""
@@ -89,6 +92,24 @@ class RunPredictor:
             return self._compiled[size](tf.constant(images), tf.constant(masks)).numpy()
         except tf.errors.OpError as error:
             raise RuntimeError(f"TensorFlow failed: {_first_line(error)}") from error
+
+    def attention_maps(self, images: np.ndarray, holes: np.ndarray) -> dict[str, "AttentionMap"]:
+        """Where the generator's attention takes from; `training.attention_maps` draws it.
+
+        Args:
+            images, holes: As of `predict`, sides multiples of the generator's `size_multiple`.
+
+        Returns:
+            Scale -> `AttentionMap`, in the method's order.
+
+        Raises:
+            ValueError: On a wrong dtype or shape, or if the generator has no attention.
+        """
+        from musical_tf.conventions import normalize
+
+        _check(images, holes)
+        hole = holes[..., None].astype(np.float32)
+        return self._inpaint.generator.attention_maps([normalize(images), hole])
 
 
 class OnnxPredictor:

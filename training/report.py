@@ -14,12 +14,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from . import attention_maps
 from .report_page import PAGE
+
+if TYPE_CHECKING:
+    from musical_tf.layers.attention_maps import AttentionMap
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,14 @@ class Sample:
         image: `(H, W, 3)` uint8, the truth.
         hole: `(H, W)` bool, True = missing.
         predictions: Method name -> `(H, W, 3)` uint8, composited.
+        attention: Scale -> map of this image alone, of the first method; empty where not shown.
     """
 
     number: int
     image: np.ndarray
     hole: np.ndarray
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    attention: dict[str, "AttentionMap"] = field(default_factory=dict)
 
 
 def describe_metric(name: str) -> Metric:
@@ -375,6 +381,8 @@ def write_page(folder: Path, results: Mapping[str, Any], samples: Sequence[Sampl
     pictures.mkdir(exist_ok=True)
     ranking = ranking_metric(results)
     ordered = worst_and_best(results["images"], samples, ranking, len(samples))
+    items = [_attention_item(results, sample) for sample in ordered if sample.attention]
+    attention = attention_maps.write_section(folder, items) if items else ""
     cards = [_write_card(pictures, results, sample, ranking) for sample in ordered]
     page = PAGE
     for name, text in {
@@ -386,11 +394,22 @@ def write_page(folder: Path, results: Mapping[str, Any], samples: Sequence[Sampl
         "shown": html.escape(_shown(results, samples, ranking)),
         "columns": str(len(results["methods"]) + 2),
         "cards": "\n".join(cards),
+        "attention": attention,
         "notes": "".join(f"<li>{html.escape(note)}</li>" for note in _notes(results)),
         "command": html.escape(results["command"]),
     }.items():
         page = page.replace(f"<!--{name}-->", text).replace(f"/*{name}*/", text)
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def _attention_item(results: Mapping[str, Any], sample: Sample) -> attention_maps.Item:
+    return attention_maps.Item(
+        title=results["images"][sample.number]["file"],
+        stem=f"{sample.number:05d}",
+        image=sample.image,
+        result=sample.predictions[results["methods"][0]["name"]],
+        maps=sample.attention,
+    )
 
 
 def _write_card(
@@ -421,6 +440,20 @@ def _write_card(
             f'width="{width}" height="{height}" loading="lazy" decoding="async"></button>'
             f"<figcaption><b>{html.escape(label)}</b>{value}</figcaption></figure>"
         )
+    strips = [f'<div class="strip">{"".join(figures)}</div>']
+    if sample.attention:
+        drawn = attention_maps.drawings(_attention_item(results, sample))
+        figures = [
+            f'<figure><button type="button" aria-label="Enlarge: {html.escape(label)}">'
+            f'<img src="{html.escape(file)}" alt="{html.escape(label)}: '
+            f'{html.escape(row["file"])}" loading="lazy" decoding="async"></button>'
+            f"<figcaption><b>{html.escape(label)}</b></figcaption></figure>"
+            for label, file in drawn
+        ]
+        columns = min(len(drawn), 4)
+        strips.append(
+            f'<div class="strip drawn" style="--columns:{columns}">{"".join(figures)}</div>'
+        )
     own = row["metrics"][first["name"]]
     data = html.escape(json.dumps({**own, "hole": row["hole_fraction"]}))
     facts = [
@@ -433,7 +466,7 @@ def _write_card(
         f'<article data-values="{data}" data-file="{html.escape(row["file"])}">'
         f"<header><h3>{html.escape(row['file'])}</h3>"
         f"<p>{html.escape(' · '.join(facts))}</p></header>"
-        f'<div class="strip">{"".join(figures)}</div></article>'
+        f"{''.join(strips)}</article>"
     )
 
 

@@ -83,6 +83,7 @@ article header { display: flex; flex-wrap: wrap; gap: 0 14px; justify-content: s
 h3 { font-size: inherit; font-weight: 600; margin: 0; overflow-wrap: anywhere; }
 article header p { margin: 0; color: var(--muted); }
 .strip { display: grid; gap: 10px; grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); }
+.strip.drawn { margin-top: 12px; }
 figure { margin: 0; min-width: 0; }
 figure button { display: block; width: 100%; padding: 0; border: 0; background: none; border-radius: 8px; cursor: zoom-in; }
 figure img { display: block; width: 100%; height: auto; border-radius: 8px; }
@@ -139,6 +140,7 @@ dialog p { margin: 0; font-size: .86rem; opacity: .7; padding: 0 16px; text-alig
   <section id="gallery" aria-label="Images">
 <!--cards-->
   </section>
+  <!--attention-->
 </main>
 <footer>
   <h2>About these numbers</h2>

@@ -7,6 +7,7 @@ from keras import ops
 
 from musical_tf.conventions import Tensor
 from musical_tf.layers import attention_reference, patch_matching
+from musical_tf.layers.attention_maps import AttentionMap, map_of_patches
 from musical_tf.layers.squeeze_excitation import SqueezeExcitation
 
 IMPLEMENTATIONS = {"fast": patch_matching.attend, "reference": attention_reference.attend}
@@ -234,6 +235,27 @@ class MultiScaleAttention(keras.layers.Layer):
             One `(B, H, W, C)` tensor per patch size, in the order of `patch_sizes`.
         """
         return _attend(self, features, hole, self.patch_sizes)
+
+    def attention_maps(
+        self, features: Tensor, hole: Tensor, stride: int = 1
+    ) -> dict[str, AttentionMap]:
+        """Where `attend` takes what it fills the hole with, per scale, for drawings.
+
+        Args:
+            features: `(B, H, W, C)` float, what the layer is called with.
+            hole: `(B, H, W, 1)`, 1 = missing.
+            stride: Pixels of the image per position.
+
+        Returns:
+            `"1x1"`, `"3x3"`, ... by patch size -> `AttentionMap`: `weights` of a position times the
+            features are its attended features, see `attention_weights`.
+        """
+        _check_shapes(features.shape, hole.shape)
+        options = (self.propagation_size, self.softmax_scale, self.variant)
+        return {
+            f"{size}x{size}": map_of_patches(features, hole, stride, size, *options)
+            for size in self.patch_sizes
+        }
 
     def call(self, features: Tensor, hole: Tensor) -> Tensor:
         """See the class."""

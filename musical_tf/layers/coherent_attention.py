@@ -1,9 +1,11 @@
 """Coherent semantic attention: a hole filled position by position, each coherent with the last."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from musical_tf.conventions import Tensor
+from musical_tf.layers.attention_maps import AttentionMap, map_of_rows
 
 NORM_FLOOR = 1e-4
 """Features shorter than this are divided by it instead of by their norm: a zero vector is similar
@@ -119,6 +121,46 @@ def attention_sources(features: Tensor, hole: Tensor, max_scores: int | None = N
     sources = ops.concatenate([matches // walk.width, matches % walk.width], axis=-1)
     nothing = ops.full((walk.batch, walk.height, walk.width, 2), -1, dtype="int32")
     return walk.replace(ops.cast(sources, "int32"), nothing)
+
+
+def attention_maps(
+    features: Tensor, hole: Tensor, stride: int = 1, max_scores: int | None = None
+) -> dict[str, AttentionMap]:
+    """What each output is made of: a blend of its own best match and of all those before it.
+
+    Args:
+        features: `(B, H, W, C)` float, what goes into `CoherentSemanticAttention`.
+        hole: `(B, H, W, 1)`, 1 = missing.
+        stride: Pixels of the image per position.
+        max_scores: As the layer's.
+
+    Returns:
+        `"1x1"` -> `AttentionMap`, whose weights times the known features are the layer's output.
+
+    Raises:
+        ValueError: On shapes that disagree.
+    """
+    walk = _RasterWalk(features, hole)
+    best, similarity = walk.search(max_scores)
+    unit_queries = _unit(walk.queries)
+    generated = _generate(unit_queries, best, similarity)
+    before = ops.pad(generated[:, :-1], [[0, 0], [1, 0], [0, 0]])
+    coherence = ops.relu(ops.sum(unit_queries * _unit(before), axis=-1, keepdims=True))
+    on_before = ops.convert_to_numpy(coherence / (coherence + similarity))[..., 0]  # (B, L)
+    matches = ops.convert_to_numpy(walk.best_matches(max_scores))
+    missing = ops.convert_to_numpy(walk.hole)[..., 0] > 0.5
+
+    def rows_of(sample):
+        count = int(missing[sample].sum())
+        rows = np.zeros((count, walk.positions), "float32")
+        for step in range(count):
+            weight = on_before[sample, step]
+            if step:
+                rows[step] = weight * rows[step - 1]
+            rows[step, matches[sample, step]] += 1.0 - weight
+        return rows.reshape(count, *missing.shape[1:])
+
+    return {"1x1": map_of_rows(rows_of, missing, stride, patch_size=1)}
 
 
 class _RasterWalk:

@@ -1,10 +1,13 @@
 """DeepFill's contextual attention: matched at a fraction of the resolution, pasted in strides."""
 
 import keras
+import numpy as np
 from keras import ops
 
-from musical_tf.conventions import Tensor
+from musical_tf.conventions import Tensor, downsample_hole
 from musical_tf.layers import strided_attention_reference, strided_matching
+from musical_tf.layers.attention_maps import AttentionMap, Region
+from musical_tf.layers.patch_matching import box_sum
 
 IMPLEMENTATIONS = {
     "fast": strided_matching.attend,
@@ -140,6 +143,46 @@ class StridedContextualAttention(keras.layers.Layer):
         return strided_matching.sources(
             features, hole, self.rate, self.patch_size, self.fuse_size, self.softmax_scale
         )
+
+    def attention_maps(
+        self, features: Tensor, hole: Tensor, stride: int = 1
+    ) -> dict[str, AttentionMap]:
+        """Where the layer takes what it fills the hole with, as weights over the map.
+
+        Args:
+            features: `(B, H, W, C)` float, what the layer is called with.
+            hole: `(B, H, W, 1)`, 1 = missing.
+            stride: Pixels of the image per position.
+
+        Returns:
+            `"3x3"`, the patch size -> `AttentionMap` of `(B, H, W)` positions. Up to four patches
+            overlap at a position, so its strongest source need not be `attention_sources`, the best
+            match of the patch in whose middle it lies.
+        """
+        features, hole = self._prepare(features, hole)
+        rate, size = self.rate, self.patch_size
+        missing = ops.convert_to_numpy(hole)[..., 0] > 0.5
+        unusable = ops.convert_to_numpy(box_sum(downsample_hole(hole, rate), size))[..., 0] > 0.5
+        has_candidate = ~unusable.all(axis=(1, 2))
+
+        def weights_of(sample, region):
+            only = slice(sample, sample + 1)
+            (top, bottom), (left, right) = region.rows, region.columns
+            coarse = Region((top // rate, -(-bottom // rate)), (left // rate, -(-right // rate)))
+            options = (rate, size, self.fuse_size, self.softmax_scale)
+            phases = strided_matching.weights(features[only], hole[only], coarse, *options)
+            phases = ops.convert_to_numpy(phases)[0]
+            weights = np.zeros((bottom - top, right - left, *missing.shape[1:]), "float32")
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    of_position = phases[row // rate - coarse.rows[0]]
+                    of_position = of_position[column // rate - coarse.columns[0]]
+                    e, f = row % rate, column % rate
+                    weights[row - top, column - left, e::rate, f::rate] = of_position[e, f]
+            return weights
+
+        filled = missing & has_candidate[:, None, None]
+        return {f"{size}x{size}": AttentionMap(weights_of, missing, filled, stride, size * rate)}
 
     def _prepare(self, features, hole):
         features = ops.convert_to_tensor(features)

@@ -16,6 +16,7 @@ convolutions; the tests hold the two together, values and gradients.
 from keras import ops
 
 from musical_tf.conventions import Tensor, downsample_hole
+from musical_tf.layers.attention_maps import Region
 from musical_tf.layers.attention_reference import MASKED_SCORE
 from musical_tf.layers.patch_matching import (
     PATCH_NORM_FLOOR,
@@ -110,6 +111,39 @@ def sources(
     has_candidate = ops.any(_is_known(coarse_hole, patch_size), axis=(1, 2, 3), keepdims=True)
     replaced = ops.logical_and(hole > 0.5, has_candidate)
     return ops.cast(ops.where(replaced, found, own), "int32")
+
+
+def weights(
+    features: Tensor,
+    hole: Tensor,
+    region: Region,
+    rate: int,
+    patch_size: int,
+    fuse_size: int,
+    softmax_scale: float,
+) -> Tensor:
+    """What `attend` multiplies the features with, to fill a rectangle of the matched map.
+
+    The position `r p + e` is filled from the positions `r q + e`, of the same phase e, alone.
+
+    Args:
+        features, hole, rate, patch_size, fuse_size, softmax_scale: As in `attend`.
+        region: Rows and columns p of the matched map.
+
+    Returns:
+        `(B, h, w, r, r, H / r, W / r)` float32: p, e, q.
+    """
+    coarse_hole = downsample_hole(hole, rate)
+    matched = features[:, ::rate, ::rate]
+    logits = _logits(matched, coarse_hole, region, patch_size, fuse_size, softmax_scale)
+    attention = _softmax(logits) * _as_rows(region.crop(ops.ones_like(coarse_hole), 1))
+    # As in `_paste`: which neighbour a position lies in the patch of, along each axis.
+    steps = [-1 if each < (rate + 1) // 2 else 1 for each in range(rate)]
+    of_rows = []
+    for row_step in steps:
+        along_rows = _with_neighbour(attention, 1, row_step)
+        of_rows.append(ops.stack([_with_neighbour(along_rows, 2, step) for step in steps], axis=3))
+    return ops.stack(of_rows, axis=3) / 4.0
 
 
 def _logits(matched, hole, window, patch_size, fuse_size, softmax_scale):

@@ -251,6 +251,16 @@ class ContextEncoder(keras.Model):
         frame = mask_image(frame, _is_missing(window.cut_frame(hole)))
         return self.network(frame, training=training)
 
+    def attention_maps(self, inputs):
+        """There are none.
+
+        Raises:
+            ValueError: Always: this method has no attention.
+        """
+        raise ValueError(
+            "context_encoder has no attention: it copies nothing, it draws every pixel anew"
+        )
+
     @property
     def preset(self) -> str:
         """The preset the configuration started from."""

@@ -18,7 +18,12 @@ from keras import layers, ops
 
 from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
 from musical_tf.discriminators import feature_patch_discriminator, patch_discriminator
-from musical_tf.layers.coherent_attention import CoherentSemanticAttention, attention_sources
+from musical_tf.layers.attention_maps import AttentionMap
+from musical_tf.layers.coherent_attention import (
+    CoherentSemanticAttention,
+    attention_maps,
+    attention_sources,
+)
 from musical_tf.layers.cropping import CropLike
 from musical_tf.losses import hole_l1_loss, l1_loss
 from musical_tf.losses.consistency import VGG16Activations, consistency_loss
@@ -282,6 +287,25 @@ class CSAGenerator(keras.Model):
         searched = self._features_of(inputs, training=False)["searched"]
         hole = downsample_hole(ops.convert_to_tensor(hole), ATTENTION_FACTOR)
         return attention_sources(searched, hole, self.config.attention_max_scores)
+
+    def attention_maps(self, inputs) -> dict[str, AttentionMap]:
+        """Which known positions of the 1/8 map each missing one is a blend of.
+
+        Args:
+            inputs: `[image, hole]` as for a call.
+
+        Returns:
+            `"1x1"` -> `AttentionMap`: the weights of the output, which keeps a share of every match
+            before it; `attention_sources` are the matches themselves.
+
+        Raises:
+            ValueError: If the configuration has no attention.
+        """
+        if not self.config.attention:
+            raise ValueError("this csa has no attention: its config has attention=False")
+        searched = self._features_of(inputs, training=False)["searched"]
+        hole = downsample_hole(ops.convert_to_tensor(inputs[1]), ATTENTION_FACTOR)
+        return attention_maps(searched, hole, ATTENTION_FACTOR, self.config.attention_max_scores)
 
     def _features_of(self, inputs, training):
         image, hole = (ops.convert_to_tensor(each) for each in inputs)

@@ -19,6 +19,7 @@ from keras import layers, ops
 from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
 from musical_tf.discriminators import wasserstein_critic
 from musical_tf.layers import MirrorPadding2D, StridedContextualAttention
+from musical_tf.layers.attention_maps import AttentionMap
 from musical_tf.losses.local_window import crop_window, hole_window
 from musical_tf.losses.reconstruction import discounted_hole, region_l1_loss
 from musical_tf.losses.wasserstein import critic_loss, generator_critic_loss, gradient_penalty
@@ -244,11 +245,32 @@ class DeepFillGenerator(keras.Model):
         Raises:
             ValueError: If the configuration has no attention.
         """
+        attention = self._attention()
+        return attention.attention_sources(*self._attended(attention, inputs))
+
+    def attention_maps(self, inputs) -> dict[str, AttentionMap]:
+        """What each position of the hole was filled from, as weights.
+
+        Args:
+            inputs: `[image, hole]` as in `call`.
+
+        Returns:
+            `"3x3"` -> `AttentionMap` of `(B, H / 4, W / 4)` positions, see
+            `StridedContextualAttention.attention_maps`.
+
+        Raises:
+            ValueError: If the configuration has no attention.
+        """
+        attention = self._attention()
+        return attention.attention_maps(*self._attended(attention, inputs), DOWNSAMPLING)
+
+    def _attention(self):
         if not self.config.attention:
             raise ValueError("this generator has no attention: its config has attention=False")
-        attention = self.get_layer("attention")
-        features, hole = keras.Model(self.inputs, attention.input)(inputs, training=False)
-        return attention.attention_sources(features, hole)
+        return self.get_layer("attention")
+
+    def _attended(self, attention, inputs):
+        return keras.Model(self.inputs, attention.input)(inputs, training=False)
 
     def _compute(self, inputs, training, mask):
         height, width = inputs[0].shape[1:3]

@@ -198,6 +198,14 @@ class CompletionNetwork(keras.Model):
             )
         return super().call(inputs, training=training, mask=mask)
 
+    def attention_maps(self, inputs):
+        """There are none.
+
+        Raises:
+            ValueError: Always: this method has no attention.
+        """
+        raise ValueError("glc has no attention: it copies nothing, it draws every pixel anew")
+
     @property
     def preset(self) -> str:
         """The preset the configuration started from."""

@@ -18,6 +18,7 @@ from keras import layers, ops
 from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
 from musical_tf.discriminators import densenet121_discriminator
 from musical_tf.layers import MultiScaleAttention
+from musical_tf.layers.attention_maps import AttentionMap
 from musical_tf.losses import (
     VGG16Features,
     discriminator_loss,
@@ -47,6 +48,9 @@ OUTER_LEVELS = 4
 ATTENTION_LEVEL = 3
 """The attention stands behind this level's up-convolution, where a map is a quarter of the image's
 side."""
+
+ATTENTION_FACTOR = 2 ** (ATTENTION_LEVEL - 1)
+"""Pixels per position of the attention's map."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,13 +236,38 @@ class MusicalGenerator(keras.Model):
         Raises:
             ValueError: On a side that is not a multiple of 16, where it is known.
         """
-        height, width = inputs[0].shape[1:3]
+        self._check_size(inputs[0])
+        return super().call(inputs, training=training, mask=mask)
+
+    def attention_maps(self, inputs) -> dict[str, AttentionMap]:
+        """Which known positions each position of the hole was filled from, per scale.
+
+        Args:
+            inputs: `[image, hole]` as for a call.
+
+        Returns:
+            `"1x1"` and `"3x3"`, the patch sizes -> `AttentionMap` of `(B, H / 4, W / 4)`
+            positions; see `MultiScaleAttention.attention_maps`.
+
+        Raises:
+            ValueError: If the configuration has no attention, or on a side that is not a multiple
+                of 16.
+        """
+        if not self.config.attention:
+            raise ValueError("this musical has no attention: its config has attention=False")
+        image, hole = (ops.convert_to_tensor(each) for each in inputs)
+        self._check_size(image)
+        attention = self.get_layer("attention")
+        features, hole = keras.Model(self.inputs, attention.input)([image, hole], training=False)
+        return attention.attention_maps(features, hole, ATTENTION_FACTOR)
+
+    def _check_size(self, image):
+        height, width = image.shape[1:3]
         if any(side is not None and side % self.size_multiple for side in (height, width)):
             raise ValueError(
                 f"height and width must be multiples of {self.size_multiple}, received: "
                 f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
             )
-        return super().call(inputs, training=training, mask=mask)
 
     @property
     def preset(self) -> str:
@@ -307,7 +336,7 @@ def _unet(image, hole, config, policy):
                 max_scores=config.attention_max_scores,
                 dtype=policy,
                 name="attention",
-            )(features, downsample_hole(hole, 4))
+            )(features, downsample_hole(hole, ATTENTION_FACTOR))
         features = layers.Concatenate(dtype=policy, name=f"{name}_skip")([skips.pop(), features])
     return layers.Activation("tanh", dtype="float32", name="tanh")(features)
 

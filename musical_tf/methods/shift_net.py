@@ -14,10 +14,12 @@ import functools
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from musical_tf.conventions import Tensor, downsample_hole, mask_image
 from musical_tf.discriminators import patch_discriminator
+from musical_tf.layers.attention_maps import AttentionMap, map_of_rows
 from musical_tf.layers.shift import ShiftConnection, shift_sources
 from musical_tf.losses import (
     VGG16Features,
@@ -280,6 +282,32 @@ class ShiftNetGenerator(keras.Model):
         self._check_size(image)
         _, decoder, encoder = self._with_features([image, hole], training=False)
         return shift_sources(decoder, encoder, downsample_hole(hole, SHIFT_FACTOR))
+
+    def attention_maps(self, inputs) -> dict[str, AttentionMap]:
+        """`attention_sources` in the form that every method with an attention has.
+
+        Args:
+            inputs: `[image, hole]` as for a call.
+
+        Returns:
+            `"1x1"` -> `AttentionMap`: one source of weight 1 a position.
+
+        Raises:
+            ValueError: If the configuration has no shift.
+        """
+        if not self.config.shift:
+            raise ValueError("this shift_net copies nothing: its config has shift=False")
+        sources = ops.convert_to_numpy(self.attention_sources(inputs))
+        hole = downsample_hole(ops.convert_to_tensor(inputs[1]), SHIFT_FACTOR)
+        missing = ops.convert_to_numpy(hole)[..., 0] > 0.5
+
+        def rows_of(sample):
+            rows, columns = sources[sample][missing[sample]].T
+            weights = np.zeros((len(rows), *missing.shape[1:]), "float32")
+            weights[np.arange(len(rows)), rows, columns] = 1.0
+            return weights
+
+        return {"1x1": map_of_rows(rows_of, missing, SHIFT_FACTOR, patch_size=1)}
 
     def _check_size(self, image):
         height, width = image.shape[1:3]

@@ -1,0 +1,442 @@
+"""Pictures of where an attention took its features from, for `training.evaluate` and for any page.
+
+An `AttentionMap` (see `musical_tf.layers.attention_maps`) comes from
+
+    maps = RunPredictor(run).attention_maps(images, holes)  # {"1x1": ..., "3x3": ...}
+
+and the functions here make of one sample of it
+
+* `draw_flow`: the colour map of Yu et al. (CVPR 2018): the hue of a position says in which
+  direction its strongest source lies, the saturation how far away; `draw_wheel` is its legend;
+* `draw_arrows`: arrows over the photograph, from the strongest source to the position it fills;
+* `describe`: one line on how concentrated and how known the sources are;
+* `write_section`: the section of a page in which a reader chooses a position of the hole and sees
+  everything it was filled from. It needs no network and nothing but the pictures beside it.
+
+A colour map and an arrow show the strongest source alone, and an attention may spread its weight
+over hundreds: therefore every picture goes with `describe`.
+"""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .attention_page import SECTION
+
+if TYPE_CHECKING:
+    from musical_tf.layers.attention_maps import AttentionMap
+
+SIDE = 512
+"""Longer side of a drawing, pixels."""
+
+REACH = 0.5
+"""Distance at which the colour is fully saturated, as a share of the map's diagonal."""
+
+ARROWS = 30
+"""About as many arrows as a photograph is readable under."""
+
+CHOICES = 16
+"""Positions a reader may choose between along each side of the hole."""
+
+LISTED = 6
+"""Sources that are drawn one by one in a page, the strongest."""
+
+_OVERSAMPLED = 2
+"""Pillow draws without smoothing, so everything is drawn at this multiple and shrunk."""
+
+
+def scale_label(name: str) -> str:
+    """What a reader sees of a scale's name: "3x3" -> "3 × 3 patches"."""
+    return f"{name.replace('x', ' × ')} patches"
+
+
+# ----------------------------------------------------------------------------------------- colours
+
+
+def flow_colors(offsets: np.ndarray, reach: float, strength: float = 1.0) -> np.ndarray:
+    """The colour of an offset: its direction as hue, its length as saturation.
+
+    White is no offset. Hues lie around the circle as in Yu et al.: sources up on the right are
+    green, those down on the left pink. Colours of one length are about equally light (OKLCH), so
+    that no direction looks stronger than another.
+
+    Args:
+        offsets: `(..., 2)`, rows and columns from a position to its source.
+        reach: Length, in the same unit, at which the colour is fully saturated.
+        strength: Float, 1 for areas; above it darker and more colourful, for thin lines.
+
+    Returns:
+        `(..., 3)` uint8 RGB.
+    """
+    down, right = np.moveaxis(np.asarray(offsets, float), -1, 0)
+    length = np.minimum(np.hypot(down, right) / reach, 1.0)
+    hue = np.arctan2(-down, right) + np.deg2rad(100.0)
+    lightness = 1.0 - 0.27 * strength * length
+    chroma = 0.145 * length
+    return _oklch_to_rgb(lightness, chroma, hue)
+
+
+def _oklch_to_rgb(lightness, chroma, hue):
+    """Björn Ottosson's OKLCH -> sRGB, uint8; what the screen cannot show is clipped."""
+    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = np.stack(
+        [
+            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+        ],
+        axis=-1,
+    )
+    linear = np.clip(linear, 0.0, 1.0)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.rint(255 * encoded).astype(np.uint8)
+
+
+def _reach(attention: "AttentionMap") -> float:
+    """The full saturation's distance, in positions."""
+    return REACH * float(np.hypot(*attention.filled.shape[1:]))
+
+
+# ---------------------------------------------------------------------------------------- drawings
+
+
+def draw_flow(
+    attention: "AttentionMap", image: np.ndarray, sample: int = 0, side: int = SIDE
+) -> Image.Image:
+    """The colour map: every position of the hole in the colour of the way to its strongest source.
+
+    Around it the photograph, grey and faint, to find one's way.
+
+    Args:
+        attention: One scale.
+        image: `(H, W, 3)` uint8 RGB, the photograph.
+        sample: Which sample of the map it is.
+        side: Longer side of the drawing, pixels.
+
+    Returns:
+        An RGB picture; where nothing is filled, the faint photograph alone.
+    """
+    size = _drawing_size(image, side)
+    grey = Image.fromarray(image).convert("L").convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    picture = Image.blend(grey, Image.new("RGB", size, (250, 249, 247)), 0.55)
+    filled = attention.filled[sample]
+    rows, columns = np.indices(filled.shape)
+    offsets = attention.sources[sample] - np.stack([rows, columns], axis=-1)
+    colors = Image.fromarray(flow_colors(offsets, _reach(attention)))
+    shape = Image.fromarray(filled.astype(np.uint8) * np.uint8(255))
+    nearest = Image.Resampling.NEAREST
+    picture.paste(colors.resize(size, nearest), (0, 0), shape.resize(size, nearest))
+    return picture
+
+
+def draw_wheel(side: int = 160) -> Image.Image:
+    """The legend of `draw_flow`: at each place of the disc the colour of a source that lies there.
+
+    Args:
+        side: Side of the picture, pixels.
+
+    Returns:
+        An RGBA picture, transparent around the disc. Its rim is `REACH` of the map's diagonal.
+    """
+    full = side * _OVERSAMPLED
+    radius = full / 2 - 2
+    axis = np.arange(full) - (full - 1) / 2
+    offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
+    disc = np.hypot(offsets[..., 0], offsets[..., 1]) <= radius
+    colors = flow_colors(offsets, radius)
+    rgba = np.dstack([colors, disc.astype(np.uint8) * np.uint8(255)])
+    picture = Image.fromarray(rgba)
+    draw = ImageDraw.Draw(picture)
+    middle, cross = (full - 1) / 2, full // 32
+    line = {"fill": (28, 27, 26, 150), "width": _OVERSAMPLED}
+    draw.line([(middle - cross, middle), (middle + cross, middle)], **line)
+    draw.line([(middle, middle - cross), (middle, middle + cross)], **line)
+    return picture.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def draw_arrows(
+    attention: "AttentionMap",
+    picture: np.ndarray,
+    sample: int = 0,
+    side: int = SIDE,
+    arrows: int = ARROWS,
+) -> Image.Image:
+    """Arrows over a photograph, from the strongest source to the position it fills.
+
+    A readable selection of the filled positions, evenly over the hole. The colour of an arrow is
+    that of `draw_flow`.
+
+    Args:
+        attention: One scale.
+        picture: `(H, W, 3)` uint8 RGB, the photograph or the result.
+        sample: Which sample of the map it is.
+        side: Longer side of the drawing, pixels.
+        arrows: About how many.
+
+    Returns:
+        An RGB picture.
+    """
+    size = _drawing_size(picture, side)
+    unit = max(size) / SIDE * _OVERSAMPLED
+    full = (size[0] * _OVERSAMPLED, size[1] * _OVERSAMPLED)
+    canvas = Image.fromarray(picture).resize(full, Image.Resampling.LANCZOS)
+    canvas = Image.blend(canvas, Image.new("RGB", full, (24, 24, 28)), 0.3).convert("RGBA")
+    filled = attention.filled[sample]
+    to_canvas = np.array([full[1] / filled.shape[0], full[0] / filled.shape[1]])
+    _outline(canvas, filled, to_canvas, unit)
+    for position in choose_positions(filled, arrows):
+        source = attention.sources[sample][tuple(position)]
+        color = tuple(flow_colors(source - position, _reach(attention), strength=1.15).tolist())
+        start, end = ((np.asarray(each) + 0.5) * to_canvas for each in (source, position))
+        _arrow(canvas, start[::-1], end[::-1], color, unit)
+    return canvas.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+
+
+def choose_positions(filled: np.ndarray, count: int) -> np.ndarray:
+    """About `count` of the filled positions, on a square lattice over the hole.
+
+    Args:
+        filled: `(H, W)` bool.
+        count: Int >= 1.
+
+    Returns:
+        `(N, 2)` int, row and column; at least one where anything is filled.
+    """
+    there = np.argwhere(filled)
+    if not len(there):
+        return there
+    step = max(1, round(np.sqrt(len(there) / count)))
+    top, left = there.min(axis=0)
+    bottom, right = there.max(axis=0)
+    # Centred: as much of the hole remains on the one side of the lattice as on the other.
+    first = (top + (bottom - top) % step // 2, left + (right - left) % step // 2)
+    on_lattice = ((there - first) % step == 0).all(axis=1)
+    return there[on_lattice] if on_lattice.any() else there[len(there) // 2][None]
+
+
+def _drawing_size(image: np.ndarray, side: int) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _outline(canvas, filled, to_canvas, unit):
+    """The border of the hole, so that one sees what was filled when it is filled well."""
+    draw = ImageDraw.Draw(canvas)
+    padded = np.pad(filled, 1)
+    lines = []
+    for row, column in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]):
+        lines.append(((column, row), (column + 1, row)))
+    for row, column in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]):
+        lines.append(((column, row), (column, row + 1)))
+    for color, thickness in (((20, 20, 24, 255), 3.0), ((255, 255, 255, 255), 1.2)):
+        for start, end in lines:
+            points = [(x * to_canvas[1], y * to_canvas[0]) for x, y in (start, end)]
+            draw.line(points, fill=color, width=max(1, round(thickness * unit)))
+
+
+def _arrow(canvas, start, end, color, unit):
+    """A slightly bent arrow from a dot; a dark rim sets it off from any photograph."""
+    way = end - start
+    length = float(np.hypot(*way))
+    if length < 1:
+        return
+    normal = np.array([-way[1], way[0]]) / length
+    middle = (start + end) / 2 + normal * 0.12 * length
+    time = np.linspace(0.0, 1.0, 25)[:, None]
+    curve = (1 - time) ** 2 * start + 2 * time * (1 - time) * middle + time**2 * end
+    along = end - middle
+    along = along / max(float(np.hypot(*along)), 1e-6)
+    across = np.array([-along[1], along[0]])
+    head = min(11.0 * unit, 0.6 * length)
+    base = end - along * head
+    shaft = [tuple(point) for point in curve if (point - base) @ along < 0] + [tuple(base)]
+    tip = [tuple(end), tuple(base + across * head * 0.42), tuple(base - across * head * 0.42)]
+    draw = ImageDraw.Draw(canvas)
+    for tint, width, rim in (((20, 20, 24), 4.2, 1.3), (color, 2.2, 0.0)):
+        if len(shaft) > 1:
+            draw.line(shaft, fill=tint, width=max(1, round(width * unit)), joint="curve")
+        draw.polygon(tip, fill=tint, outline=tint, width=max(1, round(2 * rim * unit)))
+        radius = (2.6 + rim) * unit
+        draw.ellipse([*(start - radius), *(start + radius)], fill=tint)
+
+
+# ------------------------------------------------------------------------------------------- words
+
+
+def summarize(attention: "AttentionMap", sample: int = 0) -> dict[str, float] | None:
+    """How concentrated and how known the sources of a sample are, medians over its positions.
+
+    Returns:
+        "strongest", the share of the weight that the strongest source has; "spread", as how many
+        equally strong sources it is; "known", the share of the weight on known positions. None
+        where nothing is filled.
+    """
+    filled = attention.filled[sample]
+    if not filled.any():
+        return None
+    found = attention.strongest(LISTED)
+    return {
+        "strongest": float(np.median(found.weights[sample][filled][:, 0])),
+        "spread": float(np.median(found.spread[sample][filled])),
+        "known": float(np.median(found.known_share[sample][filled])),
+    }
+
+
+def describe(attention: "AttentionMap", sample: int = 0) -> str:
+    """`summarize` as a line for people."""
+    summary = summarize(attention, sample)
+    if summary is None:
+        return "nothing is filled: no known patch is left to take from"
+    return (
+        f"strongest source {_percent(summary['strongest'])} of the weight, spread as over "
+        f"{summary['spread']:.0f} equal ones, {_percent(summary['known'])} known (medians)"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.095 else f"{share:.1%}"
+
+
+# -------------------------------------------------------------------------------------- the section
+
+
+@dataclass(frozen=True)
+class Item:
+    """One result in the section of a page.
+
+    Args:
+        title: What a reader chooses it by, for example the file's name.
+        stem: Beginning of its pictures' names, unique on the page.
+        image: `(H, W, 3)` uint8 RGB, the photograph.
+        result: `(H, W, 3)` uint8 RGB, what was made of it.
+        maps: Scale -> map, as `RunPredictor.attention_maps` gives them.
+        sample: Which sample of the maps it is.
+    """
+
+    title: str
+    stem: str
+    image: np.ndarray
+    result: np.ndarray
+    maps: Mapping[str, "AttentionMap"]
+    sample: int = 0
+
+
+def write_section(folder: Path, items: Sequence[Item], pictures: str = "images") -> str:
+    """Writes an item's pictures and returns the section of the page that shows them.
+
+    Args:
+        folder: Where the page will lie.
+        items: At least one.
+        pictures: Folder of the pictures, inside `folder`; made where there is none.
+
+    Returns:
+        HTML for the page's body, script and style in it; once a page. It takes its colours from
+        the custom properties of `training.report_page` where the page has them.
+
+    Raises:
+        ValueError: Without items.
+    """
+    if not items:
+        raise ValueError("attention maps: expected at least one item, got none")
+    (folder / pictures).mkdir(parents=True, exist_ok=True)
+    draw_wheel(240).save(folder / pictures / "attention-wheel.png", optimize=True)
+    data = [_write_item(folder, pictures, item) for item in items]
+    # "</script>" in a file's name must not end the script.
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    section = SECTION.replace("<!--wheel-->", html.escape(f"{pictures}/attention-wheel.png"))
+    section = section.replace("<!--reach-->", f"{REACH:.0%}".replace("%", " %"))
+    return section.replace("<!--data-->", text)
+
+
+def drawings(item: Item, pictures: str = "images") -> list[tuple[str, str]]:
+    """Label and path, from the page, of the drawings that `write_section` writes of an item."""
+    return [
+        (f"{label}, {scale_label(name)}", _path(pictures, item, name, kind))
+        for name in item.maps
+        for kind, label in (("flow", "Colour map"), ("arrows", "Arrows"))
+    ]
+
+
+def _path(pictures: str, item: Item, name: str, kind: str) -> str:
+    return f"{pictures}/{item.stem}-attention-{name}-{kind}.png"
+
+
+def _write_item(folder: Path, pictures: str, item: Item) -> dict[str, Any]:
+    background = f"{pictures}/{item.stem}-attention-background.png"
+    Image.fromarray(item.result).save(folder / background, optimize=True)
+    scales = []
+    for name, attention in item.maps.items():
+        flow, arrows, atlas = (
+            _path(pictures, item, name, kind) for kind in ("flow", "arrows", "weights")
+        )
+        words = describe(attention, item.sample)
+        draw_flow(attention, item.image, item.sample).save(folder / flow, optimize=True)
+        draw_arrows(attention, item.result, item.sample).save(folder / arrows, optimize=True)
+        chosen = choose_positions(attention.filled[item.sample], CHOICES**2)
+        scales.append(
+            {
+                "label": scale_label(name),
+                "patch": attention.patch_size,
+                "flow": flow,
+                "arrows": arrows,
+                "words": words,
+                "map": list(attention.filled.shape[1:]),
+                **_write_atlas(folder / atlas, attention, item.sample, chosen),
+                "atlas": atlas,
+            }
+        )
+    height, width = item.image.shape[:2]
+    return {
+        "title": item.title,
+        "size": [width, height],
+        "background": background,
+        "scales": scales,
+    }
+
+
+def _write_atlas(file: Path, attention: "AttentionMap", sample: int, chosen: np.ndarray) -> dict:
+    """Every chosen position's weights as one tile of a picture, in its alpha channel.
+
+    A tile is relative to its own largest weight on a known position, which is told beside it.
+    """
+    found = attention.strongest(LISTED)
+    known = ~attention.missing[sample]
+    columns = max(1, int(np.ceil(np.sqrt(len(chosen)))))
+    height, width = known.shape
+    rows = max(1, -(-len(chosen) // columns))
+    atlas = np.zeros((rows * height, columns * width, 2), np.uint8)
+    atlas[..., 0] = 255
+    positions = []
+    for number, (row, column) in enumerate(chosen.tolist()):
+        weights = attention.weights(sample, row, column)
+        largest = max(float(weights[known].max(initial=0.0)), 1e-30)
+        tile = np.rint(255 * np.clip(weights / largest, 0.0, 1.0)).astype(np.uint8)
+        top, left = number // columns * height, number % columns * width
+        atlas[top : top + height, left : left + width, 1] = tile
+        at = (sample, row, column)
+        sources = [
+            [*place, _rounded(weight)]
+            for place, weight in zip(
+                found.positions[at].tolist(), found.weights[at].tolist(), strict=True
+            )
+            if weight > 0
+        ]
+        positions.append(
+            [row, column, sources, _rounded(found.spread[at]), _rounded(found.known_share[at])]
+        )
+    Image.fromarray(atlas, "LA").save(file, optimize=True)
+    return {"columns": columns, "positions": positions}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
