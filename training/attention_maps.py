@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SIDE = 512
 """Longer side of a drawing, pixels."""
 
-REACH = 0.5
+REACH = 0.4
 """Distance at which the colour is fully saturated, as a share of the map's diagonal."""
 
 ARROWS = 30
