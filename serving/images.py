@@ -551,7 +551,8 @@ def _turn_upright(image: Image.Image) -> bytes | None:
         if not len(exif):
             return None
         exif[ExifTags.Base.Orientation] = 1
-        details = exif.get_ifd(ExifTags.IFD.Exif)
+        # Asked for where there is none, an empty directory would be made and written.
+        details = exif.get_ifd(ExifTags.IFD.Exif) if ExifTags.IFD.Exif in exif else {}
         if ExifTags.Base.ExifImageWidth in details:
             details[ExifTags.Base.ExifImageWidth] = image.width
             details[ExifTags.Base.ExifImageHeight] = image.height
