@@ -245,6 +245,7 @@ async function compare(isOn) {
   endStroke();
   abandonRectangle();
   if (document.activeElement === element("divider")) stage.focus({ preventScroll: true });
+  if (isOn) say(""); // it would lie over the labels of a small screen
   display.split = isOn ? 0.5 : null;
   update();
   await display.setBefore(isOn ? photograph.original : null);
