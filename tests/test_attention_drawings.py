@@ -15,6 +15,7 @@ from training.attention_maps import (
     describe,
     draw_arrows,
     draw_flow,
+    draw_usage,
     draw_wheel,
     flow_colors,
     summarize,
@@ -94,6 +95,17 @@ def test_arrows_lead_from_the_source_into_the_hole():
     assert not touched[1][:, :60].any()
 
 
+def test_light_lies_on_what_the_whole_hole_used_by_how_much():
+    scale = copying(0, 4)
+    usage = scale.strongest(1).usage[0]
+    assert usage[4:8, 8:12] == pytest.approx(np.full((4, 4), 1 / 16))
+    assert usage.sum() == pytest.approx(1.0)
+    picture = np.asarray(draw_usage(scale, photograph(), side=96)).astype(int)
+    lit, dark = picture[40:56, 70:90], picture[40:56, 4:24]
+    assert lit[..., 0].min() > 200
+    assert dark.max() < 80
+
+
 def test_positions_are_spread_over_the_hole():
     filled = np.zeros((40, 40), bool)
     filled[8:32, 8:32] = True
@@ -112,7 +124,7 @@ def test_words_say_how_concentrated_and_how_known():
     assert summarize(copying(0, 4)) == {"strongest": 1.0, "spread": 1.0, "known": 1.0}
     words = describe(copying(0, 4))
     assert words == (
-        "strongest source 100% of the weight, spread as over 1 equal ones, 100% known (medians)"
+        "strongest source 100 % of the weight, spread as over 1 equal ones, 100 % known (medians)"
     )
     nothing = map_of_rows(None, np.ones((1, 3, 3), bool), 8, 1)
     assert summarize(nothing) is None
@@ -145,7 +157,7 @@ def test_the_section_holds_every_position_with_its_weights(tmp_path):
         background = np.asarray(Image.open(tmp_path / item["background"]))
         assert (background == 90).all()
     named = {file for item in items for _, file in attention_maps.drawings(item)}
-    assert len(named) == 4
+    assert len(named) == 6
     assert named <= set(re.findall(r'images/[^"]+', text))
     assert all((tmp_path / file).is_file() for file in re.findall(r'images/[^"]+', text))
     with pytest.raises(ValueError, match="at least one item"):

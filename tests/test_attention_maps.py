@@ -14,7 +14,7 @@ from .method_contract import batch_of, inputs_of, random_generator
 METHODS = {
     "musical": {"width": 4, "inner_levels": 1},
     "deepfill_v1": {"width": 4},
-    "csa": {"width": 4, "width_limit": 8},
+    "csa": {"width": 4, "width_limit": 8, "levels": 4},
     "shift_net": {"width": 4, "levels": 5},
 }
 """What makes a generator with an attention small."""
@@ -86,6 +86,9 @@ def test_strongest_are_known_sorted_and_the_largest_weights(monkeypatch):
         np.testing.assert_allclose(taken, found.weights[at], rtol=1e-5)
         assert found.known_share[at] == pytest.approx(shares.sum(), rel=1e-5)
         assert 1 <= found.spread[at] <= (shares > 0).sum() + 1e-3
+    given = [scale.weights(0, *place) for place in np.argwhere(scale.filled[0])]
+    given = np.mean([each / each.sum() for each in given], axis=0) * ~scale.missing[0]
+    np.testing.assert_allclose(found.usage[0], given, atol=1e-6)
     assert scale.sources.tolist() == found.positions[..., 0, :].tolist()
     empty = ~scale.filled
     assert empty[2].all()
@@ -94,7 +97,12 @@ def test_strongest_are_known_sorted_and_the_largest_weights(monkeypatch):
     # Next to the hole a pasted patch reaches into it.
     assert (found.known_share[scale.filled] < 1 - 1e-4).any()
 
+    chosen = np.argwhere(scale.filled[0])[::-1]
+    one_by_one = [scale.weights(0, *place) for place in chosen]
+    np.testing.assert_allclose(scale.weights_of_many(0, chosen), one_by_one, atol=1e-6)
+
     monkeypatch.setattr(attention_maps, "BAND_SCORES", 1)
+    np.testing.assert_allclose(scale.weights_of_many(0, chosen), one_by_one, atol=1e-6)
     again = MultiScaleAttention((3,)).attention_maps(features, hole)["3x3"].strongest(4)
     assert again.positions.tolist() == found.positions.tolist()
     np.testing.assert_allclose(again.weights, found.weights, rtol=1e-5)

@@ -363,7 +363,7 @@ class TestRun:
         page = (output / "index.html").read_text(encoding="utf-8")
         assert page.count('class="attention"') == 1
         for number in mapped:
-            for kind in ("1x1-flow", "1x1-arrows", "3x3-flow", "3x3-arrows"):
+            for kind in ("1x1-flow", "1x1-arrows", "3x3-flow", "3x3-usage"):
                 file = f"images/{number:05d}-attention-{kind}.png"
                 assert (output / file).is_file()
                 assert page.count(file) == 2  # in its card, and in the section

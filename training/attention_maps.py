@@ -8,6 +8,7 @@ and the functions here make of one sample of it
 
 * `draw_flow`: the colour map of Yu et al. (CVPR 2018): the hue of a position says in which
   direction its strongest source lies, the saturation how far away; `draw_wheel` is its legend;
+* `draw_usage`: light on the known positions that were used, for the hole as a whole;
 * `draw_arrows`: arrows over the photograph, from the strongest source to the position it fills;
 * `describe`: one line on how concentrated and how known the sources are;
 * `write_section`: the section of a page in which a reader chooses a position of the hole and sees
@@ -46,6 +47,8 @@ CHOICES = 16
 
 LISTED = 6
 """Sources that are drawn one by one in a page, the strongest."""
+
+_DARK, _LIGHT = (12, 12, 16), (255, 201, 60)
 
 _OVERSAMPLED = 2
 """Pillow draws without smoothing, so everything is drawn at this multiple and shrunk."""
@@ -163,6 +166,37 @@ def draw_wheel(side: int = 160) -> Image.Image:
     return picture.resize((side, side), Image.Resampling.LANCZOS)
 
 
+def draw_usage(
+    attention: "AttentionMap", picture: np.ndarray, sample: int = 0, side: int = SIDE
+) -> Image.Image:
+    """Which known positions the hole as a whole was filled from, as light on the photograph.
+
+    All of the weight is in it, not only that of the strongest sources. The position that gave most
+    is the brightest, and brightness is proportional.
+
+    Args:
+        attention: One scale.
+        picture: `(H, W, 3)` uint8 RGB, the photograph or the result.
+        sample: Which sample of the map it is.
+        side: Longer side of the drawing, pixels.
+
+    Returns:
+        An RGB picture.
+    """
+    size = _drawing_size(picture, side)
+    full = (size[0] * _OVERSAMPLED, size[1] * _OVERSAMPLED)
+    canvas = Image.fromarray(picture).resize(full, Image.Resampling.LANCZOS)
+    canvas = Image.blend(canvas, Image.new("RGB", full, _DARK), 0.62)
+    usage = attention.strongest(LISTED).usage[sample]
+    light = np.rint(217 * usage / max(float(usage.max()), 1e-30)).astype(np.uint8)
+    light = Image.fromarray(light).resize(full, Image.Resampling.NEAREST)
+    canvas.paste(Image.new("RGB", full, _LIGHT), (0, 0), light)
+    filled = attention.filled[sample]
+    to_canvas = np.array([full[1] / filled.shape[0], full[0] / filled.shape[1]])
+    _outline(canvas, filled, to_canvas, max(size) / SIDE * _OVERSAMPLED)
+    return canvas.resize(size, Image.Resampling.LANCZOS)
+
+
 def draw_arrows(
     attention: "AttentionMap",
     picture: np.ndarray,
@@ -189,7 +223,7 @@ def draw_arrows(
     unit = max(size) / SIDE * _OVERSAMPLED
     full = (size[0] * _OVERSAMPLED, size[1] * _OVERSAMPLED)
     canvas = Image.fromarray(picture).resize(full, Image.Resampling.LANCZOS)
-    canvas = Image.blend(canvas, Image.new("RGB", full, (24, 24, 28)), 0.3).convert("RGBA")
+    canvas = Image.blend(canvas, Image.new("RGB", full, _DARK), 0.3).convert("RGBA")
     filled = attention.filled[sample]
     to_canvas = np.array([full[1] / filled.shape[0], full[0] / filled.shape[1]])
     _outline(canvas, filled, to_canvas, unit)
@@ -304,7 +338,7 @@ def describe(attention: "AttentionMap", sample: int = 0) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.095 else f"{share:.1%}"
+    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %"
 
 
 # -------------------------------------------------------------------------------------- the section
@@ -363,8 +397,11 @@ def drawings(item: Item, pictures: str = "images") -> list[tuple[str, str]]:
     return [
         (f"{label}, {scale_label(name)}", _path(pictures, item, name, kind))
         for name in item.maps
-        for kind, label in (("flow", "Colour map"), ("arrows", "Arrows"))
+        for kind, label in _DRAWINGS.items()
     ]
+
+
+_DRAWINGS = {"flow": "Colour map", "arrows": "Arrows", "usage": "Used by the whole hole"}
 
 
 def _path(pictures: str, item: Item, name: str, kind: str) -> str:
@@ -376,20 +413,22 @@ def _write_item(folder: Path, pictures: str, item: Item) -> dict[str, Any]:
     Image.fromarray(item.result).save(folder / background, optimize=True)
     scales = []
     for name, attention in item.maps.items():
-        flow, arrows, atlas = (
-            _path(pictures, item, name, kind) for kind in ("flow", "arrows", "weights")
-        )
-        words = describe(attention, item.sample)
-        draw_flow(attention, item.image, item.sample).save(folder / flow, optimize=True)
-        draw_arrows(attention, item.result, item.sample).save(folder / arrows, optimize=True)
+        drawn = {
+            "flow": draw_flow(attention, item.image, item.sample),
+            "arrows": draw_arrows(attention, item.result, item.sample),
+            "usage": draw_usage(attention, item.result, item.sample),
+        }
+        for kind, drawing in drawn.items():
+            drawing.save(folder / _path(pictures, item, name, kind), optimize=True)
+        atlas = _path(pictures, item, name, "weights")
         chosen = choose_positions(attention.filled[item.sample], CHOICES**2)
         scales.append(
             {
                 "label": scale_label(name),
-                "patch": attention.patch_size,
-                "flow": flow,
-                "arrows": arrows,
-                "words": words,
+                "drawings": [
+                    [label, _path(pictures, item, name, kind)] for kind, label in _DRAWINGS.items()
+                ],
+                "words": describe(attention, item.sample),
                 "map": list(attention.filled.shape[1:]),
                 **_write_atlas(folder / atlas, attention, item.sample, chosen),
                 "atlas": atlas,
@@ -417,8 +456,8 @@ def _write_atlas(file: Path, attention: "AttentionMap", sample: int, chosen: np.
     atlas = np.zeros((rows * height, columns * width, 2), np.uint8)
     atlas[..., 0] = 255
     positions = []
-    for number, (row, column) in enumerate(chosen.tolist()):
-        weights = attention.weights(sample, row, column)
+    of_chosen = attention.weights_of_many(sample, chosen)
+    for number, ((row, column), weights) in enumerate(zip(chosen.tolist(), of_chosen, strict=True)):
         largest = max(float(weights[known].max(initial=0.0)), 1e-30)
         tile = np.rint(255 * np.clip(weights / largest, 0.0, 1.0)).astype(np.uint8)
         top, left = number // columns * height, number % columns * width

@@ -23,7 +23,7 @@ SECTION = """<section class="attention" aria-labelledby="attention-title">
 .attention canvas { display: block; width: 100%; height: auto; border-radius: 8px; cursor: crosshair; touch-action: none; background: #222; }
 .attention canvas:focus-visible { outline: 2px solid var(--accent, #0b6e5f); outline-offset: 2px; }
 .attention .says { min-height: 3.2em; margin: 8px 0 10px; font-size: .86rem; line-height: 1.5; color: var(--a-ink); }
-.attention .pair { display: grid; gap: 10px; grid-template-columns: 1fr 1fr; }
+.attention .pair { display: grid; gap: 10px; grid-template-columns: repeat(3, 1fr); }
 .attention .pair figure { margin: 0; }
 .attention .pair img { display: block; width: 100%; height: auto; border-radius: 8px; }
 .attention .pair figcaption { display: block; font-size: .8rem; color: var(--a-muted); margin-top: 5px; }
@@ -33,7 +33,7 @@ SECTION = """<section class="attention" aria-labelledby="attention-title">
 <div class="top">
   <div>
     <h2 id="attention-title">Where the filling came from</h2>
-    <p>Point at a position of the hole, or move with the arrow keys: the light shows every position of the feature map that was blended into it, the squares and curves its strongest known sources.</p>
+    <p>Point at a position of the hole, or move with the arrow keys: the light shows what was blended into it, every position of the feature map by its weight, the strongest known one brightest; squares and curves mark the strongest known ones. Light inside the hole is weight on the filling's own features.</p>
   </div>
   <figure class="legend"><img src="<!--wheel-->" alt="Colour wheel"><figcaption>Colour map and arrows: the place in the disc is where the strongest source lies, seen from the position. Rim: <!--reach--> of the diagonal and beyond.</figcaption></figure>
 </div>
@@ -78,7 +78,7 @@ SECTION = """<section class="attention" aria-labelledby="attention-title">
       const says = make("p", box, { className: "says" });
       says.setAttribute("aria-live", "polite");
       const pair = make("div", box, { className: "pair" });
-      for (const [source, label] of [[scale.flow, "Colour map"], [scale.arrows, "Arrows"]]) {
+      for (const [label, source] of scale.drawings) {
         const figure = make("figure", pair);
         make("img", figure, { src: source, alt: label + ", " + scale.label, loading: "lazy" });
         make("figcaption", figure, { textContent: label });
@@ -154,8 +154,8 @@ SECTION = """<section class="attention" aria-labelledby="attention-title">
     const [row, column, sources, spread, known] = scale.positions[index];
     const cell = [width / columns, height / rows], unit = Math.max(width, height) / 512;
     const middle = (y, x) => [(x + .5) * cell[0], (y + .5) * cell[1]];
-    const square = (y, x, side, color, thickness) => {
-      const [cx, cy] = middle(y, x), w = side * cell[0], h = side * cell[1];
+    const square = (y, x, color, thickness) => {
+      const [cx, cy] = middle(y, x), [w, h] = cell;
       for (const [stroke, line] of [["rgb(12 12 16 / .9)", thickness + 2.4], [color, thickness]]) {
         context.strokeStyle = stroke; context.lineWidth = line * unit;
         context.strokeRect(cx - w / 2, cy - h / 2, w, h);
@@ -169,9 +169,9 @@ SECTION = """<section class="attention" aria-labelledby="attention-title">
         context.strokeStyle = stroke; context.lineWidth = line * unit;
         context.beginPath(); context.moveTo(sx, sy); context.quadraticCurveTo(...bend, x, y); context.stroke();
       }
-      square(r, c, scale.patch, "#ffe9a8", 1.4);
+      square(r, c, "#ffe9a8", 1.4);
     });
-    square(row, column, scale.patch, "#5ff0d2", 2);
+    square(row, column, "#5ff0d2", 2);
     says.textContent = sources.length
       ? `Strongest source ${percent(sources[0][2])} of the weight, the ${sources.length} drawn ${percent(sources.reduce((sum, each) => sum + each[2], 0))}; spread as over ${spread < 9.95 ? spread.toFixed(1) : Math.round(spread)} equal ones; ${percent(known)} from known positions.`
       : "All of the weight lies in the hole itself.";

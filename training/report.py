@@ -450,10 +450,7 @@ def _write_card(
             f"<figcaption><b>{html.escape(label)}</b></figcaption></figure>"
             for label, file in drawn
         ]
-        columns = min(len(drawn), 4)
-        strips.append(
-            f'<div class="strip drawn" style="--columns:{columns}">{"".join(figures)}</div>'
-        )
+        strips.append(f'<div class="strip drawn" style="--columns:3">{"".join(figures)}</div>')
     own = row["metrics"][first["name"]]
     data = html.escape(json.dumps({**own, "hole": row["hole_fraction"]}))
     facts = [

@@ -191,12 +191,15 @@ class Sources:
             is the filling's own features.
         spread: `(B, H, W)` float32, as how many equally strong known sources it is: the exponential
             of the entropy. 1 is a copy.
+        usage: `(B, H, W)` float32, what each known position gave to the hole as a whole: its share
+            of the weight, averaged over the filled positions. Sums to the average `known_share`.
     """
 
     positions: np.ndarray
     weights: np.ndarray
     known_share: np.ndarray
     spread: np.ndarray
+    usage: np.ndarray
 
 
 class AttentionMap:
@@ -254,6 +257,25 @@ class AttentionMap:
         region = Region((row, row + 1), (column, column + 1))
         return self._region(sample, region)[0, 0]
 
+    def weights_of_many(self, sample: int, positions: np.ndarray) -> np.ndarray:
+        """`weights` of many positions of a sample, faster than one by one.
+
+        Args:
+            sample: Which sample.
+            positions: `(N, 2)` int, rows and columns of filled positions.
+
+        Returns:
+            `(N, H, W)` float32.
+        """
+        rows, columns = np.asarray(positions, int).reshape(-1, 2).T
+        result = np.zeros((len(rows), *self.filled.shape[1:]), "float32")
+        for region in self._bands(sample):
+            (top, bottom), (left, _) = region.rows, region.columns
+            here = (rows >= top) & (rows < bottom)
+            if here.any():
+                result[here] = self._region(sample, region)[rows[here] - top, columns[here] - left]
+        return result
+
     @property
     def sources(self) -> np.ndarray:
         """`(B, H, W, 2)` int32, the strongest known source of each position; -1 where not filled.
@@ -288,6 +310,7 @@ class AttentionMap:
         weights = np.zeros((batch, height, width, count), "float32")
         known_share = np.zeros((batch, height, width), "float32")
         spread = np.zeros((batch, height, width), "float32")
+        usage = np.zeros((batch, height, width), "float32")
         for sample in range(batch):
             known = ~self.missing[sample].reshape(-1)
             for region in self._bands(sample):
@@ -303,11 +326,13 @@ class AttentionMap:
                 there[taken == 0] = -1
                 at = (sample, rows + region.rows[0], columns + region.columns[0])
                 positions[at], weights[at] = there, taken
+                usage[sample] += shares.sum(axis=0).reshape(height, width)
                 known_share[at] = total = shares.sum(axis=1)
                 relative = shares / np.maximum(total, 1e-30)[:, None]
                 logarithm = np.log(np.where(relative > 0, relative, 1.0))
                 spread[at] = np.exp(-(relative * logarithm).sum(axis=1))
-        return Sources(positions, weights, known_share, spread)
+        usage /= np.maximum(self.filled.sum(axis=(1, 2)), 1)[:, None, None]
+        return Sources(positions, weights, known_share, spread, usage)
 
     def _region(self, sample, region):
         return np.asarray(ops.convert_to_numpy(self._weights_of(sample, region)), "float32")
