@@ -116,11 +116,13 @@ def build(method, config, size, dtype="float32", seed=1):
         )
 
 
-def outputs_of(generator, data):
-    """What the trainer hands to the objective."""
+def outputs_of(generator, objective, data):
+    """What the trainer hands to the objective's terms."""
     if hasattr(generator, "training_outputs"):
-        return generator.training_outputs(inputs_of(data))
-    return generator(inputs_of(data), training=True)
+        outputs = generator.training_outputs(inputs_of(data))
+    else:
+        outputs = generator(inputs_of(data), training=True)
+    return objective.shared(data, outputs) if hasattr(objective, "shared") else outputs
 
 
 def check_gradients(method, config, size, batch=2):
@@ -128,7 +130,7 @@ def check_gradients(method, config, size, batch=2):
     generator, discriminators, objective = build(method, config, size)
     data = batch_of(size, batch=batch)
     with tf.GradientTape(persistent=True) as tape:
-        outputs = outputs_of(generator, data)
+        outputs = outputs_of(generator, objective, data)
         terms = objective.generator_terms(data, outputs, discriminators)
         assert list(terms) == list(objective.generator_weights)
         assert all(term.shape == () and term.dtype == tf.float32 for term in terms.values())

@@ -144,6 +144,12 @@ def test_the_seed_decides_the_initial_weights():
         assert not np.array_equal(weights[0][index], weights[2][index])
 
 
+def test_the_recipes_parts_of_a_batch_reach_the_trainer():
+    recipe = recipes.resolve("demo", settings=["gradient_accumulation=2", "width=4"])
+    trainer = fit.make_trainer(recipe, fit.build(recipe, initial=False), 10)
+    assert trainer.gradient_accumulation == 2
+
+
 def test_a_finished_run_can_be_resumed_without_effect(copied, capsys):
     before = (copied / "log.csv").read_bytes()
     (copied / "generator.keras").unlink()  # as if it had been killed before writing it
@@ -300,6 +306,15 @@ def test_checkpoints_of_another_run_are_refused(copied, capsys):
     (copied / "recipe.json").write_text(json.dumps(recipe))
     assert run("--run-dir", copied, "--resume", "--steps", 3) == 2
     assert "seed is 5 there, 77 here" in capsys.readouterr().err
+
+
+def test_a_checkpoint_from_before_a_key_was_known_is_of_its_default(tmp_path):
+    folder = tmp_path / "checkpoints"
+    checkpoints.save(folder, {"step": []}, step=1, epoch=0, recipe={"seed": 5})
+    recipe = {"seed": 5, "init": None, "gradient_accumulation": 1}
+    assert fit.find_checkpoint(tmp_path, recipe).step == 1
+    with pytest.raises(ValueError, match="gradient_accumulation is 1 there, 2 here"):
+        fit.find_checkpoint(tmp_path, recipe | {"gradient_accumulation": 2})
 
 
 def test_a_torn_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(

@@ -76,9 +76,10 @@ def test_an_ablation_takes_away_what_its_name_says_and_nothing_else(ablation):
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
-def test_recipes_from_before_there_was_init_or_an_ablation_are_read():
+@pytest.mark.parametrize("key", ["init", "ablation", "gradient_accumulation"])
+def test_a_recipe_from_before_a_key_was_known_is_read(key):
     values = json.loads(resolve("demo").to_json())
-    del values["init"], values["ablation"]
+    del values[key]
     assert Recipe.from_json(json.dumps(values)) == resolve("demo")
 
 
@@ -167,6 +168,11 @@ def test_a_stored_recipe_with_other_keys_is_refused():
         ({"shorter_side": 90}, r"shorter_side must be at least image_size \(96\), got 90"),
         ({"crop": "middle"}, "crop must be one of center, random"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"gradient_accumulation": 0}, "gradient_accumulation must be at least 1, got 0"),
+        (
+            {"gradient_accumulation": 3},
+            r"gradient_accumulation must be a divisor of batch_size \(2\), got 3",
+        ),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"epochs": 3}, "exactly one of epochs and steps"),
         ({"precision": "float16"}, "precision must be one of float32, mixed_float16"),

@@ -297,6 +297,166 @@ def test_intermediate_results_reach_both_sides_of_the_objective():
     assert trainer.inpaint(np.zeros((16, 16, 3), "uint8"), np.eye(16, dtype=bool)).any()
 
 
+class Sharing(TinyObjective):
+    """Compares what is computed from image and prediction once a step."""
+
+    def __init__(self):
+        super().__init__(0.3)
+        self.computed = 0
+
+    def shared(self, batch, prediction):
+        self.computed += 1
+        return {"truth": tf.sin(batch["image"]), "fake": tf.sin(prediction)}
+
+    def generator_terms(self, batch, prediction, discriminators):
+        return super().generator_terms(
+            {"image": prediction["truth"]}, prediction["fake"], discriminators
+        )
+
+    def discriminator_terms(self, batch, prediction, discriminators):
+        return super().discriminator_terms(
+            {"image": prediction["truth"]}, prediction["fake"], discriminators
+        )
+
+
+class Repeating(Sharing):
+    """The same, where each side computes it for itself."""
+
+    shared = property()
+
+    def generator_terms(self, batch, prediction, discriminators):
+        both = Sharing.shared(self, batch, prediction)
+        return super().generator_terms(batch, both, discriminators)
+
+    def discriminator_terms(self, batch, prediction, discriminators):
+        both = Sharing.shared(self, batch, prediction)
+        return super().discriminator_terms(batch, both, discriminators)
+
+
+def test_what_both_sides_compare_is_computed_once_and_passes_gradients_on():
+    once, twice = make_trainer(objective=Sharing()), make_trainer(objective=Repeating())
+    for step in range(2):
+        assert once.update(batch_at(step)) == twice.update(batch_at(step))
+    assert_same(values(once), values(twice))
+    assert (once.objective.computed, twice.objective.computed) == (1, 2)  # traced once
+
+
+# --- a batch in parts -------------------------------------------------------------------------
+
+
+def large_batch_at(step: int, size: int = 4) -> dict[str, tf.Tensor]:
+    halves = [batch_at(size * step + index) for index in range(size // 2)]
+    return {name: tf.concat([half[name] for half in halves], 0) for name in halves[0]}
+
+
+def memoryless_trainer(parts: int) -> Trainer:
+    """Samples do not see each other, and a forward pass leaves nothing behind."""
+    keras.utils.set_random_seed(3)
+    networks = []
+    for inputs in ([4], [3]):
+        x = image = keras.Input((None, None, inputs[0]))
+        x = keras.layers.Conv2D(5, 3, padding="same", activation="relu")(x)
+        networks.append(keras.Model(image, keras.layers.Conv2D(3, 3, padding="same")(x)))
+    image, hole = keras.Input((None, None, 3)), keras.Input((None, None, 1))
+    generator = keras.Model([image, hole], networks[0](keras.ops.concatenate([image, hole], -1)))
+    objective = TinyObjective(0.3)
+    objective.discriminator_steps = 2
+    return Trainer(
+        generator,
+        objective,
+        {"patch": networks[1]},
+        learning_rate=1e-3,
+        gradient_accumulation=parts,
+    )
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_makes_the_step_of_the_whole(parts):
+    whole, accumulated = memoryless_trainer(1), memoryless_trainer(parts)
+    before = values(whole)
+    for step in range(3):
+        batch = large_batch_at(step)
+        assert accumulated.update(batch) == pytest.approx(whole.update(batch), rel=1e-5)
+    ours, theirs = values(accumulated), values(whole)
+    for name in ("generator", "discriminator_patch"):
+        for one, two, old in zip(ours[name], theirs[name], before[name], strict=True):
+            np.testing.assert_allclose(one, two, atol=2e-5)
+            assert np.abs(two - old).max() > 1e-3
+    assert int(accumulated.generator_optimizer.iterations) == 3
+    assert int(accumulated.discriminator_optimizer.iterations) == 6
+
+
+class Watching(TinyObjective):
+    """Keeps what each side is shown."""
+
+    def __init__(self):
+        super().__init__(0.3)
+        self.shown = {"generator": [], "discriminators": []}
+
+    def generator_terms(self, batch, prediction, discriminators):
+        self.shown["generator"].append(prediction.numpy())
+        return super().generator_terms(batch, prediction, discriminators)
+
+    def discriminator_terms(self, batch, prediction, discriminators):
+        self.shown["discriminators"].append(prediction.numpy())
+        return super().discriminator_terms(batch, prediction, discriminators)
+
+
+def test_both_sides_see_the_same_fakes_and_every_part_counts_once():
+    """Although the generator, which drops at random and keeps statistics, runs twice a part."""
+    trainer = make_trainer(objective=Watching(), gradient_accumulation=2)
+    alone = make_trainer().generator
+    batch = large_batch_at(0)
+    expected = [
+        alone([batch["image"][start : start + 2], batch["hole"][start : start + 2]], training=True)
+        for start in (0, 2)
+    ]
+    trainer.train_step(batch)
+    for shown in trainer.objective.shown.values():
+        for one, two in zip(shown, expected, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-6)
+    trained = {variable.path for variable in alone.trainable_variables}
+    others = [
+        (ours.numpy(), theirs.numpy())
+        for ours, theirs in zip(trainer.generator.variables, alone.variables, strict=True)
+        if theirs.path not in trained
+    ]
+    assert len(others) == 3  # two statistics and the state of a random generator
+    for ours, theirs in others:
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_part_waits_until_the_one_before_it_is_done():
+    """Otherwise their memory adds up."""
+    events = []
+
+    class Telling(TinyObjective):
+        def generator_terms(self, batch, prediction, discriminators):
+            @tf.custom_gradient
+            def tell(x):
+                def backward(gradient):
+                    return tf.numpy_function(
+                        lambda g: (events.append("backward"), g)[1], [gradient], tf.float32
+                    )
+
+                told = tf.numpy_function(
+                    lambda x: (events.append("forward"), x)[1], [x], tf.float32
+                )
+                return tf.ensure_shape(told, x.shape), backward
+
+            return super().generator_terms(batch, tell(prediction), discriminators)
+
+    trainer = make_trainer(adversarial=False, objective=Telling(), gradient_accumulation=4)
+    trainer.update(large_batch_at(0, 8))
+    assert events == ["forward", "backward"] * 4
+
+
+def test_a_batch_that_cannot_be_split_is_an_error():
+    trainer = make_trainer(gradient_accumulation=3)
+    with pytest.raises(ValueError, match="a batch of 4 cannot be worked through in 3 equal parts"):
+        trainer.update(large_batch_at(0))
+
+
 def test_a_variable_without_gradient_is_an_error_that_names_it():
     class Detached(TinyObjective):
         def generator_terms(self, batch, prediction, discriminators):
@@ -417,6 +577,7 @@ def test_learning_rate_is_a_function_of_the_step():
         ({"precision": "float16"}, "mixed_bfloat16"),
         ({"ema": 1.0}, "ema"),
         ({"clip_norm": -1.0}, "clip_norm"),
+        ({"gradient_accumulation": 0}, "gradient_accumulation"),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -469,10 +630,13 @@ def test_batches_that_end_early_are_an_error():
 # --- checkpoints ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-def test_three_steps_resumed_for_three_more_equal_six(tmp_path, precision):
+@pytest.mark.parametrize(("precision", "parts"), [("float32", 2), ("mixed_float16", 1)])
+def test_three_steps_resumed_for_three_more_equal_six(tmp_path, precision, parts):
     rate = learning_rate_schedule("cosine", 1e-2, 6, warmup_steps=2)
-    options = {"precision": precision, "ema": 0.9, "learning_rate": rate}
+    options = {
+        **{"precision": precision, "ema": 0.9, "learning_rate": rate},
+        "gradient_accumulation": parts,
+    }
     whole = make_trainer(**options)
     logs = [whole.update(batch_at(step)) for step in range(6)]
 

@@ -513,6 +513,7 @@ def make_trainer(recipe: Recipe, networks: Networks, steps: int) -> "Trainer":
         ema=recipe.ema,
         clip_norm=recipe.gradient_clip,
         precision=recipe.precision,
+        gradient_accumulation=recipe.gradient_accumulation,
     )
 
 
@@ -613,7 +614,14 @@ def find_checkpoint(run_dir: Path, identity: dict[str, Any]):
             raise ValueError(f"nothing to resume: none of the checkpoints in {folder} is whole")
         print(f"no checkpoint in {folder} yet, starting at step 0")
         return None
-    checkpoints.check_recipe(checkpoint.manifest["recipe"], identity, str(checkpoint.path))
+    # A checkpoint from before a key was known is of a run as the key's default has it.
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.default is not dataclasses.MISSING
+    }
+    saved = defaults | dict(checkpoint.manifest["recipe"])
+    checkpoints.check_recipe(saved, identity, str(checkpoint.path))
     print(f"resuming from {checkpoint.path}")
     return checkpoint
 

@@ -60,6 +60,8 @@ class Recipe:
             random ones.
         ablation: What was taken away from the method, a key of its `ABLATIONS`, by name; `config`
             holds what that means. None for the method as a whole.
+        gradient_accumulation: Equal parts a batch is worked through in, one after the other, for
+            the memory of a part and the step of the batch; divides `batch_size`.
     """
 
     dataset: str
@@ -89,6 +91,7 @@ class Recipe:
     config: dict
     init: str | None = None
     ablation: str | None = None
+    gradient_accumulation: int = 1
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -118,8 +121,15 @@ class Recipe:
                 f"exactly one of epochs and steps must be given, got epochs={self.epochs} and "
                 f"steps={self.steps}"
             )
-        for name in ("batch_size", "epochs", "steps", "checkpoint_every"):
+        for name in (
+            *("batch_size", "epochs", "steps", "checkpoint_every", "gradient_accumulation"),
+        ):
             self._require(name, "at least 1", lambda v: v is None or v >= 1)
+        self._require(
+            "gradient_accumulation",
+            f"a divisor of batch_size ({self.batch_size})",
+            lambda v: self.batch_size % v == 0,
+        )
         for name in ("seed", "warmup_steps", "sample_every", "workers"):
             self._require(name, "at least 0", lambda v: v >= 0)
         self._require("learning_rate", "above 0", lambda v: v > 0)
@@ -190,8 +200,10 @@ class Recipe:
         if not isinstance(values, dict):
             raise ValueError(f"recipe must be a JSON object, got {type(values).__name__}")
         known = [field.name for field in dataclasses.fields(cls)]
-        # The first recipes had neither.
-        required = [name for name in known if name not in ("init", "ablation")]
+        # The first recipes had none of those that have a default.
+        required = [
+            field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING
+        ]
         for what, names in (
             ("unknown", sorted(set(values) - set(known))),
             ("no", [name for name in required if name not in values]),

@@ -8,7 +8,7 @@ and `fit()` would be left in use.
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +35,10 @@ class Objective(Protocol):
 
     `prediction` is what the generator returns or, of a generator with a method `training_outputs`,
     the dict that this returns, which has the key "prediction" beside its intermediate results.
+
+    A method `shared(batch, prediction) -> dict` may be there: what both sides compare, computed
+    once a step. What it returns takes the place of `prediction`; gradients come back through it to
+    the generator.
 
     Two more methods may be there, for a method that trains its sides in turns; `step` is the int64
     scalar number of finished steps:
@@ -134,6 +138,13 @@ class Trainer:
     Every decision depends on (weights, step, batch) alone, so that a run continued from `state()`
     is the uninterrupted run bit for bit.
 
+    With `gradient_accumulation` above 1, the batch is worked through in so many equal parts, one
+    after the other, and both sides are updated once, with the means over the parts: the memory of a
+    part, the step of the batch. It is the same step where a term is a mean over samples that do not
+    see each other; batch normalisation, and a mean over the pixels of all holes together, see a
+    part at a time. With discriminators the generator runs twice, because all parts' fakes are
+    wanted before the first generator's gradient is.
+
     Args:
         generator: Keras model, called as `generator([image, hole], training=...)`.
         objective: An `Objective`.
@@ -148,6 +159,8 @@ class Trainer:
             norm, after unscaling.
         precision: One of `PRECISIONS`: the policy the models were built with. `mixed_float16` wraps
             both optimizers in a loss scale each.
+        gradient_accumulation: Int >= 1, parts a batch is worked through in; batches must be
+            divisible by it.
 
     Raises:
         ValueError: On an unknown precision, or a value out of range.
@@ -165,6 +178,7 @@ class Trainer:
         ema: float = 0.0,
         clip_norm: float = 0.0,
         precision: str = "float32",
+        gradient_accumulation: int = 1,
     ):
         if precision not in PRECISIONS:
             raise ValueError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
@@ -172,12 +186,17 @@ class Trainer:
             raise ValueError(f"ema must be in [0, 1), not {ema}")
         if clip_norm < 0.0:
             raise ValueError(f"clip_norm must be at least 0, not {clip_norm}")
+        if gradient_accumulation < 1:
+            raise ValueError(
+                f"gradient_accumulation must be at least 1, not {gradient_accumulation}"
+            )
         self.generator = generator
         self.objective = objective
         self.discriminators = dict(discriminators or {})
         self.learning_rate = learning_rate
         self.ema = ema
         self.precision = precision
+        self.gradient_accumulation = gradient_accumulation
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.stop_training = False
 
@@ -240,26 +259,27 @@ class Trainer:
         weights = self.objective.generator_weights
         if hasattr(self.objective, "phase_weights"):
             weights = self.objective.phase_weights(self.step)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            watch(tape, self.generator_variables)
-            prediction = self._outputs(batch)
-            with tape.stop_recording():
-                fake = tf.nest.map_structure(tf.stop_gradient, prediction)
-                discriminator_logs = self._discriminator_steps(
-                    batch, fake, rate, phase.get("discriminators")
-                )
-            terms = self.objective.generator_terms(batch, prediction, self.discriminators)
-            terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
-            if terms.keys() != dict(weights).keys():
-                raise ValueError(
-                    f"the objective has weights for {sorted(weights)} and terms {sorted(terms)}"
-                )
-            total = weighted_sum(terms, weights)
-            loss = self.generator_optimizer.scale_loss(total)
+        if self.gradient_accumulation == 1:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                watch(tape, self.generator_variables)
+                prediction = self._outputs(batch)
+                with tape.stop_recording():
+                    discriminator_logs = self._discriminator_steps(
+                        [(batch, detached(prediction))], rate, phase.get("discriminators")
+                    )
+                terms, loss = self._generator_loss(batch, prediction, weights)
+            gradients = gradients_of(loss, tape, self.generator_variables)
+        else:
+            parts = self._parts(batch)
+            discriminator_logs = self._discriminator_steps(
+                self._fakes(parts), rate, phase.get("discriminators")
+            )
+            terms, gradients = mean_over(
+                parts, lambda part: self._generator_gradients(part, weights)
+            )
         self._apply(
             self.generator_optimizer,
-            tape,
-            loss,
+            gradients,
             self.generator_variables,
             rate,
             phase.get("generator"),
@@ -271,51 +291,108 @@ class Trainer:
             raise ValueError(
                 f"both the generator and the discriminators name a term {repeated[0]!r}"
             )
-        return {**terms, "total": total, **discriminator_logs}
+        return {**terms, **discriminator_logs}
 
     def _outputs(self, batch: Batch) -> tf.Tensor | dict[str, tf.Tensor]:
         inputs = [batch["image"], batch["hole"]]
         if hasattr(self.generator, "training_outputs"):
-            return self.generator.training_outputs(inputs)
-        return self.generator(inputs, training=True)
+            prediction = self.generator.training_outputs(inputs)
+        else:
+            prediction = self.generator(inputs, training=True)
+        if hasattr(self.objective, "shared"):
+            prediction = self.objective.shared(batch, prediction)
+        return prediction
+
+    def _generator_loss(
+        self,
+        batch: Batch,
+        prediction: tf.Tensor | dict[str, tf.Tensor],
+        weights: Mapping[str, float],
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """The terms with their total, and what is differentiated."""
+        terms = self.objective.generator_terms(batch, prediction, self.discriminators)
+        terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
+        if terms.keys() != dict(weights).keys():
+            raise ValueError(
+                f"the objective has weights for {sorted(weights)} and terms {sorted(terms)}"
+            )
+        total = weighted_sum(terms, weights)
+        return {**terms, "total": total}, self.generator_optimizer.scale_loss(total)
+
+    def _generator_gradients(
+        self, batch: Batch, weights: Mapping[str, float]
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            watch(tape, self.generator_variables)
+            terms, loss = self._generator_loss(batch, self._outputs(batch), weights)
+        return terms, gradients_of(loss, tape, self.generator_variables)
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        count, size = self.gradient_accumulation, batch["image"].shape[0]
+        if size is not None and size % count:
+            raise ValueError(
+                f"a batch of {size} cannot be worked through in {count} equal parts; "
+                "gradient_accumulation must divide it"
+            )
+        split = {name: tf.split(values, count) for name, values in batch.items()}
+        return [{name: split[name][index] for name in split} for index in range(count)]
+
+    def _fakes(self, parts: Sequence[Batch]) -> list[tuple[Batch, Any]]:
+        """The parts, each with what the generator makes of it and without any gradient.
+
+        The generator is left as it was, random states and moving statistics included, and so gives
+        the same again when its own gradient is computed.
+        """
+        if not self.discriminators:
+            return []
+        trained = {id(variable) for variable in self.generator_variables}
+        others = [v.value for v in self.generator.variables if id(v) not in trained]
+        before = [tf.identity(variable) for variable in others]
+        fakes: list[Any] = []
+        for part in parts:
+            waiting = after(fakes[-1:], part)
+            fakes.append(detached(self._outputs(waiting)))
+        for variable, value in zip(others, before, strict=True):
+            variable.assign(value)
+        return list(zip(parts, fakes, strict=True))
 
     def _discriminator_steps(
         self,
-        batch: Batch,
-        fake: tf.Tensor | dict[str, tf.Tensor],
+        parts: Sequence[tuple[Batch, tf.Tensor | dict[str, tf.Tensor]]],
         rate: tf.Tensor,
         active: tf.Tensor | None,
     ) -> dict[str, tf.Tensor]:
+        """Updates the discriminators on the batch, given as parts with their detached fakes."""
         if not self.discriminators:
             return {}
         variables = self._all_discriminator_variables()
-        for _ in range(self.objective.discriminator_steps):
+
+        def compute(
+            part: tuple[Batch, tf.Tensor | dict[str, tf.Tensor]],
+        ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+            batch, fake = part
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 watch(tape, variables)
                 terms = self.objective.discriminator_terms(batch, fake, self.discriminators)
                 terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
                 total = weighted_sum(terms, dict.fromkeys(terms, 1.0))
                 loss = self.discriminator_optimizer.scale_loss(total)
-            self._apply(self.discriminator_optimizer, tape, loss, variables, rate, active)
-        return {**terms, "discriminator": total}
+            return {**terms, "discriminator": total}, gradients_of(loss, tape, variables)
+
+        for _ in range(self.objective.discriminator_steps):
+            logs, gradients = mean_over(parts, compute)
+            self._apply(self.discriminator_optimizer, gradients, variables, rate, active)
+        return logs
 
     def _apply(
         self,
         optimizer: keras.optimizers.Optimizer,
-        tape: tf.GradientTape,
-        loss: tf.Tensor,
+        gradients: Sequence[tf.Tensor],
         variables: Sequence[keras.Variable],
         rate: tf.Tensor,
         active: tf.Tensor | None,
     ) -> None:
         """Updates `variables`; not in a step whose `active` is False, always where it is None."""
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        missing = [v.path for v, g in zip(variables, gradients, strict=True) if g is None]
-        if missing:
-            raise ValueError(
-                f"no gradient reaches {len(missing)} of {len(variables)} trainable variables, "
-                f"the first is {missing[0]}"
-            )
         optimizer.learning_rate.assign(rate)
 
         def update() -> tf.Tensor:
@@ -525,6 +602,49 @@ def weighted_sum(terms: Mapping[str, tf.Tensor], weights: Mapping[str, float]) -
     for name, value in terms.items():
         total += weights[name] * value
     return total
+
+
+def gradients_of(
+    loss: tf.Tensor, tape: tf.GradientTape, variables: Sequence[keras.Variable]
+) -> list[tf.Tensor]:
+    """Returns the gradient of each variable.
+
+    Raises:
+        ValueError: If a variable gets none; names the first.
+    """
+    gradients = tape.gradient(loss, [variable.value for variable in variables])
+    missing = [v.path for v, g in zip(variables, gradients, strict=True) if g is None]
+    if missing:
+        raise ValueError(
+            f"no gradient reaches {len(missing)} of {len(variables)} trainable variables, "
+            f"the first is {missing[0]}"
+        )
+    return gradients
+
+
+def detached(values: Any) -> Any:
+    """Returns the tensors of a structure without their gradients."""
+    return tf.nest.map_structure(tf.stop_gradient, values)
+
+
+def after(before: Any, values: Any) -> Any:
+    """Returns `values`, available once all of `before` is.
+
+    Parts of a batch that do not wait for each other are computed side by side in a graph, and their
+    memory adds up.
+    """
+    with tf.control_dependencies(tf.nest.flatten(before)):
+        return tf.nest.map_structure(tf.identity, values)
+
+
+def mean_over(parts: Sequence[Any], compute: Callable[[Any], Any]) -> Any:
+    """Returns the mean over the parts of the tensors that `compute` returns, added in turns."""
+    total = compute(parts[0])
+    if len(parts) == 1:
+        return total
+    for part in parts[1:]:
+        total = tf.nest.map_structure(tf.add, total, compute(after(total, part)))
+    return tf.nest.map_structure(lambda value: value / float(len(parts)), total)
 
 
 def watch(tape: tf.GradientTape, variables: Sequence[keras.Variable]) -> None:

@@ -512,6 +512,28 @@ class Objective:
                 ("relu3_3", "relu4_3"), config.feature_weights, config.feature_normalization
             )
 
+    def shared(
+        self, batch: Mapping[str, Tensor], prediction: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Adds what both sides compare: VGG16's activations.
+
+        Args:
+            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
+            prediction: What `CSAGenerator.training_outputs` gave.
+
+        Returns:
+            `prediction`, with `truth_middle` `(B, H/4, W/4, 256)` and `truth_deep` `(B, H/8, W/8,
+            512)`, the photograph's relu3_3 and relu4_3, where a term needs them; and
+            `prediction_middle`, the prediction's relu3_3, for the adversarial terms.
+        """
+        if self.vgg is None:
+            return dict(prediction)
+        middle, deep = (ops.stop_gradient(each) for each in self.vgg(batch["image"]))
+        maps = {**prediction, "truth_middle": middle, "truth_deep": deep}
+        if "feature_adversarial" in self.generator_weights:
+            maps["prediction_middle"] = self.vgg(prediction["prediction"])[0]
+        return maps
+
     def generator_terms(
         self,
         batch: Mapping[str, Tensor],
@@ -522,7 +544,7 @@ class Objective:
 
         Args:
             batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-            prediction: What `CSAGenerator.training_outputs` gave.
+            prediction: What `shared` gave.
             discriminators: What `build_discriminators` gave.
 
         Returns:
@@ -530,26 +552,24 @@ class Objective:
         """
         image, hole = batch["image"], batch["hole"]
         refined, rough = prediction["prediction"], prediction["rough"]
-        middle = deep = None
-        if self.vgg is not None:
-            middle, deep = (ops.stop_gradient(each) for each in self.vgg(image))
         terms = {
             "l1": lambda: l1_loss(image, refined),
             "rough_l1": lambda: l1_loss(image, rough),
             "hole": lambda: hole_l1_loss(image, refined, hole) + hole_l1_loss(image, rough, hole),
-            "consistency": lambda: self._consistency(deep, prediction, hole),
+            "consistency": lambda: self._consistency(prediction, hole),
             "adversarial": lambda: relativistic_generator_loss(
                 discriminators["patch"](image, training=True),
                 discriminators["patch"](refined, training=True),
             ),
             "feature_adversarial": lambda: relativistic_generator_loss(
-                discriminators["feature_patch"](middle, training=True),
-                discriminators["feature_patch"](self.vgg(refined)[0], training=True),
+                discriminators["feature_patch"](prediction["truth_middle"], training=True),
+                discriminators["feature_patch"](prediction["prediction_middle"], training=True),
             ),
         }
         return {name: terms[name]() for name in self.generator_weights}
 
-    def _consistency(self, target, prediction, hole):
+    def _consistency(self, prediction, hole):
+        target = prediction["truth_deep"]
         hole = downsample_hole(hole, ATTENTION_FACTOR)
         channels = prediction["coherent"].shape[-1]
         if channels != TARGET_CHANNELS:  # a narrower network: means of neighbouring channels
@@ -569,7 +589,7 @@ class Objective:
 
         Args:
             batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-            prediction: What `CSAGenerator.training_outputs` gave, detached.
+            prediction: What `shared` gave, detached.
             discriminators: What `build_discriminators` gave.
 
         Returns:
@@ -581,7 +601,7 @@ class Objective:
         terms = {}
         for name, inputs in {
             "patch": (real, fake),
-            "feature_patch": (self.vgg(real)[0], self.vgg(fake)[0]),
+            "feature_patch": (prediction["truth_middle"], prediction["prediction_middle"]),
         }.items():
             real_logits, fake_logits = (
                 discriminators[name](each, training=True) for each in inputs
