@@ -1,0 +1,173 @@
+"""Whether photographs arrive faster than a training step at 256 x 256 pixels eats them.
+
+    python -m benchmarks.input_pipeline [--seconds 5] [--rounds 3]
+
+1. Images a second that come out of `training_pipeline`, decoded, resized, cropped, flipped and with
+   their holes, every file read anew: JPEGs of the sizes of CelebA, Places and Paris StreetView, and
+   of 12 megapixels; and from memory, as from the second epoch on.
+2. Images a second that the steps of MUSICAL's presets take at 256 x 256 pixels, in float32 and in
+   bfloat16.
+3. The step fed by the pipeline against the step on a batch that lies ready: what reading costs a
+   run in which both share the processor.
+
+The photographs are scikit-image's, cut and scaled to size. Prints the ratios and writes
+`results/input_pipeline.json`.
+"""
+
+import argparse
+import itertools
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import measure
+from training import datasets, masks
+
+MODULE = "benchmarks.input_pipeline"
+SIZE = 256
+FILES = 64
+SOURCES = {
+    # width, height, shorter side / image size, crop, holes
+    "CelebA, 178 x 218": ((178, 218), 1.0, "center", "center"),
+    "Places, 341 x 256": ((341, 256), 350 / 256, "random", "center"),
+    "Paris StreetView, 936 x 537": ((936, 537), 350 / 256, "random", "center"),
+    "Paris StreetView, 936 x 537, brush strokes": (
+        *((936, 537), 350 / 256, "random"),
+        "irregular",
+    ),
+    "12 megapixels, 4000 x 3000": ((4000, 3000), 350 / 256, "random", "center"),
+}
+STEPS = {"lite, batch 16": ("lite", 16), "paper, batch 5": ("paper", 5)}
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+def write_photographs(folder: Path, size: tuple[int, int], count: int = FILES) -> None:
+    """Writes JPEGs of one size, no two alike."""
+    from skimage import data
+
+    folder.mkdir(parents=True)
+    originals = [Image.fromarray(each()) for each in (data.astronaut, data.chelsea, data.coffee)]
+    random = np.random.default_rng(0)
+    for number in range(count):
+        original = originals[number % len(originals)]
+        part = 0.7 + 0.3 * random.random()
+        width = min(original.width, original.height * size[0] / size[1]) * part
+        height = width * size[1] / size[0]
+        left = random.random() * (original.width - width)
+        top = random.random() * (original.height - height)
+        box = (left, top, left + width, top + height)
+        photograph = original.resize(size, Image.Resampling.BICUBIC, box=box)
+        photograph.save(folder / f"{number:03d}.jpg", quality=90)
+
+
+def pipeline(folder: Path, source: str, batch: int, in_memory: bool):
+    """The endless batches of one source."""
+    _, ratio, crop, holes = SOURCES[source]
+    photographs = datasets.open_dataset(
+        *("folder", folder, "train", SIZE),
+        shorter_side=round(ratio * SIZE),
+        crop=crop,
+        cache_bytes=datasets.CACHE_BYTES if in_memory else 0,
+    )
+    return datasets.training_pipeline(
+        photographs, masks.open_masks(holes, SIZE), SIZE, batch, seed=0
+    )
+
+
+def arriving(folder: Path, source: str, in_memory: bool, seconds: float, batch: int = 16) -> float:
+    """Images a second, once the first batches, or the first two epochs, are through."""
+    stream = iter(pipeline(folder, source, batch, in_memory))
+    for _ in range(2 * FILES // batch if in_memory else 4 + 2):
+        next(stream)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        next(stream)["image"].numpy()
+        count += batch
+    return count / (time.perf_counter() - start)
+
+
+def eaten(folder: Path, preset: str, batch: int, precision: str, rounds: int) -> dict[str, Any]:
+    """Seconds of a step on a batch that lies ready, and of one that the pipeline feeds."""
+    from benchmarks import training_step
+    from training.fit import repeatable
+
+    with repeatable():
+        case = training_step.Case("musical", preset, SIZE, batch, {"lambda_adversarial": 0.0})
+        trainer = training_step.trainer_of(case, precision)
+        ready = training_step.batch_of(SIZE, batch)
+        fed = iter(pipeline(folder, "Paris StreetView, 936 x 537", batch, in_memory=False))
+        calls = {
+            "ready": lambda: trainer.update(ready),
+            "fed": lambda: trainer.update(next(fed)),
+        }
+        seconds = measure.take_turns(calls, rounds)
+    return {**seconds, "images_per_second": batch / seconds["ready"]["median"]}
+
+
+def measure_all(seconds: float, rounds: int) -> dict[str, Any]:
+    """Images a second of every source and every step."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {}
+        for source, (size, *_) in SOURCES.items():
+            folder = Path(temporary) / f"{size[0]}x{size[1]}"
+            if not folder.exists():
+                write_photographs(folder, size)
+            folders[source] = folder
+        arrive = {
+            f"{source}, {where}": arriving(folders[source], source, in_memory, seconds)
+            for source in SOURCES
+            for where, in_memory in (("from files", False), ("from memory", True))
+        }
+        steps = {
+            f"{name}, {precision}": eaten(
+                folders["Paris StreetView, 936 x 537"], preset, batch, precision, rounds
+            )
+            for (name, (preset, batch)), precision in itertools.product(STEPS.items(), PRECISIONS)
+        }
+    return {"images_per_second": arrive, "steps": steps}
+
+
+def ratios(measured: dict[str, Any]) -> dict[str, float]:
+    """What the measurement says: arriving by eaten, against the step that eats most."""
+    steps = measured["steps"]
+    hungriest = max(steps, key=lambda name: steps[name]["images_per_second"])
+    said = {
+        f"{source}: images a second / of the step of {hungriest}": (
+            value / steps[hungriest]["images_per_second"]
+        )
+        for source, value in measured["images_per_second"].items()
+    }
+    for name, found in steps.items():
+        said[f"step of {name}: fed from files of 936 x 537 / on a batch that lies ready"] = (
+            found["fed"]["median"] / found["ready"]["median"]
+        )
+    return said
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="each source is timed for (default: 5)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="times each step is timed (default: 3)"
+    )
+    arguments = parser.parse_args(argv)
+    measured = measure_all(arguments.seconds, arguments.rounds)
+    said = {name: round(value, 2) for name, value in ratios(measured).items()}
+    for name, value in said.items():
+        print(f"{value:7.2f}  {name}")
+    figures = measure.record(MODULE, argv or sys.argv[1:], {"times": measured, "ratios": said})
+    path = measure.keep("input_pipeline", figures)
+    print(f"written to {path.relative_to(measure.ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
