@@ -729,7 +729,8 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
     except tf.errors.ResourceExhaustedError as error:
         reason = (
             f"out of memory at batch size {recipe.batch_size} and {recipe.image_size} pixels; "
-            "lower --batch-size or --image-size"
+            "lower --batch-size or --image-size, or work a batch through in parts with --set "
+            "gradient_accumulation=N"
         )
         raise TrainingError(f"{reason}. {_last_good(run)}") from error
     except tf.errors.OpError as error:
