@@ -419,7 +419,7 @@ def _write_item(folder: Path, pictures: str, item: Item) -> dict[str, Any]:
             "usage": draw_usage(attention, item.result, item.sample),
         }
         for kind, drawing in drawn.items():
-            drawing.save(folder / _path(pictures, item, name, kind), optimize=True)
+            drawing.save(folder / _path(pictures, item, name, kind))
         atlas = _path(pictures, item, name, "weights")
         chosen = choose_positions(attention.filled[item.sample], CHOICES**2)
         scales.append(
@@ -473,7 +473,7 @@ def _write_atlas(file: Path, attention: "AttentionMap", sample: int, chosen: np.
         positions.append(
             [row, column, sources, _rounded(found.spread[at]), _rounded(found.known_share[at])]
         )
-    Image.fromarray(atlas, "LA").save(file, optimize=True)
+    Image.fromarray(atlas, "LA").save(file)
     return {"columns": columns, "positions": positions}
 
 
