@@ -152,7 +152,7 @@ def test_coherent_weights_times_features_are_the_layers_filling():
 def test_every_generator_with_an_attention_has_maps_of_its_hole(method):
     generator = random_generator(method, "lite", **METHODS[method])
     data = batch_of(64, 96)
-    maps = generator.attention_maps(inputs_of(data))
+    maps = generator.attention_maps([data["image"], data["hole"].numpy()])
     assert list(maps) == (["1x1", "3x3"] if method == "musical" else list(maps))
     for scale in maps.values():
         missing = np.asarray(downsample_hole(data["hole"], scale.stride))[..., 0] > 0.5
@@ -164,6 +164,8 @@ def test_every_generator_with_an_attention_has_maps_of_its_hole(method):
         rows, columns = scale.sources[scale.filled].T
         samples = np.nonzero(scale.filled)[0]
         assert not missing[samples, rows, columns].any()
+    with pytest.raises(ValueError, match=r"multiples of .*, received: 36 x 36"):
+        generator.attention_maps(inputs_of(batch_of(36)))
     if method in ("shift_net", "csa"):
         (scale,) = maps.values()
         matches = np.asarray(generator.attention_sources(inputs_of(data)))

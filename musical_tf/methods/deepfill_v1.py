@@ -270,15 +270,20 @@ class DeepFillGenerator(keras.Model):
         return self.get_layer("attention")
 
     def _attended(self, attention, inputs):
+        inputs = [ops.convert_to_tensor(each) for each in inputs]
+        self._check_size(inputs[0])
         return keras.Model(self.inputs, attention.input)(inputs, training=False)
 
-    def _compute(self, inputs, training, mask):
-        height, width = inputs[0].shape[1:3]
+    def _check_size(self, image):
+        height, width = image.shape[1:3]
         if any(side is not None and side % self.size_multiple for side in (height, width)):
             raise ValueError(
                 f"height and width must be multiples of {self.size_multiple}, received: "
                 f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
             )
+
+    def _compute(self, inputs, training, mask):
+        self._check_size(inputs[0])
         return super().call(inputs, training=training, mask=mask)
 
     def compute_output_spec(self, inputs, training=None, mask=None):
