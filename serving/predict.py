@@ -148,7 +148,7 @@ def list_jobs(
 
     Args:
         image: A file, or a folder, which is walked with its subfolders. Hidden files are left out,
-            and so are the mask and output folders where they lie inside.
+            and so are the mask, or the folder of masks, and the output where they lie inside.
         mask: A file for every image, a folder, or `ALPHA`.
         output: A file, or a folder. A folder is what it is for a folder of images.
         into_folder: Take `output` for a folder although it does not exist yet.
@@ -190,7 +190,8 @@ def _list_folder(
     if output.exists() and not output.is_dir():
         raise images.ImageError(f"{output}: --image is a folder, so --output must be one too")
     mask_folder = mask if isinstance(mask, Path) and mask.is_dir() else None
-    inside = [path for path in (output, mask_folder) if path and not _is_same(path, folder)]
+    masks_at = mask if isinstance(mask, Path) else None
+    inside = [path for path in (output, masks_at) if path and not _is_same(path, folder)]
     left_out: list[Path] = []
     unreadable: list[OSError] = []
     paths = list(_walk(folder, inside, left_out, unreadable))
@@ -234,7 +235,7 @@ def _walk(
     left_out: list[Path] | None = None,
     unreadable: list[OSError] | None = None,
 ) -> Iterator[Path]:
-    """Image files below a folder in order of path, without hidden ones and excluded folders.
+    """Image files below a folder in order of path, without hidden and excluded files and folders.
 
     Other files are added to `left_out`, and the errors of folders that cannot be listed to
     `unreadable`.
@@ -249,7 +250,7 @@ def _walk(
         )
         for name in sorted(names):
             path = Path(parent) / name
-            if name.startswith("."):
+            if name.startswith(".") or path.resolve() in skipped:
                 continue
             if path.suffix.lower() in images.READABLE:
                 yield path

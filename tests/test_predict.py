@@ -202,6 +202,14 @@ def test_folder_with_one_mask_for_all(call, album, mask):
     assert written(album / "out") == ALBUM
 
 
+def test_a_mask_that_lies_among_the_images_is_none_of_them(call, album, mask):
+    mask = mask.rename(album / "images" / "stamp.png")
+    code, out, err = call(image=album / "images", mask=mask, output=album / "out")
+    assert (code, err.count("error")) == (0, 0)
+    assert out.startswith("5 filled in")
+    assert written(album / "out") == ALBUM
+
+
 def test_one_mask_for_images_of_several_sizes(call, tmp_path, mask):
     for scale in (1, 2):
         save(tmp_path / "images" / f"{scale}.png", picture(40 * scale, 48 * scale))
