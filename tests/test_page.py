@@ -700,6 +700,7 @@ def test_before_and_after_and_the_downloaded_file(visit, server):
     page.click("#compare")
     screen.expect("#compare").to_have_attribute("aria-pressed", "true")
     screen.expect("#divider").to_be_visible()
+    assert page.get_attribute("#status", "data-shown") is None  # it would lie over the labels
 
     def colour(x: float, y: float) -> np.ndarray:
         left, top = screen.point(x, y)
