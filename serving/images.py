@@ -267,7 +267,8 @@ def read_mask(
     name = str(source) if name is None else name
     with _decoded(source, name, max_pixels) as image:
         _turn_upright(image)
-        if image.mode in ("I", "F"):
+        # What a PPM file has 16 bits of, Pillow opens as 32.
+        if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
             raise ImageError(f"{name}: a mask must have 8 or 16 bits a channel, it has 32")
         values = np.empty((image.height, image.width), np.uint8)
         for rows, strip in _strips(image):
@@ -573,7 +574,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
 
 def _brightest(image: Image.Image, background: int) -> np.ndarray:
     """The brightest channel of every pixel, uint8; what is transparent shows the background."""
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I"):
         return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
     if image.has_transparency_data:
         layers = image.convert("RGBA")

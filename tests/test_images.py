@@ -476,6 +476,14 @@ def test_coloured_strokes_count_and_transparent_pixels_do_not(tmp_path):
     assert black.tolist() == [[False, False, False, True], [False] * 4]
 
 
+@pytest.mark.parametrize("largest", [65535, 1000])
+def test_a_mask_may_be_a_netpbm_file_of_16_bits(tmp_path, largest):
+    levels = np.array([[0, 0.4, 0.6, 1]]) * largest
+    path = tmp_path / "mask.pgm"
+    path.write_bytes(b"P5 4 1 %d\n" % largest + levels.astype(">u2").tobytes())
+    np.testing.assert_array_equal(images.read_mask(path), [[False, False, True, True]])
+
+
 def test_mask_of_zeros_and_ones_is_explained(tmp_path):
     path = tmp_path / "mask.png"
     Image.fromarray(np.array([[0, 1]], np.uint8)).save(path)
