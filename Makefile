@@ -54,8 +54,8 @@ test: install lint ## check style and run the tests
 test-slow: install ## run the tests that need minutes
 	$(BIN)/python -m pytest -m slow
 
-test-examples: install ## run the ONNX file in Node.js, C++, Chromium and behind a model server
-	@$(BIN)/python -c 'import playwright' 2>/dev/null || { \
+test-examples: install ## run the ONNX file in Node.js, C++, Chromium and behind a model server, and an offline job
+	@$(BIN)/python -c 'import playwright, ray' 2>/dev/null || { \
 		echo "Installing the packages of .[examples]"; \
 		$(PIP) install -qq --no-compile --prefer-binary --editable '.[examples]'; }
 	$(BIN)/python -m pytest -m "examples or browser"

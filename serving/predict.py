@@ -25,19 +25,25 @@ import numpy as np
 
 from . import images
 from .session import MEMORY_LIMIT, InferenceError, InpaintingSession
-from .tiling import STRATEGIES
+from .tiling import STRATEGIES, Progress
 
 PROGRAM = "musical-inpaint"
 ALPHA = "alpha"
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
 """What `--format` takes -> the suffix it gives."""
 
+SUSPICIOUS = 0.5
+"""Share of an image. A mask that covers more is likely to be the other way round."""
+
 _REDRAW = 0.1  # seconds between two states of the progress bar
-_SUSPICIOUS = 0.5  # a mask that covers more is likely to be the other way round
 
 
 class OutputError(RuntimeError):
     """The result is there but cannot be written."""
+
+
+FAILURES = (OSError, ValueError, InferenceError, OutputError, MemoryError)
+"""What `fill_file` raises: that one image has failed, others may well not."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("ignore", module=r"PIL\.")
             return _run(arguments)
     except (OSError, ValueError) as error:
-        _complain(_say(error))
+        complain(say(error))
         return 2
     except KeyboardInterrupt:
-        _clear_line()
-        _complain("interrupted; what is written is whole, --skip-existing goes on from there")
+        clear_line()
+        complain("interrupted; what is written is whole, --skip-existing goes on from there")
         return 130
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    _check_numbers(arguments)
+    check_numbers(arguments)
     jobs, notes = list_jobs(
         Path(arguments.image),
         ALPHA if arguments.mask == ALPHA else Path(arguments.mask),
@@ -88,35 +94,28 @@ def _run(arguments: argparse.Namespace) -> int:
     single = not Path(arguments.image).is_dir()
     if single and jobs[0].problem:
         raise images.ImageError(f"{jobs[0].image}: {jobs[0].problem}")
-    session = InpaintingSession(
-        arguments.model,
-        providers=None if arguments.provider == "auto" else [arguments.provider],
-        threads=arguments.threads,
-        memory_limit=arguments.memory_limit * 2**30,
-    )
+    session = open_session(arguments)
     counts = {"filled": 0, "had nothing to fill": 0, "skipped": 0}
     failures: list[str] = []
     suspects: list[str] = []
-    bar = _ProgressBar(len(jobs))
+    bar = ProgressBar(len(jobs))
     for index, job in enumerate(jobs):
         bar.start(index, job.image.name)
         try:
-            what, share = _process(session, job, arguments, bar)
+            what, share = fill_file(session, job, arguments, bar.advance)
             counts[what] += 1
-            if share > _SUSPICIOUS:
+            if share > SUSPICIOUS:
                 suspects.append(f"{share:.0%} of {job.image}")
-        except (OSError, ValueError, InferenceError, OutputError, MemoryError) as error:
-            message = _say(error)
-            if not message.startswith(str(job.image)):
-                message = f"{job.image}: {message}"
+        except FAILURES as error:
+            message = say_of(job, error)
             if single:
-                _clear_line()
-                _complain(message)
+                clear_line()
+                complain(message)
                 # What cannot be read or matched is wrong input; the rest went wrong while working.
                 unusable = isinstance(error, ValueError | FileNotFoundError)
                 return 2 if unusable else 1
             failures.append(message)
-    _clear_line()
+    clear_line()
     summary = [f"{number} {what}" for what, number in counts.items() if number]
     if failures:
         summary.append(f"{len(failures)} failed")
@@ -125,12 +124,12 @@ def _run(arguments: argparse.Namespace) -> int:
         notes.append(
             f"images of which more than half was filled: {len(suspects)}, for instance "
             f"{suspects[0]}; if that is what should stay, say --polarity "
-            f"{_other(arguments.polarity)}"
+            f"{other(arguments.polarity)}"
         )
     for note in notes:
-        _complain(note, "note")
+        complain(note, "note")
     for failure in failures:
-        _complain(failure)
+        complain(failure)
     return 1 if failures else 0
 
 
@@ -310,13 +309,37 @@ def _guard(jobs: list[Job], overwrite_input: bool, protected: Path | None) -> No
             raise images.ImageError(f"{job.output}: the output would replace another input")
 
 
-def _process(
-    session: InpaintingSession, job: Job, arguments: argparse.Namespace, bar: "_ProgressBar"
+def open_session(arguments: argparse.Namespace) -> InpaintingSession:
+    """The session that a command line's options ask for."""
+    return InpaintingSession(
+        arguments.model,
+        providers=None if arguments.provider == "auto" else [arguments.provider],
+        threads=arguments.threads,
+        memory_limit=arguments.memory_limit * 2**30,
+    )
+
+
+def fill_file(
+    session: InpaintingSession,
+    job: Job,
+    arguments: argparse.Namespace,
+    progress: Progress | None = None,
 ) -> tuple[str, float]:
-    """Fills one image.
+    """Fills one image and writes the result, whole or not at all.
+
+    Args:
+        session: The model.
+        job: What to fill, and where to.
+        arguments: Parsed options, those of `add_arguments` and `skip_existing`.
+        progress: Called with `(windows done, windows in all)`.
 
     Returns:
         What became of it, in the words of the summary, and the hole's share of it.
+
+    Raises:
+        OSError, ValueError, MemoryError: If image or mask cannot be read or do not fit each other.
+        InferenceError: If the model fails.
+        OutputError: If the result cannot be written.
     """
     if job.problem:
         raise images.ImageError(job.problem)
@@ -342,14 +365,14 @@ def _process(
         if hole.all():
             raise images.ImageError(
                 f"{job.mask}: it covers the whole image, so nothing is left to copy from; "
-                f"is it the other polarity? (--polarity {_other(arguments.polarity)})"
+                f"is it the other polarity? (--polarity {other(arguments.polarity)})"
             )
         pixels = session.inpaint(
             photograph.pixels,
             hole,
             arguments.strategy,
             arguments.working_size,
-            progress=bar.advance,
+            progress=progress,
         )
         del hole
         photograph = replace(photograph, pixels=pixels)  # and the unfilled ones make room
@@ -362,7 +385,7 @@ def _process(
         job.output.parent.mkdir(parents=True, exist_ok=True)
         images.write_bytes(job.output, content)
     except OSError as error:
-        raise OutputError(f"cannot write {_say(error)}") from error
+        raise OutputError(f"cannot write {say(error)}") from error
     return ("filled" if share else "had nothing to fill"), share
 
 
@@ -385,7 +408,8 @@ def silent_libraries() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _other(polarity: str) -> str:
+def other(polarity: str) -> str:
+    """The polarity that `polarity` is not."""
     return next(other for other in images.POLARITIES if other != polarity)
 
 
@@ -395,6 +419,21 @@ def _parser() -> argparse.ArgumentParser:
         description="Fills holes in photographs with a model exported by export/to_onnx.py.",
         allow_abbrev=False,
     )
+    add_arguments(parser)
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads (default: all)"
+    )
+    parser.add_argument(
+        "--skip-existing", action="store_true", help="leave outputs alone that are there already"
+    )
+    parser.add_argument(
+        "--overwrite-input", action="store_true", help="allow an output to replace its own input"
+    )
+    return parser
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say what is filled and how, for every command line that fills files."""
     parser.add_argument("--model", required=True, metavar="FILE", help="the .onnx file")
     parser.add_argument(
         "--image", required=True, metavar="PATH", help="image file, or a folder of them"
@@ -458,9 +497,6 @@ def _parser() -> argparse.ArgumentParser:
         help="ONNX Runtime execution provider, such as cpu or cuda (default: the fastest there is)",
     )
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="CPU threads (default: all)"
-    )
-    parser.add_argument(
         "--memory-limit",
         type=int,
         default=MEMORY_LIMIT // 2**30,
@@ -474,16 +510,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="refuse larger images (default: %(default)s)",
     )
-    parser.add_argument(
-        "--skip-existing", action="store_true", help="leave outputs alone that are there already"
-    )
-    parser.add_argument(
-        "--overwrite-input", action="store_true", help="allow an output to replace its own input"
-    )
-    return parser
 
 
-def _check_numbers(arguments: argparse.Namespace) -> None:
+def check_numbers(arguments: argparse.Namespace) -> None:
+    """Refuses numbers beyond what makes sense.
+
+    Raises:
+        ValueError: Names the flag, its range and what came.
+    """
     for name, low, high in (
         ("threshold", 0, 254),
         ("dilate", 0, 1000),
@@ -498,7 +532,7 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{flag} must be within {low} and {high}, got {value}")
 
 
-def _say(error: BaseException) -> str:
+def say(error: BaseException) -> str:
     """An exception in one line."""
     if isinstance(error, MemoryError):
         return "not enough memory"
@@ -507,21 +541,24 @@ def _say(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _printable(text: str) -> str:
+def say_of(job: Job, error: BaseException) -> str:
+    """Why a job failed, in one line that names its image."""
+    message = say(error)
+    return message if message.startswith(str(job.image)) else f"{job.image}: {message}"
+
+
+def printable(text: str) -> str:
     """Text with what would steer a terminal, or cannot be printed, written as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _complain(message: str, kind: str = "error") -> None:
-    print(f"{PROGRAM}: {kind}: {_printable(message)}", file=sys.stderr)
+def complain(message: str, kind: str = "error", program: str = PROGRAM) -> None:
+    """Says on stderr, in one line, what is wrong or worth a note."""
+    print(f"{program}: {kind}: {printable(message)}", file=sys.stderr)
 
 
-class _ProgressBar:
-    """One line that is written over, on a terminal only: images done, and windows of the present.
-
-    Attributes:
-        seconds: Since it was made.
-    """
+class ProgressBar:
+    """One line that is written over, on a terminal only: images done, windows of the present."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -531,11 +568,12 @@ class _ProgressBar:
 
     @property
     def seconds(self) -> float:
+        """Seconds since it was made."""
         return time.monotonic() - self._started
 
     def start(self, index: int, name: str) -> None:
         """Says that image number `index`, from 0, is being worked on."""
-        self._index, self._name = index, _printable(name)
+        self._index, self._name = index, printable(name)
         self._draw(0, 1)
 
     def advance(self, done: int, windows: int) -> None:
@@ -551,7 +589,7 @@ class _ProgressBar:
         bar = "#" * int(20 * share)
         line = f"[{bar:<20}] {self._index}/{self._total}"
         if share:
-            line += f", {_duration(self.seconds / share * (1 - share))} left"
+            line += f", {duration(self.seconds / share * (1 - share))} left"
         line += f"  {self._name}"
         if windows > 1:
             line += f", window {done}/{windows}"
@@ -559,12 +597,14 @@ class _ProgressBar:
         print(f"\r\x1b[K{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes > 1 else f"{seconds:.0f} s"
 
 
-def _clear_line() -> None:
+def clear_line() -> None:
+    """Removes the progress bar from a terminal."""
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 

@@ -178,7 +178,7 @@ def test_wheel_holds_the_project_under_one_name(wheel):
     assert {"LICENSE", "NOTICE"} <= licences
 
 
-@pytest.mark.parametrize("module", ["predict", "server"])
+@pytest.mark.parametrize("module", ["predict", "predict_many", "server"])
 def test_installed_serving_starts_without_tensorflow(wheel, tmp_path, module):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     script = (
@@ -234,7 +234,7 @@ def test_gpu_extras_agree_on_cuda_12():
     assert not found["onnxruntime-gpu"].specifier.contains("1.27.0")
 
 
-@pytest.mark.parametrize("extra", ["serve", "serve-gpu", "server"])
+@pytest.mark.parametrize("extra", ["serve", "serve-gpu", "server", "batch"])
 def test_serving_asks_for_no_tensorflow(extra):
     base = {Requirement(line).name for line in lines(setup_cfg()["options"]["install_requires"])}
     found = requirements(extra, MACHINES["Linux x86-64"]).keys() | base
@@ -270,16 +270,23 @@ def test_console_script_starts_its_command_line(script, monkeypatch, capsys):
         ("musical-fit", "tensorflow", "train"),
         ("musical-export", "tensorflow", "train,export,serve"),
         ("musical-inpaint", "onnxruntime", "serve"),
+        ("musical-inpaint-many", "onnxruntime", "batch,serve"),
+        ("musical-inpaint-many", "ray", "batch,serve"),
         ("musical-serve", "fastapi", "server,serve"),
         ("musical-serve", "onnxruntime", "server,serve"),
     ],
 )
 def test_console_script_names_the_extra_that_is_missing(wheel, tmp_path, script, absent, extra):
     zipfile.ZipFile(wheel).extractall(tmp_path)
+    (tmp_path / "photo.png").write_bytes(b"not read before it is clear that all is there")
     arguments = {
         "musical-fit": ["--dataset", "demo", "--dry-run"],
         "musical-export": ["--run", str(tmp_path), "--output", str(tmp_path / "model.onnx")],
         "musical-inpaint": ["--help"],
+        "musical-inpaint-many": [
+            *("--model", "model.onnx", "--image", str(tmp_path), "--mask", "alpha"),
+            *("--output", str(tmp_path / "out")),
+        ],
         "musical-serve": ["--model", "model.onnx"],
     }[script]
     module, _, function = console_scripts()[script].partition(":")

@@ -31,6 +31,11 @@ def inpaint() -> int:
     return _start("musical-inpaint", "serving.predict", "serve")
 
 
+def inpaint_many() -> int:
+    """Runs `serving.predict_many`."""
+    return _start("musical-inpaint-many", "serving.predict_many", "batch,serve")
+
+
 def serve() -> int:
     """Runs `serving.server`."""
     return _start("musical-serve", "serving.server", "server,serve")

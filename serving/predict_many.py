@@ -1,0 +1,375 @@
+"""Fills the holes of a folder of any number of photographs, with several processes or machines.
+
+    python -m serving.predict_many --model model.onnx --image PHOTOS/ --mask MASKS/ --output FILLED/
+
+The outputs are those of `serving.predict`, byte for byte. Ray Data hands the images out, a few at a
+time; each of its workers has a session of its own. A worker that ends is started again, and goes on
+after what is done. The same command goes on where a run was ended, by whatever: an image whose
+output is there is done. The report in the output folder lists what failed, and why.
+
+Exit code 0: every image has its output. 1: some failed, and the rest has been done, or no work was
+possible. 2: wrong usage or unusable input. 130: interrupted.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import importlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import offline, predict
+from .images import ImageError, write_bytes
+from .predict import ALPHA, FORMATS, Job
+
+PROGRAM = "musical-inpaint-many"
+REPORT = "musical-inpaint-many.json"
+"""Name of the report in the output folder."""
+
+BLOCK = 16
+"""How many images a worker is handed at once, at most."""
+
+_BLOCKS_PER_WORKER = 16  # of a small folder, so that workers end together
+_SHOWN = 10  # failures that are printed; all are in the report
+_LINE_EVERY = 30.0  # seconds between two lines of progress where there is no terminal
+_OBJECT_STORE = 100 * 2**20  # bytes; what passes through it are paths
+_LEAST_RAY = "2.60"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code, see above.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # see `serving.predict`
+            return _run(arguments)
+    except ModuleNotFoundError as error:
+        absent = (error.name or "").partition(".")[0]
+        predict.complain(
+            f"the Python package {absent} is not installed; "
+            "pip install 'musical-tf[batch,serve]' brings what this command needs",
+            program=PROGRAM,
+        )
+        return 1
+    except (OSError, ValueError) as error:
+        predict.clear_line()
+        predict.complain(predict.say(error), program=PROGRAM)
+        return 2
+    except KeyboardInterrupt:
+        predict.clear_line()
+        predict.complain("interrupted; the same command goes on from there", program=PROGRAM)
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if sys.platform == "win32":
+        raise ValueError("this command needs Linux or macOS; musical-inpaint runs on Windows too")
+    predict.check_numbers(arguments)
+    for name, low, high in (("workers", 1, 10_000), ("threads", 1, 1024), ("gpus", 0, 64)):
+        value = getattr(arguments, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"--{name} must be within {low} and {high}, got {value:g}")
+    folder, output, model = (
+        Path(getattr(arguments, name)).absolute() for name in ("image", "output", "model")
+    )
+    mask = ALPHA if arguments.mask == ALPHA else Path(arguments.mask).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ImageError(f"{folder}: --image must be a folder; musical-inpaint fills single files")
+    jobs, notes = predict.list_jobs(
+        folder, mask, output, suffix=FORMATS.get(arguments.format), protected=model
+    )
+    _prepare_ray(arguments.address)
+    _check_model(arguments)
+    options = vars(arguments) | {
+        "image": str(folder), "mask": str(mask), "output": str(output), "model": str(model)
+    }  # fmt: skip
+    ledger = offline.Ledger(output)
+    with ledger.run(_settings(options)) as run:
+        ledger.remove_partials(jobs)
+        pending = [job for job in jobs if offline.is_pending(job)]
+        if len(pending) < len(jobs):
+            notes.append(f"{len(jobs) - len(pending)} of {len(jobs)} images were done before")
+        started = time.monotonic()
+        figures, trouble = {"seconds": 0.0, "workers": 0}, ""
+        if pending:
+            for note in notes:
+                predict.complain(note, "note", PROGRAM)
+            notes = []
+            figures, trouble = _fill(pending, options, run)
+        figures["seconds_in_all"] = round(time.monotonic() - started, 1)
+        figures["restarts"] = max(0, ledger.processes(run) - figures["workers"])
+        account = offline.take_account(ledger, jobs, folder, predict.SUSPICIOUS)
+        report = {**_report_of(account, trouble), "last_run": {"images": len(pending), **figures}}
+        write_bytes(output / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+    return _conclude(report, account, notes, output / REPORT, arguments)
+
+
+def _fill(pending: Sequence[Job], options: dict[str, Any], run: str) -> tuple[dict[str, Any], str]:
+    """Has Ray Data's workers fill images; gives figures, and what ended it before its time."""
+    import ray
+
+    figures: dict[str, Any] = {"workers": 0, "seconds": 0.0}
+    try:
+        with _cluster(options) as workers:
+            figures["workers"] = workers
+            started = time.monotonic()
+            progress = _Progress(len(pending))
+            for outcomes in _outcomes(pending, options, run, workers):
+                progress.advance(outcomes)
+            predict.clear_line()
+            figures["seconds"] = round(time.monotonic() - started, 1)
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        predict.clear_line()
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return figures, f"Ray has given up: {' '.join(lines[-1].split()) if lines else error!r}"
+    return figures, ""
+
+
+def _outcomes(
+    pending: Sequence[Job], options: dict[str, Any], run: str, workers: int
+) -> Iterator[list[str]]:
+    """Outcomes as they come. What flows are paths and words, so memory does not grow with it."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    rows = [offline.row_of(job) for job in pending]
+    block = max(1, min(BLOCK, len(rows) // (workers * _BLOCKS_PER_WORKER)))
+    # Workers and tasks that end are started again without limit, Ray Data's default; that an image
+    # which ends every process does not go round for ever is seen to in `offline.Worker`.
+    results = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // block)).map_batches(
+        offline.Worker,
+        fn_constructor_kwargs={"arguments": options, "run": run},
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=options["threads"],
+        num_gpus=options["gpus"] or None,
+    )
+    for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield table.column("outcome").to_pylist()
+
+
+def _prepare_ray(address: str | None) -> None:
+    """Imports Ray, told to report nothing to anyone.
+
+    Raises:
+        ModuleNotFoundError: If it is not installed.
+        ValueError: If it is too old.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    if address is None:
+        # Ray's own switch for the loopback interface. Its name is that of the systems on which it
+        # is the default; everywhere else Ray would listen on the network.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray = importlib.import_module("ray")
+    importlib.import_module("ray.data")
+    numbers = [tuple(map(int, version.split(".")[:2])) for version in (ray.__version__, _LEAST_RAY)]
+    if numbers[0] < numbers[1]:
+        raise ValueError(f"Ray {_LEAST_RAY} or newer is needed, found {ray.__version__}")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _cluster(options: dict[str, Any]) -> Iterator[int]:
+    """Starts Ray on this machine, or joins a cluster; gives the number of workers.
+
+    Raises:
+        ValueError: If the cluster cannot be reached, or is too small.
+    """
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    threads, address = options["threads"], options["address"]
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            workers = options["workers"] or max(1, _usable_cpus() // threads)
+            # Directly in /tmp: the path of a socket may have about 100 characters.
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
+            )
+            ray.init(
+                address="local",
+                num_cpus=workers * threads,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE,
+                _temp_dir=folder,
+                **quiet,
+            )
+        else:
+            try:
+                ray.init(address=address, **quiet)
+            except (ConnectionError, RuntimeError) as error:
+                raise ValueError(f"no Ray cluster at {address}: {predict.say(error)}") from error
+        stack.callback(ray.shutdown)
+        resources = ray.cluster_resources()
+        if address is not None:
+            workers = options["workers"] or int(resources.get("CPU", 0)) // threads
+        for kind, needed in (
+            ("CPU", max(1, workers) * threads),
+            ("GPU", workers * options["gpus"]),
+        ):
+            if needed > resources.get(kind, 0):
+                raise ValueError(
+                    f"{max(1, workers)} workers need {needed:g} {kind}s, and there are "
+                    f"{resources.get(kind, 0):g}: fewer --workers or smaller shares fit"
+                )
+        yield workers
+
+
+def _usable_cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+def _check_model(arguments: argparse.Namespace) -> None:
+    """Opens the model once, so that what is wrong with it is said before anything is started."""
+    if arguments.address is None:
+        predict.open_session(arguments)
+    else:  # the machine with the accelerator is another one
+        predict.open_session(argparse.Namespace(**(vars(arguments) | {"provider": "cpu"})))
+
+
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    """What has an influence on the outputs: runs that go on must agree in it."""
+    model = hashlib.sha256(Path(options["model"]).read_bytes()).hexdigest()
+    names = (
+        *("image", "mask", "format", "polarity", "threshold", "dilate", "resize_mask"),
+        *("strategy", "working_size"),
+    )
+    return {"model": model, **{name: options[name] for name in names}}
+
+
+def _report_of(account: offline.Account, trouble: str) -> dict[str, Any]:
+    reason = trouble or "no worker has said what became of it"
+    failed = account.failed | dict.fromkeys(account.lost, reason)
+    return {
+        "images": len(account.done) + len(failed),
+        "done": dict(Counter(account.done.values())),
+        "lost": len(account.lost),
+        "twice": len(account.twice),
+        "failed": [{"image": image, "reason": failed[image]} for image in sorted(failed)],
+        "more_than_half_filled": account.suspects,
+        "trouble": trouble,
+    }
+
+
+def _conclude(
+    report: dict[str, Any],
+    account: offline.Account,
+    notes: list[str],
+    path: Path,
+    arguments: argparse.Namespace,
+) -> int:
+    """Says what has been done; gives the exit code."""
+    last, failures = report["last_run"], report["failed"]
+    words = [f"{number} {outcome}" for outcome, number in report["done"].items()]
+    words += [f"{len(failures)} failed"] * bool(failures)
+    speed = ""
+    if last["seconds"]:
+        restarts = f", {last['restarts']} started again" if last["restarts"] else ""
+        speed = (
+            f"; {last['images']} now, {last['images'] / last['seconds']:.1f} images/s by "
+            f"{last['workers']} workers{restarts}"
+        )
+    print(f"{', '.join(words)}{speed}; report: {predict.printable(str(path))}")
+    if account.suspects:
+        image, share = next(iter(account.suspects.items()))
+        notes.append(
+            f"images of which more than half was filled: {len(account.suspects)}, for instance "
+            f"{share:.0%} of {image}; if that is what should stay, say --polarity "
+            f"{predict.other(arguments.polarity)}"
+        )
+    for note in notes:
+        predict.complain(note, "note", PROGRAM)
+    if report["trouble"]:
+        predict.complain(report["trouble"], program=PROGRAM)
+        return 1
+    for failure in failures[:_SHOWN]:
+        predict.complain(failure["reason"], program=PROGRAM)
+    if len(failures) > _SHOWN:
+        rest = len(failures) - _SHOWN
+        predict.complain(f"and {rest} more, listed in {path}", program=PROGRAM)
+    return 1 if failures else 0
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere, in a log, a line now and then."""
+
+    def __init__(self, total: int) -> None:
+        self._bar = predict.ProgressBar(total)
+        self._total, self._done, self._failed, self._said = total, 0, 0, 0.0
+
+    def advance(self, outcomes: Sequence[str]) -> None:
+        """Takes note of what has become of some more images."""
+        self._done += len(outcomes)
+        self._failed += sum(outcome == offline.FAILED for outcome in outcomes)
+        self._bar.start(self._done, f"{self._failed} failed")
+        if not sys.stderr.isatty() and self._bar.seconds - self._said > _LINE_EVERY:
+            self._said = self._bar.seconds
+            speed = self._done / self._said
+            left = predict.duration((self._total - self._done) / speed)
+            predict.complain(
+                f"{self._done} of {self._total}, {speed:.1f} images/s, {left} left, "
+                f"{self._failed} failed",
+                "progress",
+                PROGRAM,
+            )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Fills holes in a folder of any number of photographs, with several processes "
+        "or machines. Run it again to go on where it was ended.",
+        allow_abbrev=False,
+    )
+    predict.add_arguments(parser)
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: as many as the CPUs allow)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="CPU threads of each worker (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gpus",
+        type=float,
+        default=0,
+        metavar="SHARE",
+        help="GPUs of each worker; 0.5 lets two share one (default: none)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="a Ray cluster that runs already, or 'auto'; every machine must have this package "
+        "installed and see the same paths (default: this machine only)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
