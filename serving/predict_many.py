@@ -41,6 +41,7 @@ BLOCK = 16
 _BLOCKS_PER_WORKER = 16  # of a small folder, so that workers end together
 _SHOWN = 10  # failures that are printed; all are in the report
 _LINE_EVERY = 30.0  # seconds between two lines of progress where there is no terminal
+_STARTS = 3  # Ray allows itself 30 s, which is short on a machine that other work keeps busy
 _OBJECT_STORE = 100 * 2**20  # bytes; what passes through it are paths
 _LEAST_RAY = "2.60"
 
@@ -197,7 +198,6 @@ def _cluster(options: dict[str, Any]) -> Iterator[int]:
     """
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     threads, address = options["threads"], options["address"]
     with contextlib.ExitStack() as stack:
         if address is None:
@@ -206,19 +206,26 @@ def _cluster(options: dict[str, Any]) -> Iterator[int]:
             folder = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
             )
-            ray.init(
-                address="local",
-                num_cpus=workers * threads,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE,
-                _temp_dir=folder,
-                **quiet,
-            )
+            where = {
+                "address": "local",
+                "num_cpus": workers * threads,
+                "include_dashboard": False,
+                "object_store_memory": _OBJECT_STORE,
+                "_temp_dir": folder,
+            }
         else:
+            where = {"address": address}
+        for attempt in range(_STARTS if address is None else 1):
             try:
-                ray.init(address=address, **quiet)
-            except (ConnectionError, RuntimeError) as error:
-                raise ValueError(f"no Ray cluster at {address}: {predict.say(error)}") from error
+                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+                break
+            except Exception as error:  # of no common class but this
+                if address is not None:
+                    raise ValueError(
+                        f"no Ray cluster at {address}: {predict.say(error)}"
+                    ) from error
+                if attempt == _STARTS - 1:
+                    raise RuntimeError(f"it did not start: {predict.say(error)}") from error
         stack.callback(ray.shutdown)
         resources = ray.cluster_resources()
         if address is not None:
