@@ -18,6 +18,8 @@ import importlib
 import json
 import logging
 import os
+import re
+import socket
 import sys
 import tempfile
 import time
@@ -214,10 +216,12 @@ def _cluster(options: dict[str, Any]) -> Iterator[int]:
                 "_temp_dir": folder,
             }
         else:
+            _knock(address)
             where = {"address": address}
         for attempt in range(_STARTS if address is None else 1):
             try:
-                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+                with predict.silent_libraries():  # what is wrong comes as an exception as well
+                    ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
                 break
             except Exception as error:  # of no common class but this
                 if address is not None:
@@ -230,16 +234,30 @@ def _cluster(options: dict[str, Any]) -> Iterator[int]:
         resources = ray.cluster_resources()
         if address is not None:
             workers = options["workers"] or int(resources.get("CPU", 0)) // threads
-        for kind, needed in (
-            ("CPU", max(1, workers) * threads),
-            ("GPU", workers * options["gpus"]),
-        ):
-            if needed > resources.get(kind, 0):
+        workers = max(1, workers)
+        for kind, share in (("CPU", threads), ("GPU", options["gpus"])):
+            present = resources.get(kind, 0)
+            if workers * share > present:
                 raise ValueError(
-                    f"{max(1, workers)} workers need {needed:g} {kind}s, and there are "
-                    f"{resources.get(kind, 0):g}: fewer --workers or smaller shares fit"
+                    f"{workers} workers of {share:g} {kind}s each were asked for, "
+                    f"and Ray has {present:g} {kind}s in all"
                 )
         yield workers
+
+
+def _knock(address: str) -> None:
+    """Finds out at once that nobody is there; Ray itself would try for minutes.
+
+    Raises:
+        ValueError: If HOST:PORT takes no connections. Other forms of address are left to Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if not re.fullmatch(r"[\w.-]+", host) or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"no Ray cluster at {address}: {predict.say(error)}") from error
 
 
 def _usable_cpus() -> int:

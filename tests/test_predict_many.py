@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -243,6 +244,16 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(tmp_path, model, monk
     assert predict_many.main(flags(tmp_path, model)) == 1
     assert_one_error(capfd, "ray is not installed", "pip install 'musical-tf[batch,serve]'")
     assert not (tmp_path / "out").exists()
+
+
+def test_cluster_that_is_not_there_is_one_line():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"no Ray cluster at {address}: "):
+            predict_many._knock(address)
+        unused.listen()
+        predict_many._knock(address)
 
 
 @pytest.mark.parametrize(
