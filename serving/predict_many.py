@@ -178,7 +178,8 @@ def _prepare_ray(address: str | None) -> None:
         ValueError: If it is too old.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    # It would write about its own matters beside ours; what ends a job comes as an exception.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if address is None:
         # Ray's own switch for the loopback interface. Its name is that of the systems on which it
         # is the default; everywhere else Ray would listen on the network.
