@@ -311,13 +311,16 @@ class TestRecord:
 
 
 class TestRun:
-    def test_a_run_knows_its_dataset_size_and_mask(self, run_directory, tmp_path):
-        output = tmp_path / "out"
-        arguments = ["--run", str(run_directory), "--output", str(output), "--limit", "3"]
+    def test_a_run_knows_its_dataset_size_mask_and_ablation(self, run_directory, tmp_path):
+        output, run = tmp_path / "out", tmp_path / "run"
+        shutil.copytree(run_directory, run)
+        recipe = json.loads((run / "recipe.json").read_text())
+        (run / "recipe.json").write_text(json.dumps(recipe | {"ablation": "no_se"}))
+        arguments = ["--run", str(run), "--output", str(output), "--limit", "3"]
         assert main([*arguments, "--protocol", "authors", "--batch-size", "2"]) == 0
         results = _read(output)
         assert (results["dataset"], results["image_size"], results["mask"]) == ("celeba", 64, "box")
-        assert results["methods"][0]["label"] == "musical lite"
+        assert results["methods"][0]["label"] == "musical lite, no se"
         assert results["methods"][0]["kind"] == "run"
         assert results["count"] == 3
 

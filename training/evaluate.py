@@ -258,7 +258,10 @@ class Evaluation:
         """Name -> label and function; the model first."""
         methods: dict[str, tuple[str, Fill]] = {}
         if self.predictor is not None:
-            methods["model"] = (self.predictor.label, self.predictor.predict)
+            label, ablation = self.predictor.label, self.predictor.recipe.get("ablation")
+            if ablation:
+                label += f", {ablation.replace('_', ' ')}"
+            methods["model"] = (label, self.predictor.predict)
         for name in self.baselines:
             methods[name] = (baselines.LABELS[name], _one_by_one(baselines.BASELINES[name]))
         return methods
