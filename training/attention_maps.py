@@ -395,13 +395,13 @@ def write_section(folder: Path, items: Sequence[Item], pictures: str = "images")
 def drawings(item: Item, pictures: str = "images") -> list[tuple[str, str]]:
     """Label and path, from the page, of the drawings that `write_section` writes of an item."""
     return [
-        (f"{label}, {scale_label(name)}", _path(pictures, item, name, kind))
+        (f"{label}, {name.replace('x', ' × ')}", _path(pictures, item, name, kind))
         for name in item.maps
         for kind, label in _DRAWINGS.items()
     ]
 
 
-_DRAWINGS = {"flow": "Colour map", "arrows": "Arrows", "usage": "Used by the whole hole"}
+_DRAWINGS = {"flow": "Colour map", "arrows": "Arrows", "usage": "Used by the hole"}
 
 
 def _path(pictures: str, item: Item, name: str, kind: str) -> str:

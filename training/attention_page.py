@@ -20,7 +20,7 @@ SECTION = """<section class="attention" aria-labelledby="attention-title">
 .attention .scales { display: grid; gap: 20px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); align-items: start; }
 .attention .scale { background: var(--a-card); border: 1px solid var(--a-line); border-radius: 14px; padding: 14px; min-width: 0; max-width: 640px; }
 .attention h3 { font-size: .95rem; font-weight: 600; margin: 0 0 10px; }
-.attention canvas { display: block; width: 100%; height: auto; border-radius: 8px; cursor: crosshair; touch-action: none; background: #222; }
+.attention canvas { display: block; width: 100%; height: auto; border-radius: 8px; cursor: crosshair; touch-action: pan-y; background: #222; }
 .attention canvas:focus-visible { outline: 2px solid var(--accent, #0b6e5f); outline-offset: 2px; }
 .attention .says { min-height: 3.2em; margin: 8px 0 10px; font-size: .86rem; line-height: 1.5; color: var(--a-ink); }
 .attention .pair { display: grid; gap: 10px; grid-template-columns: repeat(3, 1fr); }
