@@ -97,6 +97,21 @@ def test_diffusion_continues_a_ramp_better_than_the_mean():
 
     assert error("telea") < error("mean") / 2
     assert error("navier_stokes") < error("mean") / 2
+    # A ramp's biharmonic operator is zero: nothing but rounding is left.
+    assert error("biharmonic") < 1
+
+
+def test_biharmonic_continues_what_diffusion_flattens():
+    """A saddle: its curvature is known at the border of the hole, and its operator is zero."""
+    y, x = np.mgrid[-32:32, -32:32]
+    image = np.repeat((128 + (x**2 - y**2) * 0.1).astype(np.uint8)[..., None], 3, axis=2)
+    hole = np.zeros((64, 64), bool)
+    hole[20:44, 20:44] = True
+
+    def error(name):
+        return np.abs(BASELINES[name](image, hole).astype(int) - image)[hole].mean()
+
+    assert error("biharmonic") < error("navier_stokes") / 4
 
 
 def test_patchmatch_continues_stripes():
@@ -165,7 +180,9 @@ def test_require_accepts_what_is_installed(name):
 
 
 def test_require_names_an_unknown_baseline():
-    with pytest.raises(ValueError, match=r"'lama'.*mean, telea, navier_stokes, patchmatch"):
+    with pytest.raises(
+        ValueError, match=r"'lama'.*mean, telea, navier_stokes, biharmonic, patchmatch"
+    ):
         baselines.require("lama")
 
 

@@ -240,7 +240,7 @@ class TestNumbers:
         assert main([*arguments, *more]) == 0
         results = _read(output)
         names = [method["name"] for method in results["methods"]]
-        assert names == ["mean", "telea", "navier_stokes", "patchmatch"]
+        assert names == ["mean", "telea", "navier_stokes", "biharmonic", "patchmatch"]
         # One grey everywhere: the mean is the truth.
         assert results["methods"][0]["aggregates"]["all"]["metrics"]["authors/l1_percent"] == 0
 
@@ -307,7 +307,7 @@ class TestRecord:
         text = " ".join(capsys.readouterr().out.split())
         assert ", ".join(PROTOCOLS) in text
         assert "celeba, paris_streetview" in text
-        assert "mean, telea, navier_stokes, patchmatch" in text
+        assert "mean, telea, navier_stokes, biharmonic, patchmatch" in text
 
 
 class TestRun:
