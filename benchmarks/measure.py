@@ -9,47 +9,18 @@ import json
 import os
 import resource
 import shlex
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from serving.images import write_bytes
 from training import provenance
+from training.cost import take_turns as take_turns  # the benchmarks call it by this module
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-
-
-def take_turns(
-    callables: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
-) -> dict[str, dict[str, float]]:
-    """Times callables against each other: each once a round, so that all meet the same weather.
-
-    Args:
-        callables: Name -> what to time; it must have finished its work when it returns.
-        rounds: How many times each is timed.
-        warm_up: How many times each is called before, for tracing and compiling.
-
-    Returns:
-        Name -> `{"median", "least"}`, in seconds.
-    """
-    for _ in range(warm_up):
-        for call in callables.values():
-            call()
-    seconds: dict[str, list[float]] = {name: [] for name in callables}
-    for _ in range(rounds):
-        for name, call in callables.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return {
-        name: {"median": statistics.median(values), "least": min(values)}
-        for name, values in seconds.items()
-    }
 
 
 def peak_memory_of(module: str, *arguments: str) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class RunPredictor:
     Attributes:
         kind: "run".
         label: Method and preset.
+        generator: The Keras model.
+        inpaint: What is run, `InpaintingFunction` around the generator.
         recipe: What the run's `recipe.json` holds; empty without one.
         training_size: Side of the images it was trained on, pixels, or None.
         source_hash: SHA-256 of the weights file.
@@ -51,7 +53,8 @@ class RunPredictor:
                 f"run {run}: no such directory; expected one written by training.fit"
             )
         generator = musical_tf.load(run)
-        self._inpaint = InpaintingFunction(generator)
+        self.generator = generator
+        self.inpaint = InpaintingFunction(generator)
         self._compiled: dict[tuple[int, int], Any] = {}
         self.label = f"{generator.method} {generator.preset}"
         self.recipe = read_recipe(run) if run.is_dir() else {}
@@ -80,7 +83,7 @@ class RunPredictor:
             # One graph a size and any batch: a last, smaller batch must not be traced anew, since
             # that would be timed.
             self._compiled[size] = tf.function(
-                self._inpaint,
+                self.inpaint,
                 input_signature=[
                     tf.TensorSpec((None, *size, 3), tf.uint8),
                     tf.TensorSpec((None, *size), tf.uint8),
@@ -109,7 +112,7 @@ class RunPredictor:
 
         _check(images, holes)
         hole = holes[..., None].astype(np.float32)
-        return self._inpaint.generator.attention_maps([normalize(images), hole])
+        return self.generator.attention_maps([normalize(images), hole])
 
 
 class OnnxPredictor:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from . import attention_maps
-from .report_page import PAGE
+from .report_page import PAGE, SCRIPT, STYLE
 
 if TYPE_CHECKING:
     from musical_tf.layers.attention_maps import AttentionMap
@@ -187,22 +187,23 @@ def markdown(results: Mapping[str, Any]) -> str:
     Returns:
         Text that ends with a newline.
     """
-    lines = [f"# {_title(results)}", "", _subtitle(results), ""]
-    first_column, groups = _table_groups(results)
+    lines = [f"# {_title(results)}", "", subtitle(results), ""]
+    first_column, groups = table_groups(results)
     for heading, rows in groups:
         lines += [f"## {heading}", ""] if heading else []
-        lines += _markdown_table(results, first_column, rows)
+        lines += markdown_table(results, first_column, rows)
         lines.append("")
-    lines += [f"- {note}" for note in _notes(results)]
+    lines += [f"- {note}" for note in notes(results)]
     lines += [f"- Command: `{results['command']}`"]
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(
+def markdown_table(
     results: Mapping[str, Any], first_column: str, rows: Sequence["_TableRow"]
 ) -> list[str]:
-    columns = _columns(results)
-    head = [first_column, *(f"{_protocol(metric)}: {_column_label(metric)}" for metric in columns)]
+    """One group of `table_groups` as the lines of a Markdown table."""
+    columns = columns_of(results)
+    head = [first_column, *(f"{protocol_of(metric)}: {column_label(metric)}" for metric in columns)]
     lines = [
         "| " + " | ".join([*head, "s / image"]) + " |",
         "|---|" + "---:|" * (len(columns) + 1),
@@ -259,14 +260,14 @@ def contact_sheet(
         width = max(block.width for block in blocks)
         height = sum(block.height for block in blocks) + gap * (len(blocks) - 1)
     title_font, small_font = ImageFont.load_default(26), ImageFont.load_default(15)
-    title = _fit(_title(results), title_font, width)
+    title = fit_text(_title(results), title_font, width)
     # Pillow's own font has no multiplication sign.
-    subtitle = _fit(_subtitle(results).replace("×", "x"), small_font, width)
+    below = fit_text(subtitle(results).replace("×", "x"), small_font, width)
     header = 84
-    sheet = Image.new("RGB", (width + 2 * margin, height + header + 2 * margin), _SHEET_PAPER)
+    sheet = Image.new("RGB", (width + 2 * margin, height + header + 2 * margin), SHEET_PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((margin, margin - 6), title, _SHEET_INK, title_font)
-    draw.text((margin, margin + 32), subtitle, _SHEET_MUTED, small_font)
+    draw.text((margin, margin - 6), title, SHEET_INK, title_font)
+    draw.text((margin, margin + 32), below, SHEET_MUTED, small_font)
     x, y = margin, margin + header
     for block in blocks:
         sheet.paste(block, (x, y))
@@ -277,7 +278,7 @@ def contact_sheet(
     return sheet
 
 
-_SHEET_PAPER, _SHEET_INK, _SHEET_MUTED = (250, 249, 247), (28, 27, 26), (112, 107, 101)
+SHEET_PAPER, SHEET_INK, SHEET_MUTED = (250, 249, 247), (28, 27, 26), (112, 107, 101)
 
 
 def _sheet_block(
@@ -293,7 +294,7 @@ def _sheet_block(
     columns = ["Input", *(method["label"] for method in methods), "Truth"]
     pictures = [
         [
-            _fit_cell(picture, cell)
+            fit_cell(picture, cell)
             for picture in (show_hole(s.image, s.hole), *_results(s, methods), s.image)
         ]
         for s in samples
@@ -304,11 +305,11 @@ def _sheet_block(
     block = Image.new(
         "RGB",
         (sum(widths) + gap * (len(columns) - 1), header + sum(heights) + caption * len(samples)),
-        _SHEET_PAPER,
+        SHEET_PAPER,
     )
     draw = ImageDraw.Draw(block)
     heading, small = ImageFont.load_default(18), ImageFont.load_default(14)
-    draw.text((0, 0), _fit(title, heading, block.width), _SHEET_INK, heading)
+    draw.text((0, 0), fit_text(title, heading, block.width), SHEET_INK, heading)
     y = header
     for row_number, (sample, row) in enumerate(zip(samples, pictures, strict=True)):
         metrics = results["images"][sample.number]["metrics"]
@@ -320,9 +321,9 @@ def _sheet_block(
         x = 0
         for picture, width, column, text in zip(row, widths, columns, captions, strict=True):
             if row_number == 0:
-                draw.text((x, header - 22), _fit(column, small, width), _SHEET_MUTED, small)
+                draw.text((x, header - 22), fit_text(column, small, width), SHEET_MUTED, small)
             block.paste(picture, (x, y))
-            draw.text((x, y + picture.height + 4), _fit(text, small, width), _SHEET_MUTED, small)
+            draw.text((x, y + picture.height + 4), fit_text(text, small, width), SHEET_MUTED, small)
             x += width + gap
         y += heights[row_number] + caption
     return block
@@ -332,7 +333,7 @@ def _results(sample: Sample, methods: Sequence[Mapping[str, Any]]) -> list[np.nd
     return [sample.predictions[method["name"]] for method in methods]
 
 
-def _fit_cell(picture: np.ndarray, longest: int) -> Image.Image:
+def fit_cell(picture: np.ndarray, longest: int) -> Image.Image:
     """Shrinks to the cell; enlarges what is under half of it by whole pixels, without smoothing."""
     image = Image.fromarray(picture)
     scale = longest / max(image.size)
@@ -345,7 +346,7 @@ def _fit_cell(picture: np.ndarray, longest: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def fit_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Shortens text until it is at most `width` pixels wide."""
     if font.getlength(text) <= width:
         return text
@@ -386,16 +387,18 @@ def write_page(folder: Path, results: Mapping[str, Any], samples: Sequence[Sampl
     cards = [_write_card(pictures, results, sample, ranking) for sample in ordered]
     page = PAGE
     for name, text in {
+        "style": STYLE,
+        "script": SCRIPT,
         "title": html.escape(_title(results)),
-        "subtitle": html.escape(_subtitle(results)),
+        "subtitle": html.escape(subtitle(results)),
         "tiles": _tiles(results),
-        "tables": _tables(results),
+        "tables": html_tables(results),
         "sorts": _sort_options(results, ranking),
         "shown": html.escape(_shown(results, samples, ranking)),
         "columns": str(len(results["methods"]) + 2),
         "cards": "\n".join(cards),
         "attention": attention,
-        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in _notes(results)),
+        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in notes(results)),
         "command": html.escape(results["command"]),
     }.items():
         page = page.replace(f"<!--{name}-->", text).replace(f"/*{name}*/", text)
@@ -430,7 +433,7 @@ def _write_card(
 
     figures = []
     for key, label, picture, text in pictures:
-        name = f"{sample.number:05d}-{_slug(key)}.png"
+        name = f"{sample.number:05d}-{slug(key)}.png"
         Image.fromarray(picture).save(folder / name, optimize=True)
         height, width = picture.shape[:2]
         value = f"<span>{html.escape(text)}</span>" if text else ""
@@ -456,7 +459,7 @@ def _write_card(
     facts = [
         f"{describe_metric(name).label} {describe_metric(name).format(value)}"
         for name, value in own.items()
-        if _protocol(name) == _protocol(metric)
+        if protocol_of(name) == protocol_of(metric)
     ]
     facts.append(f"hole {row['hole_fraction']:.0%}")
     return (
@@ -467,7 +470,8 @@ def _write_card(
     )
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """The text as a part of a file's name."""
     return "".join(c if c.isalnum() and c.isascii() else "-" for c in text)
 
 
@@ -475,10 +479,10 @@ def _tiles(results: Mapping[str, Any]) -> str:
     method = results["methods"][0]
     if method["kind"] == "baseline":
         return ""
-    protocol = _protocol(ranking_metric(results)[1])
+    protocol = protocol_of(ranking_metric(results)[1])
     tiles = []
     for metric, value in method["aggregates"]["all"]["metrics"].items():
-        if _protocol(metric) in (protocol, "lpips"):
+        if protocol_of(metric) in (protocol, "lpips"):
             description = describe_metric(metric)
             tiles.append((description.label, description.format(value), description.unit))
     tiles.append(("per image", _seconds(method), "s"))
@@ -490,11 +494,12 @@ def _tiles(results: Mapping[str, Any]) -> str:
     return f'<dl class="tiles">{items}</dl>'
 
 
-def _tables(results: Mapping[str, Any]) -> str:
-    columns = _columns(results)
+def html_tables(results: Mapping[str, Any]) -> str:
+    """The groups of `table_groups` as one HTML table."""
+    columns = columns_of(results)
     protocols: dict[str, int] = {}
     for metric in columns:
-        protocols[_protocol(metric)] = protocols.get(_protocol(metric), 0) + 1
+        protocols[protocol_of(metric)] = protocols.get(protocol_of(metric), 0) + 1
     groups = "".join(
         f'<th colspan="{count}" scope="colgroup">{html.escape(protocol)}</th>'
         for protocol, count in protocols.items()
@@ -503,15 +508,15 @@ def _tables(results: Mapping[str, Any]) -> str:
     edges = {
         metric
         for previous, metric in zip([None, *columns], columns, strict=False)
-        if previous is None or _protocol(previous) != _protocol(metric)
+        if previous is None or protocol_of(previous) != protocol_of(metric)
     }
     heads = [
-        f'<th{_classes(edge=metric in edges)} scope="col">{html.escape(_column_label(metric))}</th>'
+        f'<th{_classes(edge=metric in edges)} scope="col">{html.escape(column_label(metric))}</th>'
         for metric in columns
     ]
     bodies = []
-    first_column, table_groups = _table_groups(results)
-    for heading, table_rows in table_groups:
+    first_column, groups_of_rows = table_groups(results)
+    for heading, table_rows in groups_of_rows:
         rows = []
         if heading:
             rows.append(
@@ -544,12 +549,12 @@ def _classes(**wanted: bool) -> str:
 
 def _sort_options(results: Mapping[str, Any], ranking: tuple[str, str]) -> str:
     options = []
-    for metric in _columns(results):
+    for metric in columns_of(results):
         description = describe_metric(metric)
         if not description.better:
             continue
         selected = " selected" if metric == ranking[1] else ""
-        protocol = _protocol(metric)
+        protocol = protocol_of(metric)
         plain = len(results["protocols"]) == 1 or protocol == "lpips"
         label = description.label if plain else f"{description.label} ({protocol})"
         options.append(
@@ -577,7 +582,8 @@ def _title(results: Mapping[str, Any]) -> str:
     return f"{subject} on {results['dataset']}"
 
 
-def _subtitle(results: Mapping[str, Any]) -> str:
+def subtitle(results: Mapping[str, Any]) -> str:
+    """How many images of which split and size, and the holes."""
     size = results["image_size"]
     count = results["count"]
     images = "1 image" if count == 1 else f"{count:,} images"
@@ -602,7 +608,7 @@ class _TableRow:
         return _seconds(self.method) if self.bucket == "all" else ""
 
 
-def _table_groups(results: Mapping[str, Any]) -> tuple[str, list[tuple[str, list[_TableRow]]]]:
+def table_groups(results: Mapping[str, Any]) -> tuple[str, list[tuple[str, list[_TableRow]]]]:
     """What the first column is, and the groups of rows with their headings.
 
     Several methods: a group a hole size. One method: one group, a row a hole size. Where all holes
@@ -630,15 +636,18 @@ def _table_groups(results: Mapping[str, Any]) -> tuple[str, list[tuple[str, list
     return "Method", groups
 
 
-def _columns(results: Mapping[str, Any]) -> list[str]:
+def columns_of(results: Mapping[str, Any]) -> list[str]:
+    """The metrics that were measured, `protocol/metric`."""
     return list(results["methods"][0]["aggregates"]["all"]["metrics"])
 
 
-def _protocol(metric: str) -> str:
+def protocol_of(metric: str) -> str:
+    """The part of a metric's name before the slash."""
     return metric.partition("/")[0]
 
 
-def _column_label(metric: str) -> str:
+def column_label(metric: str) -> str:
+    """A metric as a column's head: label, unit, and an arrow to where it is better."""
     description = describe_metric(metric)
     arrow = {"higher": " ↑", "lower": " ↓"}.get(description.better, "")
     unit = f" {description.unit}" if description.unit else ""
@@ -652,7 +661,7 @@ def _mean(method: Mapping[str, Any], bucket: str, metric: str) -> float | None:
 def _best(results: Mapping[str, Any], bucket: str) -> dict[str, set[str]]:
     """Metric -> the methods with the best mean; empty where there is nothing to compare."""
     best: dict[str, set[str]] = {}
-    for metric in _columns(results):
+    for metric in columns_of(results):
         better = describe_metric(metric).better
         means = {m["name"]: _mean(m, bucket, metric) for m in results["methods"]}
         known = {name: mean for name, mean in means.items() if mean is not None}
@@ -667,24 +676,24 @@ def _seconds(method: Mapping[str, Any]) -> str:
     return f"{method['seconds_per_image']:.3f}"
 
 
-def _notes(results: Mapping[str, Any]) -> list[str]:
+def notes(results: Mapping[str, Any]) -> list[str]:
     """The footer: what the numbers mean, what was left out, and where they come from."""
-    notes = [f"{name}: {text}" for name, text in results["protocols"].items()]
+    lines = [f"{name}: {text}" for name, text in results["protocols"].items()]
     for method in results["methods"]:
         for metric, count in method["aggregates"]["all"]["undefined"].items():
-            notes.append(
-                f"{method['label']}: {_protocol(metric)} {describe_metric(metric).label} is "
+            lines.append(
+                f"{method['label']}: {protocol_of(metric)} {describe_metric(metric).label} is "
                 f"infinite for {count} of {results['count']} images, whose result equals the "
                 "truth; the mean leaves them out."
             )
     if results["split_note"]:
-        notes.append(f"Split {results['split']}: {results['split_note']}")
+        lines.append(f"Split {results['split']}: {results['split_note']}")
     skipped = results["skipped"]
     if skipped:
         reasons = "; ".join(f"{path} ({reason})" for path, reason in skipped.items())
         count = "1 file was" if len(skipped) == 1 else f"{len(skipped)} files were"
-        notes.append(f"{count} skipped: {reasons}")
+        lines.append(f"{count} skipped: {reasons}")
     commit = results["commit"]
     made = f"Measured {results['created']} on {results['hardware']}"
-    notes.append(f"{made}, commit {commit}." if commit else f"{made}.")
-    return notes
+    lines.append(f"{made}, commit {commit}." if commit else f"{made}.")
+    return lines

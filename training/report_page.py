@@ -1,18 +1,11 @@
 # ruff: noqa: E501 - one style rule a line reads better than one broken over four.
-"""The evaluation page's markup, style and script; `training.report` fills in the `<!--name-->`s.
+"""Markup, style and script of the pages that `training.report` and `training.compare_page` fill in.
 
-It needs nothing from a network and, but for sorting and enlarging, no script: printed, mailed with
-its pictures or opened from a memory stick it reads the same.
+They need nothing from a network and, but for sorting and enlarging, no script: printed, mailed with
+their pictures or opened from a memory stick they read the same.
 """
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title><!--title--></title>
-<style>
+STYLE = """\
 :root {
   color-scheme: light dark;
   --paper: light-dark(#faf9f7, #131416);
@@ -115,7 +108,102 @@ dialog p { margin: 0; font-size: .86rem; opacity: .7; padding: 0 16px; text-alig
   th, td { padding: 8px 10px; }
 }
 @media print { .bar, .theme { display: none; } article { break-inside: avoid; content-visibility: visible; } }
-</style>
+"""
+"""For both pages."""
+
+SCRIPT = """\
+"use strict";
+const root = document.documentElement;
+document.querySelector(".theme").addEventListener("click", () => {
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+});
+
+const gallery = document.getElementById("gallery");
+const select = document.querySelector(".bar select[aria-label='Sort by']");
+const orders = [...document.querySelectorAll("[data-order]")];
+const cards = [...gallery.children].map(element => ({
+  element, file: element.dataset.file, values: JSON.parse(element.dataset.values),
+}));
+const whose = document.getElementById("whose");  // a comparison's page alone has it
+function value(card, method) {
+  if (select.value === "hole") return card.values.hole;
+  if (!whose) return card.values[select.value];
+  if (method !== "spread") return card.values[method][select.value];
+  const all = [...whose.options].slice(1).map(option => card.values[option.value][select.value]).filter(v => v !== null);
+  return all.length ? Math.max(...all) - Math.min(...all) : null;
+}
+function badness(card) {
+  const found = value(card, whose?.value);
+  if (found === null || found === undefined) return -Infinity;  // identical to the truth, or no hole
+  return select.selectedOptions[0].dataset.better === "higher" && whose?.value !== "spread" ? -found : found;
+}
+function label() {
+  const {decimals, unit} = select.selectedOptions[0].dataset;
+  if (!whose || decimals === undefined) return;
+  for (const card of cards) for (const figure of card.element.querySelectorAll("figure[data-method]")) {
+    const found = value(card, figure.dataset.method);
+    figure.querySelector("span").textContent = found === null ? "–" : `${found.toFixed(decimals)} ${unit}`.trim();
+  }
+}
+function sort() {
+  const sign = orders.find(button => button.getAttribute("aria-pressed") === "true").dataset.order === "worst" ? -1 : 1;
+  const byFile = (a, b) => a.file < b.file ? -1 : a.file > b.file ? 1 : 0;
+  cards.sort((a, b) => {
+    const x = badness(a), y = badness(b);
+    return x === y ? byFile(a, b) : sign * (x < y ? -1 : 1);
+  });
+  gallery.append(...cards.map(card => card.element));
+}
+for (const menu of [select, whose]) menu?.addEventListener("change", () => { sort(); label(); });
+for (const button of orders) button.addEventListener("click", () => {
+  for (const other of orders) other.setAttribute("aria-pressed", String(other === button));
+  sort();
+});
+
+const dialog = document.querySelector("dialog");
+const [large, tabs, caption] = dialog.children;
+let figures = [], shown = 0;
+function show(index) {
+  shown = (index + figures.length) % figures.length;
+  const image = figures[shown].querySelector("img");
+  large.src = image.src;
+  large.alt = image.alt;
+  [...tabs.children].forEach((tab, i) => tab.setAttribute("aria-pressed", String(i === shown)));
+}
+document.querySelector("main").addEventListener("click", event => {
+  const figure = event.target.closest("figure");
+  const card = figure?.closest("article");
+  if (!card) return;
+  figures = [...card.querySelectorAll("figure")];
+  tabs.replaceChildren(...figures.map((other, i) => {
+    const tab = document.createElement("button");
+    tab.type = "button";
+    tab.textContent = other.querySelector("b").textContent;
+    tab.addEventListener("click", () => show(i));
+    return tab;
+  }));
+  caption.textContent = card.querySelector("h3").textContent + ": " + card.querySelector("header p").textContent;
+  show(figures.indexOf(figure));
+  dialog.showModal();
+});
+dialog.addEventListener("click", event => { if (event.target === dialog || event.target === large) dialog.close(); });
+dialog.addEventListener("keydown", event => {
+  if (event.key === "ArrowRight") show(shown + 1);
+  else if (event.key === "ArrowLeft") show(shown - 1);
+});
+"""
+"""Light and dark, sorting, enlarging; for both pages."""
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title><!--title--></title>
+<style>
+<!--style--></style>
 </head>
 <body>
 <header>
@@ -149,71 +237,8 @@ dialog p { margin: 0; font-size: .86rem; opacity: .7; padding: 0 16px; text-alig
 </footer>
 <dialog aria-label="Enlarged image"><img alt=""><nav></nav><p></p></dialog>
 <script>
-"use strict";
-const root = document.documentElement;
-document.querySelector(".theme").addEventListener("click", () => {
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-});
-
-const gallery = document.getElementById("gallery");
-const select = document.querySelector(".bar select");
-const orders = [...document.querySelectorAll("[data-order]")];
-const cards = [...gallery.children].map(element => ({
-  element, file: element.dataset.file, values: JSON.parse(element.dataset.values),
-}));
-function badness(card) {
-  const value = card.values[select.value];
-  if (value === null || value === undefined) return -Infinity;  // identical to the truth, or no hole
-  return select.selectedOptions[0].dataset.better === "higher" ? -value : value;
-}
-function sort() {
-  const sign = orders.find(button => button.getAttribute("aria-pressed") === "true").dataset.order === "worst" ? -1 : 1;
-  const byFile = (a, b) => a.file < b.file ? -1 : a.file > b.file ? 1 : 0;
-  cards.sort((a, b) => {
-    const x = badness(a), y = badness(b);
-    return x === y ? byFile(a, b) : sign * (x < y ? -1 : 1);
-  });
-  gallery.append(...cards.map(card => card.element));
-}
-select.addEventListener("change", sort);
-for (const button of orders) button.addEventListener("click", () => {
-  for (const other of orders) other.setAttribute("aria-pressed", String(other === button));
-  sort();
-});
-
-const dialog = document.querySelector("dialog");
-const [large, tabs, caption] = dialog.children;
-let figures = [], shown = 0;
-function show(index) {
-  shown = (index + figures.length) % figures.length;
-  const image = figures[shown].querySelector("img");
-  large.src = image.src;
-  large.alt = image.alt;
-  [...tabs.children].forEach((tab, i) => tab.setAttribute("aria-pressed", String(i === shown)));
-}
-gallery.addEventListener("click", event => {
-  const figure = event.target.closest("figure");
-  if (!figure) return;
-  const card = figure.closest("article");
-  figures = [...card.querySelectorAll("figure")];
-  tabs.replaceChildren(...figures.map((other, i) => {
-    const tab = document.createElement("button");
-    tab.type = "button";
-    tab.textContent = other.querySelector("b").textContent;
-    tab.addEventListener("click", () => show(i));
-    return tab;
-  }));
-  caption.textContent = card.querySelector("h3").textContent + ": " + card.querySelector("header p").textContent;
-  show(figures.indexOf(figure));
-  dialog.showModal();
-});
-dialog.addEventListener("click", event => { if (event.target === dialog || event.target === large) dialog.close(); });
-dialog.addEventListener("keydown", event => {
-  if (event.key === "ArrowRight") show(shown + 1);
-  else if (event.key === "ArrowLeft") show(shown - 1);
-});
-</script>
+<!--script--></script>
 </body>
 </html>
 """
+"""One model's page; `<!--name-->` and `/*name*/` are filled in."""
