@@ -3,12 +3,13 @@
     python -m benchmarks.publish_results add NAME EVALUATION[=LABEL]... [--run LABEL=RUN ...]
     python -m benchmarks.publish_results tables
 
-`add` takes folders that `python -m training.evaluate` wrote on the same photographs and holes,
-drops the rows of single images and keeps the averages, commands, commits and hardware as
-`results/NAME.json`; LABEL renames the evaluation's model, and `--run` adds how its weights were
-trained, from a run folder. `tables` rewrites every block `<!-- results:NAME -->` ...
-`<!-- /results -->` of the README and of docs/performance.md, from such a record or from the ratios
-that a benchmark left. The tests hold both documents to what `tables` writes.
+`add` takes folders that `python -m training.evaluate` or `training.compare` wrote on the same
+photographs and holes, drops the rows of single images and keeps the averages, commands, commits and
+hardware as `results/NAME.json`; LABEL renames the evaluation's model, and `--run` adds how its
+weights were trained, from a run folder. A comparison brings training and cost along. `tables`
+rewrites every block `<!-- results:NAME -->` ... `<!-- /results -->` of the README and of
+docs/performance.md, from such a record or from the ratios that a benchmark left. The tests hold
+both documents to what `tables` writes.
 """
 
 import argparse
@@ -27,12 +28,18 @@ BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DO
 
 SAME_PHOTOGRAPHS = ("dataset", "split", "image_size", "shorter_side", "mask", "count", "protocols")
 KEPT = ("command", "created", "commit", "hardware", "software")
+COMPARED = ("cost", "training")
+"""What a method of a comparison has beyond one of an evaluation."""
+
 COLUMNS = {
     "authors/psnr": ("PSNR", "{:.2f} dB"),
     "authors/ssim": ("SSIM", "{:.4f}"),
     "authors/l1_percent": ("l1", "{:.3f} %"),
     "lpips/alex": ("LPIPS", "{:.4f}"),
 }
+
+COST_COLUMNS = ("parameters", "multiply-adds", "time", "steps", "CPU minutes")
+"""Of comparisons; the time is relative to the first method's."""
 
 
 def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> dict:
@@ -46,7 +53,7 @@ def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> dict:
     Raises:
         ValueError: When the evaluations did not measure the same photographs and holes.
     """
-    record, methods, measured = {}, [], []
+    record, methods, measured, verdicts = {}, [], [], []
     for folder, label in evaluations.items():
         source = json.loads((folder / "results.json").read_text())
         shared = {key: source[key] for key in SAME_PHOTOGRAPHS}
@@ -57,20 +64,36 @@ def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> dict:
             )
         record = shared
         measured.append({key: source[key] for key in KEPT})
+        if label and "verdicts" in source:
+            raise ValueError(f"{folder} is a comparison, whose methods have labels: {label!r}")
         methods += [
             {
                 "label": label if label and method["kind"] != "baseline" else method["label"],
                 "seconds_per_image": method["seconds_per_image"],
                 "metrics": method["aggregates"]["all"]["metrics"],
+                **{key: method[key] for key in COMPARED if method.get(key)},
             }
             for method in source["methods"]
         ]
+        verdicts += labelled(source)
     labels = [method["label"] for method in methods]
     unknown = sorted(set(runs) - set(labels))
     if unknown:
         raise ValueError(f"--run names {unknown[0]!r}, which is none of {', '.join(labels)}")
     training = {label: describe_run(run) for label, run in runs.items()}
-    return {**record, "measured": measured, "methods": methods, "training": training}
+    record |= {"measured": measured, "methods": methods, "training": training}
+    return record | ({"verdicts": verdicts} if verdicts else {})
+
+
+def labelled(comparison: dict) -> list[dict]:
+    """A comparison's verdicts with its methods' labels for their names; none of an evaluation."""
+    if "verdicts" not in comparison:
+        return []
+    labels = {method["name"]: method["label"] for method in comparison["methods"]}
+    return [
+        {**verdict, "ranking": [labels[name] for name in verdict["ranking"]]}
+        for verdict in comparison["verdicts"]
+    ]
 
 
 def describe_run(run: Path) -> dict:
@@ -98,11 +121,15 @@ def table(record: dict) -> str:
         lines += ["", f"{record['hardware']}:", "", "```", record["command"], "```"]
         return "\n".join(lines) + "\n"
     columns = [name for name in COLUMNS if name in record["methods"][0]["metrics"]]
-    header = " | ".join(COLUMNS[name][0] for name in columns)
-    lines = [f"| method | {header} |", "|---" * (len(columns) + 1) + "|"]
+    compared = "verdicts" in record
+    header = [*(COLUMNS[name][0] for name in columns), *(COST_COLUMNS if compared else ())]
+    lines = [f"| method | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|"]
     for method in record["methods"]:
-        values = (COLUMNS[name][1].format(method["metrics"][name]) for name in columns)
+        values = [COLUMNS[name][1].format(method["metrics"][name]) for name in columns]
+        values += cost_cells(method) if compared else []
         lines.append(f"| {method['label']} | {' | '.join(values)} |")
+    if compared:
+        lines += ["", *(verdict_line(each) for each in record["verdicts"] if best_of(each))]
     size = record["image_size"]
     lines += [
         "",
@@ -114,6 +141,36 @@ def table(record: dict) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def cost_cells(method: dict) -> list[str]:
+    """What a method of a comparison costs and how long it was trained, "–" where unknown."""
+    cost, training = method.get("cost", {}), method.get("training", {})
+    parameters, adds = cost.get("parameters"), cost.get("multiply_adds")
+    steps, minutes = training.get("steps"), training.get("cpu_minutes")
+    return [
+        "–" if parameters is None else f"{parameters / 1e6:.2f} M",
+        "–" if adds is None else f"{adds / 1e9:.2f} G",
+        f"{cost['times_the_first']:.2f}" if cost else "–",
+        "–" if steps is None else f"{steps:,}",
+        "–" if minutes is None else f"{minutes:.1f}",
+    ]
+
+
+def best_of(verdict: dict) -> bool:
+    """Whether a verdict is on a column of the table, and there is something to say."""
+    return verdict["metric"] in COLUMNS and verdict["difference"] is not None
+
+
+def verdict_line(verdict: dict) -> str:
+    """Who wins by a metric, and whether the photographs can tell, as a line of a list."""
+    name, form = COLUMNS[verdict["metric"]]
+    first, second = verdict["ranking"][:2]
+    text = f"* {name}: {first}, ahead of {second} by {form.format(verdict['difference'])}"
+    if verdict["margin"] is not None:
+        text += f" ± {form.format(verdict['margin'])}"
+        text += "" if verdict["clear"] else ", a tie"
+    return f"{text}; better on {verdict['wins']:.0%} of the photographs."
 
 
 def with_tables(text: str) -> str:
@@ -139,7 +196,10 @@ def main(argv: list[str] | None = None) -> int:
     add = commands.add_parser("add", help="keep the averages of evaluations")
     add.add_argument("name", help="results/NAME.json")
     add.add_argument(
-        "evaluation", nargs="+", metavar="EVALUATION[=LABEL]", help="output of training.evaluate"
+        "evaluation",
+        nargs="+",
+        metavar="EVALUATION[=LABEL]",
+        help="output of training.evaluate or training.compare",
     )
     add.add_argument("--run", action="append", default=[], metavar="LABEL=RUN")
     commands.add_parser("tables", help="rewrite the documents' tables")

@@ -64,3 +64,37 @@ def test_other_photographs_are_not_mixed_in(tmp_path):
 def test_a_block_without_numbers_is_refused():
     with pytest.raises(ValueError, match=r"results:nothing, and .*nothing\.json is not there"):
         publish_results.with_tables("<!-- results:nothing -->\n<!-- /results -->")
+
+
+def comparison(folder):
+    """A folder as `training.compare` writes it, with the fields the script reads."""
+    evaluation(folder, 26.0)
+    source = json.loads((folder / "results.json").read_text())
+    ours, telea = source["methods"]
+    ours |= {
+        "name": "a",
+        "cost": {"parameters": 6_220_000, "multiply_adds": 666_000_000, "times_the_first": 1.0},
+        "training": {"steps": 2000, "cpu_minutes": 10.04, "recipe": {"seed": 0}},
+    }
+    cost = {"parameters": None, "multiply_adds": None, "times_the_first": 0.07}
+    telea |= {"name": "b", "cost": cost, "training": None}
+    verdict = {"metric": "authors/psnr", "ranking": ["a", "b"], "difference": 7.0, "margin": 0.25}
+    source["verdicts"] = [verdict | {"clear": True, "wins": 1.0}]
+    (folder / "results.json").write_text(json.dumps(source))
+    return folder
+
+
+def test_a_comparison_brings_cost_training_and_verdicts(tmp_path):
+    record = publish_results.condense({comparison(tmp_path / "six"): ""}, {})
+    assert "private" not in json.dumps(record)
+    lines = publish_results.table(record).splitlines()
+    assert lines[0].endswith("| l1 | parameters | multiply-adds | time | steps | CPU minutes |")
+    assert lines[2].endswith("| 1.500 % | 6.22 M | 0.67 G | 1.00 | 2,000 | 10.0 |")
+    assert lines[3].endswith("| 1.500 % | – | – | 0.07 | – | – |")
+    line = "* PSNR: musical lite, ahead of Telea by 7.00 dB ± 0.25 dB; better on 100% of the"
+    assert lines[5] == f"{line} photographs."
+
+
+def test_a_comparisons_methods_keep_their_labels(tmp_path):
+    with pytest.raises(ValueError, match="six is a comparison, whose methods have labels: 'mine'"):
+        publish_results.condense({comparison(tmp_path / "six"): "mine"}, {})
