@@ -21,6 +21,11 @@ def evaluate() -> int:
     return _start("musical-evaluate", "training.evaluate", "train")
 
 
+def compare() -> int:
+    """Runs `training.compare`."""
+    return _start("musical-compare", "training.compare", "train")
+
+
 def export() -> int:
     """Runs `export.to_onnx`."""
     return _start("musical-export", "export.to_onnx", "train,export,serve")

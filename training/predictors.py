@@ -108,10 +108,13 @@ class RunPredictor:
         Raises:
             ValueError: On a wrong dtype or shape, or if the generator has no attention.
         """
+        from keras import ops
+
         from musical_tf.conventions import normalize
 
         _check(images, holes)
-        hole = holes[..., None].astype(np.float32)
+        # Beside a tensor Keras takes no array.
+        hole = ops.convert_to_tensor(holes[..., None].astype(np.float32))
         return self.generator.attention_maps([normalize(images), hole])
 
 

@@ -1,0 +1,141 @@
+"""The papers' own figures, to stand beside measured ones, and why they may not be comparable.
+
+Nothing here is measured by this project. Every figure is a paper's, under the name of the metric
+that its definition comes nearest to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TITLES = {
+    "musical": "MUSICAL",
+    "deepfill_v1": "DeepFill v1",
+    "csa": "CSA",
+    "shift_net": "Shift-Net",
+    "glc": "GLC",
+    "context_encoder": "Context Encoder",
+}
+"""Method -> what its paper calls it."""
+
+FIGURE_ORDER = ("context_encoder", "glc", "shift_net")
+"""The paper's Figures 3 to 5, between the input and "Ours"."""
+
+ABLATIONS = {
+    "no_adversarial": "Experiment 1: no adversarial term",
+    "single_scale": "Experiment 2: single-scale attention",
+    "no_attention": "No attention",
+    "no_se": "No squeeze-and-excitation",
+}
+"""Ablations of MUSICAL; the paper's Figure 6 has the first two, in this order."""
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """One table of a paper.
+
+    Args:
+        source: Paper and table.
+        dataset: A key of `datasets.DATASETS`, or another name where it is none of them.
+        subject: What the paper measured, in words.
+        image_size: Pixels.
+        mask: Kind of hole.
+        count: Test photographs; None where the paper does not say.
+        metrics: Metrics of `musical_tf.metrics`, in the paper's order.
+        rows: The paper's label, the method or baseline it is, None for neither, and its figures as
+            the paper prints them.
+        notes: What a reader has to know.
+    """
+
+    source: str
+    dataset: str
+    subject: str
+    image_size: int
+    mask: str
+    count: int | None
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[str, str | None, tuple[str, ...]], ...]
+    notes: tuple[str, ...] = ()
+
+    def differences(self, results: Mapping[str, Any]) -> list[str]:
+        """Why the paper's figures are of something else than the results are; empty if nothing
+        that is written down differs."""
+        found = []
+        if results["dataset"] != self.dataset:
+            found.append(f"{results['dataset']} here, {self.subject} there")
+        if results["image_size"] != self.image_size:
+            found.append(f"{results['image_size']} pixels here, {self.image_size} there")
+        if results["mask"] != self.mask:
+            found.append(f"{results['mask']} holes here, {self.mask} there")
+        if self.count is not None and results["count"] != self.count:
+            found.append(f"{results['count']:,} test photographs here, {self.count:,} there")
+        return found
+
+    def figures(self, method: str | None) -> tuple[str, ...] | None:
+        """The paper's figures of a method or baseline, in the order of `metrics`; None without."""
+        for _, name, values in self.rows:
+            if name is not None and name == method:
+                return values
+        return None
+
+
+_MUSICAL_METRICS = ("authors/ssim", "authors/psnr", "authors/l1_percent")
+_MUSICAL_NOTES = ("The paper's figures of CE are of 128 × 128 pixels, all its code takes.",)
+
+
+def _musical(number: int, dataset: str, subject: str, count: int, *rows: tuple[str, ...]):
+    names = (*FIGURE_ORDER, "musical")
+    labels = ("CE", "GLC", "SN", "Our Method")
+    return PublishedTable(
+        source=f"Wang et al., IJCAI 2019, Table {number}",
+        dataset=dataset,
+        subject=subject,
+        image_size=256,
+        mask="center",
+        count=count,
+        metrics=_MUSICAL_METRICS,
+        rows=tuple(zip(labels, names, rows, strict=True)),
+        notes=_MUSICAL_NOTES,
+    )
+
+
+MUSICAL_TABLES = (
+    _musical(
+        *(1, "paris_streetview", "Paris StreetView", 100),
+        *(("0.7879", "22.87", "2.943"), ("0.7925", "23.01", "2.771")),
+        *(("0.8292", "23.85", "2.482"), ("0.8428", "24.42", "2.264")),
+    ),
+    _musical(
+        *(2, "places_canyon", "Places, canyon", 100),
+        *(("0.7794", "22.30", "3.157"), ("0.7886", "20.74", "3.551")),
+        *(("0.7944", "21.14", "3.360"), ("0.8025", "21.84", "3.063")),
+    ),
+    _musical(
+        *(3, "celeba", "CelebA", 19_962),
+        *(("0.8631", "24.82", "2.208"), ("0.8776", "24.02", "2.360")),
+        *(("0.8796", "25.13", "1.958"), ("0.9008", "26.64", "1.629")),
+    ),
+)
+"""Wang et al., *MUSICAL*, IJCAI 2019, Section 4.2."""
+
+DEEPFILL_TABLE = PublishedTable(
+    source="Yu et al., CVPR 2018, Table 1",
+    dataset="places2",
+    subject="Places2",
+    image_size=256,
+    mask="box",
+    count=None,
+    metrics=("deepfill/l1_percent", "deepfill/l2_percent", "deepfill/psnr", "deepfill/tv_percent"),
+    rows=(
+        ("PatchMatch", "patchmatch", ("16.1", "3.9", "16.62", "25.0")),
+        ("Baseline model", None, ("9.4", "2.4", "18.15", "25.7")),
+        ("Our method", "deepfill_v1", ("8.6", "2.1", "18.91", "25.3")),
+    ),
+    notes=("The paper defines none of its four metrics; protocol deepfill is a reading of them.",),
+)
+"""Yu et al., *Generative Image Inpainting with Contextual Attention*."""
+
+
+def musical_table(dataset: str) -> PublishedTable | None:
+    """The paper's table of a dataset, None where it has none."""
+    return next((table for table in MUSICAL_TABLES if table.dataset == dataset), None)
