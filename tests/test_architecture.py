@@ -36,6 +36,9 @@ SERVER_MAY_IMPORT = SERVING_MAY_IMPORT | {
 }
 """What `pip install .[server,serve]` adds, for these modules and no other."""
 
+BATCH_MODULE = "serving/predict_many.py"
+"""The one module that `pip install .[batch,serve]` adds Ray for, and only in its functions."""
+
 
 class Import(NamedTuple):
     """One imported name: its absolute dotted name, where it stands, and whether in a function."""
@@ -127,6 +130,8 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
     if top == "serving" and not found.within("serving"):
         name = found.name.split(".")[0]
         allowed = SERVER_MAY_IMPORT if file in SERVER_MODULES else SERVING_MAY_IMPORT
+        if file == BATCH_MODULE and found.lazy:
+            allowed = allowed | {"ray"}
         if name not in allowed | sys.stdlib_module_names:
             return f"serving imports {', '.join(sorted(allowed))} and nothing else"
     if top == "serving" and file not in SERVER_MODULES:
@@ -192,6 +197,7 @@ def tree(tmp_path):
         "serving/predict.py": "from .session import S\nfrom . import session",
         "serving/http_api.py": "import fastapi, prometheus_client\nfrom .session import S",
         "serving/server.py": "def f():\n    import uvicorn\n    from .http_api import create_app",
+        "serving/predict_many.py": "def f():\n    import ray.data",
         "build/lib/old.py": "import tensorflow_addons",
         ".venv/lib/some.py": "import tensorflow_addons",
     }.items():
@@ -243,6 +249,9 @@ def test_a_tree_that_keeps_the_rules_passes(tree):
         ("serving/a.py", "def f():\n    import fastapi", "and nothing else"),
         ("serving/session.py", "import prometheus_client", "and nothing else"),
         ("serving/http_api.py", "import requests", "and nothing else"),
+        ("serving/a.py", "def f():\n    import ray", "and nothing else"),
+        ("serving/predict_many.py", "import ray", "and nothing else"),
+        ("serving/predict_many.py", "def f():\n    import fastapi", "and nothing else"),
         ("serving/server.py", "import tensorflow", "and nothing else"),
         ("serving/predict.py", "from .http_api import X", "without the server's packages"),
         ("serving/predict.py", "from . import server", "without the server's packages"),
