@@ -115,9 +115,11 @@ def describe_run(run: Path) -> dict:
 
 def table(record: dict) -> str:
     """The Markdown of one record: a row a method or a ratio, then what was measured and how."""
-    if "ratios" in record:
-        lines = ["| ratio of medians | |", "|---|---|"]
-        lines += [f"| {name} | {value:.2f} |" for name, value in record["ratios"].items()]
+    if "ratios" in record or "quantities" in record:
+        ratios, quantities = record.get("ratios", {}), record.get("quantities", {})
+        lines = ["| ratio of medians | |" if ratios else "| | |", "|---|---|"]
+        lines += [f"| {name} | {value:.2f} |" for name, value in ratios.items()]
+        lines += [f"| {name} | {text} |" for name, text in quantities.items()]
         lines += ["", f"{record['hardware']}:", "", "```", record["command"], "```"]
         return "\n".join(lines) + "\n"
     columns = [name for name in COLUMNS if name in record["methods"][0]["metrics"]]

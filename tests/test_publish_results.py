@@ -40,6 +40,13 @@ def test_a_benchmarks_ratios_become_a_table():
     assert "python -m b" in lines
 
 
+def test_quantities_become_a_table():
+    record = {"quantities": {"memory": "1.93 GB"}, "hardware": "h", "command": "c"}
+    assert publish_results.table(record).splitlines()[:3] == [
+        *("| | |", "|---|---|", "| memory | 1.93 GB |")
+    ]
+
+
 def test_evaluations_are_merged_and_relabelled(tmp_path):
     one, two = evaluation(tmp_path / "one", 26.0), evaluation(tmp_path / "two", 25.5)
     record = publish_results.condense({one: "", two: "L1 alone"}, {})

