@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             layout=arguments.layout,
             precision=arguments.precision,
             opset=arguments.opset,
+            attention_max_scores=arguments.attention_max_scores,
         )
     except ExportError as error:
         return fail(parser.prog, error, 1)
@@ -138,6 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--opset", type=int, choices=OPSETS, default=17, help="ONNX opset (default: %(default)s)"
     )
+    parser.add_argument(
+        "--attention-max-scores",
+        type=int,
+        metavar="N",
+        help="bound the attention's memory: it works through the hole in bands of rows, of at most "
+        "N scores (4 bytes each) a tensor; 4000000 is 16 MB a tensor (default: no bound, memory "
+        "grows with the hole's box times the picture)",
+    )
     return parser
 
 
@@ -166,6 +175,7 @@ def export(
     layout: str = "nhwc",
     precision: str = "float32",
     opset: int = 17,
+    attention_max_scores: int | None = None,
 ) -> dict[str, Any]:
     """Exports the generator of `run` to the ONNX file `output`.
 
@@ -176,6 +186,9 @@ def export(
         precision: One of `PRECISIONS`: "float32"; "float16", see `to_float16`; "int8", see
             `to_int8`.
         opset: ONNX opset, one of `OPSETS`.
+        attention_max_scores: The most scores that one tensor of the attention holds, see
+            `musical_tf.layers.ContextualAttention`; None is what `run` was trained with, no bound
+            unless asked for.
 
     Returns:
         The parity report, see `measure_parity`.
@@ -197,7 +210,7 @@ def export(
     output = Path(output)
     report_path = parity_path(output)
     with writable_sibling(output) as temporary, writable_sibling(report_path) as report_file:
-        inpaint = load_inpainting(run, io, layout)
+        inpaint = load_inpainting(run, io, layout, attention_max_scores)
         description = describe(run, inpaint, precision)
 
         saved_model = saved_model_runtime(inpaint)
@@ -226,7 +239,12 @@ def export(
 # What is exported
 
 
-def load_inpainting(run: str | Path, io: str = "uint8", layout: str = "nhwc") -> Any:
+def load_inpainting(
+    run: str | Path,
+    io: str = "uint8",
+    layout: str = "nhwc",
+    attention_max_scores: int | None = None,
+) -> Any:
     """Wraps the generator of `run`, loaded in float32 whatever precision it was trained in.
 
     Raises:
@@ -244,7 +262,9 @@ def load_inpainting(run: str | Path, io: str = "uint8", layout: str = "nhwc") ->
     import musical_tf
     from musical_tf.inference import InpaintingFunction
 
-    generator = musical_tf.load(run, dtype="float32")
+    bound = {"attention_max_scores": attention_max_scores}
+    overrides = {} if attention_max_scores is None else bound
+    generator = musical_tf.load(run, dtype="float32", **overrides)
     inpaint = InpaintingFunction(generator, io=io, layout=layout)
     side = 4 * generator.size_multiple
     image = np.zeros((1, side, side, 3), "float32")
@@ -720,6 +740,7 @@ def describe(run: str | Path, inpaint: Any, precision: str = "float32") -> dict[
             f"{run}/recipe.json: image_size must be a positive integer; received {training_size!r}"
         )
     generator = inpaint.generator
+    bound = getattr(generator.config, "attention_max_scores", None)
     return {
         "contract": CONTRACT,
         "method": str(generator.method),
@@ -735,6 +756,7 @@ def describe(run: str | Path, inpaint: Any, precision: str = "float32") -> dict[
         "project_version": musical_tf.__version__,
         "weights_licence": WEIGHT_LICENCES.get(dataset, OTHER_WEIGHT_LICENCE),
         "precision": precision,
+        **({} if bound is None else {"attention_max_scores": str(bound)}),
     }
 
 

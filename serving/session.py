@@ -5,12 +5,12 @@ that `export/to_onnx.py` writes); a file whose contract this module does not kno
 the reason.
 """
 
+import dataclasses
 import json
 import operator
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,11 @@ _IO = {  # io -> (ONNX type, value range, mask polarity)
 _GIVE_BACK_MEMORY = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 _HEAVY_OPERATORS = ("Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul", "FusedMatMul")
 _CHANNEL_AXIS = {"nhwc": 3, "nchw": 1}
-_LARGEST = {"training_size": 8192, "size_multiple": 1024}  # beyond that it is no photograph's size
+_LARGEST = {  # beyond that it is no photograph's size, and no memory's
+    "training_size": 8192,
+    "size_multiple": 1024,
+    "attention_max_scores": 10**15,
+}
 
 
 class ModelError(ValueError):
@@ -61,7 +65,7 @@ class InferenceError(RuntimeError):
     """The model failed while it was running."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Contract:
     """What a model file says about itself.
 
@@ -80,6 +84,7 @@ class Contract:
         weights_licence: Their licence.
         project_version: Version of musical_tf that wrote the file.
         parity: How far ONNX Runtime was from Keras when the file was written.
+        attention_max_scores: The bound on its attention's memory; None where there is none.
     """
 
     method: str
@@ -96,6 +101,7 @@ class Contract:
     weights_licence: str
     project_version: str
     parity: dict[str, Any]
+    attention_max_scores: int | None = None
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> "Contract":
@@ -120,11 +126,14 @@ class Contract:
                 "only: install the version that wrote it, or export it again"
             )
         fields = {}
-        for name in cls.__dataclass_fields__:
-            if _PREFIX + name not in metadata:
-                raise ModelError(f"its metadata lacks '{_PREFIX}{name}'")
-            fields[name] = metadata[_PREFIX + name]
+        for field in dataclasses.fields(cls):
+            if _PREFIX + field.name in metadata:
+                fields[field.name] = metadata[_PREFIX + field.name]
+            elif field.default is dataclasses.MISSING:
+                raise ModelError(f"its metadata lacks '{_PREFIX}{field.name}'")
         for name, largest in _LARGEST.items():
+            if name not in fields:
+                continue
             digits = fields[name]
             short = digits.isdecimal() and len(digits) <= len(str(largest))
             if not short or not 1 <= int(digits) <= largest:
@@ -153,7 +162,7 @@ class Contract:
         return cls(**fields)
 
 
-def estimate_memory(holes: np.ndarray) -> int:
+def estimate_memory(holes: np.ndarray, max_scores: int | None = None) -> int:
     """What one run of a model needs beside its weights, at most.
 
     Features at several resolutions, proportional to the image, and attention scores at a quarter of
@@ -163,14 +172,21 @@ def estimate_memory(holes: np.ndarray) -> int:
 
     Args:
         holes: `(B, H, W)` bool, of which at least one pixel is True.
+        max_scores: What the file was exported with, see `musical-export --attention-max-scores`:
+            the most pairs it works on at a time, but never less than a row of the box takes with
+            the three rows and columns around it.
 
     Returns:
         Bytes.
     """
     batch, height, width = holes.shape
     box_height, box_width = _extent(holes)
-    pairs = (box_height * box_width // 16) * (height * width // 16)
-    return batch * (BYTES_PER_PIXEL * height * width + BYTES_PER_PAIR * pairs)
+    positions = batch * (height * width // 16)
+    pairs = (box_height * box_width // 16) * positions
+    if max_scores is not None:
+        one_row = 7 * (box_width // 4 + 6) * positions
+        pairs = min(pairs, max(max_scores, one_row))
+    return batch * BYTES_PER_PIXEL * height * width + BYTES_PER_PAIR * pairs
 
 
 class InpaintingSession:
@@ -233,6 +249,8 @@ class InpaintingSession:
         options.log_severity_level = 3  # errors only: a fallback is reported by `provider`
         # Threads that spin while they wait win little alone, and lose much beside other work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # A plan for the second run of a size is one block beside what the first has left behind.
+        options.enable_mem_pattern = False
         self._options = options
         try:
             self._session = self._open(wanted)
@@ -426,7 +444,7 @@ class InpaintingSession:
 
     def _check_memory(self, holes: np.ndarray) -> None:
         """Refuses a run that would not fit."""
-        needed = estimate_memory(holes)
+        needed = estimate_memory(holes, self.contract.attention_max_scores)
         if needed > self.memory_limit:
             batch, height, width = holes.shape
             box_height, box_width = _extent(holes)

@@ -17,10 +17,11 @@ import pytest
 from PIL import Image
 
 import musical_tf
-from benchmarks import export_precision
+from benchmarks import export_precision, growth, measure
 from export import to_onnx, to_saved_model
 from musical_tf import inference
 from musical_tf.inference import InpaintingFunction
+from serving.session import InpaintingSession, estimate_memory
 from tests.tiny_run import fill, holes, one_line, photographs, write_run
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -304,6 +305,50 @@ class TestOnnxFile:
         result = fill(float_session, image, mask)
         assert np.isfinite(result).all()
         assert (result[1, :, :5] == value).all()
+
+
+class TestBoundedAttention:
+    """`--attention-max-scores`: the same picture in less memory."""
+
+    BOUND = 300_000
+
+    @pytest.fixture(scope="class")
+    def bounded(self, run, tmp_path_factory):
+        inpaint = to_onnx.load_inpainting(run, attention_max_scores=self.BOUND)
+        model = to_onnx.build_model(inpaint)
+        description = to_onnx.describe(run, inpaint)
+        to_onnx.set_metadata(model, {**description, "parity": "{}"})
+        path = tmp_path_factory.mktemp("bounded") / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    def test_gives_the_same_picture(self, bounded, session):
+        image, mask = photographs(2, 100, 130), holes(2, 100, 130)
+        bands = onnxruntime.InferenceSession(str(bounded), providers=["CPUExecutionProvider"])
+        difference = fill(bands, image, mask).astype(int) - fill(session, image, mask)
+        assert np.abs(difference).max() <= 1
+
+    def test_memory_is_what_the_model_says(self, bounded, exported):
+        hole = np.zeros((1, 288, 288), bool)
+        hole[:, 72:216, 72:216] = True
+        taken = {}
+        for path, bound in ((exported, None), (bounded, self.BOUND)):
+            words = map(str, ("--point", path, 288, 144, 1, 1))
+            taken[bound] = measure.peak_memory_of(growth.MODULE, *words)["added"]
+            assert 0.5 < taken[bound] / growth.added_bytes(288, 144, 1, 4, bound) < 2
+            assert taken[bound] <= estimate_memory(hole, bound)
+        assert taken[self.BOUND] < taken[None] / 2
+
+    def test_the_file_says_so(self, bounded):
+        contract = InpaintingSession(bounded, ["cpu"]).contract
+        assert contract.attention_max_scores == self.BOUND
+
+    def test_a_method_without_attention_has_nothing_to_bound(self, tmp_path, capsys):
+        generator = musical_tf.create("context_encoder", "lite", width=4)
+        generator.save(tmp_path / "generator.keras")
+        command = ["--run", str(tmp_path), "--output", str(tmp_path / "model.onnx")]
+        assert to_onnx.main([*command, "--attention-max-scores", "9"]) == 2
+        assert "context_encoder has no option(s) ['attention_max_scores']" in one_line(capsys)
 
 
 @pytest.mark.slow

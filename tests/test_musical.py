@@ -137,7 +137,7 @@ def test_a_field_that_leaves_the_weights_alone_may_differ_when_loaded(tmp_path):
     np.testing.assert_allclose(
         bounded(inputs), musical_tf.load(tmp_path / "g.keras")(inputs), atol=1e-5
     )
-    with pytest.raises(TypeError, match="unheard_of"):
+    with pytest.raises(ValueError, match=r"musical has no option\(s\) \['unheard_of'\]"):
         musical_tf.load(tmp_path / "g.keras", unheard_of=1)
 
 

@@ -243,6 +243,28 @@ def test_the_estimate_follows_the_image_and_the_box_around_the_hole():
     assert estimate_memory(holes) == expected(32 * 96)
 
 
+def test_a_bound_on_the_attention_bounds_the_estimate(folder):
+    holes = np.zeros((1, 640, 640), bool)
+    holes[:, 160:480, 160:480] = True
+    features = 640 * 640 * BYTES_PER_PIXEL
+    assert estimate_memory(holes, 80**2 * 160**2 - 1) == (
+        features + BYTES_PER_PAIR * (80**2 * 160**2 - 1)
+    )
+    assert estimate_memory(holes, 10**12) == estimate_memory(holes)
+    # A row of the box, with what is around it, is always worked on at once.
+    assert estimate_memory(holes, 1) == features + BYTES_PER_PAIR * 7 * 86 * 160**2
+
+    path = write_model(folder / "bounded.onnx", metadata=metadata_for(attention_max_scores="5000"))
+    limit = estimate_memory(holes, 5000)
+    bounded = InpaintingSession(path, ["cpu"], memory_limit=limit)
+    assert bounded.contract.attention_max_scores == 5000
+    image = np.zeros((640, 640, 3), np.uint8)
+    assert bounded.inpaint(image, holes[0], "original").shape == image.shape
+    bounded.memory_limit = limit - 1
+    with pytest.raises(ValueError, match="use strategy crop or resize"):
+        bounded.inpaint(image, holes[0], "original")
+
+
 def test_a_run_of_the_training_size_is_never_refused(session):
     frugal = InpaintingSession(session.model_path, ["cpu"], memory_limit=1)
     image, hole = sample(64, 64)
@@ -280,6 +302,7 @@ def test_the_contract_is_readable(session):
         ),
         (metadata_for(training_size="9" * 5000), "within 1 and 8192, got '9999"),
         (metadata_for(size_multiple="0"), "a whole number within 1 and 1024, got '0'"),
+        (metadata_for(attention_max_scores="all"), "max_scores' must be a whole number within 1"),
         (metadata_for(parity="{"), "parity' is not JSON"),
         (metadata_for(parity="[" * 100_000), "parity' is not JSON"),
         (metadata_for(parity="[1]"), r"parity' must be a JSON object, got \[1\]"),

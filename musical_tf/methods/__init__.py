@@ -72,7 +72,8 @@ def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
 
     Raises:
         FileNotFoundError: When there is no such file.
-        ValueError: When the file is not a generator of this project; the message says what it is.
+        ValueError: When the file is not a generator of this project, the message says what it is;
+            or when its method has no such field, the message lists those it has.
     """
     path = Path(path)
     file = path / GENERATOR_FILE if path.is_dir() else path
@@ -95,6 +96,12 @@ def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
     if not hasattr(stored, "size_multiple"):
         raise ValueError(
             f"{file} holds a {type(stored).__name__}, expected a generator of one of {names()}"
+        )
+    fields = {field.name for field in dataclasses.fields(stored.config)}
+    if unknown := sorted(set(overrides) - fields):
+        raise ValueError(
+            f"{file}: the method {stored.method} has no option(s) {unknown}, expected some of "
+            f"{sorted(fields)}"
         )
     config = dataclasses.replace(stored.config, **overrides)
     generator = get(stored.method).build_generator(config, dtype=dtype)
