@@ -12,6 +12,7 @@ from skimage import data
 
 import musical_tf
 from musical_tf.metrics import evaluate_pair
+from tests.serving_model import write_model
 from tests.tiny_run import one_line, write_run
 from training import compare, compare_report, published, report
 from training.compare import main
@@ -168,6 +169,23 @@ class TestResults:
         assert "which no finished comparison left" in one_line(capsys)
 
 
+def test_an_exported_file_beside_a_baseline(photographs, tmp_path):
+    """The file fills with the mean, which is what the baseline does."""
+    file = write_model(tmp_path / "mean.onnx")
+    flags = ["--dataset", "folder", "--data-dir", str(photographs), "--rounds", "1"]
+    flags += ["--protocol", "authors", "--output", str(tmp_path / "out")]
+    assert main(["--onnx", str(file), "--baselines", "mean", *flags]) == 0
+    results = read(tmp_path / "out")
+    exported, mean = results["methods"]
+    assert (exported["label"], exported["kind"]) == ("MUSICAL lite (ONNX)", "onnx")
+    assert exported["method"] == "musical"
+    assert exported["cost"]["parameters"] is None
+    assert results["image_size"] == SIZE
+    for metric, value in exported["aggregates"]["all"]["metrics"].items():
+        assert value == pytest.approx(mean["aggregates"]["all"]["metrics"][metric], rel=0.02)
+    assert "| MUSICAL lite (ONNX) | – | – |" in (tmp_path / "out" / "results.md").read_text()
+
+
 class Pictures(HTMLParser):
     """What a page asks for, and the headings and labels it has."""
 
@@ -302,6 +320,10 @@ class TestPublished:
         assert set(published.ABLATIONS) == set(musical_tf.methods.get("musical").ABLATIONS)
 
 
+TWO = ("telea", "mean", "--dataset", "demo")
+"""Two methods and photographs that are always there, for errors that come after them."""
+
+
 class TestErrors:
     """Each one line, exit code 2, and nothing left behind."""
 
@@ -318,11 +340,11 @@ class TestErrors:
             (["--runs", "WHOLE", "GLC"], "differ in mask: MUSICAL lite center, GLC lite box"),
             (["--runs", "WHOLE", "UNFINISHED"], "it has no weights yet"),
             (["--runs", "WHOLE", "OTHER"], "differ in image size: MUSICAL lite 64, Other 128"),
-            (["--runs", "WHOLE", "ABLATED", "--protocol", "paper"], "unknown protocol 'paper'"),
+            (["--baselines", *TWO, "--protocol", "paper"], "unknown protocol 'paper'"),
             (["--baselines", "telea", "lama"], "unknown baseline 'lama'"),
             (["--baselines", "telea", "mean"], "--dataset is missing"),
-            (["--runs", "WHOLE", "ABLATED", "--onnx", "x.onnx"], "ONNX file x.onnx: no such file"),
-            (["--runs", "WHOLE", "ABLATED", "--rounds", "0"], "--rounds: expected a whole number"),
+            (["--onnx", "x.onnx", "y.onnx"], "ONNX file x.onnx: no such file"),
+            (["--rounds", "0"], "--rounds: expected a whole number of at least 1, got '0'"),
         ],
     )
     def test_bad_usage(self, runs, tmp_path, monkeypatch, capsys, flags, message):

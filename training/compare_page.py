@@ -41,13 +41,13 @@ tbody tr:is(.first) th[scope="row"] { font-weight: 650; }
 #gallery { grid-template-columns: repeat(auto-fill, minmax(min(100%, 860px), 1fr)); }
 #gallery .strip { grid-template-columns: repeat(auto-fill, minmax(116px, 1fr)); }
 .maps { display: grid; gap: 20px; margin-top: 28px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 520px), 1fr)); }
-.maps .strip { grid-template-columns: repeat(min(var(--columns), 4), minmax(0, 1fr)); }
+.maps .strip { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+main > section > p a { color: var(--accent); }
 thead th:first-child { text-align: left; }
 @media (max-width: 640px) {
   .controls { flex-wrap: wrap; }
   .bar { position: static; }
   #gallery .strip { grid-template-columns: repeat(3, minmax(0, 1fr)); }
-  .maps .strip { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 }
 """
 
@@ -297,7 +297,7 @@ def _drawn(items: Sequence[attention_maps.Item]) -> str:
         )
         articles.append(
             f"<article><header><h3>{html.escape(item.title)}</h3><p>{html.escape(words)}</p></header>"
-            f'<div class="strip" style="--columns: {len(drawn)}">{pictures}</div></article>'
+            f'<div class="strip">{pictures}</div></article>'
         )
     return f'<div class="maps">{"".join(articles)}</div>'
 
