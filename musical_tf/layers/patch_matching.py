@@ -226,22 +226,19 @@ def _differentiable_box_sum(size):
     def summed(scores):
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            margin = [size - 1, size - 1]
-            padding = [[0, 0], margin, margin, [0, 0], [0, 0]]
-            return _diagonal_box_sum(ops.pad(upstream, padding), size)
+            return _diagonal_box_sum(upstream, size, margin=size - 1)
 
         return _diagonal_box_sum(scores, size), gradient
 
     return summed
 
 
-def _diagonal_box_sum(scores, size):
-    radius = size // 2
+def _diagonal_box_sum(scores, size, margin=0):
+    # Padded once for both directions, and for the margin of queries too: a pad is a whole pass.
+    queries, candidates = [margin, margin], [size // 2, size // 2]
+    scores = ops.pad(scores, [[0, 0], queries, queries, candidates, candidates])
     for axes in ((1, 3), (2, 4)):
-        padding = [[0, 0]] * 5
-        padding[axes[1]] = [radius, radius]
-        padded = ops.pad(scores, padding)
-        scores = _sum(_shifted(padded, axes, shift, size) for shift in range(size))
+        scores = _sum(_shifted(scores, axes, shift, size) for shift in range(size))
     return scores
 
 

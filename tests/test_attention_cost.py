@@ -1,0 +1,121 @@
+"""What the fast attention may cost: operators, passes over the scores, sizes of tensors. Not time.
+
+The bounds are what it takes today. Whoever makes it dearer, by extracting patches, by scores of
+queries that nothing asks for or by one more pass over the scores, meets them here.
+"""
+
+import json
+from collections import Counter
+
+import numpy as np
+import onnxruntime
+import pytest
+import tensorflow as tf
+import tf2onnx
+
+from musical_tf.layers import MultiScaleAttention
+
+SIDE, CHANNELS, BATCH = 32, 8, 2
+HALO = 3  # of a patch of 3 x 3 and propagation over 3 x 3
+HOLE_SIDE = SIDE // 4
+LARGEST_SCORES = 4 * BATCH * (HOLE_SIDE + 2 * HALO) ** 2 * SIDE**2
+"""Bytes of the scores of the hole's bounding box with its halo."""
+
+SMALLEST_SCORES = 4 * BATCH * HOLE_SIDE**2 * SIDE**2
+"""The same without."""
+
+
+PASSES, NODES = 55, 410
+PADS, SLICE_GRADIENTS = 18, 12
+
+
+def features_and_hole():
+    features = np.random.default_rng(0).normal(size=(BATCH, SIDE, SIDE, CHANNELS))
+    hole = np.zeros((BATCH, SIDE, SIDE, 1), "float32")
+    hole[:, 12 : 12 + HOLE_SIDE, 12 : 12 + HOLE_SIDE] = 1
+    return features.astype("float32"), hole
+
+
+def profile(implementation, folder):
+    """The nodes of the ONNX graph, and the bytes that every node gave out when it ran."""
+    features, hole = features_and_hole()
+    layer = MultiScaleAttention(implementation=implementation)
+    # The reference's graph is of one shape only.
+    dimensions = (None,) * 3 if implementation == "fast" else (BATCH, SIDE, SIDE)
+    signature = [
+        tf.TensorSpec((*dimensions, channels), tf.float32, name=name)
+        for name, channels in (("features", CHANNELS), ("hole", 1))
+    ]
+    graph = tf.function(layer.attend, input_signature=signature, autograph=False)
+    model, _ = tf2onnx.convert.from_function(graph, input_signature=signature, opset=17)
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / implementation)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    session.run(None, {"features": features, "hole": hole})
+    with open(session.end_profiling()) as file:
+        events = json.load(file)
+    sizes = [
+        (event["args"]["op_name"], int(event["args"]["output_size"]))
+        for event in events
+        if event["name"].endswith("_kernel_time")
+    ]
+    return model.graph.node, sizes
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory):
+    return profile("fast", tmp_path_factory.mktemp("profile"))
+
+
+def test_no_tensor_is_larger_than_the_scores_of_the_window(fast):
+    _, sizes = fast
+    # Candidates are padded by one position on each side.
+    assert max(size for _, size in sizes) <= LARGEST_SCORES * (SIDE + 2) ** 2 / SIDE**2
+
+
+def test_passes_over_the_scores(fast):
+    _, sizes = fast
+    passes = Counter(name for name, size in sizes if size >= SMALLEST_SCORES and name != "Reshape")
+    assert passes["MatMul"] + passes["FusedMatMul"] == 1  # the others give features
+    assert passes["Softmax"] == 2
+    assert passes["Pad"] <= 4  # one for each diagonal box sum
+    assert passes.total() <= PASSES
+
+
+def test_nodes_of_the_exported_graph(fast):
+    nodes, _ = fast
+    kinds = Counter(node.op_type for node in nodes)
+    assert kinds["MatMul"] == 3  # the scores, and the filling of each patch size
+    assert kinds["Conv"] == 0
+    assert kinds["Loop"] == 0
+    assert len(nodes) <= NODES
+
+
+def test_the_measure_sees_the_reference(tmp_path):
+    """It extracts patches and has a score for every query: the bounds above would stop it."""
+    nodes, sizes = profile("reference", tmp_path)
+    assert max(size for _, size in sizes) > 2 * LARGEST_SCORES
+    assert sum(size >= SMALLEST_SCORES for _, size in sizes) > PASSES
+    assert any(node.op_type == "Conv" for node in nodes)
+
+
+def test_operations_of_a_training_step():
+    features, hole = features_and_hole()
+    layer = MultiScaleAttention()
+
+    @tf.function(autograph=False)
+    def step(features, hole):
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            loss = sum(tf.reduce_sum(tf.sin(attended)) for attended in layer.attend(features, hole))
+        return tape.gradient(loss, features)
+
+    graph = step.get_concrete_function(features, hole).graph
+    kinds = Counter(operation.type for operation in graph.get_operations())
+    assert kinds["BatchMatMulV2"] == 3 + 2 * 3  # each product, and its two gradients
+    assert kinds["ExtractImagePatches"] == 0
+    assert kinds["Pad"] <= PADS  # eight of scores: a box sum's gradient is a box sum
+    assert kinds["StridedSliceGrad"] <= SLICE_GRADIENTS
