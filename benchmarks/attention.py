@@ -13,8 +13,10 @@ side, which is what the `paper` generator has at 256 x 256 pixels, is timed
 * against the kind of module the authors wrote in PyTorch, if torch is installed: patches as
   convolution kernels, sample by sample.
 
-All in turns in one process. Peak memory is that of a process that does one training step of the
-attention. Prints the ratios and writes `results/attention.json`.
+What a ratio compares takes turns in one process; every part has a process of its own, because what
+the literal form leaves behind in one is more than the next can spare. Peak memory is that of a
+process that does one training step of the attention. Prints the ratios and writes
+`results/attention.json`.
 """
 
 import argparse
@@ -67,19 +69,12 @@ def training_step(implementation: str) -> Callable:
     return step
 
 
-def tensorflow_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
-    """Times forward, and forward and backward, of both forms and of the bare products."""
+def forward_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
+    """Times both forms and the bare products."""
     import tensorflow as tf
-
-    arguments = [tf.constant(array) for array in features_and_hole(batch, channels)]
-
-    def compiled(function: Callable, xla: bool = False) -> Callable:
-        graph = tf.function(function, jit_compile=xla, autograph=False)
-        return lambda: graph(*arguments)
 
     hole_side, window_side = SIDE // 2, SIDE // 2 + 6
 
-    @tf.function
     def products(features, hole):
         positions = tf.reshape(features, (batch, SIDE * SIDE, channels))
         queries = positions[:, : window_side**2]
@@ -87,21 +82,41 @@ def tensorflow_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
         return [tf.matmul(scores[:, : hole_side**2], positions) for _ in PATCH_SIZES]
 
     calls = {
-        "fast": compiled(forward("fast")),
-        "reference": compiled(forward("reference")),
-        "products": lambda: products(*arguments),
+        "fast": compiled(forward("fast"), batch, channels),
+        "reference": compiled(forward("reference"), batch, channels),
+        "products": compiled(products, batch, channels),
     }
     check(calls["fast"](), calls["reference"]())
-    steps = {
-        "fast": compiled(training_step("fast")),
-        "reference": compiled(training_step("reference")),
-        "reference, XLA": compiled(training_step("reference"), xla=True),
+    return measure.take_turns(calls, rounds)
+
+
+def step_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
+    """Times forward and backward of both forms."""
+    calls = {
+        "fast": compiled(training_step("fast"), batch, channels),
+        "reference": compiled(training_step("reference"), batch, channels),
     }
-    check([steps["fast"]()], [steps["reference"]()])
-    return {
-        "forward": measure.take_turns(calls, rounds),
-        "forward and backward": measure.take_turns(steps, max(2, rounds // 2)),
+    check([calls["fast"]()], [calls["reference"]()])
+    return measure.take_turns(calls, max(2, rounds // 2))
+
+
+def xla_step_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
+    """The same with the reference compiled by XLA."""
+    calls = {
+        "fast": compiled(training_step("fast"), batch, channels),
+        "reference": compiled(training_step("reference"), batch, channels, xla=True),
     }
+    check([calls["fast"]()], [calls["reference"]()])
+    return measure.take_turns(calls, max(2, rounds // 2))
+
+
+def compiled(function: Callable, batch: int, channels: int, xla: bool = False) -> Callable:
+    """A call of `function` on features and hole, as a graph."""
+    import tensorflow as tf
+
+    arguments = [tf.constant(array) for array in features_and_hole(batch, channels)]
+    graph = tf.function(function, jit_compile=xla, autograph=False)
+    return lambda: graph(*arguments)
 
 
 def onnx_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
@@ -184,6 +199,15 @@ def check(one: Any, other: Any) -> None:
             raise RuntimeError(f"the forms differ by {difference}, at most {AGREEMENT} is allowed")
 
 
+PARTS = {
+    "forward": forward_times,
+    "forward and backward": step_times,
+    "forward and backward, XLA": xla_step_times,
+    "onnx": onnx_times,
+    "pytorch": pytorch_times,
+}
+
+
 def one_step_peak(implementation: str, batch: int, channels: int) -> dict[str, int]:
     """Bytes one training step of the attention adds to what the process held before it."""
     import tensorflow as tf
@@ -199,19 +223,21 @@ def one_step_peak(implementation: str, batch: int, channels: int) -> dict[str, i
 def ratios(figures: dict[str, Any]) -> dict[str, float]:
     """What the measurement says, name -> ratio of medians."""
     said = {}
-    for shape, times in figures["times"].items():
-        ahead = {name: value["median"] for name, value in times["forward"].items()}
-        both = {name: value["median"] for name, value in times["forward and backward"].items()}
-        said[f"{shape}: forward, reference / fast"] = ahead["reference"] / ahead["fast"]
-        slow = min(both["reference"], both["reference, XLA"])
-        said[f"{shape}: forward and backward, reference / fast"] = slow / both["fast"]
-        said[f"{shape}: forward, fast / its matrix products"] = ahead["fast"] / ahead["products"]
-        runtime = {name: value["median"] for name, value in times["onnx"].items()}
-        said[f"{shape}: ONNX Runtime, reference / fast"] = runtime["reference"] / runtime["fast"]
-        if times["pytorch"]:
-            torch = {name: value["median"] for name, value in times["pytorch"].items()}
-            said[f"{shape}: the authors' kind in PyTorch / fast"] = (
-                torch["authors' kind"] / torch["fast"]
+    for shape, parts in figures["times"].items():
+
+        def ratio(part, slow, fast, parts=parts):
+            return parts[part][slow]["median"] / parts[part][fast]["median"]
+
+        said[f"{shape}: forward, reference / fast"] = ratio("forward", "reference", "fast")
+        said[f"{shape}: forward and backward, reference / fast"] = min(
+            ratio("forward and backward", "reference", "fast"),
+            ratio("forward and backward, XLA", "reference", "fast"),
+        )
+        said[f"{shape}: forward, fast / its matrix products"] = ratio("forward", "fast", "products")
+        said[f"{shape}: ONNX Runtime, reference / fast"] = ratio("onnx", "reference", "fast")
+        if parts["pytorch"]:
+            said[f"{shape}: the authors' kind in PyTorch / fast"] = ratio(
+                "pytorch", "authors' kind", "fast"
             )
     memory = figures["peak_bytes"]
     said["C 128, batch 5: peak memory of a step, fast / reference"] = (
@@ -224,22 +250,27 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="times each is timed (default: 5)")
-    parser.add_argument(
-        "--peak", nargs=3, metavar=("FORM", "BATCH", "CHANNELS"), help=argparse.SUPPRESS
-    )
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
+    largest = "C 128, batch 5"
     if arguments.peak:
-        form, batch, channels = arguments.peak
-        print(json.dumps(one_step_peak(form, int(batch), int(channels))))
+        print(json.dumps(one_step_peak(arguments.peak, *SHAPES[largest])))
         return 0
-    times = {}
-    for shape, (batch, channels) in SHAPES.items():
-        times[shape] = tensorflow_times(batch, channels, arguments.rounds)
-        times[shape]["onnx"] = onnx_times(batch, channels, arguments.rounds)
-        times[shape]["pytorch"] = pytorch_times(batch, channels, max(2, arguments.rounds // 2))
-    batch, channels = SHAPES["C 128, batch 5"]
+    if arguments.part:
+        part, shape = arguments.part
+        print(json.dumps(PARTS[part](*SHAPES[shape], arguments.rounds)))
+        return 0
+    rounds = str(arguments.rounds)
+    times = {
+        shape: {
+            part: measure.peak_memory_of(MODULE, "--part", part, shape, "--rounds", rounds)
+            for part in PARTS
+        }
+        for shape in SHAPES
+    }
     peaks = {
-        form: measure.peak_memory_of(MODULE, "--peak", form, str(batch), str(channels))["bytes"]
+        form: measure.peak_memory_of(MODULE, "--peak", form)["bytes"]
         for form in ("fast", "reference")
     }
     figures = {"times": times, "peak_bytes": peaks}
