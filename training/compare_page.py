@@ -31,7 +31,7 @@ td.paper { color: var(--muted); font-style: italic; }
 thead th.paper { font-style: italic; }
 tbody tr:first-child th[scope="row"] { font-weight: inherit; }
 tbody tr:is(.first) th[scope="row"] { font-weight: 650; }
-.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 14px; background: var(--card); padding: 14px; }
+.wide { position: relative; overflow-x: auto; border: 1px solid var(--line); border-radius: 14px; background: var(--card); padding: 14px; }
 .wide article { border: 0; padding: 0; background: none; border-radius: 0; content-visibility: visible; }
 .wide article + article { margin-top: 10px; }
 .wide .strip { grid-template-columns: repeat(var(--columns), minmax(104px, 1fr)); gap: 8px; }
@@ -265,10 +265,14 @@ def _layout(
             for i, column in enumerate(columns)
         )
         articles.append(
-            f"<article><header><h3>{html.escape(file)}</h3><p></p></header>"
+            f"<article><header><h3>{html.escape(file)}</h3><p>{_hole(results, sample)}</p></header>"
             f'<div class="strip">{pictures}</div></article>'
         )
     return f'<div class="wide" style="--columns: {len(columns)}">{"".join(articles)}</div>'
+
+
+def _hole(results: Mapping[str, Any], sample: report.Sample) -> str:
+    return f"hole {results['images'][sample.number]['hole_fraction']:.0%}"
 
 
 def _figure(results: Mapping[str, Any], samples: Sequence[report.Sample]) -> str:
@@ -323,7 +327,7 @@ def _card(results: Mapping[str, Any], sample: report.Sample, ranking: tuple[str,
     data = html.escape(json.dumps({**row["metrics"], "hole": row["hole_fraction"]}))
     return (
         f'<article data-values="{data}" data-file="{html.escape(row["file"])}">'
-        f"<header><h3>{html.escape(row['file'])}</h3><p>hole {row['hole_fraction']:.0%}</p></header>"
+        f"<header><h3>{html.escape(row['file'])}</h3><p>{_hole(results, sample)}</p></header>"
         f'<div class="strip">{"".join(pictures)}</div></article>'
     )
 

@@ -163,9 +163,8 @@ def _win_count(results: Mapping[str, Any]) -> list[str]:
         return [f"{first['label']} has the best mean by every one of {count} metrics."]
     winners = {verdict["ranking"][0] for verdict in results["verdicts"]}
     others = [m["label"] for m in results["methods"][1:] if m["name"] in winners]
-    by = f"{len(names)} of {count} metrics" if names else f"none of {count} metrics"
-    text = f"{first['label']} has the best mean by {by}"
-    return [f"{text}; by the others it is {' or '.join(others)}."]
+    by = f"{len(names)} of {count} metrics; by the rest" if names else f"none of {count} metrics;"
+    return [f"{first['label']} has the best mean by {by} it is {' or '.join(others)}."]
 
 
 # --- the papers' tables ---------------------------------------------------------------------------
