@@ -33,7 +33,7 @@ MACHINES = {
 }
 DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "docs/installation.md", "docs/onnx.md", "docs/server.md"),
-    *("docs/serving.md", "docs/serving_savedmodel.md"),
+    *("docs/serving.md", "docs/serving_savedmodel.md", "docs/distributed_training.md"),
 )
 
 

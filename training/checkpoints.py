@@ -229,12 +229,17 @@ def check_recipe(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
     """Returns the SHA-256 of the recipe without the keys in `FREE_TO_CHANGE`."""
-    deciding = {
+    return hashlib.sha256(json.dumps(flat_recipe(recipe), sort_keys=True).encode()).hexdigest()
+
+
+def flat_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the recipe as one level of keys, `config.width`, without those in
+    `FREE_TO_CHANGE`."""
+    return {
         key: value
         for key, value in _flatten(recipe).items()
         if key.split(".")[-1] not in FREE_TO_CHANGE
     }
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 _ABSENT = object()

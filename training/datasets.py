@@ -954,6 +954,7 @@ def training_pipeline(
     crop: str | None = None,
     flip: bool | None = None,
     workers: int | None = None,
+    part: tuple[int, int] | None = None,
 ) -> "tf.data.Dataset":
     """Makes the endless stream of training batches.
 
@@ -970,6 +971,8 @@ def training_pipeline(
         start_step: Number of the first batch.
         crop, flip: Replace the photographs' own.
         workers: Photographs decoded at the same time; None for the number of CPU cores, at most 16.
+        part: The first sample of each batch to make, and how many, where other processes make the
+            others; None for the whole batch.
 
     Returns:
         A dataset of `{"image": (B, H, W, 3) float32 in [-1, 1], "hole": (B, H, W, 1) float32, 1 =
@@ -999,8 +1002,11 @@ def training_pipeline(
         photographs.crop if crop is None else crop,
         photographs.flip if flip is None else flip,
     )
+    first, count = part or (0, batch_size)
+    if not 0 <= first <= first + count <= batch_size or count < 1:
+        raise ValueError(f"part must lie within a batch of {batch_size}, got {part}")
     # Fails here, with a ValueError, rather than in a worker thread whose errors TensorFlow wraps.
-    stream.sample(start_step * batch_size)
+    stream.sample(start_step * batch_size + first)
     workers = workers or min(16, os.cpu_count() or 1)
 
     def make(number: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
@@ -1019,9 +1025,11 @@ def training_pipeline(
             "hole": tf.cast(hole, tf.float32)[..., tf.newaxis],
         }
 
-    numbers = tf.data.Dataset.range(start_step * batch_size, 2**62)
+    numbers = tf.data.Dataset.range(start_step * count, 2**62)
+    if count < batch_size:
+        numbers = numbers.map(lambda n: n // count * batch_size + first + n % count)
     samples = numbers.map(make, num_parallel_calls=workers, deterministic=True)
-    batches = samples.batch(batch_size, drop_remainder=True).map(finish).prefetch(4)
+    batches = samples.batch(count, drop_remainder=True).map(finish).prefetch(4)
     options = tf.data.Options()
     # Its own threads: with TensorFlow's inter-op pool set to one, decoding would wait for the
     # training step.

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import datasets, masks, recipes
+from . import datasets, distribution, masks, recipes
+from .distribution import Distribution
 from .recipes import Recipe
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     how = parser.add_argument_group("how to train; the preset's recipe says the defaults")
-    how.add_argument("--batch-size", metavar="N", type=int, help="photographs a step")
+    how.add_argument(
+        "--batch-size", metavar="N", type=int, help="photographs a step, of all devices"
+    )
     length = how.add_mutually_exclusive_group()
     length.add_argument("--epochs", metavar="N", type=int, help="passes over the photographs")
     length.add_argument("--steps", metavar="N", type=int, help="instead of --epochs")
@@ -171,6 +174,22 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--workers", metavar="N", type=int, help="photographs decoded at the same time"
     )
+
+    where = parser.add_argument_group("where to compute")
+    where.add_argument(
+        "--strategy",
+        metavar="S",
+        default="none",
+        help="none: one device; mirrored: the GPUs of this machine; multiworker: the machines that "
+        "TF_CONFIG names, the same command on each (default: none)",
+    )
+    where.add_argument(
+        "--replicas",
+        metavar="N",
+        type=int,
+        help="how many devices mirrored takes (default: every GPU; without one, the processor as "
+        "if it were two)",
+    )
     return parser
 
 
@@ -225,13 +244,20 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
     """
     with _as_usage_errors():
         _check_numbers(arguments)
+        cluster = _cluster(arguments)
         stored = _stored_recipe(arguments)
         recipe = continued(stored, arguments) if stored else resolved(arguments)
         check_precision(recipe.precision, arguments.force_precision)
         photographs = recipe.open_photographs("train")
         holes = recipe.open_masks()
         steps = recipe.total_steps(len(photographs))
+        if cluster is not None:
+            distribution.check_batch_size(recipe.batch_size, cluster.size)
+            if cluster.index == 0:
+                require_free(Path(arguments.run_dir), bool(stored))
         if arguments.dry_run:
+            if cluster is None:
+                check_parts(recipe, _open_distribution(arguments, cluster))
             print(describe(recipe, build(recipe, initial=False), photographs, steps))
             return 0
         identity = dataclasses.asdict(recipe) | {"photographs": fingerprint(photographs)}
@@ -247,28 +273,46 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
 
     with contextlib.closing(StopOnSignal()) as stopper:
         with _as_usage_errors():
-            networks = build(recipe, initial=checkpoint is None)
-            trainer = make_trainer(recipe, networks, steps)
+            placement = _open_distribution(arguments, cluster)
+            check_parts(recipe, placement)
+            placement.require_agreement(_deciding(identity, steps, checkpoint))
+            networks = build(recipe, checkpoint is None, placement)
+            trainer = make_trainer(recipe, networks, steps, placement)
             if checkpoint is not None:
                 checkpoints.restore(checkpoint, trainer.state())
+            if placement.processes > 1:
+                # Files of the same name need not be the same on every machine.
+                placement.require_agreement(_digests(trainer.state()))
             # Last: what could not be built leaves no folder that would stand in the next try's way.
-            folder = open_run_dir(arguments.run_dir, recipe, bool(stored))
+            if placement.is_chief:
+                folder = open_run_dir(arguments.run_dir, recipe, bool(stored))
+            else:
+                folder = Path(arguments.run_dir)
         run = Run(folder, recipe, identity, photographs, holes, steps)
-        hooks = [stopper, *make_callbacks(trainer, run, arguments.keep, arguments.log_every)]
+        hooks = [stopper]
+        if placement.is_chief:
+            hooks += make_callbacks(trainer, run, arguments.keep, arguments.log_every)
         if arguments.max_minutes is not None:
             left = started + 60.0 * arguments.max_minutes - time.monotonic()
             hooks.append(StopAfter(left))
+        if placement.strategy is not None:
+            print(placement.describe())
         print(f"{photographs.describe()}\nrun folder {folder}", flush=True)
         done = train(trainer, run, hooks)
-        if checkpoint is not None and done == checkpoint.step:
+        if checkpoint is not None and done == checkpoint.step and placement.is_chief:
             # An earlier process may have ended between a checkpoint and its weights.
             trainer.save_generator(folder / "generator.keras")
+        placement.wait()
 
-    if photographs.skipped:
+    if photographs.skipped and placement.is_chief:
         print(f"{photographs.describe()}; all of them in {folder / SKIPPED_FILE}")
         note_skipped(folder / SKIPPED_FILE, photographs.skipped)
     if done < steps:
         again = f"python -m {__package__}.fit --run-dir {shlex.quote(str(folder))} --resume"
+        for name in ("strategy", "replicas"):
+            value = getattr(arguments, name)
+            if value not in ("none", None):
+                again += f" --{name} {value}"
         print(f"stopped at step {done} of {steps}; continue with\n  {again}")
     else:
         print(f"done: {steps} steps, weights in {folder / 'generator.keras'}")
@@ -310,6 +354,82 @@ def repeatable() -> Iterator[None]:
     finally:
         rewriting = before.get("arithmetic_optimization", True)
         tf.config.optimizer.set_experimental_options({"arithmetic_optimization": rewriting})
+
+
+def _cluster(arguments: argparse.Namespace) -> distribution.Cluster | None:
+    """Returns the processes of a multiworker run, None of any other."""
+    distribution.check_strategy(arguments.strategy, arguments.replicas)
+    if arguments.strategy != "multiworker":
+        return None
+    cluster = distribution.environment_cluster()
+    if arguments.run_dir is None:
+        raise UsageError(
+            "--strategy multiworker needs --run-dir, a folder that every machine sees under this "
+            "name: the first process writes there, and all of them resume from there"
+        )
+    return cluster
+
+
+def _open_distribution(
+    arguments: argparse.Namespace, cluster: distribution.Cluster | None
+) -> Distribution:
+    import tensorflow as tf
+
+    if cluster is not None:
+        print(
+            f"waiting for {', '.join(cluster.addresses)}, this is number {cluster.index}",
+            flush=True,
+        )
+    try:
+        return distribution.open_distribution(arguments.strategy, arguments.replicas, cluster)
+    except (RuntimeError, tf.errors.OpError) as error:
+        if cluster is None:
+            raise UsageError(str(error)) from error
+        raise TrainingError(
+            f"cannot join the processes of TF_CONFIG, {', '.join(cluster.addresses)}, as number "
+            f"{cluster.index} ({_first_line(error)}); is its port free, are the others running?"
+        ) from error
+
+
+def check_parts(recipe: Recipe, placement: Distribution) -> None:
+    """Raises ValueError if the replicas cannot share the recipe's batch, or its parts, equally."""
+    _, count = placement.local_part(recipe.batch_size)
+    each = count * placement.processes // placement.replicas
+    if each % recipe.gradient_accumulation:
+        raise ValueError(
+            f"gradient_accumulation {recipe.gradient_accumulation} must divide the {each} "
+            f"photographs that each of {placement.replicas} replicas has of a batch"
+        )
+
+
+def _deciding(identity: dict[str, Any], steps: int, checkpoint) -> dict[str, Any]:
+    """Returns what has to be the same in every process of a run."""
+    from . import checkpoints
+
+    values = checkpoints.flat_recipe(identity) | {"steps": steps}
+    values["the checkpoint in --run-dir"] = checkpoint and dict(checkpoint.manifest["files"])
+    return values
+
+
+def _digests(state: dict[str, list]) -> dict[str, str]:
+    """Returns a hash of every part of a trainer's state."""
+    digests = {}
+    for name, variables in state.items():
+        digest = hashlib.sha256()
+        for variable in variables:
+            digest.update(variable.numpy().tobytes())
+        digests[f"the state {name!r} to start from"] = digest.hexdigest()
+    return digests
+
+
+def _first_line(error: Exception) -> str:
+    """Returns TensorFlow's message without the operations' names it puts around it."""
+    text = str(getattr(error, "message", error)).strip()
+    text = re.sub(r"\{\{function_node [^}]*\}\}\s*", "", text)
+    # Of a failed reduction, where in our code it stands comes first.
+    aborted = re.search(r"Collective ops is aborted by: (.+)", text)
+    text = aborted[1] if aborted else text.split("\n", 1)[0]
+    return re.sub(r"\s*\[Op:\w+\].*", "", text).rstrip(" :")
 
 
 @contextlib.contextmanager
@@ -438,13 +558,14 @@ class Networks:
     objective: "Objective"
 
 
-def build(recipe: Recipe, initial: bool) -> Networks:
+def build(recipe: Recipe, initial: bool, placement: Distribution | None = None) -> Networks:
     """Builds the networks from the recipe's seed, in its precision.
 
     Args:
         recipe: The recipe.
         initial: Whether the weights will be trained from. Otherwise, when a checkpoint is about to
             be restored or only shapes are asked for, no pre-trained ones are read.
+        placement: Where they will be trained; None for one device.
 
     Returns:
         The generator, the discriminators by name, and the objective.
@@ -461,7 +582,8 @@ def build(recipe: Recipe, initial: bool) -> Networks:
     if not initial and hasattr(config, "discriminator_weights"):
         starting = dataclasses.replace(config, discriminator_weights="random")
     keras.utils.set_random_seed(recipe.seed)
-    with dtype_policy(recipe.precision):
+    strategy = placement.strategy if placement else None
+    with distribution.scope(strategy), dtype_policy(recipe.precision):
         networks = Networks(
             module.build_generator(config, dtype=recipe.precision),
             module.build_discriminators(starting, recipe.image_size),
@@ -497,7 +619,9 @@ def start_from(generator: "keras.Model", init: str) -> None:
     generator.set_weights(trained.get_weights())
 
 
-def make_trainer(recipe: Recipe, networks: Networks, steps: int) -> "Trainer":
+def make_trainer(
+    recipe: Recipe, networks: Networks, steps: int, placement: Distribution | None = None
+) -> "Trainer":
     """Returns the trainer of a recipe that runs for `steps` steps in all."""
     from .trainer import Trainer, learning_rate_schedule
 
@@ -514,6 +638,7 @@ def make_trainer(recipe: Recipe, networks: Networks, steps: int) -> "Trainer":
         clip_norm=recipe.gradient_clip,
         precision=recipe.precision,
         gradient_accumulation=recipe.gradient_accumulation,
+        placement=placement,
     )
 
 
@@ -565,13 +690,18 @@ def open_run_dir(run_dir: str | None, recipe: Recipe, resume: bool) -> Path:
         path = _next_run_dir(Path("runs"), f"{recipe.dataset}-{recipe.method}-{recipe.preset}")
     else:
         path = Path(run_dir)
-        if not resume and path.is_dir() and any(path.iterdir()):
-            raise UsageError(
-                f"{path} is not empty; continue its run with --resume, or choose another --run-dir"
-            )
+        require_free(path, resume)
     path.mkdir(parents=True, exist_ok=True)
     write_whole(path / "recipe.json", recipe.to_json())
     return path
+
+
+def require_free(path: Path, resume: bool) -> None:
+    """Raises UsageError if a run is there already and not to be continued."""
+    if not resume and path.is_dir() and any(path.iterdir()):
+        raise UsageError(
+            f"{path} is not empty; continue its run with --resume, or choose another --run-dir"
+        )
 
 
 def _next_run_dir(parent: Path, name: str) -> Path:
@@ -716,14 +846,16 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
 
     recipe = run.recipe
     try:
+        first, count = trainer.placement.local_part(recipe.batch_size)
         batches = datasets.training_pipeline(
             run.photographs,
             run.holes,
             recipe.image_size,
             recipe.batch_size,
             recipe.seed,
-            start_step=int(trainer.step),
+            start_step=int(trainer.step.numpy()),
             workers=recipe.workers or None,
+            part=(first, count),
         )
         return trainer.run(batches, run.steps, run.steps_per_epoch, hooks)
     except tf.errors.ResourceExhaustedError as error:
@@ -734,9 +866,7 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
         )
         raise TrainingError(f"{reason}. {_last_good(run)}") from error
     except tf.errors.OpError as error:
-        # TensorFlow puts the operation's name around what happened.
-        reason = re.sub(r"\{\{function_node [^}]*\}\}\s*", "", error.message.strip())
-        reason = re.sub(r"\s*\[Op:\w+\].*", "", reason.split("\n", 1)[0])
+        reason = distribution.explain(_first_line(error), error, trainer.placement)
         raise TrainingError(f"{reason}. {_last_good(run)}") from error
     except (OSError, ValueError, ArithmeticError) as error:
         raise TrainingError(f"{error}. {_last_good(run)}") from error

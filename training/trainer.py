@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from musical_tf import conventions
 
+from . import distribution
 from .callbacks import Callback
 from .recipes import PRECISIONS, SCHEDULES
 
@@ -123,6 +124,27 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+class ReplicatedAdam(keras.optimizers.Adam):
+    """Adam that is given gradients which are the means over the replicas already.
+
+    Keras would sum them, after clipping and checking each replica's own.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
+
+
+class ReplicatedLossScale(keras.optimizers.LossScaleOptimizer):
+    """A loss scale whose growth is chosen by value: replicas cannot meet inside a branch."""
+
+    def _stateful_handle_finite_grads(self, grads, trainable_variables):
+        scale, counter = self.dynamic_scale.value, self.step_counter.value
+        self.inner_optimizer.apply([each / scale for each in grads], trainable_variables)
+        grown = tf.equal(counter, self.dynamic_growth_steps - 1)
+        self.dynamic_scale.assign(tf.where(grown, 2.0 * scale, scale))
+        self.step_counter.assign(tf.where(grown, tf.zeros_like(counter), counter + 1))
+
+
 class Trainer:
     """Trains a generator against an objective, and its discriminators if it has any.
 
@@ -161,6 +183,9 @@ class Trainer:
             both optimizers in a loss scale each.
         gradient_accumulation: Int >= 1, parts a batch is worked through in; batches must be
             divisible by it.
+        placement: Where to compute; the models and the objective must have been made inside
+            `distribution.scope` of its strategy. Gradients, and the terms that are logged, are the
+            means over the replicas; clipping, loss scales and phases act on the mean.
 
     Raises:
         ValueError: On an unknown precision, or a value out of range.
@@ -179,6 +204,7 @@ class Trainer:
         clip_norm: float = 0.0,
         precision: str = "float32",
         gradient_accumulation: int = 1,
+        placement: distribution.Distribution | None = None,
     ):
         if precision not in PRECISIONS:
             raise ValueError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
@@ -197,16 +223,24 @@ class Trainer:
         self.ema = ema
         self.precision = precision
         self.gradient_accumulation = gradient_accumulation
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self.placement = placement or distribution.Distribution()
+        self.strategy = self.placement.strategy
         self.stop_training = False
+        self._stop_agreed = False
 
         self.generator_variables = list(generator.trainable_variables)
         self.discriminator_variables = {
             name: list(model.trainable_variables) for name, model in self.discriminators.items()
         }
 
+        adam_class, loss_scale_class = (
+            (keras.optimizers.Adam, keras.optimizers.LossScaleOptimizer)
+            if self.strategy is None
+            else (ReplicatedAdam, ReplicatedLossScale)
+        )
+
         def adam(variables: Sequence[keras.Variable], name: str) -> keras.optimizers.Optimizer:
-            optimizer = keras.optimizers.Adam(
+            optimizer = adam_class(
                 learning_rate=float(self._rate(0)),
                 beta_1=beta_1,
                 beta_2=beta_2,
@@ -216,27 +250,30 @@ class Trainer:
                 name=name,
             )
             if precision == "mixed_float16":
-                optimizer = keras.optimizers.LossScaleOptimizer(
-                    optimizer, name=f"{name}_loss_scale"
-                )
+                optimizer = loss_scale_class(optimizer, name=f"{name}_loss_scale")
             optimizer.build(variables)
             return optimizer
 
-        self.generator_optimizer = adam(self.generator_variables, "generator_adam")
-        self.discriminator_optimizer = None
-        if self.discriminators:
-            self.discriminator_optimizer = adam(
-                self._all_discriminator_variables(), "discriminator_adam"
-            )
-        self.averages = [
-            tf.Variable(variable.value, trainable=False)
-            for variable in self.generator_variables
-            if ema
-        ]
+        with distribution.scope(self.strategy):
+            self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+            self.generator_optimizer = adam(self.generator_variables, "generator_adam")
+            self.discriminator_optimizer = None
+            if self.discriminators:
+                self.discriminator_optimizer = adam(
+                    self._all_discriminator_variables(), "discriminator_adam"
+                )
+            self.averages = [
+                tf.Variable(variable.value, trainable=False)
+                for variable in self.generator_variables
+                if ema
+            ]
+        if self.strategy is not None:
+            distribution.prepare_models([generator, *self.discriminators.values()])
         self._log_names: list[str] = []
         # Without AutoGraph: nothing here branches on a tensor, and it would read the source files
         # again, which may have been edited since they were imported.
-        self._packed_step = tf.function(self._pack, autograph=False, reduce_retracing=True)
+        pack = self._pack if self.strategy is None else self._pack_replicas
+        self._packed_step = tf.function(pack, autograph=False, reduce_retracing=True)
         self._predict = tf.function(
             lambda image, hole: self.generator([image, hole], training=False),
             autograph=False,
@@ -395,14 +432,29 @@ class Trainer:
         """Updates `variables`; not in a step whose `active` is False, always where it is None."""
         optimizer.learning_rate.assign(rate)
 
-        def update() -> tf.Tensor:
+        def update(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
             optimizer.apply_gradients(zip(gradients, variables, strict=True))
             return tf.constant(True)
 
+        def update_replicas(
+            strategy: tf.distribute.Strategy, active: tf.Tensor, gradients: Sequence[tf.Tensor]
+        ) -> None:
+            tf.cond(
+                strategy.experimental_local_results(active)[0],
+                lambda: strategy.run(update, args=(gradients,)),
+                lambda: strategy.run(lambda: tf.constant(False)),
+            )
+
+        if self.strategy is not None:
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
         if active is None:
-            update()
+            update(gradients)
+        elif self.strategy is None:
+            tf.cond(active, lambda: update(gradients), lambda: tf.constant(False))
         else:
-            tf.cond(active, update, lambda: tf.constant(False))
+            # A branch of a replica's own could not meet the other replicas.
+            context.merge_call(update_replicas, args=(active, gradients))
 
     def _update_averages(self) -> None:
         if not self.averages:
@@ -426,8 +478,37 @@ class Trainer:
         # One tensor, because each one fetched from a GPU is a wait of its own.
         return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
 
+    def _pack_replicas(self, batch: Batch, stop: tf.Tensor) -> tf.Tensor:
+        """The means of `_pack` over all replicas and, behind them, that of `stop`."""
+
+        def replica_step(batch: Batch) -> tf.Tensor:
+            return tf.concat([self._pack(batch), stop[None]], axis=0)
+
+        packed = self.strategy.run(replica_step, args=(batch,))
+        return self.strategy.reduce(tf.distribute.ReduceOp.MEAN, packed, axis=None)
+
+    def _update_replicas(self, batch: Batch) -> np.ndarray:
+        count = self.strategy.num_replicas_in_sync // self.placement.processes
+        first = self.placement.process * count
+        parts = {name: tf.split(value, count) for name, value in batch.items()}
+        shared = self.strategy.experimental_distribute_values_from_function(
+            lambda context: {
+                name: each[context.replica_id_in_sync_group - first] for name, each in parts.items()
+            }
+        )
+        # Whoever wants to stop says so to all: a process that stopped alone would leave the others
+        # waiting for its gradients.
+        stop = tf.constant(float(self.stop_training))
+        *values, stop = self._packed_step(shared, stop).numpy()
+        self._stop_agreed = stop > 0.0
+        return np.asarray(values)
+
     def update(self, batch: Batch) -> dict[str, float]:
         """Runs `train_step` as a compiled graph.
+
+        Args:
+            batch: As for `train_step`; with a placement, this process' part of the global batch, of
+                which its replicas take equal parts in their order.
 
         Returns:
             The step's logs as Python floats.
@@ -438,16 +519,19 @@ class Trainer:
                 infinite however far the loss scale has come down: it would leave out every step
                 from here on.
         """
-        values = self._packed_step(batch).numpy()
+        if self.strategy is None:
+            values = self._packed_step(batch).numpy()
+        else:
+            values = self._update_replicas(batch)
         logs = {name: float(value) for name, value in zip(self._log_names, values, strict=True)}
         for name, value in logs.items():
             if not math.isfinite(value):
-                raise NonFiniteError(f"loss term {name!r} is {value} at step {int(self.step)}")
+                raise NonFiniteError(f"loss term {name!r} is {value} at step {self.step.numpy()}")
         for name, scale in self._loss_scales().items():
             if scale < SMALLEST_LOSS_SCALE:
                 raise NonFiniteError(
-                    f"{name} fell to {scale} at step {int(self.step)}: the gradients stay NaN or "
-                    "infinite in float16"
+                    f"{name} fell to {scale} at step {self.step.numpy()}: the gradients stay NaN "
+                    "or infinite in float16"
                 )
         return logs
 
@@ -459,6 +543,8 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
     ) -> int:
         """Trains until `steps` steps are done in all, or until something sets `stop_training`.
+
+        Of several processes, one that sets it does one more step, in which all learn of it.
 
         Args:
             batches: Batch number `self.step` and those after it.
@@ -474,15 +560,17 @@ class Trainer:
             NonFiniteError: From `update`.
             ValueError: If `batches` ends early.
         """
-        self.stop_training = False
+        self.stop_training = self._stop_agreed = False
         with contextlib.ExitStack() as closing:
             for callback in callbacks:
                 closing.callback(callback.close)
-            done = int(self.step)
+            done = int(self.step.numpy())
             for callback in callbacks:
                 callback.on_begin(self, done)
-            stream = iter(batches) if done < steps and not self.stop_training else iter(())
-            while done < steps and not self.stop_training:
+            alone = self.placement.processes == 1
+            wanted = done < steps and not (alone and self.stop_training)
+            stream = iter(batches if wanted else ())
+            while done < steps and not (self.stop_training if alone else self._stop_agreed):
                 batch = next(stream, None)
                 if batch is None:
                     raise ValueError(f"the batches ended at step {done} of {steps}")
@@ -517,12 +605,12 @@ class Trainer:
 
     def scales(self) -> dict[str, float]:
         """Returns the learning rate of the last step and, with mixed_float16, both loss scales."""
-        rate = float(self.generator_optimizer.learning_rate)
+        rate = float(self.generator_optimizer.learning_rate.numpy())
         return {"learning_rate": rate, **self._loss_scales()}
 
     def _loss_scales(self) -> dict[str, float]:
         return {
-            optimizer.name: float(optimizer.dynamic_scale)
+            optimizer.name: float(optimizer.dynamic_scale.numpy())
             for optimizer in (self.generator_optimizer, self.discriminator_optimizer)
             if isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         }
@@ -589,7 +677,7 @@ class Trainer:
             for variable in variables:
                 if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
                     raise NonFiniteError(
-                        f"{name} weight {variable.name!r} is not finite at step {int(self.step)}"
+                        f"{name} weight {variable.name!r} is not finite at step {self.step.numpy()}"
                     )
 
 
