@@ -144,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="bound the attention's memory: it works through the hole in bands of rows, of at most "
-        "N scores (4 bytes each) a tensor; 4000000 is 16 MB a tensor (default: no bound, memory "
-        "grows with the hole's box times the picture)",
+        "N scores (4 bytes each) a tensor; a small N costs time, see docs/onnx.md (default: no "
+        "bound, memory grows with the hole's box times the picture)",
     )
     return parser
 
