@@ -206,4 +206,7 @@ def test_a_generator_without_attention_says_so(method, fields, message):
     generator = methods.create(method, "lite", **small, **fields)
     with pytest.raises(ValueError, match=message):
         generator.attention_maps(inputs_of(batch_of(64)))
+    if hasattr(generator, "attention_sources"):
+        with pytest.raises(ValueError, match=message):
+            generator.attention_sources(inputs_of(batch_of(64)))
     assert set(METHODS) | {"glc", "context_encoder"} == set(methods.names())

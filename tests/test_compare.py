@@ -232,6 +232,25 @@ class TestPage:
         }
 
 
+def test_every_run_that_was_trained_on_something_else_is_named():
+    runs = [
+        {
+            "label": label,
+            "training": {
+                **{"steps": 9, "minutes": 1.0, "cpu_minutes": 2.0},
+                "recipe": {"mask": mask, "image_size": size, "dataset": "celeba", "seed": 0},
+            },
+        }
+        for label, mask, size in (("A", "center", 64), ("B", "box", 64), ("C", "box", 96))
+    ]
+    results = {"mask": "center", "image_size": 64, "dataset": "celeba", "methods": runs}
+    notes = compare_report.training_table(results).notes
+    assert [note for note in notes if "than these" in note] == [
+        "B, C were trained on other holes than these: box there, center here.",
+        "C was trained on other pixels than these: 96 there, 64 here.",
+    ]
+
+
 class TestVerdicts:
     @staticmethod
     def rows(*pairs):

@@ -371,15 +371,15 @@ def _fairness(results: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> 
             "that was to decay to zero had not."
         )
     for key, words in (("mask", "holes"), ("image_size", "pixels"), ("dataset", "dataset")):
-        other = {
-            m["training"]["recipe"].get(key): m["label"]
-            for m in runs
-            if m["training"]["recipe"].get(key) not in (None, results[key])
-        }
-        for value, label in other.items():
+        other: dict[Any, list[str]] = {}
+        for method in runs:
+            value = method["training"]["recipe"].get(key)
+            if value not in (None, results[key]):
+                other.setdefault(value, []).append(method["label"])
+        for value, labels in other.items():
             notes.append(
-                f"{label} was trained on other {words} than these: {value} there, "
-                f"{results[key]} here."
+                f"{', '.join(labels)} {'was' if len(labels) == 1 else 'were'} trained on other "
+                f"{words} than these: {value} there, {results[key]} here."
             )
     if len({m["training"]["recipe"].get("seed") for m in runs}) == 1:
         notes.append("One seed each: what another seed would give is not measured here.")

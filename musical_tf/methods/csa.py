@@ -182,8 +182,8 @@ class CSAGenerator(keras.Model):
     """The rough network and the one that refines its result.
 
     With w the width, h the image's height and L the number of levels; a map of level l has
-    min(2^l, `width_limit`) w channels in the refinement network and half of that in the rough one,
-    and h / 2^l rows.
+    min(2^l, `width_limit`) w channels in the refinement network, min(2^(l-1), `width_limit`) w in
+    the rough one, and h / 2^l rows.
 
     The rough network is pix2pix's, on the image with its hole erased:
 
@@ -282,7 +282,11 @@ class CSAGenerator(keras.Model):
         Returns:
             `(B, H/8, W/8, 2)` int32, row and column of the source, -1 where nothing is filled. A
             position is missing if any of its 8 x 8 pixels is.
+
+        Raises:
+            ValueError: If the configuration has no attention.
         """
+        self._require_attention()
         _, hole = inputs
         searched = self._features_of(inputs, training=False)["searched"]
         hole = downsample_hole(ops.convert_to_tensor(hole), ATTENTION_FACTOR)
@@ -301,11 +305,14 @@ class CSAGenerator(keras.Model):
         Raises:
             ValueError: If the configuration has no attention.
         """
-        if not self.config.attention:
-            raise ValueError("this csa has no attention: its config has attention=False")
+        self._require_attention()
         searched = self._features_of(inputs, training=False)["searched"]
         hole = downsample_hole(ops.convert_to_tensor(inputs[1]), ATTENTION_FACTOR)
         return attention_maps(searched, hole, ATTENTION_FACTOR, self.config.attention_max_scores)
+
+    def _require_attention(self):
+        if not self.config.attention:
+            raise ValueError("this csa has no attention: its config has attention=False")
 
     def _features_of(self, inputs, training):
         image, hole = (ops.convert_to_tensor(each) for each in inputs)

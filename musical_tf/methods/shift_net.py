@@ -277,7 +277,12 @@ class ShiftNetGenerator(keras.Model):
         Returns:
             `(B, H/8, W/8, 2)` int32, row and column of the source, -1 where nothing is copied. A
             position is missing if any of its 8 x 8 pixels is.
+
+        Raises:
+            ValueError: If the configuration has no shift.
         """
+        if not self.config.shift:
+            raise ValueError("this shift_net copies nothing: its config has shift=False")
         image, hole = (ops.convert_to_tensor(each) for each in inputs)
         self._check_size(image)
         _, decoder, encoder = self._with_features([image, hole], training=False)
@@ -295,8 +300,6 @@ class ShiftNetGenerator(keras.Model):
         Raises:
             ValueError: If the configuration has no shift.
         """
-        if not self.config.shift:
-            raise ValueError("this shift_net copies nothing: its config has shift=False")
         sources = ops.convert_to_numpy(self.attention_sources(inputs))
         hole = downsample_hole(ops.convert_to_tensor(inputs[1]), SHIFT_FACTOR)
         missing = ops.convert_to_numpy(hole)[..., 0] > 0.5
