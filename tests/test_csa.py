@@ -427,24 +427,11 @@ def test_every_variable_gets_a_gradient(objective, discriminators):
 
 
 def test_a_step_in_float16_is_finite_and_moves_every_network():
-    trainer = method_contract.make_trainer("csa", TINY, 64, "mixed_float16")
-    for optimizer in (trainer.generator_optimizer, trainer.discriminator_optimizer):
-        optimizer.dynamic_scale.assign(2.0**10)  # where some skipped steps would bring it
-    networks = {"generator": trainer.generator, **trainer.discriminators}
-    before = {name: [v.numpy() for v in m.trainable_variables] for name, m in networks.items()}
-    logs = {name: float(value) for name, value in trainer.train_step(batch_of(64)).items()}
+    logs = method_contract.check_mixed_precision_step("csa", TINY, 64)
     assert set(logs) == {
         *("l1", "rough_l1", "consistency", "adversarial", "feature_adversarial"),
         *("total", "patch", "feature_patch", "discriminator"),
     }
-    assert np.isfinite(list(logs.values())).all()
-    trainer.check_weights()
-    for name, model in networks.items():
-        moved = [
-            np.abs(variable.numpy() - old).max() > 0
-            for variable, old in zip(model.trainable_variables, before[name], strict=True)
-        ]
-        assert np.mean(moved) > 0.9, name
 
 
 def test_two_steps_resumed_equal_four(tmp_path):
