@@ -741,6 +741,7 @@ def describe(run: str | Path, inpaint: Any, precision: str = "float32") -> dict[
         )
     generator = inpaint.generator
     bound = getattr(generator.config, "attention_max_scores", None)
+    ablation = recipe.get("ablation")
     return {
         "contract": CONTRACT,
         "method": str(generator.method),
@@ -757,6 +758,7 @@ def describe(run: str | Path, inpaint: Any, precision: str = "float32") -> dict[
         "weights_licence": WEIGHT_LICENCES.get(dataset, OTHER_WEIGHT_LICENCE),
         "precision": precision,
         **({} if bound is None else {"attention_max_scores": str(bound)}),
+        **({} if ablation is None else {"ablation": str(ablation)}),
     }
 
 

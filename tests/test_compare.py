@@ -12,7 +12,7 @@ from skimage import data
 
 import musical_tf
 from musical_tf.metrics import evaluate_pair
-from tests.serving_model import write_model
+from tests.serving_model import metadata_for, write_model
 from tests.tiny_run import one_line, write_run
 from training import compare, compare_report, published, report
 from training.compare import main
@@ -170,13 +170,16 @@ class TestResults:
 
 
 def test_an_exported_file_beside_a_baseline(photographs, tmp_path):
-    """The file fills with the mean, which is what the baseline does."""
+    """The file fills with the mean, which is what the baseline does, and an ablation's too."""
     file = write_model(tmp_path / "mean.onnx")
+    part = write_model(tmp_path / "part.onnx", metadata=metadata_for(ablation="no_se"))
     flags = ["--dataset", "folder", "--data-dir", str(photographs), "--rounds", "1"]
     flags += ["--protocol", "authors", "--output", str(tmp_path / "out")]
-    assert main(["--onnx", str(file), "--baselines", "mean", *flags]) == 0
+    assert main(["--onnx", str(file), str(part), "--baselines", "mean", *flags]) == 0
     results = read(tmp_path / "out")
-    exported, mean = results["methods"]
+    exported, ablated, mean = results["methods"]
+    assert (exported["ablation"], ablated["ablation"]) == (None, "no_se")
+    assert ablated["label"] == "MUSICAL lite (ONNX), no se"
     assert (exported["label"], exported["kind"]) == ("MUSICAL lite (ONNX)", "onnx")
     assert exported["method"] == "musical"
     assert exported["cost"]["parameters"] is None

@@ -197,6 +197,13 @@ class TestOnnxFile:
         assert description["dataset"] == "unknown"
         assert description["training_size"] == "256"
         assert description["weights_licence"] == "as its training data"
+        assert "ablation" not in description
+
+    def test_an_ablation_is_named(self, run, generator, tmp_path):
+        (tmp_path / "generator.keras").write_bytes((run / "generator.keras").read_bytes())
+        (tmp_path / "recipe.json").write_text('{"ablation": "no_se"}')
+        description = to_onnx.describe(tmp_path, InpaintingFunction(generator))
+        assert description["ablation"] == "no_se"
 
     def test_holds_no_dead_weight_and_no_file_is_left_over(self, exported, run):
         assert sorted(path.name for path in exported.parent.iterdir()) == [

@@ -127,7 +127,7 @@ class OnnxPredictor:
     Attributes:
         kind: "onnx".
         label: Method and preset by the file's metadata; the file's name without any.
-        recipe: Dataset and image size, as far as the metadata names them.
+        recipe: Dataset and ablation, as far as the metadata names them.
         training_size: Side of the images it was trained on, pixels, or None.
         source_hash: SHA-256 of the file.
 
@@ -174,9 +174,8 @@ class OnnxPredictor:
         else:
             self.label = file.stem
         self.training_size = _whole_number(self.metadata.get("training_size"))
-        self.recipe = {}
-        if "dataset" in self.metadata:
-            self.recipe["dataset"] = self.metadata["dataset"]
+        named = ("dataset", "ablation")
+        self.recipe = {key: self.metadata[key] for key in named if key in self.metadata}
         self.source_hash = _sha256(file)
 
     def _read_contract(self, file: Path) -> tuple[bool, bool]:
