@@ -8,9 +8,14 @@ The preset `paper` in ONNX Runtime, with and without a bound on the attention's 
 hole, holes of 1 % to 60 % of a picture of 256, and batches of 1 to 16 such pictures. Every point is
 a process of its own, so that its peak of memory is its own. What `added_bytes` predicts to be more
 than `--limit` is not run, and the prediction alone is drawn.
+
+Every point is kept beside the models as soon as it is measured. After `--minutes`, what has been
+measured is written and drawn, and what is missing is named; the same command then goes on, as it
+does after a kill, if the models, the machine and the software are still the same.
 """
 
 import argparse
+import contextlib
 import io
 import json
 import math
@@ -46,6 +51,17 @@ SCORE_TENSORS = 7
 FEATURE_BYTES = (130, 9)
 """Bytes of features for each pixel that are held at the same time: of any network, and for each
 unit of its width besides."""
+
+BOUNDS = {"hole": models.MAX_SCORES, "batch": 32_000_000, "side": 32_000_000}
+"""Scores in one tensor at most, for each axis: the larger half of its points has to be worked
+through in bands, and a band is of many rows."""
+
+LARGE_SIDE, LARGE_BOUND = 768, 128_000_000
+"""From this side on, the bound is this one: a row of a larger picture's hole has more scores, and a
+band of one row would be computed with six others around it."""
+
+LEAST_SECONDS = 5.0
+"""With less time left than this, no further point is begun."""
 
 DASHES = (0, (3, 3))
 
@@ -97,83 +113,126 @@ def measure_point(file: str, side: str, hole_side: str, batch: str, threads: str
 
 
 def points() -> list[dict[str, Any]]:
-    """What is measured: axis, its value, side of the picture and the hole, batch."""
-    listed = [{"axis": "side", "at": side, "side": side, "hole_side": side // 2} for side in SIDES]
+    """What is measured: axis, its value, side of the picture and the hole, batch, form, bound.
+
+    The slowest ones come last.
+    """
+    listed = []
     for share in HOLE_SHARES:
         hole_side = round(SIDE * math.sqrt(share))
         listed.append({"axis": "hole", "at": 100 * share, "side": SIDE, "hole_side": hole_side})
     for batch in BATCHES:
         listed.append({"axis": "batch", "at": batch, "side": SIDE, "hole_side": SIDE // 2})
-    return [{"batch": point["at"] if point["axis"] == "batch" else 1, **point} for point in listed]
-
-
-def measure_all(folder: Path, preset: str, threads: int, limit: float) -> dict[str, Any]:
-    """All points, each printed as it comes."""
-    files = {
-        "unbounded": models.exported(folder, preset),
-        "bounded": models.exported(folder, preset, attention_max_scores=models.MAX_SCORES),
-    }
-    rows = []
-    for point in points():
-        for form, file in files.items():
-            bound = models.MAX_SCORES if form == "bounded" else None
-            shape = (point["side"], point["hole_side"], point["batch"])
-            model = added_bytes(*shape, PRESET_WIDTHS[preset], bound)
-            row = {**point, "form": form}
-            if model <= limit * 1e9:
-                words = map(str, (file, *shape, threads))
-                row |= measure.peak_memory_of(MODULE, "--point", *words)
-                print(
-                    f"{point['axis']} {point['at']:g}, {form}: {row['seconds']:.3f} s, "
-                    f"{row['added'] / 1e6:.0f} MB, {row['added'] / model:.2f} of the model",
-                    flush=True,
-                )
-            rows.append(row)
-    return {"preset": preset, "threads": threads, "max_scores": models.MAX_SCORES, "points": rows}
-
-
-def with_model(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """The points, each with what the model says in `model`."""
-    width = PRESET_WIDTHS[figures["preset"]]
-    bounds = {"unbounded": None, "bounded": figures["max_scores"]}
+    listed += [{"axis": "side", "at": side, "side": side, "hole_side": side // 2} for side in SIDES]
     return [
         {
-            **row,
-            "model": added_bytes(
-                row["side"], row["hole_side"], row["batch"], width, bounds[row["form"]]
-            ),
+            **point,
+            "batch": point["at"] if point["axis"] == "batch" else 1,
+            "form": form,
+            "bound": bound_of(point) if form == "bounded" else None,
         }
-        for row in figures["points"]
+        for point in listed
+        for form in ("unbounded", "bounded")
     ]
+
+
+def bound_of(point: dict[str, Any]) -> int:
+    """The bound of a point of the form "bounded"."""
+    large = point["axis"] == "side" and point["side"] >= LARGE_SIDE
+    return LARGE_BOUND if large else BOUNDS[point["axis"]]
+
+
+def model_of(row: dict[str, Any], preset: str) -> int:
+    """What the memory model says of a point."""
+    shape = (row["side"], row["hole_side"], row["batch"])
+    return added_bytes(*shape, PRESET_WIDTHS[preset], row["bound"])
+
+
+def measure_all(
+    folder: Path, preset: str, threads: int, limit: float, minutes: float, arguments: list[str]
+) -> dict[str, Any]:
+    """All points, or those that the time is enough for, each printed and kept as it comes.
+
+    Points of an unfinished measurement of the same models, machine and software are taken over.
+    """
+    deadline = time.monotonic() + 60.0 * minutes
+    files = {None: models.exported(folder, preset)}
+    for bound in sorted({*BOUNDS.values(), LARGE_BOUND}):
+        files[bound] = models.exported(folder, preset, attention_max_scores=bound)
+    record = measure.record(
+        MODULE,
+        arguments,
+        {"preset": preset, "threads": threads, "models": [file.name for file in files.values()]},
+    )
+    unfinished = folder / f"{NAME}-{preset}.json"
+    kept = taken_over(unfinished, record)
+    if kept["points"]:
+        print(f"going on after {len(kept['points'])} points in {unfinished}", flush=True)
+    known = {point_name(row): row for row in kept["points"]}
+    rows, missing = [], []
+    for point in points():
+        model = model_of(point, preset)
+        row = known.get(point_name(point))
+        left = deadline - time.monotonic()
+        if row is None and model <= limit * 1e9 and not missing and left > LEAST_SECONDS:
+            shape = (point["side"], point["hole_side"], point["batch"])
+            words = map(str, (files[point["bound"]], *shape, threads))
+            with contextlib.suppress(TimeoutError):  # it counts as missing
+                row = point | measure.peak_memory_of(MODULE, "--point", *words, timeout=left)
+                kept["points"].append(row)
+                write_bytes(unfinished, json.dumps(kept).encode())
+                print(
+                    f"{point_name(row)}: {row['seconds']:.3f} s, {row['added'] / 1e6:.0f} MB, "
+                    f"{row['added'] / model:.2f} of the model",
+                    flush=True,
+                )
+        if row is None and model <= limit * 1e9:
+            missing.append(point_name(point))
+        rows.append(row or point)
+    if not missing:
+        unfinished.unlink(missing_ok=True)
+    return {**kept, "points": rows, "missing": missing}
+
+
+def point_name(point: dict[str, Any]) -> str:
+    """What a point is called in messages; no two are called the same."""
+    return f"{point['axis']} {point['at']:g}, {point['form']}"
+
+
+def taken_over(unfinished: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """An earlier run's record with its points, or this one's without any."""
+    anew = {**record, "points": []}
+    try:
+        earlier = json.loads(unfinished.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return anew
+    same = ("preset", "threads", "models", "hardware", "software")
+    return earlier if all(earlier.get(key) == record[key] for key in same) else anew
 
 
 def ratios(figures: dict[str, Any]) -> dict[str, float]:
-    """What the measurement says, name -> ratio."""
-    rows = [row for row in with_model(figures) if "added" in row]
-    of_model = [row["added"] / row["model"] for row in rows]
-
-    def at(form: str, axis: str, value: float) -> dict[str, Any]:
-        (row,) = (r for r in rows if (r["form"], r["axis"], r["at"]) == (form, axis, value))
-        return row
-
-    both = [
-        side
-        for side in SIDES
-        if sum(row["axis"] == "side" and row["at"] == side for row in rows) == 2
-    ]
-    largest = max(both)
-    bounded, unbounded = (at(form, "side", largest) for form in ("bounded", "unbounded"))
-    return {
+    """What the measurement says, name -> ratio; without those whose points are missing."""
+    rows = [row for row in figures["points"] if "added" in row]
+    if not rows:
+        return {}
+    of_model = [row["added"] / model_of(row, figures["preset"]) for row in rows]
+    said = {
         "memory of a run, measured / model, at most": max(of_model),
         "memory of a run, measured / model, at least": min(of_model),
-        f"{largest} x {largest}: memory of a run, bounded / not": (
-            bounded["added"] / unbounded["added"]
-        ),
-        f"{largest} x {largest}: time, bounded / not": bounded["seconds"] / unbounded["seconds"],
-        "batch of 16 / 16 batches of 1, not bounded, time": (
-            at("unbounded", "batch", 16)["seconds"] / (16 * at("unbounded", "batch", 1)["seconds"])
-        ),
     }
+    at = {(row["form"], row["axis"], row["at"]): row for row in rows}
+    for side in reversed(SIDES):
+        bounded, unbounded = (at.get((form, "side", side)) for form in ("bounded", "unbounded"))
+        if bounded and unbounded:
+            label = f"{side} x {side}, bounded by {bounded['bound'] / 1e6:g} million scores / not"
+            said[f"{label}: memory of a run"] = bounded["added"] / unbounded["added"]
+            said[f"{label}: time"] = bounded["seconds"] / unbounded["seconds"]
+            break
+    one, sixteen = (at.get(("unbounded", "batch", batch)) for batch in (1, 16))
+    if one and sixteen:
+        ratio = sixteen["seconds"] / (16 * one["seconds"])
+        said["batch of 16 / 16 batches of 1, not bounded, time"] = ratio
+    return said
 
 
 def draw(figures: dict[str, Any]) -> bytes:
@@ -198,17 +257,17 @@ def draw(figures: dict[str, Any]) -> bytes:
         "svg.hashsalt": NAME,  # the same picture from the same figures
     }
     colours = {"unbounded": "#c2410c", "bounded": "#0969da"}
-    names = {
-        "unbounded": "no bound",
-        "bounded": f"at most {figures['max_scores'] / 1e6:g} million scores a tensor",
-    }
-    points = with_model(figures)
+    names = {"unbounded": "no bound", "bounded": "bounded scores"}
     with pyplot.rc_context(style):
         figure, grid = pyplot.subplots(2, 3, figsize=(9.6, 5.6), sharex="col", sharey="row")
         for column, (axis, label) in enumerate(AXES.items()):
             top, bottom = grid[:, column]
+            of_axis = [row for row in figures["points"] if row["axis"] == axis]
+            bounds = sorted({row["bound"] for row in of_axis if row["bound"]})
+            millions = " or ".join(f"{bound / 1e6:g}" for bound in bounds)
+            top.set_title(f"bound: {millions} million scores a tensor", fontsize=8)
             for form, colour in colours.items():
-                rows = [r for r in points if (r["axis"], r["form"]) == (axis, form)]
+                rows = [row for row in of_axis if row["form"] == form]
                 run = [r for r in rows if "added" in r]
                 x = [r["at"] for r in run]
                 line = {"color": colour, "marker": "o", "markersize": 3.5, "linewidth": 1.6}
@@ -216,11 +275,10 @@ def draw(figures: dict[str, Any]) -> bytes:
                 bottom.plot(x, [r["added"] / 1e9 for r in run], **line)
                 bottom.plot(
                     [r["at"] for r in rows],
-                    [r["model"] / 1e9 for r in rows],
+                    [model_of(r, figures["preset"]) / 1e9 for r in rows],
                     color=colour,
                     linewidth=1,
                     linestyle=DASHES,
-                    label="the model" if form == "unbounded" else None,
                 )
             for axes in (top, bottom):
                 axes.set_yscale("log")
@@ -240,9 +298,7 @@ def draw(figures: dict[str, Any]) -> bytes:
         for axes in grid[:, 0]:
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         handles = [*grid[0, 0].get_lines()]
-        dashed = matplotlib.lines.Line2D(
-            [], [], color="#5a616b", linewidth=1, linestyle=(0, (3, 3))
-        )
+        dashed = matplotlib.lines.Line2D([], [], color="#5a616b", linewidth=1, linestyle=DASHES)
         figure.legend(
             [*handles, dashed],
             [*names.values(), "memory model"],
@@ -266,6 +322,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--limit", type=float, default=6, metavar="GB", help="of a point's memory (default: 6)"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=9, metavar="M", help="for all of it (default: 9)"
+    )
     parser.add_argument("--models", type=Path, default=models.FOLDER, metavar="DIR")
     parser.add_argument("--point", nargs=5, help=argparse.SUPPRESS)
     arguments = sys.argv[1:] if argv is None else argv
@@ -278,8 +337,10 @@ def main(argv: list[str] | None = None) -> int:
             kept = (measure.RESULTS / f"{NAME}.json").read_text(encoding="utf-8")
             figures = json.loads(kept)
         else:
-            figures = measure_all(options.models, options.preset, options.threads, options.limit)
-            figures = measure.record(MODULE, arguments, figures)
+            figures = measure_all(
+                *(options.models, options.preset, options.threads, options.limit),
+                *(options.minutes, arguments),
+            )
         # The model may have been stated anew since the measurement.
         figures["ratios"] = {name: round(value, 3) for name, value in ratios(figures).items()}
         measure.keep(NAME, figures)
@@ -290,6 +351,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, value in figures["ratios"].items():
         print(f"{value:7.2f}  {name}")
     print(PLOT.relative_to(measure.ROOT))
+    if figures["missing"]:
+        print(f"not measured, the same command goes on with: {'; '.join(figures['missing'])}")
     return 0
 
 

@@ -24,26 +24,33 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 
 
-def peak_memory_of(module: str, *arguments: str) -> dict[str, Any]:
+def peak_memory_of(module: str, *arguments: str, timeout: float | None = None) -> dict[str, Any]:
     """Runs `python -m module arguments` in a process of its own and reads what it prints last.
 
     Args:
         module: A module whose last line of output is JSON; see `resident_peak`.
         *arguments: Its arguments.
+        timeout: Seconds after which it is killed; None for as long as it takes.
 
     Returns:
         That JSON.
 
     Raises:
         RuntimeError: If the process fails; says what it wrote.
+        TimeoutError: If it was killed.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        words = shlex.join(arguments)
+        raise TimeoutError(f"python -m {module} {words} took more than {timeout:g} s") from error
     if done.returncode:
         raise RuntimeError(
             f"python -m {module} {shlex.join(arguments)} ended with {done.returncode}: "
