@@ -84,10 +84,11 @@ class Ledger:
                     raise ValueError(
                         f"{self._output}: workers of a run that was ended are still at work"
                     )
-            self._check_settings(settings)
-            driver.truncate(0)
-            driver.write(name.encode())
-            driver.flush()
+                self._check_settings(settings)
+                # Before the workers' lock is free: a late one of that run would join it meanwhile.
+                driver.truncate(0)
+                driver.write(name.encode())
+                driver.flush()
             yield name
 
     def join(self, run: str) -> "Recorder":

@@ -12,12 +12,13 @@ rest has been done, and the failures are listed at the end. 2: wrong usage or un
 
 import argparse
 import contextlib
+import functools
 import os
 import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -239,17 +240,18 @@ def _walk(
     Other files are added to `left_out`, and the errors of folders that cannot be listed to
     `unreadable`.
     """
+    resolve = _resolver()
     skipped = {path.resolve() for path in excluded}
     report = None if unreadable is None else unreadable.append
     for parent, folders, names in os.walk(folder, onerror=report):
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and (Path(parent) / name).resolve() not in skipped
+            if not name.startswith(".") and resolve(Path(parent) / name) not in skipped
         )
         for name in sorted(names):
             path = Path(parent) / name
-            if name.startswith(".") or path.resolve() in skipped:
+            if name.startswith(".") or resolve(path) in skipped:
                 continue
             if path.suffix.lower() in images.READABLE:
                 yield path
@@ -275,19 +277,33 @@ def _writable_name(path: Path, suffix: str | None = None) -> Path:
     return path
 
 
-def _is_same(first: Path, second: Path) -> bool:
-    return first.resolve() == second.resolve() or (
+def _resolver() -> Callable[[Path], Path]:
+    """`Path.resolve` for many files of few folders, each of which is looked up once."""
+    folder = functools.cache(Path.resolve)
+
+    @functools.cache
+    def resolve(path: Path) -> Path:
+        if path.name in ("", "..") or os.path.islink(path):
+            return path.resolve()
+        return folder(path.parent) / path.name
+
+    return resolve
+
+
+def _is_same(first: Path, second: Path, resolve: Callable[[Path], Path] = Path.resolve) -> bool:
+    return resolve(first) == resolve(second) or (
         first.exists() and second.exists() and first.samefile(second)
     )
 
 
 def _guard(jobs: list[Job], overwrite_input: bool, protected: Path | None) -> None:
     """Refuses outputs that would write over each other or over an input."""
+    resolve = _resolver()
     by_output: dict[Path, int] = {}
-    inputs = {job.image.resolve() for job in jobs}
-    masks = {job.mask.resolve() for job in jobs if isinstance(job.mask, Path)}
+    inputs = {resolve(job.image) for job in jobs}
+    masks = {resolve(job.mask) for job in jobs if isinstance(job.mask, Path)}
     for index, job in enumerate(jobs):
-        output = job.output.resolve()
+        output = resolve(job.output)
         if output in by_output:
             # Neither is written, and the others are.
             first = by_output[output]
@@ -295,11 +311,11 @@ def _guard(jobs: list[Job], overwrite_input: bool, protected: Path | None) -> No
                 problem = f"{jobs[other].image} would be written to {job.output} as well"
                 jobs[one] = replace(jobs[one], problem=problem)
         by_output.setdefault(output, index)
-        if output in masks or (protected is not None and _is_same(job.output, protected)):
+        if output in masks or (protected is not None and _is_same(job.output, protected, resolve)):
             raise images.ImageError(f"{job.output}: the output would replace a mask or the model")
-        if isinstance(job.mask, Path) and _is_same(job.output, job.mask):
+        if isinstance(job.mask, Path) and _is_same(job.output, job.mask, resolve):
             raise images.ImageError(f"{job.output}: the output would replace a mask or the model")
-        if _is_same(job.output, job.image):
+        if _is_same(job.output, job.image, resolve):
             if not overwrite_input:
                 raise images.ImageError(
                     f"{job.output}: the output would replace its input; "
@@ -432,12 +448,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say what is filled and how, for every command line that fills files."""
+def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -> None:
+    """Adds the options that say what is filled and how, for every command line that fills files.
+
+    Args:
+        parser: The command line's.
+        folders_only: Whether it takes no single images; what `--image` and `--output` say then.
+    """
+    images_help = "folder of images" if folders_only else "image file, or a folder of them"
+    output_help = "folder to write to" if folders_only else "file or folder to write"
     parser.add_argument("--model", required=True, metavar="FILE", help="the .onnx file")
-    parser.add_argument(
-        "--image", required=True, metavar="PATH", help="image file, or a folder of them"
-    )
+    parser.add_argument("--image", required=True, metavar="PATH", help=images_help)
     parser.add_argument(
         "--mask",
         required=True,
@@ -445,7 +466,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="mask file, a folder with one of the same name for each image, or 'alpha' to fill "
         "what is transparent",
     )
-    parser.add_argument("--output", required=True, metavar="PATH", help="file or folder to write")
+    parser.add_argument("--output", required=True, metavar="PATH", help=output_help)
     parser.add_argument(
         "--format",
         choices=tuple(FORMATS),

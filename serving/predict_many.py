@@ -370,7 +370,7 @@ def _parser() -> argparse.ArgumentParser:
         "or machines. Run it again to go on where it was ended.",
         allow_abbrev=False,
     )
-    predict.add_arguments(parser)
+    predict.add_arguments(parser, folders_only=True)
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes (default: as many as the CPUs allow)"
     )
