@@ -262,17 +262,21 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(PARTS[part](*SHAPES[shape], arguments.rounds)))
         return 0
     rounds = str(arguments.rounds)
-    times = {
-        shape: {
-            part: measure.peak_memory_of(MODULE, "--part", part, shape, "--rounds", rounds)
-            for part in PARTS
+    try:
+        times = {
+            shape: {
+                part: measure.peak_memory_of(MODULE, "--part", part, shape, "--rounds", rounds)
+                for part in PARTS
+            }
+            for shape in SHAPES
         }
-        for shape in SHAPES
-    }
-    peaks = {
-        form: measure.peak_memory_of(MODULE, "--peak", form)["bytes"]
-        for form in ("fast", "reference")
-    }
+        peaks = {
+            form: measure.peak_memory_of(MODULE, "--peak", form)["bytes"]
+            for form in ("fast", "reference")
+        }
+    except RuntimeError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
     figures = {"times": times, "peak_bytes": peaks}
     figures["ratios"] = {name: round(value, 2) for name, value in ratios(figures).items()}
     for name, value in figures["ratios"].items():

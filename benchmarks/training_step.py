@@ -333,24 +333,29 @@ def main(argv: list[str] | None = None) -> int:
     for device in devices:  # the processes of the cases need its memory
         tf.config.experimental.set_memory_growth(device, True)
     precisions = precisions or list(PRECISIONS if devices else PRECISIONS[:2])
-    if arguments.options:
-        case, precision = arguments.cases[0], precisions[0]
-        measured = {
-            "xla": child(case, precision, rounds, "--xla"),
-            "in_parts": {
-                count: child(case, precision, rounds, "--accumulation", str(count))
-                for count in (2, 4)
-            },
-            "calls": measure_calls(rounds),
-            "sharing": measure_sharing(rounds),
-        }
-        said = ratios_of_options(measured)
-    else:
-        measured = {
-            case: {precision: child(case, precision, rounds) for precision in precisions}
-            for case in arguments.cases
-        }
-        said = ratios_of_steps(measured)
+    try:
+        if arguments.options:
+            case, precision = arguments.cases[0], precisions[0]
+            measured = {
+                "xla": child(case, precision, rounds, "--xla"),
+                "in_parts": {
+                    count: child(case, precision, rounds, "--accumulation", str(count))
+                    for count in (2, 4)
+                    if CASES[case].batch % count == 0
+                },
+                "calls": measure_calls(rounds),
+                "sharing": measure_sharing(rounds),
+            }
+            said = ratios_of_options(measured)
+        else:
+            measured = {
+                case: {precision: child(case, precision, rounds) for precision in precisions}
+                for case in arguments.cases
+            }
+            said = ratios_of_steps(measured)
+    except RuntimeError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
     said = {name: round(value, 2) for name, value in said.items()}
     for name, value in said.items():
         print(f"{value:7.2f}  {name}")
