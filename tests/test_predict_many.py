@@ -141,6 +141,19 @@ def test_worker_does_not_join_a_run_that_is_over(tmp_path, model):
 # ---- the ledger
 
 
+def test_no_worker_joins_while_a_run_begins(tmp_path):
+    class Watched(offline.Ledger):
+        def _check_settings(self, settings):
+            super()._check_settings(settings)
+            with open(tmp_path / offline.FOLDER / "workers.lock", "ab") as stream:
+                self.free = offline._lock(stream, wait=0, shared=True)
+
+    ledger = Watched(tmp_path)
+    with ledger.run(SETTINGS) as run:
+        assert not ledger.free  # or a late worker of the run before would find its name
+        ledger.join(run).close()
+
+
 def test_ledger_ignores_a_line_that_was_cut_off(tmp_path):
     ledger = offline.Ledger(tmp_path)
     with ledger.run(SETTINGS) as run:
