@@ -65,8 +65,11 @@ def musical_trainer(placement):
     return fit.make_trainer(recipe, fit.build(recipe, True, placement), STEPS, placement)
 
 
-def train(trainer, size=tiny.SIZE):
-    logs = [trainer.update(batch) for batch in batches(size=size)]
+def train(trainer, size=tiny.SIZE, order=range(BATCH)):
+    logs = [
+        trainer.update({name: tf.gather(values, list(order)) for name, values in batch.items()})
+        for batch in batches(size=size)
+    ]
     weights = [variable.numpy() for variable in trainer.generator_variables]
     return {"logs": logs, "norm": float(sum(np.square(w).sum() for w in weights) ** 0.5)}
 
@@ -74,6 +77,7 @@ def train(trainer, size=tiny.SIZE):
 CASES = {
     "tiny": {"ema": 0.9, "clip_norm": 0.1},
     "float16": {"precision": "mixed_float16", "objective": tiny.InTurns(0.3)},
+    "in parts": {"gradient_accumulation": 2},
 }
 
 
@@ -118,7 +122,10 @@ def main(replicas: int, output: str) -> None:
     for name, options in CASES.items():
         for label, placement in (("one", one), ("many", many)):
             trainer = trainers[name, label] = tiny_trainer(placement, **options)
-            result[f"{name}_{label}"] = train(trainer) | {"scales": trainer.scales()}
+            # Part p of a step is every replica's p-th sample; one device takes neighbours.
+            parted = label == "one" and "gradient_accumulation" in options
+            order = np.arange(BATCH).reshape(replicas, -1).T.ravel() if parted else range(BATCH)
+            result[f"{name}_{label}"] = train(trainer, order=order) | {"scales": trainer.scales()}
     for label, placement in (("one", one), ("many", many)):
         result[f"musical_{label}"] = train(musical_trainer(placement), size=64)
     with tempfile.TemporaryDirectory() as folder:

@@ -133,6 +133,7 @@ def probe(tmp_path_factory):
         ("musical", 1e-4),
         ("tiny", 1e-4),
         ("float16", 2e-2),
+        ("in parts", 1e-4),
     ],
 )
 def test_two_replicas_give_the_losses_of_one_device(probe, case, tolerance):
