@@ -2,7 +2,8 @@
 
     python -m serving.predict_many --model model.onnx --image PHOTOS/ --mask MASKS/ --output FILLED/
 
-The outputs are those of `serving.predict`, byte for byte. Ray Data hands the images out, a few at a
+The outputs are those of `serving.predict` with as many threads, byte for byte; another number of
+threads rounds a value here and there to its neighbour. Ray Data hands the images out, a few at a
 time; each of its workers has a session of its own. A worker that ends is started again, and goes on
 after what is done. The same command goes on where a run was ended, by whatever: an image whose
 output is there is done. The report in the output folder lists what failed, and why.
