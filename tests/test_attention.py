@@ -278,6 +278,16 @@ def test_module_keeps_the_shape_and_survives_saving(tmp_path, variant):
     np.testing.assert_array_equal(model(list(batch)), restored(list(batch)))
 
 
+@pytest.mark.parametrize(("variant", "close"), [("paper", 0.05), ("official", 0)])
+def test_module_starts_as_identity(variant, close):
+    keras.utils.set_random_seed(0)
+    layer = MultiScaleAttention(variant=variant, kernel_initializer="random_normal")
+    features, hole = random_features(2, 8, 8, 6), holes(2, 8, 8)
+    assert np.abs(layer(features, hole) - features).max() > 0.5
+    layer.start_as_identity()
+    assert np.abs(layer(features, hole) - features).max() <= close * np.abs(features).max()
+
+
 def test_every_weight_of_the_module_gets_a_gradient():
     keras.utils.set_random_seed(0)  # a bottleneck of one or two units could be born dead
     for variant in ("paper", "official"):

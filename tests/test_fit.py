@@ -396,6 +396,18 @@ def test_training_starts_from_trained_weights(quick, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_attention_joins_a_network_trained_without(quick, tmp_path):
+    joined = ["--set", "lambda_perceptual=0", "lambda_style=0", "squeeze_ratio=0", "ema=0"]
+    start = [*TINY, *joined, "learning_rate=1e-30", "--init", quick]
+    assert run(*start, "--steps", 1, "--run-dir", tmp_path / "run") == 0
+    before, after = (musical_tf.load(run_dir) for run_dir in (quick, tmp_path / "run"))
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype("float32")
+    hole = np.zeros((1, 64, 64, 1), "float32")
+    hole[:, 16:48, 16:48] = 1
+    assert (before.config.attention, after.config.attention) == (False, True)
+    np.testing.assert_allclose(after([image, hole]), before([image, hole]), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("init", "message"),
     [("nowhere", "No generator at"), ("", "does not fit this musical of preset lite")],

@@ -599,7 +599,8 @@ def start_from(generator: "keras.Model", init: str) -> None:
 
     Args:
         generator: The generator to train.
-        init: `.keras` file or run folder of a generator with the same weights.
+        init: `.keras` file or run folder of a generator with the same weights, or of a MUSICAL
+            without the attention that `generator` has; the attention then starts as identity.
 
     Raises:
         FileNotFoundError: If nothing is there.
@@ -609,12 +610,18 @@ def start_from(generator: "keras.Model", init: str) -> None:
 
     trained = methods.load(init)
     wanted, found = ([weight.shape for weight in model.weights] for model in (generator, trained))
+    can_graft = hasattr(generator, "start_without_attention")
+    if trained.method == generator.method and wanted != found and can_graft:
+        with contextlib.suppress(ValueError):
+            generator.start_without_attention(trained)
+            return
     if trained.method != generator.method or wanted != found:
         raise ValueError(
             f"--init {init} is a {trained.method} of preset {trained.preset} with "
             f"{trained.count_params():,} parameters, which does not fit this {generator.method} of "
             f"preset {generator.preset} with {generator.count_params():,}; the method, the preset "
-            "and every --set that changes the architecture must be the same"
+            "and every --set that changes the architecture must be the same; only a musical's "
+            "attention may be missing from where it starts"
         )
     generator.set_weights(trained.get_weights())
 

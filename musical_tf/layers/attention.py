@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from musical_tf.conventions import Tensor
@@ -223,6 +224,23 @@ class MultiScaleAttention(keras.layers.Layer):
             dtype=self.dtype_policy,
             name=name,
         )
+
+    def start_as_identity(self) -> None:
+        """Sets the merge so that the layer gives out what comes in, for a network trained without.
+
+        Exactly so for `"official"` and without squeeze-and-excitation; with it about, because the
+        weight of a channel is near one half at first and the merge makes up for one half.
+        """
+        squeezed = 0.5 if self.squeeze is not None else 1.0
+        last, gain = (self.reduce, 1.0 / squeezed) if self.merge is None else (self.merge, 1.0)
+        kernel = np.zeros(last.kernel.shape, "float32")
+        channels = kernel.shape[-1]
+        middle = kernel.shape[0] // 2
+        first = kernel.shape[2] - channels if self.merge is not None else 0
+        own = slice(first, first + channels)  # where f stands in the concatenation
+        kernel[middle, middle, own] = gain * np.eye(channels)
+        last.kernel.assign(kernel)
+        last.bias.assign(np.zeros(channels, "float32"))
 
     def attend(self, features: Tensor, hole: Tensor) -> list[Tensor]:
         """The attended maps before the merge.

@@ -261,6 +261,28 @@ class MusicalGenerator(keras.Model):
         features, hole = keras.Model(self.inputs, attention.input)([image, hole], training=False)
         return attention.attention_maps(features, hole, ATTENTION_FACTOR)
 
+    def start_without_attention(self, trained: "MusicalGenerator") -> None:
+        """Takes over a network trained without the attention; the attention starts as identity.
+
+        Args:
+            trained: A generator of the configuration that differs in `attention=False` only.
+
+        Raises:
+            ValueError: If that is not what it is.
+        """
+        own, found = ({each.name: each for each in model.layers} for model in (self, trained))
+        attention = own.pop("attention", None)
+        same = own.keys() == found.keys() and all(
+            [weight.shape for weight in layer.weights]
+            == [weight.shape for weight in found[name].weights]
+            for name, layer in own.items()
+        )
+        if attention is None or not same:
+            raise ValueError("expected the same network without the attention")
+        for name, layer in own.items():
+            layer.set_weights(found[name].get_weights())
+        attention.start_as_identity()
+
     def _check_size(self, image):
         height, width = image.shape[1:3]
         if any(side is not None and side % self.size_multiple for side in (height, width)):
