@@ -6,8 +6,9 @@
 `add` takes folders that `python -m training.evaluate` or `training.compare` wrote on the same
 photographs and holes, drops the rows of single images and keeps the averages, commands, commits and
 hardware as `results/NAME.json`; LABEL renames the evaluation's model, and `--run` adds how its
-weights were trained, from a run folder. A comparison brings training and cost along. `tables`
-rewrites every block `<!-- results:NAME -->` ... `<!-- /results -->` of the README and of
+weights were trained, from a run folder. A comparison brings training and cost along, its
+tables as `results/NAME.md` and, made with `--no-photographs`, its page as `results/NAME.html`.
+`tables` rewrites every block `<!-- results:NAME -->` ... `<!-- /results -->` of the README and of
 docs/performance.md, from such a record or from the ratios that a benchmark left. The tests hold
 both documents to what `tables` writes.
 """
@@ -83,6 +84,16 @@ def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> dict:
     training = {label: describe_run(run) for label, run in runs.items()}
     record |= {"measured": measured, "methods": methods, "training": training}
     return record | ({"verdicts": verdicts} if verdicts else {})
+
+
+def documents(folders: list[Path], name: str) -> dict[str, bytes]:
+    """A single comparison's own documents that need no other file -> file in `results/`."""
+    if len(folders) != 1 or not (folders[0] / "results.md").is_file():
+        return {}
+    found = {f"{name}.md": (folders[0] / "results.md").read_bytes()}
+    if not (folders[0] / "images").exists():
+        found[f"{name}.html"] = (folders[0] / "index.html").read_bytes()
+    return found
 
 
 def labelled(comparison: dict) -> list[dict]:
@@ -217,6 +228,8 @@ def main(argv: list[str] | None = None) -> int:
             RESULTS.mkdir(exist_ok=True)
             text = json.dumps(record, indent=1) + "\n"
             write_bytes(RESULTS / f"{arguments.name}.json", text.encode())
+            for file, content in documents([*map(Path, labels)], arguments.name).items():
+                write_bytes(RESULTS / file, content)
         for document in DOCUMENTS:
             write_bytes(document, with_tables(document.read_text()).encode())
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -78,6 +79,18 @@ class TestResults:
         assert sorted(path.name for path in compared.iterdir()) == [
             *("figure.png", "images", "index.html", "results.json", "results.md")
         ]
+
+    def test_without_photographs_there_are_tables_alone(self, runs, compared, tmp_path):
+        output = shutil.copytree(compared, tmp_path / "out")  # what it replaces had pictures
+        assert main(arguments(runs, output, "--no-photographs")) == 0
+        assert sorted(path.name for path in output.iterdir()) == [
+            *("index.html", "results.json", "results.md")
+        ]
+        page = (output / "index.html").read_text()
+        assert "<img" not in page
+        assert "<!--" not in page.replace("<!doctype", "")
+        assert "Every metric" in page
+        assert page.count("<table") == (compared / "index.html").read_text().count("<table")
 
     def test_every_method_saw_the_same_photographs_and_holes(self, compared):
         """Measured again from the pictures that the page shows."""

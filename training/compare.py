@@ -91,6 +91,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="photographs of which every attention is drawn, the first of the split; 0 for none "
         "(2)",
     )
+    parser.add_argument(
+        "--no-photographs",
+        action="store_true",
+        help="tables alone, on the page too: for photographs that may not be passed on",
+    )
     measuring.add_measuring_arguments(parser, DEFAULT_PROTOCOLS, page_images=40)
     return parser
 
@@ -188,6 +193,7 @@ class Comparison:
         self.rounds = args.rounds
         self.figure_images = args.figure_images
         self.attention_images = args.attention_images
+        self.has_photographs = not args.no_photographs
 
     def run(self) -> dict[str, Any]:
         """Measures, writes the output folder and returns the results.
@@ -207,10 +213,13 @@ class Comparison:
                 first=max(self.figure_images, self.attention_images),
             )
             results = self._describe(measured)
-            figures = measured.first[: self.figure_images]
-            attentions = self._attention_maps(results, measured.first[: self.attention_images])
-            compare_page.write(stage, results, measured.samples, figures, attentions)
-            compare_report.figure(results, figures).save(stage / "figure.png")
+            if self.has_photographs:
+                figures = measured.first[: self.figure_images]
+                attentions = self._attention_maps(results, measured.first[: self.attention_images])
+                compare_page.write(stage, results, measured.samples, figures, attentions)
+                compare_report.figure(results, figures).save(stage / "figure.png")
+            else:
+                compare_page.write(stage, results, (), ())
             (stage / "results.md").write_text(compare_report.markdown(results), encoding="utf-8")
             self.output.publish(stage, results)
         return results

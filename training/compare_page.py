@@ -11,7 +11,7 @@ from PIL import Image
 
 from . import attention_maps, compare_report, report
 from .compare_report import Column, Table
-from .report_page import SCRIPT, STYLE
+from .report_page import SCRIPT, STYLE, THEME_SCRIPT
 
 OWN_STYLE = """
 body > header { padding-bottom: 8px; }
@@ -72,6 +72,20 @@ PAGE = """<!doctype html>
 </header>
 <main>
 <!--sections-->
+<!--gallery--></main>
+<footer>
+  <h2>About these numbers</h2>
+  <ul><!--notes--></ul>
+  <code><!--command--></code>
+</footer>
+<script>
+<!--script-->
+</script>
+</body>
+</html>
+"""
+
+GALLERY = """\
   <section id="images"><h2>Images</h2>
   <div class="bar">
     <p><b><!--shown--></b> Press one to enlarge and compare.</p>
@@ -87,19 +101,9 @@ PAGE = """<!doctype html>
   <div id="gallery">
 <!--cards-->
   </div></section>
-</main>
-<footer>
-  <h2>About these numbers</h2>
-  <ul><!--notes--></ul>
-  <code><!--command--></code>
-</footer>
 <dialog aria-label="Enlarged image"><img alt=""><nav></nav><p></p></dialog>
-<script>
-<!--script-->
-</script>
-</body>
-</html>
 """
+"""A page without photographs has none of this."""
 
 
 def write(
@@ -114,22 +118,23 @@ def write(
     Args:
         folder: Where to; what it holds under these names is overwritten.
         results: The comparison's results.
-        samples: The images of the gallery.
+        samples: The images of the gallery; without any the page has tables alone.
         figures: The images of the paper's figures' layout.
         attentions: Where the attentions looked, a method and image an item.
     """
     pictures = folder / "images"
-    pictures.mkdir(exist_ok=True)
+    if samples:
+        pictures.mkdir(exist_ok=True)
     for sample in {sample.number: sample for sample in (*samples, *figures)}.values():
         _write_pictures(pictures, results, sample)
     winners, *others = compare_report.tables(results)
     sections = [
         ("winners", winners.title, _table(winners, words=True)),
-        ("figure", "Side by side", _figure(results, figures)),
+        *([("figure", "Side by side", _figure(results, figures))] if figures else []),
         ("metrics", "Every metric", _every_metric(results)),
         *((_identifier(table.title), table.title, _table(table)) for table in others),
     ]
-    ablations = compare_report.ablation_columns(results)
+    ablations = compare_report.ablation_columns(results) if figures else []
     if ablations:
         compare_report.draw_figure(ablations, figures).save(pictures / "ablations.png")
         sections.insert(2, ("ablations", "Ablations", _ablations(results, ablations, figures)))
@@ -138,34 +143,50 @@ def write(
         # The section has a heading and a style of its own.
         body = attention_maps.write_section(folder, attentions) + _drawn(attentions)
         attention = f'<div id="attention">{body}</div>'
-    ranking = report.ranking_metric(results)
-    ordered = report.worst_and_best(results["images"], samples, ranking, len(samples))
     contents = [(key, heading) for key, heading, _ in sections]
     contents += [("attention", "Where the filling came from")] * bool(attention)
-    contents += [("images", "Images")]
-    page = PAGE
-    for name, text in {
-        "style": STYLE.replace("/*columns*/", "1") + OWN_STYLE,
-        "script": SCRIPT,
-        "title": html.escape(compare_report.title(results)),
-        "subtitle": html.escape(report.subtitle(results)),
-        "contents": "".join(
-            f'<a href="#{key}">{html.escape(heading)}</a>' for key, heading in contents
-        ),
-        "sections": "\n".join(
-            f'<section id="{key}"><h2>{html.escape(heading)}</h2>{body}</section>'
-            for key, heading, body in sections
-        )
-        + attention,
-        "whose": _whose_options(results),
-        "sorts": _sort_options(results, ranking),
-        "shown": html.escape(_shown(results, samples, ranking)),
-        "cards": "\n".join(_card(results, sample, ranking) for sample in ordered),
-        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in report.notes(results)),
-        "command": html.escape(results["command"]),
-    }.items():
-        page = page.replace(f"<!--{name}-->", text)
+    contents += [("images", "Images")] * bool(samples)
+    page = _replaced(
+        PAGE,
+        {
+            "style": STYLE.replace("/*columns*/", "1") + OWN_STYLE,
+            "script": SCRIPT if samples else THEME_SCRIPT,
+            "title": html.escape(compare_report.title(results)),
+            "subtitle": html.escape(report.subtitle(results)),
+            "contents": "".join(
+                f'<a href="#{key}">{html.escape(heading)}</a>' for key, heading in contents
+            ),
+            "sections": "\n".join(
+                f'<section id="{key}"><h2>{html.escape(heading)}</h2>{body}</section>'
+                for key, heading, body in sections
+            )
+            + attention,
+            "gallery": _gallery(results, samples) if samples else "",
+            "notes": "".join(f"<li>{html.escape(note)}</li>" for note in report.notes(results)),
+            "command": html.escape(results["command"]),
+        },
+    )
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def _gallery(results: Mapping[str, Any], samples: Sequence[report.Sample]) -> str:
+    ranking = report.ranking_metric(results)
+    ordered = report.worst_and_best(results["images"], samples, ranking, len(samples))
+    return _replaced(
+        GALLERY,
+        {
+            "whose": _whose_options(results),
+            "sorts": _sort_options(results, ranking),
+            "shown": html.escape(_shown(results, samples, ranking)),
+            "cards": "\n".join(_card(results, sample, ranking) for sample in ordered),
+        },
+    )
+
+
+def _replaced(text: str, parts: Mapping[str, str]) -> str:
+    for name, part in parts.items():
+        text = text.replace(f"<!--{name}-->", part)
+    return text
 
 
 def _identifier(title: str) -> str:

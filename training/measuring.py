@@ -516,13 +516,20 @@ class OutputFolder:
                 self.folder.rmdir()
 
     def publish(self, stage: Path, results: Mapping[str, Any]) -> None:
-        """Writes `results.json` into the stage and moves the finished files into place, it last."""
+        """Writes `results.json` into the stage and moves the finished files into place, it last.
+
+        Files that the stage lacks are removed: they would be another measurement's.
+        """
         text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
         (stage / "results.json").write_text(text + "\n", encoding="utf-8")
         # Without it first, so that a replacement cut short is not taken for either evaluation.
         (self.folder / "results.json").unlink(missing_ok=True)
         if (self.folder / PICTURES).exists():
             os.replace(self.folder / PICTURES, stage / "earlier-images")
-        os.replace(stage / PICTURES, self.folder / PICTURES)
+        if (stage / PICTURES).exists():
+            os.replace(stage / PICTURES, self.folder / PICTURES)
         for name in self.files:
-            os.replace(stage / name, self.folder / name)
+            if (stage / name).exists():
+                os.replace(stage / name, self.folder / name)
+            else:
+                (self.folder / name).unlink(missing_ok=True)

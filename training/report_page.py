@@ -111,14 +111,19 @@ dialog p { margin: 0; font-size: .86rem; opacity: .7; padding: 0 16px; text-alig
 """
 """For both pages."""
 
-SCRIPT = """\
+THEME_SCRIPT = """\
 "use strict";
 const root = document.documentElement;
 document.querySelector(".theme").addEventListener("click", () => {
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
 });
+"""
+"""Light and dark."""
 
+SCRIPT = (
+    THEME_SCRIPT
+    + """
 const gallery = document.getElementById("gallery");
 const select = document.querySelector(".bar select[aria-label='Sort by']");
 const orders = [...document.querySelectorAll("[data-order]")];
@@ -193,6 +198,7 @@ dialog.addEventListener("keydown", event => {
   else if (event.key === "ArrowLeft") show(shown - 1);
 });
 """
+)
 """Light and dark, sorting, enlarging; for both pages."""
 
 PAGE = """<!doctype html>
