@@ -5,10 +5,12 @@
 One worker is killed (SIGKILL) when a quarter of the images is done, the whole job at a half; then
 the same command is given again and goes on to the end. Counted afterwards: images lost, images
 whose output was written twice, outputs from before the kill that were touched again, and outputs
-that differ from those of `serving.predict`, which fills the same folder in one process with as many
-threads as the job has workers. Its images a second, and those of the second, undisturbed half of
-the job, come from one run and one machine; Ray's start is stated by itself. Any image lost, twice,
-touched or different makes the exit code 1. Writes results/offline_job.json. Needs Linux.
+that differ from those of `serving.predict`, which fills the same folder in one process with the one
+thread that a worker has. Once more with as many threads as the job has workers, its images a second
+stand beside those of the second, undisturbed half of the job, from one run and one machine; Ray's
+start is stated by itself. How many outputs another number of threads changes is counted too. Any
+image lost, twice, touched or different makes the exit code 1. Writes results/offline_job.json.
+Needs Linux.
 """
 
 import argparse
@@ -151,20 +153,29 @@ def run_job(model: str, folder: Path, count: int) -> dict[str, Any]:
     }
 
 
+def one_process(model: str, folder: Path, output: str, threads: int) -> float:
+    """Fills the folder with one process; gives the seconds it took, its start left out."""
+    flags = ("--threads", str(threads), "--provider", "cpu")
+    printed = finish(start("serving.predict", model, folder, output, *flags))
+    return float(re.search(r"in ([\d.]+) s", printed)[1])
+
+
+def count_differing(one: Path, other: Path) -> int:
+    """How many outputs of `one` are not, byte for byte, in `other`."""
+    return sum(
+        path.read_bytes() != (other / path.relative_to(one)).read_bytes() for path in pictures(one)
+    )
+
+
 def compare(model: str, folder: Path, count: int) -> dict[str, Any]:
-    """Fills the folder with one process; gives its speed and how many outputs differ."""
-    flags = ("--threads", str(WORKERS), "--provider", "cpu")
-    printed = finish(start("serving.predict", model, folder, "one", *flags))
-    seconds = float(re.search(r"in ([\d.]+) s", printed)[1])
-    differing = [
-        path
-        for path in pictures(folder / "one")
-        if path.read_bytes() != (folder / "many" / path.relative_to(folder / "one")).read_bytes()
-    ]
+    """Fills the folder without Ray; gives the speed and how many outputs differ."""
+    one_process(model, folder, "one thread", 1)
+    seconds = one_process(model, folder, "threads", WORKERS)
     return {
         "images_per_second": round(count / seconds, 1),
         "seconds": seconds,
-        "outputs_that_differ": len(differing),
+        "outputs_that_differ": count_differing(folder / "one thread", folder / "many"),
+        "outputs_that_threads_change": count_differing(folder / "one thread", folder / "threads"),
     }
 
 
