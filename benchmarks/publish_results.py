@@ -1,6 +1,8 @@
-"""Keeps measured numbers in `results/` and writes the README's tables from them.
+"""Keeps measured numbers in `results/` and writes the documents' tables from them.
 
     python -m benchmarks.publish_results add NAME EVALUATION[=LABEL]... [--run LABEL=RUN ...]
+    python -m benchmarks.publish_results training NAME --about TEXT [--verdict TEXT]
+        LABEL=RUN[,RUN...]... [--evaluation EVALUATION[=LABEL] ...]
     python -m benchmarks.publish_results tables
 
 `add` takes folders that `python -m training.evaluate` or `training.compare` wrote on the same
@@ -8,9 +10,16 @@ photographs and holes, drops the rows of single images and keeps the averages, c
 hardware as `results/NAME.json`; LABEL renames the evaluation's model, and `--run` adds how its
 weights were trained, from a run folder. A comparison brings training and cost along, its
 tables as `results/NAME.md` and, made with `--no-photographs`, its page as `results/NAME.html`.
-`tables` rewrites every block `<!-- results:NAME -->` ... `<!-- /results -->` of the README and of
-docs/performance.md, from such a record or from the ratios that a benchmark left. The tests hold
-both documents to what `tables` writes.
+
+`training` keeps what was tried, the losers too, as `results/training/NAME.json`: for every try its
+stages, a run folder each and the last one's weights measured, with recipes, steps and minutes, and
+the figures that evaluations of its last run found, all on the same photographs. An evaluation's
+model is a try's if LABEL is the try's, or if it was made from the try's last run folder.
+
+`tables` rewrites every block `<!-- results:NAME -->` ... `<!-- /results -->` of `DOCUMENTS` from
+such a record or from the ratios that a benchmark left. `results:card/NAME` is the card of a model
+that is part of the package, `results:short/NAME` a record of settings in a row each, and
+`results:training` all records of tries. The tests hold the documents to what `tables` writes.
 """
 
 import argparse
@@ -19,13 +28,20 @@ import re
 import sys
 from pathlib import Path
 
+from export.ship import describe_stage, describe_stages
 from serving.images import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 README = ROOT / "README.md"
-DOCUMENTS = (README, ROOT / "docs" / "performance.md")
-BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+CARDS = ROOT / "musical_tf" / "weights"
+DOCUMENTS = (
+    README,
+    ROOT / "MODEL_CARD.md",
+    ROOT / "docs" / "performance.md",
+    ROOT / "docs" / "training_log.md",
+)
+BLOCK = re.compile(r"(<!-- results:([\w/-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 SAME_PHOTOGRAPHS = ("dataset", "split", "image_size", "shorter_side", "mask", "count", "protocols")
 KEPT = ("command", "created", "commit", "hardware", "software")
@@ -38,6 +54,8 @@ COLUMNS = {
     "authors/l1_percent": ("l1", "{:.3f} %"),
     "lpips/alex": ("LPIPS", "{:.4f}"),
 }
+
+DATASETS = {"celeba": "CelebA", "paris_streetview": "Paris StreetView"}
 
 COST_COLUMNS = ("parameters", "multiply-adds", "time", "steps", "CPU minutes")
 """Of comparisons; the time is relative to the first method's."""
@@ -108,24 +126,235 @@ def labelled(comparison: dict) -> list[dict]:
 
 
 def describe_run(run: Path) -> dict:
-    """The recipe of a run, without the place its photographs lay in, and its last losses."""
-    recipe = json.loads((run / "recipe.json").read_text())
-    recipe.pop("data_dir")
-    lines = (run / "log.jsonl").read_text().splitlines()
-    parts = json.loads((run / "time.json").read_text())
-    minutes, cpu_minutes = (
-        round(sum(part[name] for part in parts) / 60, 1) for name in ("seconds", "cpu_seconds")
-    )
+    """A run's recipe, without the place its photographs lay in, its minutes and last losses."""
+    stage = describe_stage(run)
+    return {key: stage[key] for key in ("recipe", "minutes", "cpu_minutes", "last")}
+
+
+def describe_tries(
+    tries: dict[str, list[Path]], evaluations: dict[Path, str], about: str, verdict: str
+) -> dict:
+    """The record of a question that training runs were to answer.
+
+    Args:
+        tries: Label -> run folders, its stages in order.
+        evaluations: Folder with a `results.json` -> label of the try that its model is, "" to find
+            it by the run folder that it was made from.
+        about: The question, in words.
+        verdict: The answer, in words; "" for none yet.
+
+    Raises:
+        ValueError: When evaluations did not measure the same photographs, or one is of no try.
+    """
+    last = {runs[-1].resolve().name: label for label, runs in tries.items()}
+    metrics, shared, measured = {}, {}, []
+    for folder, given in evaluations.items():
+        source = json.loads((folder / "results.json").read_text())
+        photographs = {key: source[key] for key in SAME_PHOTOGRAPHS}
+        if shared and photographs != shared:
+            different = [key for key in SAME_PHOTOGRAPHS if photographs[key] != shared[key]]
+            raise ValueError(f"{folder} differs from the others in {', '.join(different)}")
+        shared = photographs
+        measured.append({key: source[key] for key in KEPT})
+        for method in source["methods"]:
+            made_from = Path(method.get("source") or "").name
+            label = given if given and method["kind"] != "baseline" else last.get(made_from)
+            if method["kind"] == "baseline":
+                label = method["label"]
+            elif label not in tries:
+                raise ValueError(
+                    f"{folder}: {method['label']} is none of the tries {', '.join(tries)}; say "
+                    f"which with {folder}=LABEL"
+                )
+            metrics[label] = method["aggregates"]["all"]["metrics"]
     return {
-        "recipe": recipe,
-        "minutes": minutes,
-        "cpu_minutes": cpu_minutes,
-        "last": json.loads(lines[-1]),
+        "about": about,
+        "verdict": verdict,
+        **shared,
+        "measured": measured,
+        "tries": [
+            {
+                "label": label,
+                "stages": describe_stages(runs),
+                "metrics": metrics.pop(label, None),
+            }
+            for label, runs in tries.items()
+        ],
+        "beside": metrics,
     }
+
+
+def training_table(record: dict) -> str:
+    """A row a try: what was different, how long it took, what came of it."""
+    flat = [[_flat(stage["recipe"]) for stage in each["stages"]] for each in record["tries"]]
+    keys = sorted({key for stages in flat for stage in stages for key in stage})
+    varied = [
+        key
+        for key in keys
+        if key not in ("steps", "epochs", "init", "seed")
+        and len({tuple(_runs_of(stages, key)) for stages in flat}) > 1
+    ]
+    shown = next((each["metrics"] for each in record["tries"] if each["metrics"]), {})
+    columns = [name for name in COLUMNS if name in shown]
+    header = ["try", "what differs", "steps", "CPU minutes", *(COLUMNS[c][0] for c in columns)]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for each, stages in zip(record["tries"], flat, strict=True):
+        differs = "; ".join(
+            f"{key.removeprefix('config.')} {' then '.join(_runs_of(stages, key))}"
+            for key in varied
+        )
+        steps = " + ".join(f"{stage['steps']:,}" for stage in each["stages"])
+        minutes = f"{sum(stage['cpu_minutes'] for stage in each['stages']):.0f}"
+        cells = [each["label"], differs or "–", steps, minutes, *_figures(each["metrics"], columns)]
+        lines.append(f"| {' | '.join(cells)} |")
+    for label, metrics in record["beside"].items():
+        cells = [label, "–", "–", "–", *_figures(metrics, columns)]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines = [record["about"], "", *lines]
+    if record["verdict"]:
+        lines += ["", record["verdict"]]
+    if record["measured"]:
+        size = record["image_size"]
+        lines += [
+            "",
+            f"{record['count']} photographs of the {record['split']} split of "
+            f"`{record['dataset']}`, {size} x {size}, {record['mask']} hole, protocol `authors`; "
+            f"{record['measured'][0]['hardware']}:",
+            "",
+            "```",
+            *(entry["command"] for entry in record["measured"]),
+            "```",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _runs_of(stages: list[dict], key: str) -> list[str]:
+    """A key's values, stage after stage, repeated ones once."""
+    values = [json.dumps(stage.get(key)).strip('"') for stage in stages]
+    return [value for i, value in enumerate(values) if i == 0 or value != values[i - 1]]
+
+
+def _figures(metrics: dict | None, columns: list[str]) -> list[str]:
+    return ["–" if not metrics else COLUMNS[c][1].format(metrics[c]) for c in columns]
+
+
+def _flat(recipe: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in recipe.items():
+        inner = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return flat
+
+
+def card_table(card: dict) -> str:
+    """What a shipped model is, and a row for each stage of its training."""
+    files = card["files"]
+    recipe = card["recipe"]
+    config = {"width", "width_limit", "inner_levels"} & recipe["config"].keys()
+    shape = ", ".join(f"`{key}={recipe['config'][key]}`" for key in sorted(config))
+    worst = card["parity"]["ONNX file from the run"]
+    total = card["total"]
+    lines = [
+        "| | |",
+        "|---|---|",
+        f"| network | `{card['method']}`, preset `{card['preset']}`, {shape}, "
+        f"{card['parameters'] / 1e6:.2f} M parameters |",
+        f"| trained on | {card['data']} |",
+        f"| licence of the weights | {card['licence']} |",
+        f"| ONNX file | {files['onnx']['bytes'] / 1e6:.1f} MB, float16, sha256 "
+        f"`{files['onnx']['sha256'][:16]}`; at most {worst['max']:g} grey levels from the trained "
+        "weights |",
+        f"| Keras file | {files['keras']['bytes'] / 1e6:.1f} MB, sha256 "
+        f"`{files['keras']['sha256'][:16]}` |",
+        f"| compute | {total['minutes'] / 60:.1f} hours, {total['cpu_minutes'] / 60:.1f} hours of "
+        f"all cores together; {card['hardware']} |",
+        "",
+        "| stage | photographs | size | holes | batch | rate | steps | minutes | CPU minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for number, stage in enumerate(card["stages"], 1):
+        each = stage["recipe"]
+        photographs = stage.get("photographs", "–").partition(",")[0]
+        lines.append(
+            f"| {number} | {photographs} | {each['image_size']} | {each['mask']} | "
+            f"{each['batch_size']} | {each['learning_rate']:g} | {stage['steps']:,} | "
+            f"{stage['minutes']:.0f} | {stage['cpu_minutes']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def settings_table(record: dict) -> str:
+    """A row for each method in each setting, the bar under them, and what was not reached."""
+    header = ["photographs", "hole", "method", *(name for name, _ in COLUMNS.values()), "known"]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    missed, commands = [], {}
+    for name, setting in record["settings"].items():
+        for method, each in setting["methods"].items():
+            first = method == setting["model"]
+            place = [f"{DATASETS[setting['dataset']]}, {setting['side']} px", setting["hole"]]
+            metrics, known = each["metrics"], each["known_change"]
+            cells = [COLUMNS[c][1].format(metrics[c]) if c in metrics else "" for c in COLUMNS]
+            cells += ["exact" if known == 0 else f"± {known}"]
+            label = f"**`{method}`**" if first else method
+            lines.append(f"| {' | '.join([*(place if first else ('', '')), label, *cells])} |")
+        if setting["bars"]:
+            sign = {"authors/psnr": "≥", "authors/ssim": "≥"}
+            cells = [
+                f"{sign.get(c, '≤')} {COLUMNS[c][1].format(setting['bars'][c])}"
+                if c in setting["bars"]
+                else ""
+                for c in COLUMNS
+            ]
+            lines.append(f"| | | *bar* | {' | '.join(cells)} | exact |")
+        missed += [f"* {name}: {problem}" for problem in setting["missed"]]
+        commands.setdefault((setting["command"], setting["hardware"]), []).append(setting["count"])
+    lines += ["", "Every bar is reached." if not missed else "Not reached:"]
+    lines += ["", *missed] if missed else []
+    for (command, hardware), counts in commands.items():
+        number = " and ".join(f"{count:,}" for count in sorted(set(counts), reverse=True))
+        lines += [
+            "",
+            f"{number} photographs of the test splits, protocol `authors`, all pixels of the "
+            f"picture; `known`: largest change of a known pixel, in grey levels; {hardware}:",
+            *("", "```", command, "```"),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def short_settings_table(record: dict) -> str:
+    """A row for each setting: PSNR, SSIM and, where it was measured, LPIPS of every method."""
+    names = ("authors/psnr", "authors/ssim", "lpips/alex")
+
+    def cell(metrics: dict) -> str:
+        return " / ".join(COLUMNS[c][1].format(metrics[c]) for c in names if c in metrics)
+
+    settings = record["settings"].values()
+    others = list(dict.fromkeys(m for each in settings for m in each["methods"]))
+    others = [name for name in others if name not in {each["model"] for each in settings}]
+    header = ["photographs", "hole", "model", "", *others]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for each in settings:
+        place = f"{DATASETS[each['dataset']]}, {each['side']} px"
+        cells = [cell(each["methods"][n]["metrics"]) for n in (each["model"], *others)]
+        lines.append(f"| {place} | {each['hole']} | `{each['model']}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def all_tries() -> str:
+    """Every record in `results/training`, a section each."""
+    files = sorted((RESULTS / "training").glob("*.json"))
+    if not files:
+        return "No tries are recorded yet.\n"
+    sections = (f"## {file.stem}\n\n{table(json.loads(file.read_text()))}" for file in files)
+    return "\n".join(sections)
 
 
 def table(record: dict) -> str:
     """The Markdown of one record: a row a method or a ratio, then what was measured and how."""
+    forms = {"tries": training_table, "stages": card_table, "settings": settings_table}
+    for key, form in forms.items():
+        if key in record:
+            return form(record)
     if "ratios" in record or "quantities" in record:
         ratios, quantities = record.get("ratios", {}), record.get("quantities", {})
         lines = ["| ratio of medians | |" if ratios else "| | |", "|---|---|"]
@@ -194,17 +423,31 @@ def with_tables(text: str) -> str:
     """
 
     def rewrite(match: re.Match) -> str:
-        file = RESULTS / f"{match[2]}.json"
+        if match[2] == "training":
+            return match[1] + all_tries() + match[3]
+        form, _, name = match[2].rpartition("/")
+        file = (CARDS if form == "card" else RESULTS) / f"{name}.json"
         if not file.is_file():
             raise ValueError(f"a document shows results:{match[2]}, and {file} is not there")
-        return match[1] + table(json.loads(file.read_text())) + match[3]
+        write = short_settings_table if form == "short" else table
+        return match[1] + write(json.loads(file.read_text())) + match[3]
 
     return BLOCK.sub(rewrite, text)
 
 
+def keep(file: Path, record: dict) -> None:
+    """Writes a record, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(file, (json.dumps(record, indent=1) + "\n").encode())
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    usage = re.findall(r"python -m benchmarks\.publish_results (.*(?:\n {8}.*)?)", __doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        epilog="; ".join(" ".join(each.split()) for each in usage),
+    )
     commands = parser.add_subparsers(dest="verb", required=True)
     add = commands.add_parser("add", help="keep the averages of evaluations")
     add.add_argument("name", help="results/NAME.json")
@@ -215,6 +458,18 @@ def main(argv: list[str] | None = None) -> int:
         help="output of training.evaluate or training.compare",
     )
     add.add_argument("--run", action="append", default=[], metavar="LABEL=RUN")
+    training = commands.add_parser("training", help="keep what was tried, and what came of it")
+    training.add_argument("name", help="results/training/NAME.json")
+    training.add_argument("tries", nargs="+", metavar="LABEL=RUN[,RUN...]")
+    training.add_argument("--about", required=True, metavar="TEXT", help="what was asked")
+    training.add_argument("--verdict", default="", metavar="TEXT", help="what was answered")
+    training.add_argument(
+        "--evaluation",
+        nargs="+",
+        default=[],
+        metavar="EVALUATION[=LABEL]",
+        help="output of training.evaluate or training.compare",
+    )
     commands.add_parser("tables", help="rewrite the documents' tables")
     arguments = parser.parse_args(argv)
     try:
@@ -225,11 +480,24 @@ def main(argv: list[str] | None = None) -> int:
                 {Path(folder): label for folder, label in labels.items()},
                 {label: Path(run) for label, run in runs.items()},
             )
-            RESULTS.mkdir(exist_ok=True)
-            text = json.dumps(record, indent=1) + "\n"
-            write_bytes(RESULTS / f"{arguments.name}.json", text.encode())
+            keep(RESULTS / f"{arguments.name}.json", record)
             for file, content in documents([*map(Path, labels)], arguments.name).items():
                 write_bytes(RESULTS / file, content)
+        elif arguments.verb == "training":
+            tries = {}
+            for text in arguments.tries:
+                label, equals, runs = text.partition("=")
+                if not (label and equals and runs) or label in tries:
+                    raise ValueError(f"expected LABEL=RUN[,RUN...], each label once, got {text!r}")
+                tries[label] = [Path(run) for run in runs.split(",")]
+            labels = dict(pair.partition("=")[::2] for pair in arguments.evaluation)
+            record = describe_tries(
+                tries,
+                {Path(folder): label for folder, label in labels.items()},
+                arguments.about,
+                arguments.verdict,
+            )
+            keep(RESULTS / "training" / f"{arguments.name}.json", record)
         for document in DOCUMENTS:
             write_bytes(document, with_tables(document.read_text()).encode())
     except (OSError, ValueError) as error:

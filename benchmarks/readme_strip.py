@@ -1,6 +1,8 @@
 """Draws the README's picture strip: one face, nobody's training photograph, filled by each model.
 
-    python -m benchmarks.readme_strip --model LABEL=MODEL.onnx [--model ...] --output STRIP.png
+    python -m benchmarks.readme_strip --model LABEL=MODEL [--model ...] --output STRIP.png
+
+MODEL is an .onnx file or the name of a model that is part of the package.
 
 The face is scikit-image's `astronaut` (NASA, public domain), cut so that eyes and mouth lie about
 where CelebA's alignment puts them, brought to the detail of the 89 pixel wide faces the model was
@@ -52,7 +54,7 @@ def strip(tiles: dict[str, np.ndarray]) -> Image.Image:
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", action="append", default=[], metavar="LABEL=FILE")
+    parser.add_argument("--model", action="append", default=[], metavar="LABEL=MODEL")
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args(argv)
     truth, hole = face_and_hole()

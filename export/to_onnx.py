@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,8 +123,8 @@ def _parser() -> argparse.ArgumentParser:
         "--run",
         required=True,
         metavar="DIR",
-        help="run directory of training.fit (its generator.keras and recipe.json are read), or a "
-        ".keras file",
+        help="run directory of training.fit (its generator.keras and recipe.json are read), a "
+        ".keras file, or the name of a model that is part of the package: faces, photo",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the .onnx file to write")
     add_contract_arguments(parser)
@@ -176,11 +176,12 @@ def export(
     precision: str = "float32",
     opset: int = 17,
     attention_max_scores: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Exports the generator of `run` to the ONNX file `output`.
 
     Args:
-        run: Run directory or `.keras` file.
+        run: Run directory, `.keras` file, or the name of a model that is part of the package.
         output: The file to write; the parity report is written beside it. Both whole or not at all.
         io, layout: See `musical_tf.inference.InpaintingFunction`.
         precision: One of `PRECISIONS`: "float32"; "float16", see `to_float16`; "int8", see
@@ -189,6 +190,7 @@ def export(
         attention_max_scores: The most scores that one tensor of the attention holds, see
             `musical_tf.layers.ContextualAttention`; None is what `run` was trained with, no bound
             unless asked for.
+        metadata: Entries beside those of `describe`, or in their place.
 
     Returns:
         The parity report, see `measure_parity`.
@@ -211,7 +213,7 @@ def export(
     report_path = parity_path(output)
     with writable_sibling(output) as temporary, writable_sibling(report_path) as report_file:
         inpaint = load_inpainting(run, io, layout, attention_max_scores)
-        description = describe(run, inpaint, precision)
+        description = describe(run, inpaint, precision) | dict(metadata or {})
 
         saved_model = saved_model_runtime(inpaint)
         model = in_precision(build_model(inpaint, opset), precision)
@@ -716,7 +718,7 @@ def describe(run: str | Path, inpaint: Any, precision: str = "float32") -> dict[
     """Collects the file's metadata, all but the measured parity.
 
     Args:
-        run: Run directory or `.keras` file.
+        run: Run directory, `.keras` file, or the name of a model that is part of the package.
         inpaint: The `InpaintingFunction` made from it.
         precision: Of the exported weights.
 
@@ -727,12 +729,15 @@ def describe(run: str | Path, inpaint: Any, precision: str = "float32") -> dict[
         ValueError: If `recipe.json` cannot be read or holds no valid image size.
     """
     import musical_tf
+    from musical_tf import methods, named_models
 
-    weights = Path(run)
-    recipe = {}
-    if weights.is_dir():
-        recipe = _read_recipe(weights / "recipe.json")
-        weights = weights / "generator.keras"
+    weights = methods.generator_file(run)
+    recipe, card = {}, {}
+    if named_models.is_name(run):
+        card = named_models.card(run)
+        recipe = card["recipe"]
+    elif Path(run).is_dir():
+        recipe = _read_recipe(Path(run) / "recipe.json")
     dataset = str(recipe.get("dataset", UNKNOWN))
     training_size = recipe.get("image_size", DEFAULT_TRAINING_SIZE)
     if not isinstance(training_size, int) or training_size < 1:
@@ -755,10 +760,11 @@ def describe(run: str | Path, inpaint: Any, precision: str = "float32") -> dict[
         "dataset": dataset,
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "project_version": musical_tf.__version__,
-        "weights_licence": WEIGHT_LICENCES.get(dataset, OTHER_WEIGHT_LICENCE),
+        "weights_licence": card.get("licence", WEIGHT_LICENCES.get(dataset, OTHER_WEIGHT_LICENCE)),
         "precision": precision,
         **({} if bound is None else {"attention_max_scores": str(bound)}),
         **({} if ablation is None else {"ablation": str(ablation)}),
+        **{key: card[key] for key in ("name", "data") if key in card},
     }
 
 

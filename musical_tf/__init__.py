@@ -12,6 +12,7 @@ from musical_tf.version import __version__
 _FUNCTIONS = ("create", "load")
 _MODULES = (
     *("conventions", "discriminators", "inference", "layers", "losses", "methods", "metrics"),
+    "named_models",
 )
 
 __all__ = ["__version__", *_FUNCTIONS, *_MODULES]

@@ -1,6 +1,7 @@
 """Fills holes in image files from the command line.
 
-    python -m serving.predict --model model.onnx --image PHOTO --mask MASK --output RESULT
+    python -m serving.predict --image PHOTO --mask MASK --output RESULT
+    python -m serving.predict --model faces --image PHOTO --mask MASK --output RESULT
 
 `--image`, `--mask` and `--output` each take a file or a folder. With a folder of images the masks
 are found by name without suffix (`cat.jpg` and `cat.png`), in the same subfolder; one mask file is
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import images
+from . import images, named_models
 from .session import MEMORY_LIMIT, InferenceError, InpaintingSession
 from .tiling import STRATEGIES, Progress
 
@@ -90,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
         into_folder=arguments.output.endswith(("/", os.sep)),
         suffix=FORMATS.get(arguments.format),
         overwrite_input=arguments.overwrite_input,
-        protected=Path(arguments.model),
+        protected=named_models.find(arguments.model),
     )
     single = not Path(arguments.image).is_dir()
     if single and jobs[0].problem:
@@ -432,7 +433,8 @@ def other(polarity: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Fills holes in photographs with a model exported by export/to_onnx.py.",
+        description="Fills holes in photographs with a model that is part of the package, or with "
+        "one exported by export/to_onnx.py.",
         allow_abbrev=False,
     )
     add_arguments(parser)
@@ -457,7 +459,7 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
     """
     images_help = "folder of images" if folders_only else "image file, or a folder of them"
     output_help = "folder to write to" if folders_only else "file or folder to write"
-    parser.add_argument("--model", required=True, metavar="FILE", help="the .onnx file")
+    named_models.add_argument(parser)
     parser.add_argument("--image", required=True, metavar="PATH", help=images_help)
     parser.add_argument(
         "--mask",

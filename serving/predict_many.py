@@ -1,6 +1,6 @@
 """Fills the holes of a folder of any number of photographs, with several processes or machines.
 
-    python -m serving.predict_many --model model.onnx --image PHOTOS/ --mask MASKS/ --output FILLED/
+    python -m serving.predict_many --image PHOTOS/ --mask MASKS/ --output FILLED/
 
 The outputs are those of `serving.predict` with as many threads, byte for byte; another number of
 threads rounds a value here and there to its neighbour. Ray Data hands the images out, a few at a
@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import offline, predict
+from . import named_models, offline, predict
 from .images import ImageError, write_bytes
 from .predict import ALPHA, FORMATS, Job
 
@@ -89,9 +89,8 @@ def _run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and not low <= value <= high:
             raise ValueError(f"--{name} must be within {low} and {high}, got {value:g}")
-    folder, output, model = (
-        Path(getattr(arguments, name)).absolute() for name in ("image", "output", "model")
-    )
+    folder, output = (Path(getattr(arguments, name)).absolute() for name in ("image", "output"))
+    model = named_models.find(arguments.model).absolute()
     mask = ALPHA if arguments.mask == ALPHA else Path(arguments.mask).absolute()
     if folder.exists() and not folder.is_dir():
         raise ImageError(f"{folder}: --image must be a folder; musical-inpaint fills single files")

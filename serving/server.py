@@ -1,6 +1,6 @@
 """Serves a model over HTTP.
 
-    python -m serving.server --model model.onnx
+    python -m serving.server
 
 On this machine alone unless `--host` says otherwise; then a token is asked for. SIGTERM or Ctrl-C
 finishes what has been taken and refuses what comes; a second Ctrl-C leaves at once.
@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import named_models
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -187,10 +188,11 @@ def _allow_many_connections() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Serves a model exported by export/to_onnx.py over HTTP.",
+        description="Serves one of the models that are part of the package, or one exported by "
+        "export/to_onnx.py, over HTTP.",
         allow_abbrev=False,
     )
-    parser.add_argument("--model", required=True, metavar="FILE", help="the .onnx file")
+    named_models.add_argument(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from . import named_models
 from .tiling import Progress, fill
 
 CONTRACT = "1"
@@ -86,6 +87,8 @@ class Contract:
         project_version: Version of musical_tf that wrote the file.
         parity: How far ONNX Runtime was from Keras when the file was written.
         attention_max_scores: The bound on its attention's memory; None where there is none.
+        name: What a model that is part of the package is called; None for any other.
+        data: Its photographs in words; None where the file does not say.
     """
 
     method: str
@@ -103,6 +106,8 @@ class Contract:
     project_version: str
     parity: dict[str, Any]
     attention_max_scores: int | None = None
+    name: str | None = None
+    data: str | None = None
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> "Contract":
@@ -217,7 +222,8 @@ class InpaintingSession:
     benchmarks.serving_memory --model model.onnx` measures it, and fails if it is more.
 
     Args:
-        model_path: File written by `export/to_onnx.py`.
+        model_path: File written by `export/to_onnx.py`, or the name of a model that is part of the
+            package, see `serving.named_models`.
         providers: Execution providers in order of preference, by ONNX Runtime's names or their
             short forms ("cuda", "cpu"). By default the fastest known one that this installation of
             ONNX Runtime has, then the CPU. When they are given, one of them must really start:
@@ -233,31 +239,29 @@ class InpaintingSession:
         provider: The execution provider that really runs: the one that was seen to compute.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file and no such name; lists the names.
         OSError: If the file cannot be read.
         ModelError: If the file is no ONNX model, or its contract is unknown or broken.
         ProviderError: If a provider is unknown, not installed, or did not start.
         ValueError: On a negative number of threads.
 
     Example:
-        >>> session = InpaintingSession("model.onnx")
+        >>> session = InpaintingSession()
         >>> filled = session.inpaint(image, hole)
     """
 
     def __init__(
         self,
-        model_path: str | Path,
+        model_path: str | Path = named_models.DEFAULT,
         providers: Sequence[str] | None = None,
         *,
         threads: int = 0,
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
-        self.model_path = Path(model_path)
+        self.model_path = named_models.find(model_path)
         self.memory_limit = memory_limit
         if threads < 0:
             raise ValueError(f"threads must be 0 or more, got {threads}")
-        if not self.model_path.exists():
-            raise FileNotFoundError(f"{self.model_path}: no such model file")
         if not self.model_path.is_file():
             raise ModelError(f"{self.model_path}: not a file; give the .onnx file itself")
         wanted = _resolve_providers(providers)

@@ -197,3 +197,16 @@ def test_an_unknown_mask_lists_the_known(spec, hint):
     with pytest.raises(ValueError, match="mask must be center, box, irregular, several") as e:
         open_masks(spec, SIZE)
     assert f"did you mean {hint}" in str(e.value)
+
+
+def test_a_share_that_is_asked_for_is_what_is_missing():
+    for share in (0.01, 0.1, 0.3, 0.5):
+        for side in (64, 256):
+            source = masks.IrregularHole(side, share)
+            for index in range(4):
+                missing = source.deterministic(index).mean()
+                assert share <= missing <= share + 0.01
+    assert not np.array_equal(source.deterministic(0), source.deterministic(1))
+    for wrong in (0.0, 0.51):
+        with pytest.raises(ValueError, match=r"share must be within 0\.01 and 0\.5, got"):
+            masks.IrregularHole(64, wrong)

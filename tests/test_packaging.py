@@ -34,7 +34,7 @@ MACHINES = {
 DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "docs/installation.md", "docs/onnx.md", "docs/server.md"),
     *("docs/serving.md", "docs/serving_savedmodel.md", "docs/distributed_training.md"),
-    *("docs/scaling_out.md", "docs/performance.md"),
+    *("docs/scaling_out.md", "docs/performance.md", "docs/training_log.md", "MODEL_CARD.md"),
 )
 
 
@@ -285,10 +285,9 @@ def test_console_script_names_the_extra_that_is_missing(wheel, tmp_path, script,
         "musical-export": ["--run", str(tmp_path), "--output", str(tmp_path / "model.onnx")],
         "musical-inpaint": ["--help"],
         "musical-inpaint-many": [
-            *("--model", "model.onnx", "--image", str(tmp_path), "--mask", "alpha"),
-            *("--output", str(tmp_path / "out")),
+            *("--image", str(tmp_path), "--mask", "alpha", "--output", str(tmp_path / "out")),
         ],
-        "musical-serve": ["--model", "model.onnx"],
+        "musical-serve": [],
     }[script]
     module, _, function = console_scripts()[script].partition(":")
     code = (

@@ -105,3 +105,125 @@ def test_a_comparison_brings_cost_training_and_verdicts(tmp_path):
 def test_a_comparisons_methods_keep_their_labels(tmp_path):
     with pytest.raises(ValueError, match="six is a comparison, whose methods have labels: 'mine'"):
         publish_results.condense({comparison(tmp_path / "six"): "mine"}, {})
+
+
+def run_folder(folder, name, init=None, **config):
+    """A run folder with what is read of it."""
+    run = folder / name
+    run.mkdir()
+    recipe = {"data_dir": "/private", "image_size": 64, "init": init, "config": config, "seed": 0}
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    (run / "time.json").write_text('[{"to_step": 1500, "seconds": 600, "cpu_seconds": 1140}]')
+    (run / "log.jsonl").write_text('{"step": 1500, "l1": 0.1}\n')
+    return run
+
+
+@pytest.fixture
+def tries(tmp_path):
+    """Two tries, the second of two stages, and an evaluation of each with Telea beside it."""
+    one = run_folder(tmp_path, "one", lambda_style=250.0, width=32)
+    two = run_folder(tmp_path, "two", lambda_style=0.0, width=32)
+    three = run_folder(tmp_path, "three", init=str(two), lambda_style=50.0, width=32)
+    evaluations = {}
+    for run, psnr in ((one, 24.35), (three, 25.08)):
+        evaluated = evaluation(tmp_path / f"eval_{run.name}", psnr)
+        source = json.loads((evaluated / "results.json").read_text())
+        source["methods"][0]["source"] = f"runs/{run.name}"
+        source["methods"][1]["source"] = None
+        (evaluated / "results.json").write_text(json.dumps(source))
+        evaluations[evaluated] = ""
+    return {"strong": [one], "late": [two, three]}, evaluations
+
+
+def test_tries_are_kept_with_what_differs_and_what_came_of_it(tries):
+    record = publish_results.describe_tries(*tries, about="How much style?", verdict="Late.")
+    assert "private" not in json.dumps(record)
+    lines = publish_results.table(record).splitlines()
+    assert lines[:2] == ["How much style?", ""]
+    assert lines[2] == "| try | what differs | steps | CPU minutes | PSNR | SSIM | l1 |"
+    figures = "| 0.9000 | 1.500 % |"
+    assert lines[4] == f"| strong | lambda_style 250.0 | 1,500 | 19 | 24.35 dB {figures}"
+    assert lines[5] == (
+        f"| late | lambda_style 0.0 then 50.0 | 1,500 + 1,500 | 38 | 25.08 dB {figures}"
+    )
+    assert lines[6].startswith("| Telea | – | – | – | ")
+    assert "Late." in lines
+    assert "evaluate eval_three" in lines
+
+
+def test_a_try_without_figures_is_kept_too(tries):
+    record = publish_results.describe_tries(tries[0], {}, about="?", verdict="")
+    assert [each["metrics"] for each in record["tries"]] == [None, None]
+    assert "| late | lambda_style 0.0 then 50.0 | 1,500 + 1,500 | 38 |" in (
+        publish_results.table(record)
+    )
+
+
+def test_an_evaluation_of_no_try_is_refused(tries):
+    runs, evaluations = tries
+    del runs["late"]
+    with pytest.raises(ValueError, match=r"eval_three: musical lite is none of the tries strong"):
+        publish_results.describe_tries(runs, evaluations, about="?", verdict="")
+
+
+def test_tries_are_listed_by_name(tries, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(publish_results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(publish_results, "DOCUMENTS", (tmp_path / "log.md",))
+    (tmp_path / "log.md").write_text("<!-- results:training -->\n<!-- /results -->\n")
+    assert publish_results.main(["tables"]) == 0
+    assert "No tries are recorded yet." in (tmp_path / "log.md").read_text()
+    (one,), stages = tries[0]["strong"], ",".join(map(str, tries[0]["late"]))
+    words = ["training", "style", f"strong={one}", f"late={stages}", "--about", "How much?"]
+    assert publish_results.main([*words, "--evaluation", *map(str, tries[1])]) == 0
+    assert "## style\n\nHow much?\n" in (tmp_path / "log.md").read_text()
+    assert publish_results.main(["training", "x", "nothing", "--about", "?"]) == 1
+    assert "expected LABEL=RUN[,RUN...]" in capsys.readouterr().err
+
+
+def setting(psnr, missed=(), **bars):
+    """A record of `benchmarks.shipped_models`, of one setting."""
+    metrics = {"authors/psnr": psnr, "authors/ssim": 0.9, "authors/l1_percent": 1.5}
+    methods = {
+        "faces": {"metrics": metrics, "known_change": 0},
+        "MI-GAN": {"metrics": metrics | {"lpips/alex": 0.2}, "known_change": 26},
+    }
+    place = {"dataset": "celeba", "side": 256, "hole": "center", "count": 500, "model": "faces"}
+    ran = {"command": "python -m b", "hardware": "two cores"}
+    return {"methods": methods, "bars": bars, "missed": list(missed), **place, **ran}
+
+
+def test_shipped_models_stand_beside_others_and_bars():
+    record = {"settings": {"one": setting(26.0, **{"authors/psnr": 25.5})}}
+    lines = publish_results.table(record).splitlines()
+    assert lines[2] == (
+        "| CelebA, 256 px | center | **`faces`** | 26.00 dB | 0.9000 | 1.500 % |  | exact |"
+    )
+    assert lines[3].endswith("| 1.500 % | 0.2000 | ± 26 |")
+    assert lines[4] == "| | | *bar* | ≥ 25.50 dB |  |  |  | exact |"
+    assert "Every bar is reached." in lines
+    record = {"settings": {"one": setting(25.0, missed=["authors/psnr 25, bar 25.5"])}}
+    lines = publish_results.table(record).splitlines()
+    assert "* one: authors/psnr 25, bar 25.5" in lines
+    assert "Every bar is reached." not in lines
+    assert publish_results.short_settings_table(record).splitlines()[2] == (
+        "| CelebA, 256 px | center | `faces` | 25.00 dB / 0.9000 | 25.00 dB / 0.9000 / 0.2000 |"
+    )
+
+
+def test_a_card_becomes_tables(tmp_path):
+    recipe = {"image_size": 64, "mask": "center", "batch_size": 16, "learning_rate": 0.0005}
+    recipe["config"] = {"width": 32, "width_limit": 7}
+    spent = {"steps": 1500, "minutes": 90.0, "cpu_minutes": 171.0}
+    kinds = {"bytes": 10_400_000, "sha256": "abcdef0123456789" * 4}
+    card = {
+        **{"method": "musical", "preset": "lite", "parameters": 5_010_000, "data": "scribbles"},
+        **{"licence": "anything goes", "hardware": "a loom", "recipe": recipe, "total": spent},
+        **{"files": {"onnx": kinds, "keras": kinds}},
+        **{"parity": {"ONNX file from the run": {"max": 1.0}}},
+        **{"stages": [{"recipe": recipe, "photographs": "8500 files, 0123", **spent}]},
+    }
+    lines = publish_results.table(card).splitlines()
+    assert "`width=32`, `width_limit=7`, 5.01 M parameters" in lines[2]
+    assert "10.4 MB, float16, sha256 `abcdef0123456789`; at most 1 grey levels" in lines[5]
+    assert "1.5 hours, 2.9 hours of all cores together; a loom" in lines[7]
+    assert lines[-1] == "| 1 | 8500 files | 64 | center | 16 | 0.0005 | 1,500 | 90 | 171 |"

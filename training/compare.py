@@ -56,9 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--runs",
         nargs="+",
         default=[],
-        metavar="[NAME=]DIR",
-        help="run directories written by training.fit, the one that the others are compared with "
-        "first; NAME is what tables call it, by default method and preset",
+        metavar="[NAME=]RUN",
+        help="run directories written by training.fit, or names of models that are part of the "
+        "package (faces, photo), the one that the others are compared with first; NAME is what "
+        "tables call it, by default method and preset, or the model's own",
     )
     what.add_argument(
         "--onnx",
@@ -326,8 +327,15 @@ def _look(entry: Entry, sample: report.Sample) -> dict[str, Any]:
 
 
 def _open_run(path: str) -> RunPredictor:
+    from musical_tf import named_models
+
     folder = Path(path)
-    if (folder / "recipe.json").is_file() and not (folder / "generator.keras").is_file():
+    is_named = named_models.is_name(path)
+    if (
+        not is_named
+        and (folder / "recipe.json").is_file()
+        and not (folder / "generator.keras").is_file()
+    ):
         raise FileNotFoundError(
             f"run {path}: it has no weights yet, there is no generator.keras; training writes it "
             "with the first checkpoint"
@@ -343,7 +351,8 @@ def _open(text: str, opener: Callable[[str], RunPredictor | OnnxPredictor]) -> E
     if equals and not path:
         raise ValueError(f"{text!r}: expected NAME=PATH, got no path")
     predictor = opener(path)
-    label = label.strip() or _default_label(predictor)
+    is_named = getattr(predictor, "card", None) is not None
+    label = label.strip() or (path if is_named else _default_label(predictor))
     method = Method(_slug(label), label, predictor.kind, predictor.predict, compiles=True)
     return Entry(method, path, predictor)
 
@@ -423,7 +432,12 @@ def _method_of(entry: Entry) -> str | None:
 def _training(entry: Entry) -> dict[str, Any] | None:
     """How a run was trained, from its folder; None for what is no run folder."""
     folder = Path(entry.source) if entry.source else None
-    if entry.method.kind != "run" or not folder.is_dir():
+    if entry.method.kind != "run":
+        return None
+    if entry.predictor.card is not None:
+        card = entry.predictor.card
+        return {"recipe": card["recipe"], **card["total"]}
+    if not folder.is_dir():
         return None
     recipe = {key: value for key, value in entry.predictor.recipe.items() if key != "data_dir"}
     return {"recipe": recipe, **read_time(folder)}

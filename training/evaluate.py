@@ -50,7 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("what to measure (one of both, or --baselines alone)")
     model = model.add_mutually_exclusive_group()
-    model.add_argument("--run", metavar="DIR", help="run directory written by training.fit")
+    model.add_argument(
+        "--run",
+        metavar="RUN",
+        help="run directory written by training.fit, or the name of a model that is part of the "
+        "package: faces, photo",
+    )
     model.add_argument("--onnx", metavar="FILE", help="file written by export/to_onnx.py")
     measuring.add_baselines_argument(parser)
     measuring.add_data_arguments(parser, "the model's", DATASETS)

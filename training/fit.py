@@ -98,8 +98,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     what.add_argument(
         "--init",
-        metavar="FILE",
-        help="weights to start from instead of random ones: a .keras file or a run folder",
+        metavar="WEIGHTS",
+        help="weights to start from instead of random ones: a .keras file, a run folder, or the "
+        "name of a model that is part of the package, faces or photo, which then decides the "
+        "defaults of --method, --preset and their options",
     )
     what.add_argument("--image-size", metavar="N", type=int, help="pixels, a multiple of 16")
     what.add_argument(
@@ -496,7 +498,7 @@ def continued(stored: Recipe, arguments: argparse.Namespace) -> Recipe:
     Raises:
         ValueError: If a flag contradicts the stored recipe; names every such key.
     """
-    from musical_tf import methods
+    from musical_tf import methods, named_models
 
     from . import checkpoints
 
@@ -521,8 +523,9 @@ def continued(stored: Recipe, arguments: argparse.Namespace) -> Recipe:
             raise ValueError(f"--set has no key {key!r}; known: {known}")
     if given.get("data_dir") is not None:
         given["data_dir"] = os.path.abspath(given["data_dir"])
-    for key in ("mask", "init"):
-        if given.get(key) is not None and not (key == "mask" and masks.drawn_kinds(given[key])):
+    is_no_path = {"mask": masks.drawn_kinds, "init": named_models.is_name}
+    for key, says_so in is_no_path.items():
+        if given.get(key) is not None and not says_so(given[key]):
             given[key] = os.path.abspath(given[key])
     if given.keys() & {"epochs", "steps"}:
         values |= {"epochs": None, "steps": None}
@@ -599,12 +602,14 @@ def start_from(generator: "keras.Model", init: str) -> None:
 
     Args:
         generator: The generator to train.
-        init: `.keras` file or run folder of a generator with the same weights, or of a MUSICAL
-            without the attention that `generator` has; the attention then starts as identity.
+        init: `.keras` file, run folder or name of a generator with the same weights, or of a
+            MUSICAL without the attention that `generator` has; the attention then starts as
+            identity.
 
     Raises:
         FileNotFoundError: If nothing is there.
-        ValueError: If it is no generator, or of another method, or of other shapes.
+        ValueError: If it is no generator, or of another method, or of other shapes; says which
+            flags would make it fit.
     """
     from musical_tf import methods
 
@@ -619,11 +624,34 @@ def start_from(generator: "keras.Model", init: str) -> None:
         raise ValueError(
             f"--init {init} is a {trained.method} of preset {trained.preset} with "
             f"{trained.count_params():,} parameters, which does not fit this {generator.method} of "
-            f"preset {generator.preset} with {generator.count_params():,}; the method, the preset "
-            "and every --set that changes the architecture must be the same; only a musical's "
-            "attention may be missing from where it starts"
+            f"preset {generator.preset} with {generator.count_params():,}; it fits "
+            f"{_flags_of(trained)}; only a musical's attention may be missing from where it starts"
         )
     generator.set_weights(trained.get_weights())
+
+
+def _flags_of(trained: "keras.Model") -> str:
+    """The flags that build a generator of the same weights, as somebody would write them."""
+    from musical_tf import methods
+
+    config = trained.config
+    preset = methods.get(trained.method).Config.from_preset(config.preset)
+    flags = f"--method {trained.method} --preset {config.preset}"
+    changed = [
+        f"{field.name}={_written(getattr(config, field.name))}"
+        for field in dataclasses.fields(config)
+        # Weights of losses are no part of the network.
+        if getattr(config, field.name) != getattr(preset, field.name)
+        and not field.name.startswith("lambda_")
+    ]
+    return flags + (f" --set {' '.join(changed)}" if changed else "")
+
+
+def _written(value: Any) -> str:
+    """A value as `recipes.parse_value` reads it."""
+    if isinstance(value, tuple):
+        return ",".join(map(_written, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def make_trainer(

@@ -89,12 +89,28 @@ class IrregularHole(HoleSource):
     A stroke is a thick line that turns a little at each bend; one piece in five is a small box. The
     drawing stops at the first piece that reaches the share aimed at; a piece that would go beyond
     50 % is taken back.
+
+    Args:
+        image_size: Height and width of the holes, in pixels.
+        share: Share of missing pixels of every hole, from 0.01 to 0.5, exceeded by 0.01 at most;
+            None to draw it for each.
+
+    Raises:
+        ValueError: If `share` is outside its range.
     """
+
+    def __init__(self, image_size: int, share: float | None = None):
+        super().__init__(image_size)
+        lowest, highest = IRREGULAR_RATIOS
+        if share is not None and not lowest <= share <= highest:
+            raise ValueError(f"share must be within {lowest} and {highest}, got {share}")
+        self._range = IRREGULAR_RATIOS if share is None else (share, share)
+        self._limit = highest if share is None else share + 0.01
 
     def hole(self, rng: np.random.Generator) -> np.ndarray:
         """Returns a random scribble; see `HoleSource.hole`."""
         pixels = self.image_size**2
-        target = rng.uniform(*IRREGULAR_RATIOS) * pixels
+        target = rng.uniform(*self._range) * pixels
         image, missing = Image.new("L", (self.image_size, self.image_size)), 0
         while missing < target:
             before = image.copy()
@@ -103,7 +119,7 @@ class IrregularHole(HoleSource):
             else:
                 self._draw_stroke(ImageDraw.Draw(image), rng, target - missing)
             drawn = image.histogram()[255]
-            if drawn > IRREGULAR_RATIOS[1] * pixels:
+            if drawn > self._limit * pixels:
                 image = before
             else:
                 missing = drawn

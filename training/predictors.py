@@ -24,14 +24,17 @@ class RunPredictor:
     """A trained generator, run by Keras.
 
     Args:
-        run: Run directory that holds `generator.keras`, or such a file.
+        run: Run directory that holds `generator.keras`, such a file, or the name of a generator
+            that is part of the package.
 
     Attributes:
         kind: "run".
         label: Method and preset.
         generator: The Keras model.
         inpaint: What is run, `InpaintingFunction` around the generator.
-        recipe: What the run's `recipe.json` holds; empty without one.
+        recipe: What the run's `recipe.json`, or the named generator's card, holds; empty without
+            one.
+        card: The named generator's card; None of any other.
         training_size: Side of the images it was trained on, pixels, or None.
         source_hash: SHA-256 of the weights file.
 
@@ -45,21 +48,29 @@ class RunPredictor:
     def __init__(self, run: str | Path):
         # Here, not above: TensorFlow takes seconds to import, and an ONNX file is run without it.
         import musical_tf
+        from musical_tf import methods, named_models
         from musical_tf.inference import InpaintingFunction
 
-        run = Path(run)
-        if not run.exists():
+        file = methods.generator_file(run)
+        if not (file.exists() or Path(run).exists()):
+            known = named_models.listed()
             raise FileNotFoundError(
-                f"run {run}: no such directory; expected one written by training.fit"
+                f"run {run}: no such directory; expected one written by training.fit, or a model's "
+                f"name ({known})"
             )
+        is_named = named_models.is_name(run)
+        self.card = named_models.card(run) if is_named else None
         generator = musical_tf.load(run)
         self.generator = generator
         self.inpaint = InpaintingFunction(generator)
         self._compiled: dict[tuple[int, int], Any] = {}
         self.label = f"{generator.method} {generator.preset}"
-        self.recipe = read_recipe(run) if run.is_dir() else {}
+        if self.card is not None:
+            self.recipe = dict(self.card["recipe"])
+        else:
+            self.recipe = read_recipe(Path(run)) if Path(run).is_dir() else {}
         self.training_size = _whole_number(self.recipe.get("image_size"))
-        self.source_hash = _sha256(run / "generator.keras" if run.is_dir() else run)
+        self.source_hash = _sha256(file)
 
     def predict(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         """Fills the holes.

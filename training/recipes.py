@@ -56,8 +56,8 @@ class Recipe:
         sample_every: Steps between sample sheets; 0 = once an epoch.
         workers: Photographs decoded at the same time; 0 = as many as CPU cores, at most 16.
         config: The method's resolved configuration, field -> value, as JSON has them.
-        init: Absolute path of the weights it starts from, a `.keras` file or a run folder; None for
-            random ones.
+        init: Absolute path of the weights it starts from, a `.keras` file or a run folder, or the
+            name of a generator that is part of the package; None for random ones.
         ablation: What was taken away from the method, a key of its `ABLATIONS`, by name; `config`
             holds what that means. None for the method as a whole.
         gradient_accumulation: Equal parts a batch is worked through in, one after the other, for
@@ -332,7 +332,10 @@ def resolve(
         dataset: A key of `datasets.DATASETS`.
         data_dir: The photographs; None for the dataset's default folder.
         method: A module of `musical_tf.methods`, by default "musical".
-        preset: One of the method's; by default "paper", for the demo "lite".
+        preset: One of the method's; by default "paper", for the demo "lite". Where `init` is the
+            name of a generator that is part of the package, `method`, `preset` and every option of
+            the method's configuration are by default what those weights were trained with; not so
+            if another method or preset is asked for.
         image_size, batch_size, epochs, steps, precision, mask, seed, init: Flags; None leaves the
             default. One of `epochs` and `steps` replaces the other.
         ablation: A key of the method's `ABLATIONS`, which sets the options it stands for; None for
@@ -342,7 +345,7 @@ def resolve(
     Raises:
         ValueError: On an unknown name, key, value or combination; lists what is valid.
     """
-    from musical_tf import methods
+    from musical_tf import methods, named_models
 
     spec = datasets.get_spec(dataset)
     pairs = parse_settings(settings)
@@ -365,11 +368,21 @@ def resolve(
         if name in pairs:
             raise ValueError(f"{name} is given twice, by --set and by its own flag")
 
-    chosen_method = pairs.pop("method", given.pop("method", "musical"))
+    asked = {
+        name: value
+        for name in ("method", "preset")
+        if (value := pairs.pop(name, given.pop(name, None))) is not None
+    }
+    start = {}
+    if named_models.is_name(pairs.get("init", init)):
+        trained = named_models.card(pairs.get("init", init))["recipe"]
+        if all(trained[name] == value for name, value in asked.items()):
+            start = trained
+    chosen_method = asked.get("method", start.get("method", "musical"))
     module = methods.get(chosen_method)
     # These decide what the other defaults are, so they are taken out first.
     default_preset = "lite" if dataset == "demo" and "lite" in module.PRESETS else "paper"
-    chosen_preset = pairs.pop("preset", given.pop("preset", default_preset))
+    chosen_preset = asked.get("preset", start.get("preset", default_preset))
     if chosen_preset not in module.PRESETS:
         raise ValueError(
             f"{chosen_method} has no preset {chosen_preset!r}; known: {', '.join(module.PRESETS)}"
@@ -384,7 +397,8 @@ def resolve(
     config_keys = [
         field.name for field in dataclasses.fields(module.Config) if field.name != "preset"
     ]
-    overrides, values = {}, PRESETS.get(chosen_preset, paper)()
+    overrides = {key: _thaw(start["config"][key]) for key in config_keys if start}
+    values = PRESETS.get(chosen_preset, paper)()
     # What another method's own paper says of its training.
     own = getattr(module, "RECIPE", {}).get(chosen_preset, {})
     values |= own
@@ -425,7 +439,7 @@ def resolve(
     if not masks.drawn_kinds(values["mask"]):
         values["mask"] = os.path.abspath(values["mask"])
 
-    if values.get("init") is not None:
+    if values.get("init") is not None and not named_models.is_name(values["init"]):
         values["init"] = os.path.abspath(values["init"])
 
     if chosen_method == "musical" and "lambda_adversarial" not in overrides:

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import keras
 
+from musical_tf import named_models
+
 GENERATOR_FILE = "generator.keras"
 """The name under which a run directory keeps its inference weights."""
 
@@ -58,11 +60,25 @@ def create(
     return method.build_generator(method.Config.from_preset(preset, **overrides), dtype=dtype)
 
 
+def generator_file(source: str | Path) -> Path:
+    """The `.keras` file that `load` reads; it need not exist.
+
+    Args:
+        source: As for `load`.
+    """
+    if named_models.is_name(source):
+        return named_models.file(source)
+    path = Path(source)
+    return path / GENERATOR_FILE if path.is_dir() else path
+
+
 def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
     """Loads a trained generator.
 
     Args:
-        path: A `.keras` file, or a run directory that holds `generator.keras`.
+        path: A `.keras` file, a run directory that holds `generator.keras`, or the name of a
+            generator that is part of the package, see `musical_tf.named_models`. Nothing
+            is downloaded.
         dtype: Keras dtype policy to rebuild it in, whatever it was trained in.
         **overrides: Fields of the method's `Config` that shall differ from the stored ones and
             leave the weights as they are, such as `attention_max_scores`.
@@ -71,16 +87,19 @@ def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
         The generator, see `create`.
 
     Raises:
-        FileNotFoundError: When there is no such file.
+        FileNotFoundError: When there is no such file or name; the message lists the names.
         ValueError: When the file is not a generator of this project, the message says what it is;
             or when its method has no such field, the message lists those it has.
+
+    Example:
+        >>> generator = musical_tf.load("photo")
     """
-    path = Path(path)
-    file = path / GENERATOR_FILE if path.is_dir() else path
+    file = generator_file(path)
     if not file.is_file():
+        known = named_models.listed()
         raise FileNotFoundError(
-            f"No generator at {file}: expected a .keras file or a run directory "
-            f"holding {GENERATOR_FILE}"
+            f"No generator at {file}: expected a .keras file, a run directory holding "
+            f"{GENERATOR_FILE}, or a model's name ({known})"
         )
     if not zipfile.is_zipfile(file):
         raise ValueError(

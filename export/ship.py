@@ -1,0 +1,443 @@
+"""Makes a trained run one of the models that are part of the package.
+
+    python -m export.ship --name faces --run runs/faces_128 runs/faces_256 \
+        --data "8,000 aligned faces of CelebA" --licence "CelebA: non-commercial research" \
+        --hardware "AMD EPYC, 2 cores"
+
+The last run is shipped, those before it are the stages that it started from. Three files appear, or
+none:
+
+* `serving/models/NAME.onnx`: float16, in the default contract, its metadata complete;
+* `musical_tf/weights/NAME.keras`: the same weights to fine-tune from, rounded to float16;
+* `musical_tf/weights/NAME.json`: the card. Data, licence, recipes, steps and minutes of every
+  stage, hashes, and how far both files are from the run.
+
+Nothing is written if ONNX Runtime and Keras differ by more than the tolerance of float16, if a
+known pixel changes, or if a file is larger than `LARGEST`.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import to_onnx
+
+PROGRAM = "python -m export.ship"
+
+FORMAT = "musical-tf model card 1"
+"""Names the layout of a card; another layout gets another number."""
+
+LARGEST = 12_000_000
+"""Bytes that the ONNX file, and the Keras file, may have."""
+
+MODELS = Path(__file__).resolve().parents[1] / "serving" / "models"
+"""Where `serving.named_models` looks."""
+
+_PARTS = ("metadata.json", "config.json", "model.weights.h5")
+_SMALLEST_COMPRESSED = 64  # values; below, HDF5's own records take more than they save
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns 0, 1 (the model is not fit to ship) or 2 (wrong input)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        to_onnx.quiet_tensorflow()
+        card = ship(
+            arguments.name,
+            arguments.run,
+            data=arguments.data,
+            licence=arguments.licence,
+            hardware=arguments.hardware,
+            models=arguments.models_dir,
+            weights=arguments.weights_dir,
+        )
+    except to_onnx.ExportError as error:
+        return to_onnx.fail(PROGRAM, error, 1)
+    except ModuleNotFoundError as error:
+        return to_onnx.fail(PROGRAM, to_onnx.describe_missing(error, "train,export,serve"), 1)
+    except (OSError, ValueError) as error:
+        return to_onnx.fail(PROGRAM, error, 2)
+    except KeyboardInterrupt:
+        return to_onnx.fail(PROGRAM, "interrupted; nothing was written", 130)
+    sizes = ", ".join(f"{each['bytes']:,} bytes of {kind}" for kind, each in card["files"].items())
+    total = card["total"]
+    print(
+        f"{arguments.name}: {sizes}; {len(card['stages'])} stage(s), {total['steps']:,} steps, "
+        f"{total['minutes']:.0f} minutes, {total['cpu_minutes']:.0f} CPU minutes"
+    )
+    for what, figures in card["parity"].items():
+        print(f"{what}: at most {figures['max']:.3g}, on average {figures['mean']:.2g} grey levels")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Make a trained run one of the models that are part of the package: a float16 "
+        "ONNX file, Keras weights and a card, all of them or none.",
+    )
+    parser.add_argument("--name", required=True, help="what users will call it")
+    parser.add_argument(
+        "--run",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="run directories of training.fit, each started with --init of the one before it; the "
+        "last is shipped",
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="TEXT", help="the photographs it was trained on, in words"
+    )
+    parser.add_argument(
+        "--licence", required=True, metavar="TEXT", help="of the weights, as their data allows"
+    )
+    parser.add_argument(
+        "--hardware", required=True, metavar="TEXT", help="what it was trained on, in words"
+    )
+    parser.add_argument(
+        "--models-dir",
+        type=Path,
+        default=MODELS,
+        metavar="DIR",
+        help="where the ONNX file goes (default: the package's own folder)",
+    )
+    parser.add_argument(
+        "--weights-dir",
+        type=Path,
+        metavar="DIR",
+        help="where the Keras file and the card go (default: the package's own folder)",
+    )
+    return parser
+
+
+def ship(
+    name: str,
+    runs: Sequence[str | Path],
+    *,
+    data: str,
+    licence: str,
+    hardware: str,
+    models: str | Path | None = None,
+    weights: str | Path | None = None,
+) -> dict[str, Any]:
+    """Does what the command line says.
+
+    Args:
+        name: Lower-case letters, digits and underscores.
+        runs: Run directories, the stages in order; the last is shipped.
+        data: The photographs, in words.
+        licence: Of the weights.
+        hardware: What all stages were trained on, in words.
+        models: Folder of the ONNX file; the package's own by default.
+        weights: Folder of the Keras file and the card; the package's own by default.
+
+    Returns:
+        The card.
+
+    Raises:
+        FileNotFoundError, ValueError: If a run is not whole, or did not start from the one before.
+        OSError: If a file cannot be written.
+        ExportError: If what came out is too large, alters known pixels, or differs from the run.
+    """
+    from musical_tf import named_models
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(
+            f"--name must be lower-case letters, digits and underscores, received {name!r}"
+        )
+    for flag, text in (("data", data), ("licence", licence), ("hardware", hardware)):
+        if not text.strip():
+            raise ValueError(f"--{flag} must say something, received {text!r}")
+    stages = describe_stages([Path(run) for run in runs])
+    models = MODELS if models is None else Path(models)
+    weights = named_models.FOLDER if weights is None else Path(weights)
+    targets = [models / f"{name}.onnx", weights / f"{name}.keras", weights / f"{name}.json"]
+    with contextlib.ExitStack() as stack:
+        siblings = [stack.enter_context(to_onnx.writable_sibling(target)) for target in targets]
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        keras_file = folder / "generator.keras"
+        onnx_file = folder / "model.onnx"
+
+        original = to_onnx.load_inpainting(runs[-1])
+        original.generator.save(keras_file)
+        keras_file.write_bytes(compact(keras_file))
+        files = {"keras": _describe_file(keras_file)}
+        recipe = stages[-1]["recipe"]
+        (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+        to_onnx.export(
+            folder,
+            onnx_file,
+            precision="float16",
+            metadata={
+                "name": name,
+                "data": data,
+                "weights_licence": licence,
+                "recipe": json.dumps(recipe),
+                "training": json.dumps(stages),
+            },
+        )
+        files["onnx"] = _describe_file(onnx_file)
+        card = {
+            "format": FORMAT,
+            "name": name,
+            "method": str(original.generator.method),
+            "preset": str(original.generator.preset),
+            "parameters": int(original.generator.count_params()),
+            "training_size": recipe["image_size"],
+            "data": data,
+            "licence": licence,
+            "created": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "hardware": hardware,
+            "total": {
+                key: round(sum(stage[key] for stage in stages), 1)
+                for key in ("steps", "minutes", "cpu_minutes")
+            },
+            "recipe": recipe,
+            "stages": stages,
+            "files": files,
+            "parity": _parity(original, folder, onnx_file),
+            "metrics": [],
+        }
+        siblings[0].write_bytes(onnx_file.read_bytes())
+        siblings[1].write_bytes(keras_file.read_bytes())
+        siblings[2].write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        _publish(siblings, targets)
+    return card
+
+
+def compact(file: str | Path) -> bytes:
+    """A `.keras` file with its weights stored in half the bytes: kernels in float16, compressed.
+
+    Keras reads them into float32 variables, so that whoever loads it has float32 weights whose
+    kernels are float16 numbers. Biases and scales, small and sensitive, stay float32.
+
+    Args:
+        file: What `keras.Model.save` wrote.
+
+    Returns:
+        The file's bytes, the same for the same weights.
+
+    Raises:
+        ExportError: If a weight is beyond float16's range.
+    """
+    import h5py
+
+    with zipfile.ZipFile(file) as archive:
+        parts = {part: archive.read(part) for part in _PARTS}
+    metadata = json.loads(parts["metadata.json"])
+    metadata.pop("date_saved", None)
+    parts["metadata.json"] = json.dumps(metadata).encode()
+    compacted = io.BytesIO()
+    with (
+        h5py.File(io.BytesIO(parts["model.weights.h5"])) as source,
+        h5py.File(compacted, "w") as target,
+    ):
+
+        def copy(path: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                values = item[()]
+                if values.ndim > 1 and values.dtype == np.float32:
+                    with np.errstate(over="ignore"):  # said below
+                        values = values.astype(np.float16)
+                if not np.isfinite(values).all():
+                    raise to_onnx.ExportError(f"the weight {path} is beyond float16's range")
+                filters = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+                made = target.create_dataset(
+                    path,
+                    data=values,
+                    track_times=False,
+                    **(filters if values.size >= _SMALLEST_COMPRESSED else {}),
+                )
+            else:
+                made = target.require_group(path)
+            made.attrs.update(item.attrs)
+
+        source.visititems(copy)
+        target.attrs.update(source.attrs)
+    parts["model.weights.h5"] = compacted.getvalue()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for part, content in parts.items():
+            archive.writestr(zipfile.ZipInfo(part), content)
+    return packed.getvalue()
+
+
+def _describe_file(file: Path) -> dict[str, Any]:
+    """Size and hash.
+
+    Raises:
+        ExportError: If it is larger than `LARGEST`.
+    """
+    content = file.read_bytes()
+    if len(content) > LARGEST:
+        raise to_onnx.ExportError(
+            f"the {file.suffix} file has {len(content):,} bytes; at most {LARGEST:,} are allowed, "
+            "so nothing was written"
+        )
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _parity(original: Any, folder: Path, onnx_file: Path) -> dict[str, dict[str, Any]]:
+    """How far the ONNX file is from the Keras file beside it, and both from the run's own weights.
+
+    Raises:
+        ExportError: If that is more than float16's tolerance, or a known pixel changes.
+    """
+    import onnx
+
+    model = onnx.load(onnx_file)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    rounded = to_onnx.load_inpainting(folder)
+    report = to_onnx.measure_parity(
+        original,
+        {
+            "Keras file": lambda image, mask: np.asarray(rounded(image, mask)),
+            "ONNX file": to_onnx.onnx_runtime(model),
+        },
+        training_size=int(metadata[f"{to_onnx.PREFIX}training_size"]),
+        precisions={"Keras file": "float16", "ONNX file": "float16"},
+    )
+    to_onnx.check_parity(report)
+    kept = ("max", "mean", "known_pixels_exact")
+    between = json.loads(metadata[f"{to_onnx.PREFIX}parity"])
+    figures = {f"{name} from the run": each for name, each in report["runtimes"].items()}
+    figures["ONNX file from the Keras file"] = between
+    return {name: {key: each[key] for key in kept} for name, each in figures.items()}
+
+
+def _publish(siblings: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Renames every file to its name; if one cannot be, those before get their old content back."""
+    before = [target.read_bytes() if target.is_file() else None for target in targets]
+    done = []
+    try:
+        for sibling, target in zip(siblings, targets, strict=True):
+            os.replace(sibling, target)
+            done.append(target)
+    except BaseException:
+        for target, content in zip(done, before, strict=False):
+            if content is None:
+                target.unlink()
+            else:
+                target.write_bytes(content)
+        raise
+
+
+# What a run says of its training
+
+
+def describe_stages(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """Describes runs of which each started from the one before.
+
+    Args:
+        runs: Run directories, in order. The first may have started from a model that is part of the
+            package: its stages come first then.
+
+    Returns:
+        One entry a stage, see `describe_stage`.
+
+    Raises:
+        FileNotFoundError, ValueError: If one is not whole, or did not start from the one before.
+    """
+    from musical_tf import named_models
+
+    stages: list[dict[str, Any]] = []
+    for index, run in enumerate(runs):
+        stage = describe_stage(run)
+        init = stage["recipe"].get("init")
+        if index == 0 and named_models.is_name(init):
+            stages += named_models.card(init)["stages"]
+        else:
+            expected = Path(runs[index - 1]).resolve().name if index else None
+            if init != expected:
+                started = f"from {init}" if init else "from random weights"
+                wanted = f"from {expected}, the run before it" if expected else "from nothing"
+                raise ValueError(
+                    f"{run} started {started}, where --run says {wanted}: name every stage in order"
+                )
+        stages.append(stage)
+    return stages
+
+
+def describe_stage(run: str | Path) -> dict[str, Any]:
+    """Describes a run by its folder.
+
+    Args:
+        run: Run directory of `training.fit`.
+
+    Returns:
+        `run`, the folder's name; `recipe` without the places of files on somebody's disk;
+        `photographs`, how many and a hash, where a checkpoint says so; `steps`; `minutes` of the
+        clock and `cpu_minutes` of all cores together; `last`, the last line of the log.
+
+    Raises:
+        FileNotFoundError: If a file of the run is missing.
+        ValueError: If one is not what it should be.
+    """
+    run = Path(run)
+    recipe = _read_json(run / "recipe.json", dict)
+    parts = _read_json(run / "time.json", list)
+    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    try:
+        steps = int(parts[-1]["to_step"])
+        minutes, cpu_minutes = (
+            round(sum(part[name] for part in parts) / 60, 1) for name in ("seconds", "cpu_seconds")
+        )
+        last = json.loads(lines[-1])
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{run}: its time.json or log.jsonl is not whole: {error}") from error
+    checkpoints = sorted((run / "checkpoints").glob("step-*/manifest.json"))
+    saved = _read_json(checkpoints[-1], dict).get("recipe", {}) if checkpoints else {}
+    return {
+        "run": run.resolve().name,
+        "recipe": without_paths(recipe),
+        **({"photographs": saved["photographs"]} if "photographs" in saved else {}),
+        "steps": steps,
+        "minutes": minutes,
+        "cpu_minutes": cpu_minutes,
+        "last": last,
+    }
+
+
+def without_paths(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without `data_dir`, and with names for what is an absolute path."""
+    cleaned = {}
+    for key, value in recipe.items():
+        if key == "data_dir":
+            continue
+        if isinstance(value, Mapping):
+            value = without_paths(value)
+        elif isinstance(value, str) and os.path.isabs(value):
+            path = Path(value)
+            value = path.parent.name if path.name == "generator.keras" else path.name
+        cleaned[key] = value
+    return cleaned
+
+
+def _read_json(file: Path, kind: type) -> Any:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; expected a run directory of training.fit")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{file}: expected a JSON {kind.__name__}, got {type(content).__name__}")
+    return content
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The trained generators that are part of the package, by name.
+
+Each is a `.keras` file and a card, `weights/NAME.keras` and `weights/NAME.json`, that `export.ship`
+has put there. The same network as an ONNX file is a matter of `serving`. Imports no Keras: what
+only wants to know the names, or a recipe, need not wait for it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "weights"
+
+
+def names() -> list[str]:
+    """The names there are, sorted."""
+    return sorted(file.stem for file in FOLDER.glob("*.keras"))
+
+
+def listed() -> str:
+    """The names for a message."""
+    return ", ".join(names()) or "none in this installation"
+
+
+def is_name(source: Any) -> bool:
+    """Whether this is the name of a generator.
+
+    Text that is a name means the named generator, whatever is in the working directory: `./faces`,
+    or a `Path`, is a file or folder.
+    """
+    return isinstance(source, str) and source in names()
+
+
+def file(name: str) -> Path:
+    """The `.keras` file of a generator.
+
+    Raises:
+        ValueError: On an unknown name; lists the names.
+    """
+    return FOLDER / f"{_known(name)}.keras"
+
+
+def card(name: str) -> dict[str, Any]:
+    """The card of a generator.
+
+    Args:
+        name: One of `names`.
+
+    Returns:
+        What `export.ship` wrote: `recipe`, `data`, `licence`, `stages` with their compute and
+        `total`, `files` with their hashes, `parity`; and `metrics`, what was measured since.
+
+    Raises:
+        ValueError: On an unknown name (lists the names), or a card that is not JSON.
+        OSError: If there is no card.
+    """
+    path = FOLDER / f"{_known(name)}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a model card: {error}") from error
+
+
+def _known(name: str) -> str:
+    if name not in names():
+        raise ValueError(f"unknown model name {name!r}; expected one of: {listed()}")
+    return name

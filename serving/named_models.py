@@ -1,0 +1,51 @@
+"""The models that are part of the package, by name: files `models/NAME.onnx` beside this module.
+
+`export.ship` puts them there. What each was trained on, and its licence, is in its metadata and in
+MODEL_CARD.md.
+"""
+
+import argparse
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "models"
+
+DEFAULT = "photo"
+"""The model that is used where none is asked for."""
+
+
+def names() -> list[str]:
+    """The names of the models that this installation has, sorted."""
+    return sorted(file.stem for file in FOLDER.glob("*.onnx"))
+
+
+def find(model: str | Path) -> Path:
+    """The file of a model.
+
+    Args:
+        model: A name, or the path of a file. Text that is a name means the named model, whatever is
+            in the working directory: `./photo`, or a `Path`, is a file.
+
+    Returns:
+        The path of a file or folder that exists.
+
+    Raises:
+        FileNotFoundError: If it is neither; the message lists the names.
+    """
+    if isinstance(model, str) and model in names():
+        return FOLDER / f"{model}.onnx"
+    if Path(model).exists():
+        return Path(model)
+    known = ", ".join(names()) or "none in this installation"
+    raise FileNotFoundError(f"{model}: no such model file, nor a model's name (names: {known})")
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model` to a command line; `find` reads what it gets."""
+    known = ", ".join(names())
+    parser.add_argument(
+        "--model",
+        default=DEFAULT,
+        metavar="MODEL",
+        help=f"an .onnx file, or the name of a model that is part of the package: {known} "
+        "(default: %(default)s)",
+    )

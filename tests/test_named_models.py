@@ -1,0 +1,117 @@
+"""Models by name in what serves: which file a name means, and what is said of a wrong one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving import named_models, predict, server
+from serving.session import InpaintingSession
+from tests.serving_model import metadata_for, reference_fill, write_model
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """An installation with two named models, and a working directory without any."""
+    folder, elsewhere = tmp_path / "models", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    for name, level in (("faces", 10), ("photo", None)):
+        metadata = metadata_for(name=name, data=f"{name} of somebody")
+        write_model(folder / f"{name}.onnx", metadata=metadata, result=level)
+    monkeypatch.setattr(named_models, "FOLDER", folder)
+    monkeypatch.chdir(elsewhere)
+    return folder
+
+
+def photograph() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+
+
+def hole() -> np.ndarray:
+    mask = np.zeros((40, 48), bool)
+    mask[10:20, 10:30] = True
+    return mask
+
+
+def test_names_are_the_files_that_are_there(installed):
+    assert named_models.names() == ["faces", "photo"]
+    (installed / "faces.onnx").unlink()
+    assert named_models.names() == ["photo"]
+
+
+def test_a_name_is_text_and_everything_else_a_path(installed):
+    Path("faces").mkdir()
+    assert named_models.find("faces") == installed / "faces.onnx"
+    assert named_models.find("./faces") == Path("faces")
+    assert named_models.find(Path("faces")) == Path("faces")
+
+
+@pytest.mark.parametrize("wrong", ["fases", "model.onnx", Path("photo")])
+def test_what_is_neither_is_refused_with_the_names(installed, wrong):
+    with pytest.raises(FileNotFoundError) as error:
+        named_models.find(wrong)
+    assert str(error.value) == (
+        f"{wrong}: no such model file, nor a model's name (names: faces, photo)"
+    )
+
+
+def test_without_any_it_says_so(installed):
+    for file in installed.glob("*.onnx"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"\(names: none in this installation\)"):
+        InpaintingSession()
+
+
+def test_a_session_takes_photo_unless_told_otherwise(installed):
+    image = photograph()
+    session = InpaintingSession()
+    np.testing.assert_array_equal(session.inpaint(image, hole()), reference_fill(image, hole()))
+    assert (session.contract.name, session.contract.data) == ("photo", "photo of somebody")
+    faces = InpaintingSession("faces")
+    assert (faces.inpaint(image, hole())[hole()] == 10).all()
+    assert faces.describe()["name"] == "faces"
+
+
+def test_a_file_of_ones_own_has_no_name(tmp_path):
+    contract = InpaintingSession(write_model(tmp_path / "own.onnx")).contract
+    assert (contract.name, contract.data) == (None, None)
+
+
+def test_one_command_fills_a_photograph(installed, capfd):
+    Image.fromarray(photograph()).save("in.png")
+    Image.fromarray(hole()).save("mask.png")
+    words = ["--image", "in.png", "--mask", "mask.png", "--output", "out.png"]
+    assert predict.main(words) == 0
+    expected = reference_fill(photograph(), hole())
+    np.testing.assert_array_equal(np.asarray(Image.open("out.png")), expected)
+    assert predict.main(["--model", "faces", *words]) == 0
+    assert (np.asarray(Image.open("out.png"))[hole()] == 10).all()
+    capfd.readouterr()
+    assert predict.main(["--model", "fotos", *words]) == 2
+    assert capfd.readouterr().err == (
+        "musical-inpaint: error: fotos: no such model file, nor a model's name "
+        "(names: faces, photo)\n"
+    )
+
+
+def test_a_named_model_is_never_written_over(installed, capfd):
+    Image.fromarray(photograph()).save("in.png")
+    Image.fromarray(hole()).save("mask.png")
+    target = installed / "photo.png"
+    target.symlink_to(installed / "photo.onnx")
+    assert predict.main(["--image", "in.png", "--mask", "mask.png", "--output", str(target)]) == 2
+    assert "would replace a mask or the model" in capfd.readouterr().err
+
+
+def test_the_server_names_the_models_too(installed, capsys):
+    assert server.main(["--model", "fotos", "--port", "0"]) == 2
+    assert capsys.readouterr().err.endswith("a model's name (names: faces, photo)\n")
+
+
+@pytest.mark.parametrize("program", [predict, server])
+def test_help_lists_the_names(installed, program, capsys):
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    assert "faces, photo (default: photo)" in " ".join(capsys.readouterr().out.split())

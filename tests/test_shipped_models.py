@@ -1,0 +1,173 @@
+"""The models that are part of the package: whole, small, and what their cards say."""
+
+import hashlib
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+from skimage import data
+
+import musical_tf
+from benchmarks import shipped_models
+from musical_tf import named_models as library
+from serving import named_models, predict
+from serving.session import InpaintingSession
+
+NAMES = ("faces", "photo")
+
+
+def photograph() -> np.ndarray:
+    return np.asarray(Image.fromarray(data.astronaut()).resize((150, 130)))
+
+
+def hole() -> np.ndarray:
+    mask = np.zeros((130, 150), bool)
+    mask[40:80, 50:100] = True
+    mask[100:, :20] = True
+    return mask
+
+
+def test_both_sides_have_the_same_names():
+    assert tuple(named_models.names()) == tuple(library.names()) == NAMES
+    assert named_models.DEFAULT in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_those_of_the_card_and_small(name):
+    card = library.card(name)
+    files = {"onnx": named_models.find(name), "keras": library.file(name)}
+    for kind, file in files.items():
+        content = file.read_bytes()
+        assert len(content) <= 12_000_000
+        assert card["files"][kind]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_says_what_it_is(name):
+    contract = InpaintingSession(name).contract
+    card = library.card(name)
+    assert (contract.name, contract.method, contract.preset) == (name, "musical", "lite")
+    assert (contract.io, contract.layout, contract.precision) == ("uint8", "nhwc", "float16")
+    assert contract.weights_sha256 == card["files"]["keras"]["sha256"]
+    assert (contract.data, contract.weights_licence) == (card["data"], card["licence"])
+    assert contract.training_size == card["training_size"] == card["recipe"]["image_size"]
+    assert "research" in contract.weights_licence
+    assert all(stage["cpu_minutes"] > 0 for stage in card["stages"])
+    assert "/" not in json.dumps([stage["recipe"] for stage in card["stages"]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_known_pixels_come_back_from_the_file_itself(name):
+    session = onnxruntime.InferenceSession(named_models.find(name))
+    mask = hole().astype(np.uint8)[None] * np.uint8(255)
+    (filled,) = session.run(None, {"image": photograph()[None], "mask": mask})
+    np.testing.assert_array_equal(filled[0][~hole()], photograph()[~hole()])
+    assert not np.array_equal(filled[0][hole()], photograph()[hole()])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keras_and_onnx_fill_alike(name):
+    generator = musical_tf.load(name)
+    assert generator.count_params() == library.card(name)["parameters"]
+    inpaint = musical_tf.inference.InpaintingFunction(generator)
+    mask = hole().astype(np.uint8)[None] * np.uint8(255)
+    expected = np.asarray(inpaint(photograph()[None], mask))[0].astype(int)
+    filled = InpaintingSession(name).inpaint(photograph(), hole(), strategy="original")
+    assert np.abs(filled - expected).max() <= 2
+
+
+def test_one_command_without_a_model(tmp_path):
+    Image.fromarray(photograph()).save(tmp_path / "in.png")
+    Image.fromarray(hole()).save(tmp_path / "mask.png")
+    flags = {"--image": "in.png", "--mask": "mask.png", "--output": "out.png"}
+    words = [word for flag, file in flags.items() for word in (flag, str(tmp_path / file))]
+    assert predict.main(words) == 0
+    filled = np.asarray(Image.open(tmp_path / "out.png"))
+    np.testing.assert_array_equal(filled, InpaintingSession("photo").inpaint(photograph(), hole()))
+
+
+def test_what_was_measured_is_of_these_weights():
+    file = shipped_models.measure.RESULTS / f"{shipped_models.NAME}.json"
+    settings = json.loads(file.read_text())["settings"]
+    assert list(settings) == [setting.name for setting in shipped_models.SETTINGS]
+    for each in settings.values():
+        card = library.card(each["model"])
+        assert each["weights_sha256"] == card["files"]["keras"]["sha256"]
+        assert each["methods"][each["model"]]["known_change"] == 0
+
+
+# ---- the benchmark, without models
+
+
+def figures(psnr, ssim, **others):
+    metrics = {"authors/psnr": psnr, "authors/ssim": ssim, "authors/l1_percent": 1.0, **others}
+    return {"metrics": metrics, "known_change": 0}
+
+
+def test_a_bar_is_reached_or_named():
+    absolute = shipped_models.Setting(
+        "faces", "celeba", 128, bars=(("authors/psnr", 26.4), ("authors/l1_percent", 1.8))
+    )
+    assert shipped_models.missed(absolute, {"faces": figures(26.4, 0.9)}) == []
+    assert shipped_models.missed(absolute, {"faces": figures(26.39, 0.9)}) == [
+        "authors/psnr 26.39, bar 26.4"
+    ]
+    worse = figures(27, 0.9) | {"known_change": 3}
+    worse["metrics"]["authors/l1_percent"] = 1.9
+    assert shipped_models.missed(absolute, {"faces": worse}) == [
+        "authors/l1_percent 1.9, bar 1.8",
+        "known pixels change by up to 3 grey levels",
+    ]
+
+
+def test_others_are_to_be_beaten_only_where_it_says_so():
+    both = {"photo": figures(30, 0.95), "Telea": figures(29, 0.96)}
+    beats = shipped_models.Setting("photo", "paris_streetview", 256, 0.1, beats=True)
+    assert shipped_models.missed(beats, both) == ["authors/ssim 0.95, Telea 0.96"]
+    plain = shipped_models.Setting("photo", "paris_streetview", 256, 0.1)
+    assert shipped_models.missed(plain, both) == []
+
+
+def test_a_changed_known_pixel_is_seen():
+    def careless(images, holes):
+        filled = images.copy()
+        filled[:, 0, 0] += 7
+        return filled
+
+    watched = shipped_models.Watched(careless)
+    images, holes = np.full((2, 4, 4, 3), 100, np.uint8), np.zeros((2, 4, 4), bool)
+    watched(images, holes)
+    assert watched.known_change == 7
+    holes[:, 0, 0] = True
+    unseen = shipped_models.Watched(careless)
+    unseen(images, holes)
+    assert unseen.known_change == 0
+
+
+def test_figures_are_kept_as_they_come_and_go_with_their_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    for name in NAMES:
+        (tmp_path / f"{name}.keras").touch()
+        (tmp_path / f"{name}.json").write_text(json.dumps({"metrics": []}))
+    file = tmp_path / "results.json"
+
+    def setting(model, dataset, side, weights):
+        name = f"{dataset}, {side} px, center"
+        place = {"dataset": dataset, "side": side, "hole": "center", "count": 3}
+        kept = {"model": model, "weights_sha256": weights, **place}
+        return {name: kept | {"methods": {model: figures(side / 10, 0.9)}}}
+
+    shipped_models.keep(file, setting("faces", "celeba", 256, "old"))
+    shipped_models.keep(file, setting("photo", "paris_streetview", 256, "other"))
+    shipped_models.keep(file, setting("faces", "celeba", 128, "old"))
+    names = list(json.loads(file.read_text())["settings"])
+    assert names == [
+        *("celeba, 128 px, center", "celeba, 256 px, center", "paris_streetview, 256 px, center"),
+    ]
+    card = json.loads((tmp_path / "faces.json").read_text())
+    assert [each["authors/psnr"] for each in card["metrics"]] == [12.8, 25.6]
+    shipped_models.keep(file, setting("faces", "celeba", 128, "new"))
+    names = list(json.loads(file.read_text())["settings"])
+    assert names == ["celeba, 128 px, center", "paris_streetview, 256 px, center"]
