@@ -14,19 +14,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from sklearn import datasets as sklearn_datasets
 
-from benchmarks.readme_strip import DETAIL, FACE
+from benchmarks import readme_strip
 from musical_tf.metrics import evaluate_pair
 from serving.images import write_bytes
 from serving.session import InpaintingSession
 from training import masks
 
-SIDE = 256
+SIDE = readme_strip.SIZE
 SHARES = {"center": None, "free-form 10%": 0.1, "free-form 30%": 0.3}
 HOLES_OF_A_FACE = 4
 """Holes of each kind that the one face gets."""
@@ -62,10 +61,7 @@ def crop(image: np.ndarray, box: tuple[int, int, int, int] | None = None) -> np.
 def photographs(model: str) -> dict[str, np.ndarray]:
     """Name -> `(S, S, 3)` uint8."""
     if model == "faces":
-        face = Image.fromarray(data.astronaut()).crop(FACE)
-        # The detail of the faces it was trained on.
-        face = face.resize((DETAIL, DETAIL), Image.Resampling.LANCZOS)
-        return {"astronaut": np.asarray(face.resize((SIDE, SIDE), Image.Resampling.BILINEAR))}
+        return {"astronaut": readme_strip.face()}
     china, flower = sklearn_datasets.load_sample_images().images
     return {
         "astronaut": crop(data.astronaut()),
@@ -88,11 +84,10 @@ def fill(
 ) -> Filled:
     """One row."""
     result = session.inpaint(image, hole, strategy="original")
-    telea = cv2.inpaint(image[..., ::-1].copy(), hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
     psnr = evaluate_pair(image, result, hole, ["hole"])["hole/psnr"]
     grey = np.where(hole[..., None], np.uint8(128), image)
     caption = f"{name}, {kind}: {psnr:.1f} dB in the hole"
-    return Filled(caption, (grey, telea[..., ::-1], result, image), psnr)
+    return Filled(caption, (grey, readme_strip.telea(image, hole), result, image), psnr)
 
 
 def rows(model: str) -> list[tuple[str, Filled]]:

@@ -1,13 +1,13 @@
-"""Draws the README's picture strip: one face, nobody's training photograph, filled by each model.
+"""Draws the README's picture strip: two photographs that nobody trained on, filled by the models of
+the package.
 
-    python -m benchmarks.readme_strip --model LABEL=MODEL [--model ...] --output STRIP.png
-
-MODEL is an .onnx file or the name of a model that is part of the package.
+    python -m benchmarks.readme_strip --output docs/images/strip.png
 
 The face is scikit-image's `astronaut` (NASA, public domain), cut so that eyes and mouth lie about
-where CelebA's alignment puts them, brought to the detail of the 89 pixel wide faces the model was
-trained on, with the paper's centre hole. CelebA's own photographs may not be shown here. Beside the
-models: the input, Telea's diffusion, and the photograph itself.
+where CelebA's alignment puts them, brought to the detail of the 89 pixel wide faces that `faces`
+was trained on, with the paper's centre hole. CelebA's own photographs may not be shown here. The
+building is scikit-learn's `china` (danielbuechele, CC BY 2.0), brush strokes over it, for `photo`.
+Beside the models: the input, Telea's diffusion, and the photograph itself.
 """
 
 import argparse
@@ -19,54 +19,76 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
+from sklearn import datasets as sklearn_datasets
 
 from serving.images import write_bytes
 from serving.session import InpaintingSession
+from training import masks
 
-SIZE = 128
+SIZE = 256
 DETAIL = 89
 FACE = (136, 10, 316, 190)  # left, top, right, bottom of the aligned face in the photograph
-SCALE, GAP, LINE = 2, 12, 34
+BUILDING = (0, 0, 427, 427)
+STROKES = 0.2  # of the picture
+GAP, LINE = 12, 34
 
 
-def face_and_hole() -> tuple[np.ndarray, np.ndarray]:
-    """The face `(128, 128, 3)` uint8 and the centre hole `(128, 128)` bool."""
-    face = Image.fromarray(data.astronaut()).crop(FACE)
-    face = face.resize((DETAIL, DETAIL), Image.LANCZOS).resize((SIZE, SIZE), Image.BILINEAR)
-    hole = np.zeros((SIZE, SIZE), bool)
-    hole[SIZE // 4 : -SIZE // 4, SIZE // 4 : -SIZE // 4] = True
-    return np.asarray(face), hole
+def face() -> np.ndarray:
+    """`(S, S, 3)` uint8, as detailed as the faces that `faces` has seen."""
+    picture = Image.fromarray(data.astronaut()).crop(FACE)
+    picture = picture.resize((DETAIL, DETAIL), Image.Resampling.LANCZOS)
+    return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
-def strip(tiles: dict[str, np.ndarray]) -> Image.Image:
+def building() -> np.ndarray:
+    """`(S, S, 3)` uint8."""
+    picture = Image.fromarray(sklearn_datasets.load_sample_image("china.jpg")).crop(BUILDING)
+    return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+
+
+def telea(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """Diffusion; `(S, S, 3)` uint8 and `(S, S)` bool in, uint8 out."""
+    filled = cv2.inpaint(image[..., ::-1].copy(), hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    return filled[..., ::-1]
+
+
+def row(model: str, image: np.ndarray, hole: np.ndarray) -> dict[str, np.ndarray]:
+    """Label -> tile."""
+    return {
+        "Input": np.where(hole[..., None], np.uint8(128), image),
+        "Telea": telea(image, hole),
+        f"MUSICAL, {model}": InpaintingSession(model).inpaint(image, hole),
+        "Photograph": image,
+    }
+
+
+def strip(rows: list[dict[str, np.ndarray]]) -> Image.Image:
     """The tiles side by side, each above its label."""
-    side = SIZE * SCALE
-    width = len(tiles) * (side + GAP) - GAP
-    sheet = Image.new("RGB", (width, side + LINE), "white")
+    width = len(rows[0]) * (SIZE + GAP) - GAP
+    sheet = Image.new("RGB", (width, len(rows) * (SIZE + LINE)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
-    for i, (label, tile) in enumerate(tiles.items()):
-        left = i * (side + GAP)
-        sheet.paste(Image.fromarray(tile).resize((side, side), Image.BICUBIC), (left, 0))
-        draw.text((left + side / 2, side + LINE / 2), label, "black", font, anchor="mm")
+    for line, tiles in enumerate(rows):
+        top = line * (SIZE + LINE)
+        for i, (label, tile) in enumerate(tiles.items()):
+            left = i * (SIZE + GAP)
+            sheet.paste(Image.fromarray(tile), (left, top))
+            place = (left + SIZE / 2, top + SIZE + LINE / 2)
+            draw.text(place, label, "black", font, anchor="mm")
     return sheet
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", action="append", default=[], metavar="LABEL=MODEL")
+    parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args(argv)
-    truth, hole = face_and_hole()
-    grey = np.where(hole[..., None], np.uint8(128), truth)
-    telea = cv2.inpaint(truth[..., ::-1].copy(), hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-    tiles = {"Input": grey, "Telea": telea[..., ::-1]}
     try:
-        for pair in arguments.model:
-            label, _, file = pair.partition("=")
-            tiles[label] = InpaintingSession(file).inpaint(truth, hole)
+        rows = [
+            row("faces", face(), masks.CenterHole(SIZE).deterministic(0)),
+            row("photo", building(), masks.IrregularHole(SIZE, STROKES).deterministic(0)),
+        ]
         picture = io.BytesIO()
-        strip({**tiles, "Photograph": truth}).save(picture, format="PNG")
+        strip(rows).save(picture, format="PNG", optimize=True)
         write_bytes(arguments.output, picture.getvalue())
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
