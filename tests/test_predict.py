@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import serving_memory
-from serving import predict
+from serving import named_models, predict
 from tests.serving_model import metadata_for, reference_fill, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -506,7 +506,10 @@ def blocks(kind):
 
 def test_the_guides_examples_run(model, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.onnx").write_bytes(model.read_bytes())
+    monkeypatch.setattr(named_models, "FOLDER", tmp_path / "models")
+    (tmp_path / "models").mkdir()
+    for name in ("model.onnx", "models/photo.onnx"):
+        (tmp_path / name).write_bytes(model.read_bytes())
     for name in ("photo.jpg", "photos/a/cat.jpg", "photos/dog.png"):
         save(tmp_path / name, picture())
     for name in ("mask.png", "masks/a/cat.png", "masks/dog.png"):

@@ -168,6 +168,12 @@ def test_figures_are_kept_as_they_come_and_go_with_their_weights(tmp_path, monke
     ]
     card = json.loads((tmp_path / "faces.json").read_text())
     assert [each["authors/psnr"] for each in card["metrics"]] == [12.8, 25.6]
+    files = {"keras": {"sha256": "new"}}
+    (tmp_path / "faces.json").write_text(json.dumps({"metrics": [], "files": files}))
+    small = shipped_models.Setting("faces", "celeba", 128)
+    assert not shipped_models.is_kept(small, file)
     shipped_models.keep(file, setting("faces", "celeba", 128, "new"))
+    assert shipped_models.is_kept(small, file)
+    assert not shipped_models.is_kept(shipped_models.Setting("faces", "celeba", 256), file)
     names = list(json.loads(file.read_text())["settings"])
     assert names == ["celeba, 128 px, center", "paris_streetview, 256 px, center"]
