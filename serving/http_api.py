@@ -5,7 +5,7 @@
 1. the event loop: token, type and size of the body, a place in the queue; then the body is read,
    counted while it comes;
 2. a thread of the `JobQueue`: decoding, reading the mask, filling, encoding;
-3. the thread of the `Batcher`, which alone runs the model, window by window;
+3. the thread of the model's `Batcher`, which alone runs it, window by window;
 4. the event loop again, which has watched meanwhile whether the client is still there.
 
 Every error is JSON, `{"error": {"code": ..., "message": ...}}`.
@@ -21,7 +21,7 @@ import sys
 import time
 import urllib.parse
 import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -129,46 +129,65 @@ class Metrics:
 
 
 class Service:
-    """A model and the threads that serve it.
+    """Models and the threads that serve them.
 
     Attributes:
-        session: The model.
+        sessions: Name -> model; the first is the one for requests that name none.
+        batchers: Name -> the thread that runs it.
         settings: The limits.
         metrics: The numbers.
-        is_ready: Whether the model has run once.
+        is_ready: Whether every model has run once.
         is_closing: Set by whoever ends the server: new requests are refused, others finish.
-        failure: Why the model could not run the first time.
+        failure: Why a model could not run the first time.
+        failed_model: Its name.
+
+    Raises:
+        ValueError: If two models have one name.
     """
 
-    def __init__(self, session: InpaintingSession, settings: Settings) -> None:
-        self.session = session
+    def __init__(self, sessions: Sequence[InpaintingSession], settings: Settings) -> None:
+        # By name: where it lies is nobody's business.
+        self.sessions = {session.name: session for session in sessions}
+        if len(self.sessions) < len(sessions):
+            named = ", ".join(session.name for session in sessions)
+            raise ValueError(f"every model needs a name of its own, got {named}")
         self.settings = settings
         self.metrics = Metrics()
         self.jobs = JobQueue(settings.workers, settings.queue)
-        self.batcher = Batcher(
-            session.inpaint_batch, settings.batch, observe=self.metrics.observe_batch
-        )
+        self.batchers = {
+            name: Batcher(session.inpaint_batch, settings.batch, observe=self.metrics.observe_batch)
+            for name, session in self.sessions.items()
+        }
         self.metrics.queue_depth.set_function(lambda: self.jobs.depth)
-        self.model_name = session.model_path.name  # where it lies is nobody's business
         self.is_ready = False
         self.is_closing = False
         self.failure: Exception | None = None
+        self.failed_model = ""
+
+    @property
+    def default(self) -> str:
+        """The model for requests that name none."""
+        return next(iter(self.sessions))
 
     def start(self) -> None:
-        """Starts the threads, and runs the model once in one of them."""
+        """Starts the threads, and runs every model once in one of them."""
         self.jobs.start()
-        self.batcher.start()
+        for batcher in self.batchers.values():
+            batcher.start()
         self.jobs.submit(self._warm_up)
 
     def close(self) -> None:
         """Lets the threads end once their work is done."""
         self.is_closing = True
         self.jobs.close()
-        self.batcher.close()
+        for batcher in self.batchers.values():
+            batcher.close()
 
     def has_ended(self, seconds: float) -> bool:
         """Waits so long for the threads after `close`; False if one still computes."""
-        return self.jobs.join(seconds) and self.batcher.join(seconds)
+        end = time.monotonic() + seconds
+        threads = (self.jobs, *self.batchers.values())
+        return all(each.join(max(0.0, end - time.monotonic())) for each in threads)
 
     def describe(self) -> dict[str, Any]:
         """The answer to `/v1/model`."""
@@ -178,7 +197,10 @@ class Service:
             "max_pixels": settings.max_pixels,
             "timeout": settings.timeout,
         }
-        return {**self.session.describe(), "model": self.model_name, "limits": limits}
+        described = [
+            {**session.describe(), "model": name} for name, session in self.sessions.items()
+        ]
+        return {**described[0], "models": described, "limits": limits}
 
     def refuse_unless_ready(self) -> None:
         """Raises `RequestError` 503 where no request can be taken."""
@@ -189,49 +211,69 @@ class Service:
         if not self.is_ready:
             raise _unavailable("not_ready", "the model has not run yet", 1)
 
-    def inpaint(self, source: Any, is_json: bool, job: Job) -> Filled:
-        """Everything between a body and an answer; runs in a thread of the queue."""
+    def inpaint(self, source: Any, is_json: bool, job: Job) -> tuple[Filled, str]:
+        """Everything between a body and an answer; runs in a thread of the queue.
+
+        Returns:
+            The answer, and the name of the model that gave it.
+        """
         try:
             fields = parse_json(source) if is_json else source
-            return fill_request(
-                fields, self.settings.max_pixels, partial(self._fill, job), job.check
-            )
+            model = fields.get("model", self.default)
+            if not isinstance(model, str) or model not in self.sessions:
+                raise RequestError(
+                    400,
+                    "invalid_option",
+                    f"model must be one of {', '.join(self.sessions)}, got {str(model)[:100]!r}",
+                )
+            fill_hole = partial(self._fill, job, model)
+            return fill_request(fields, self.settings.max_pixels, fill_hole, job.check), model
         except MemoryError:
             raise _unavailable(
                 "out_of_memory", "there is not enough memory for this image", 10
             ) from None
 
-    def _fill(self, job: Job, image: np.ndarray, hole: np.ndarray, strategy: str) -> np.ndarray:
-        """What `InpaintingSession.inpaint` does, every window through the batcher."""
-        working_size = self.session.contract.training_size
-        with self.batcher.caller():
-            return fill(image, hole, partial(self.batcher.run, job), working_size, strategy)
+    def _fill(
+        self, job: Job, model: str, image: np.ndarray, hole: np.ndarray, strategy: str
+    ) -> np.ndarray:
+        """What `InpaintingSession.inpaint` does, every window through the model's batcher."""
+        working_size = self.sessions[model].contract.training_size
+        batcher = self.batchers[model]
+        with batcher.caller():
+            return fill(image, hole, partial(batcher.run, job), working_size, strategy)
 
     def _warm_up(self, job: Job) -> None:
-        side = self.session.contract.training_size
-        image = np.full((side, side, 3), 127, np.uint8)
-        hole = np.zeros((side, side), bool)
-        hole[side // 4 : -(side // 4), side // 4 : -(side // 4)] = True
-        try:
-            self._fill(job, image, hole, "original")
-        except Exception as error:
-            self.failure = error
+        for name, session in self.sessions.items():
+            side = session.contract.training_size
+            image = np.full((side, side, 3), 127, np.uint8)
+            hole = np.zeros((side, side), bool)
+            hole[side // 4 : -(side // 4), side // 4 : -(side // 4)] = True
+            try:
+                self._fill(job, name, image, hole, "original")
+            except Exception as error:
+                self.failure, self.failed_model = error, name
+                break
         self.is_ready = self.failure is None
 
 
-def create_app(session: InpaintingSession, settings: Settings | None = None) -> FastAPI:
-    """Builds the application around a model.
+def create_app(
+    sessions: InpaintingSession | Sequence[InpaintingSession], settings: Settings | None = None
+) -> FastAPI:
+    """Builds the application around one or several models.
 
     Args:
-        session: The model.
+        sessions: The models; the first fills what comes without the name of one.
         settings: Limits; those of `Settings` by default.
 
     Returns:
         The application; `app.state.service` is its `Service`, whose threads start and end with
         the application's lifespan.
+
+    Raises:
+        ValueError: If two models have one name.
     """
     settings = Settings() if settings is None else settings
-    service = Service(session, settings)
+    service = Service(sessions if isinstance(sessions, Sequence) else [sessions], settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -272,7 +314,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         response_class=Response,
         responses=openapi.INPAINT_RESPONSES | protected["responses"],
         dependencies=protected["dependencies"],
-        openapi_extra={"requestBody": openapi.INPAINT_BODY},
+        openapi_extra={"requestBody": openapi.inpaint_body(list(service.sessions))},
     )
     async def inpaint(request: Request) -> Response:
         is_json = _is_json(request)
@@ -286,7 +328,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
                     source = await read(_limited(request, settings.max_bytes))
                     job = service.jobs.submit(partial(service.inpaint, source, is_json))
                     del source  # the job has it, and lets go of it
-                    filled = await _result(job, request, service.jobs)
+                    filled, model = await _result(job, request, service.jobs)
                 # Answers that wait for slow readers take memory too: the place is theirs.
                 request.scope["musical.until_sent"].push(place.pop_all())
         except QueueFullError as error:
@@ -303,14 +345,14 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
             return Response(status_code=_HUNG_UP)
         service.metrics.queue_seconds.observe(job.queue_seconds)
         service.metrics.run_seconds.observe(job.run_seconds)
-        return await _answer(filled, job, service, is_json)
+        return await _answer(filled, job, model, service.sessions[model].provider, is_json)
 
 
-async def _answer(filled: Filled, job: Job, service: Service, is_json: bool) -> Response:
+async def _answer(filled: Filled, job: Job, model: str, provider: str, is_json: bool) -> Response:
     queue, run = round(job.queue_seconds * 1000, 1), round(job.run_seconds * 1000, 1)
     headers = {
-        "X-Model": urllib.parse.quote(service.model_name, safe=" "),
-        "X-Provider": service.session.provider,
+        "X-Model": urllib.parse.quote(model, safe=" "),
+        "X-Provider": provider,
         "Server-Timing": f"queue;dur={queue}, run;dur={run}",
         "Cache-Control": "no-store",
     }
@@ -320,8 +362,8 @@ async def _answer(filled: Filled, job: Job, service: Service, is_json: bool) -> 
         "format": filled.format,
         "width": filled.width,
         "height": filled.height,
-        "model": service.model_name,
-        "provider": service.session.provider,
+        "model": model,
+        "provider": provider,
         "milliseconds": {"queue": queue, "run": run},
     }
     return await run_in_threadpool(
@@ -616,7 +658,7 @@ async def _read_json(request: Request) -> bytearray:
 # ---- waiting for a job
 
 
-async def _result(job: Job, request: Request, jobs: JobQueue) -> Filled:
+async def _result(job: Job, request: Request, jobs: JobQueue) -> tuple[Filled, str]:
     """Waits for a job, and gives it up if the client leaves or the time is over.
 
     Raises:

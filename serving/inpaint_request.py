@@ -27,7 +27,7 @@ FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 """What an answer may be: name in the request -> Pillow's."""
 
 FILES = ("image", "mask")
-OPTIONS = ("strategy", "threshold", "invert", "dilate", "format")
+OPTIONS = ("strategy", "threshold", "invert", "dilate", "format", "model")
 
 Fill = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy)`; returns uint8 `(H, W, 3)`."""
@@ -59,7 +59,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What a request may ask for beside its image and mask.
+    """What a request may ask for beside its image and mask, and the model that fills it.
 
     Attributes:
         strategy: One of `tiling.STRATEGIES`.

@@ -39,13 +39,24 @@ def find(model: str | Path) -> Path:
     raise FileNotFoundError(f"{model}: no such model file, nor a model's name (names: {known})")
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds `--model` to a command line; `find` reads what it gets."""
-    known = ", ".join(names())
+def name_of(file: Path) -> str:
+    """What a model is called: its name if it is part of the package, else the file's name."""
+    return file.stem if file.parent == FOLDER else file.name
+
+
+def add_argument(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Adds `--model` to a command line; `find` reads what it gets.
+
+    Args:
+        parser: The command line's.
+        several: Whether it takes more than one.
+    """
+    more = "; the first of several is the default" if several else ""
     parser.add_argument(
         "--model",
-        default=DEFAULT,
+        nargs="+" if several else None,
+        default=[DEFAULT] if several else DEFAULT,
         metavar="MODEL",
-        help=f"an .onnx file, or the name of a model that is part of the package: {known} "
-        "(default: %(default)s)",
+        help=f"an .onnx file, or the name of a model that is part of the package: "
+        f"{', '.join(names())} (default: {DEFAULT}){more}",
     )

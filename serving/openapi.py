@@ -1,5 +1,6 @@
 """What `/docs` and `/openapi.json` say beyond what FastAPI finds in the code."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -56,7 +57,7 @@ INPAINT_RESPONSES: dict[int | str, dict[str, Any]] = {
                 "description": "Milliseconds: `queue;dur=..., run;dur=...`",
                 "schema": {"type": "string"},
             },
-            "X-Model": {"description": "The model's file name.", "schema": {"type": "string"}},
+            "X-Model": {"description": "The model's name.", "schema": {"type": "string"}},
             "X-Provider": {
                 "description": "What ran it: ONNX Runtime's execution provider.",
                 "schema": {"type": "string"},
@@ -109,7 +110,7 @@ _OPTIONS = {
 }
 
 
-def _body(file_format: str) -> dict[str, Any]:
+def _body(file_format: str, models: Sequence[str]) -> dict[str, Any]:
     file = {"type": "string", "format": file_format}
     return {
         "type": "object",
@@ -123,17 +124,26 @@ def _body(file_format: str) -> dict[str, Any]:
                 "is transparent in the image is filled.",
             },
             **_OPTIONS,
+            "model": {
+                "type": "string",
+                "enum": list(models),
+                "default": models[0],
+                "description": "Which of this server's models fills it.",
+            },
         },
     }
 
 
-INPAINT_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {"schema": _body("binary")},
-        "application/json": {"schema": _body("byte")},
-    },
-}
+def inpaint_body(models: Sequence[str]) -> dict[str, Any]:
+    """The body of a request to fill something; `models` are the names to choose from."""
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _body("binary", models)},
+            "application/json": {"schema": _body("byte", models)},
+        },
+    }
+
 
 # The script is a file beside it: the Content-Security-Policy allows none inside.
 DOCS_PAGE = """<!doctype html>

@@ -1,6 +1,7 @@
 """Serves a model over HTTP.
 
     python -m serving.server
+    python -m serving.server --model photo faces
 
 On this machine alone unless `--host` says otherwise; then a token is asked for. SIGTERM or Ctrl-C
 finishes what has been taken and refuses what comes; a second Ctrl-C leaves at once.
@@ -35,11 +36,13 @@ class UsageError(ValueError):
     """Wrong usage."""
 
 
-def create_app(session: "InpaintingSession", settings: Settings | None = None) -> "FastAPI":
-    """Builds the application around a model, see `serving.http_api.create_app`."""
+def create_app(
+    sessions: "InpaintingSession | Sequence[InpaintingSession]", settings: Settings | None = None
+) -> "FastAPI":
+    """Builds the application around models, see `serving.http_api.create_app`."""
     from . import http_api
 
-    return http_api.create_app(session, settings)
+    return http_api.create_app(sessions, settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,24 +82,27 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     address = _resolve(arguments.host, arguments.port)
     settings = _settings(arguments, is_local=_is_loopback(address))
-    session = InpaintingSession(
-        arguments.model,
-        providers=None if arguments.provider == "auto" else [arguments.provider],
-        threads=arguments.threads,
-        memory_limit=arguments.memory_limit * 2**30,
-    )
-    app = http_api.create_app(session, settings)
+    sessions = [
+        InpaintingSession(
+            model,
+            providers=None if arguments.provider == "auto" else [arguments.provider],
+            threads=arguments.threads,
+            memory_limit=arguments.memory_limit * 2**30,
+        )
+        for model in arguments.model
+    ]
+    app = http_api.create_app(sessions, settings)
     listener = _listen(address)
     prometheus_client.disable_created_metrics()
     _allow_many_connections()
     server = http_server.make_server(
-        app, lambda: _announce(listener, session), arguments.access_log
+        app, lambda: _announce(listener, sessions), arguments.access_log
     )
     server.run(sockets=[listener])
     service = app.state.service
     code = 0
     if service.failure is not None:
-        _complain(f"{arguments.model}: the model does not run: {_say(service.failure)}")
+        _complain(f"{service.failed_model}: the model does not run: {_say(service.failure)}")
         code = 1
     service.close()
     if not service.has_ended(_LAST_WORK):
@@ -135,15 +141,17 @@ def _settings(arguments: argparse.Namespace, is_local: bool) -> Settings:
     )
 
 
-def _announce(listener: socket.socket, session: "InpaintingSession") -> None:
+def _announce(listener: socket.socket, sessions: "Sequence[InpaintingSession]") -> None:
     """One line: where, what, and what really runs it."""
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
-    contract = session.contract
+    what = ", ".join(
+        f"{session.name} ({session.contract.method}, {session.contract.preset}, "
+        f"{session.contract.training_size} pixels)"
+        for session in sessions
+    )
     print(
-        f"{PROGRAM}: http://{host}:{port} serves {session.model_path.name} ({contract.method}, "
-        f"{contract.preset}, {contract.training_size} pixels) on {session.provider}; "
-        "Ctrl-C ends it",
+        f"{PROGRAM}: http://{host}:{port} serves {what} on {sessions[0].provider}; Ctrl-C ends it",
         flush=True,
     )
 
@@ -188,11 +196,11 @@ def _allow_many_connections() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Serves one of the models that are part of the package, or one exported by "
-        "export/to_onnx.py, over HTTP.",
+        description="Serves models that are part of the package, or exported by export/to_onnx.py, "
+        "over HTTP.",
         allow_abbrev=False,
     )
-    named_models.add_argument(parser)
+    named_models.add_argument(parser, several=True)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

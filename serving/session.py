@@ -237,6 +237,7 @@ class InpaintingSession:
     Attributes:
         contract: What the model file says about itself.
         provider: The execution provider that really runs: the one that was seen to compute.
+        name: That of a model that is part of the package; the file's of any other.
 
     Raises:
         FileNotFoundError: If there is no such file and no such name; lists the names.
@@ -259,6 +260,7 @@ class InpaintingSession:
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         self.model_path = named_models.find(model_path)
+        self.name = named_models.name_of(self.model_path)
         self.memory_limit = memory_limit
         if threads < 0:
             raise ValueError(f"threads must be 0 or more, got {threads}")

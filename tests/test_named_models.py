@@ -110,6 +110,12 @@ def test_the_server_names_the_models_too(installed, capsys):
     assert capsys.readouterr().err.endswith("a model's name (names: faces, photo)\n")
 
 
+def test_the_server_takes_several(installed):
+    arguments = server._parser().parse_args(["--model", "photo", "faces"])
+    assert [InpaintingSession(model).name for model in arguments.model] == ["photo", "faces"]
+    assert server._parser().parse_args([]).model == ["photo"]
+
+
 @pytest.mark.parametrize("program", [predict, server])
 def test_help_lists_the_names(installed, program, capsys):
     with pytest.raises(SystemExit):

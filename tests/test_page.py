@@ -1060,3 +1060,41 @@ def test_leaving_with_an_unsaved_result_is_asked_about(visit):
     with page.expect_download():
         page.click("#download")
     assert not page.evaluate(asks)
+
+
+# ---- several models
+
+
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory):
+    """A server with two models, of which the second fills with darkness."""
+    folder = tmp_path_factory.mktemp("two")
+    light, dark = folder / "light.onnx", folder / "dark.onnx"
+    server = Server(
+        [InpaintingSession(write_model(light)), InpaintingSession(write_model(dark, result=3))]
+    )
+    yield server
+    server.close()
+
+
+def test_one_model_is_no_choice(visit):
+    screen = visit()
+    screen.expect("#model").to_contain_text("trained on")
+    screen.expect("#choice").to_be_hidden()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_chosen_model_fills(visit, two_models, viewport):
+    screen = visit(two_models.url, viewport=viewport)
+    screen.expect("#choice").to_be_visible()
+    assert screen.page.locator("#model-choice option").all_inner_texts() == ["light", "dark"]
+    screen.open(encode(photograph()))
+    screen.drag((30, 40), (60, 40))
+    screen.page.select_option("#model-choice", label="dark")
+    screen.run()
+    screen.expect_status("Filled in")
+    assert two_models.recorder.parts()["model"] == b"dark.onnx"
+    hole = two_models.recorder.mask()
+    assert (screen.pixels()[hole][:, :3] == 3).all()
+    box = screen.page.locator("#help").bounding_box()
+    assert box["x"] + box["width"] <= viewport["width"]

@@ -53,6 +53,12 @@ def client(session):
         yield client
 
 
+def batcher_of(client):
+    """The thread that runs the only model."""
+    (batcher,) = client.app.state.service.batchers.values()
+    return batcher
+
+
 def wait_until(condition):
     end = time.monotonic() + WAIT
     while not condition():
@@ -213,7 +219,8 @@ def test_what_is_loaded_and_the_limits(client, session):
         "max_pixels": 1_000_000,
         "timeout": 60.0,
     }
-    assert answer == session.describe() | {"model": "tiny model.onnx"}
+    described = session.describe() | {"model": "tiny model.onnx"}
+    assert answer == described | {"models": [described]}
 
 
 # ---- what is refused
@@ -519,7 +526,7 @@ def test_a_client_that_hangs_up_while_it_waits_costs_no_run(gated):
         gated.gate.clear()
         gated.batches.clear()
         with posting(client, 2):  # both threads of the queue are busy with these
-            wait_until(lambda: service.batcher.is_running and service.batcher.waiting == 1)
+            wait_until(lambda: batcher_of(client).is_running and batcher_of(client).waiting == 1)
 
             async def waiting():
                 while service.jobs.depth != 1:
@@ -549,7 +556,7 @@ def test_a_client_that_hangs_up_stops_a_run_before_its_next_window(gated):
         gated.gate.clear()
 
         async def running():
-            while not client.app.state.service.batcher.is_running:
+            while not batcher_of(client).is_running:
                 await asyncio.sleep(0.005)
 
         sent, _ = asgi_request(client.app, body, headers, running)
@@ -618,7 +625,7 @@ def test_a_request_that_takes_too_long_is_given_up_and_not_run_later(gated):
         assert {error_of(answer)[0] for answer in answers.values()} == {"timeout"}
         wait_until(lambda: client.app.state.service.jobs.depth == 0)
         gated.gate.set()
-        wait_until(lambda: not client.app.state.service.batcher.is_running)
+        wait_until(lambda: not batcher_of(client).is_running)
         assert len(gated.batches) <= 1  # the one that had begun
         assert post(client).status_code == 200
 
@@ -638,7 +645,7 @@ def test_windows_of_several_requests_go_through_the_model_together(gated):
         gated.begun.clear()
         gated.batches.clear()
         with posting(client, 6, [png(photo) for photo in photos]) as answers:
-            batcher = client.app.state.service.batcher
+            batcher = batcher_of(client)
             # Four threads, and so four windows: one or more in the model, the others waiting.
             wait_until(lambda: gated.begun and gated.begun[0] + batcher.waiting == 4)
             gated.gate.set()
@@ -762,6 +769,56 @@ def test_metrics_count_what_happened(session):
         }.items():
             assert metric(client, line) == value, line
         assert metric(client, "musical_run_seconds_sum") > 0
+
+
+# ---- several models
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A client of a server with two models, `light.onnx` and `dark.onnx`."""
+    folder = tmp_path_factory.mktemp("two")
+    levels = {"light": 200, "dark": 20}
+    models = [write_model(folder / f"{name}.onnx", result=levels[name]) for name in levels]
+    with serving([InpaintingSession(model) for model in models]) as client:
+        yield client
+
+
+def level(content: bytes) -> int:
+    (value,) = set(np.asarray(Image.open(io.BytesIO(content)))[12:18, 12:18].flat)
+    return value
+
+
+def test_a_request_chooses_its_model(two):
+    hole = np.zeros((32, 32), np.uint8)
+    hole[10:20, 10:20] = 255
+    image, mask = png(np.full((32, 32, 3), 100, np.uint8)), png(hole)
+    for model, expected in ((None, 200), ("light.onnx", 200), ("dark.onnx", 20)):
+        choice = {} if model is None else {"model": model}
+        response = post(two, image=image, mask=mask, **choice)
+        assert level(response.content) == expected
+        assert response.headers["X-Model"] == (model or "light.onnx")
+        answer = post_json(two, image=text(image), mask=text(mask), **choice).json()
+        assert level(base64.b64decode(answer["image"])) == expected
+        assert answer["model"] == (model or "light.onnx")
+    response = post(two, image=image, mask=mask, model="grey.onnx")
+    assert error_of(response) == (
+        *("invalid_option", "model must be one of light.onnx, dark.onnx, got 'grey.onnx'"),
+    )
+
+
+def test_every_model_is_listed_and_the_first_is_the_default(two):
+    answer = two.get("/v1/model").json()
+    assert [each["model"] for each in answer["models"]] == ["light.onnx", "dark.onnx"]
+    assert answer["model"] == "light.onnx"
+    document = two.get("/openapi.json").json()
+    body = document["paths"]["/v1/inpaint"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"]["properties"]["model"]["enum"] == ["light.onnx", "dark.onnx"]
+
+
+def test_two_models_of_one_name_are_refused(session):
+    with pytest.raises(ValueError, match=r"every model needs a name of its own, got tiny model"):
+        create_app([session, session])
 
 
 # ---- pages

@@ -57,17 +57,19 @@ export async function describeModel() {
  * @param {string} name Its name.
  * @param {Blob} mask A PNG of the same size, white = hole.
  * @param {object} options
+ * @param {string} options.model The name of the model; empty for the server's default.
  * @param {AbortSignal} options.signal
  * @param {(seconds: number) => void} options.onWait Called while the server is too busy.
  * @returns {Promise<{blob: Blob, milliseconds: number}>} The filled photograph, a PNG; and how long
  *     the model ran, NaN if the server does not say.
  */
-export async function inpaint(image, name, mask, { signal, onWait }) {
+export async function inpaint(image, name, mask, { model, signal, onWait }) {
   for (let attempt = 1; ; attempt += 1) {
     const body = new FormData();
     body.append("image", image, name);
     body.append("mask", mask, "mask.png");
     body.append("format", "png");
+    if (model) body.append("model", model);
     try {
       const response = await send("v1/inpaint", { method: "POST", body, signal });
       const run = /(?:^|,)\s*run;dur=([\d.]+)/.exec(response.headers.get("Server-Timing") ?? "");

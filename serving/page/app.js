@@ -30,6 +30,7 @@ let isSpaceDown = false;
 let running = null; // an AbortController
 let opening = 0;
 let limits = {};
+let models = [];
 let saved = null; // the photograph that was downloaded last
 let shown = null; // the photograph that is on the screen
 
@@ -159,6 +160,7 @@ async function run() {
       return;
     }
     const { blob, milliseconds } = await inpaint(photograph.blob, photograph.name, mask.blob, {
+      model: models.length > 1 ? element("model-choice").value : "",
       signal,
       onWait: (seconds) => say(`The server is busy. Next try in ${seconds} s.`, { lasts: true }),
     });
@@ -453,7 +455,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Tab" || event.key in ARROWS) document.body.dataset.input = "keys";
   if (document.querySelector("dialog[open]")) return;
   const { key, target } = event;
-  if (target.matches("input:not([type=range])")) return;
+  if (target.matches("input:not([type=range]), select")) return;
   if ((event.ctrlKey || event.metaKey) && !isAltGraph(event)) {
     const name = event.shiftKey ? key.toUpperCase() : key.toLowerCase();
     const action = KEYS_WITH_CONTROL[name];
@@ -772,18 +774,36 @@ element("token-dialog").addEventListener("close", async (event) => {
   else if (!isAccepted) askForToken(null);
 });
 
+/** Lets one choose where there is something to choose from. */
+function offerModels(offered) {
+  const choice = element("model-choice");
+  const chosen = choice.value;
+  models = offered;
+  choice.replaceChildren(...models.map(({ model }) => new Option(model.replace(/\.onnx$/, ""), model)));
+  if (models.some(({ model }) => model === chosen)) choice.value = chosen;
+  element("choice").hidden = models.length < 2;
+  describeChosen();
+}
+
+function describeChosen() {
+  const model = models[Math.max(0, element("model-choice").selectedIndex)];
+  const name = model.name ? `“${model.name}”, ` : "";
+  const data = model.data ?? model.dataset;
+  const words = `${name}${model.method} ${model.preset}, trained on ${data} at ${model.training_size} pixels`;
+  element("model").textContent = `Its model: ${words}.`;
+  element("about").textContent =
+    `This server runs ${words}, on ${model.provider.replace("ExecutionProvider", "")}.`;
+}
+
+element("model-choice").addEventListener("change", describeChosen);
+
 /** Says on the page what the server runs; returns whether it told. */
 async function describe() {
   const line = element("model");
   try {
     const model = await describeModel();
     limits = model.limits ?? {};
-    const name = model.name ? `“${model.name}”, ` : "";
-    const data = model.data ?? model.dataset;
-    const words = `${name}${model.method} ${model.preset}, trained on ${data} at ${model.training_size} pixels`;
-    line.textContent = `Its model: ${words}.`;
-    element("about").textContent =
-      `This server runs ${words}, on ${model.provider.replace("ExecutionProvider", "")}.`;
+    offerModels(model.models ?? [model]);
     return true;
   } catch (error) {
     if (error.status !== 401) return false; // it is told when a photograph cannot be filled
