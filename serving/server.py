@@ -102,7 +102,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     service = app.state.service
     code = 0
     if service.failure is not None:
-        _complain(f"{service.failed_model}: the model does not run: {_say(service.failure)}")
+        file = service.sessions[service.failed_model].model_path
+        _complain(f"{file}: the model does not run: {_say(service.failure)}")
         code = 1
     service.close()
     if not service.has_ended(_LAST_WORK):
