@@ -275,8 +275,9 @@ def card_table(card: dict) -> str:
     for number, stage in enumerate(card["stages"], 1):
         each = stage["recipe"]
         photographs = stage.get("photographs", "–").partition(",")[0]
+        without = f", {each['ablation'].replace('_', ' ')}" if each.get("ablation") else ""
         lines.append(
-            f"| {number} | {photographs} | {each['image_size']} | {each['mask']} | "
+            f"| {number}{without} | {photographs} | {each['image_size']} | {each['mask']} | "
             f"{each['batch_size']} | {each['learning_rate']:g} | {stage['steps']:,} | "
             f"{stage['minutes']:.0f} | {stage['cpu_minutes']:.0f} |"
         )

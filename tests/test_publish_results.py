@@ -220,10 +220,12 @@ def test_a_card_becomes_tables(tmp_path):
         **{"licence": "anything goes", "hardware": "a loom", "recipe": recipe, "total": spent},
         **{"files": {"onnx": kinds, "keras": kinds}},
         **{"parity": {"ONNX file from the run": {"max": 1.0}}},
-        **{"stages": [{"recipe": recipe, "photographs": "8500 files, 0123", **spent}]},
+        **{"stages": [{"recipe": recipe, "photographs": "8500 files, 0123", **spent}] * 2},
     }
     lines = publish_results.table(card).splitlines()
     assert "`width=32`, `width_limit=7`, 5.01 M parameters" in lines[2]
     assert "10.4 MB, float16, sha256 `abcdef0123456789`; at most 1 grey levels" in lines[5]
     assert "1.5 hours, 2.9 hours of all cores together; a loom" in lines[7]
-    assert lines[-1] == "| 1 | 8500 files | 64 | center | 16 | 0.0005 | 1,500 | 90 | 171 |"
+    card["stages"][0] = spent | {"recipe": recipe | {"ablation": "no_attention"}}
+    assert publish_results.table(card).splitlines()[-2].startswith("| 1, no attention | – | 64 |")
+    assert lines[-1] == "| 2 | 8500 files | 64 | center | 16 | 0.0005 | 1,500 | 90 | 171 |"
