@@ -196,7 +196,10 @@ def training_table(record: dict) -> str:
     ]
     shown = next((each["metrics"] for each in record["tries"] if each["metrics"]), {})
     columns = [name for name in COLUMNS if name in shown]
+    # Without an evaluation, what the training itself says is better than nothing.
+    losses = [] if columns else _shared_losses(record["tries"])
     header = ["try", "what differs", "steps", "CPU minutes", *(COLUMNS[c][0] for c in columns)]
+    header += [f"training loss `{term}`" for term in losses]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for each, stages in zip(record["tries"], flat, strict=True):
         differs = "; ".join(
@@ -206,6 +209,7 @@ def training_table(record: dict) -> str:
         steps = " + ".join(f"{stage['steps']:,}" for stage in each["stages"])
         minutes = f"{sum(stage['cpu_minutes'] for stage in each['stages']):.0f}"
         cells = [each["label"], differs or "–", steps, minutes, *_figures(each["metrics"], columns)]
+        cells += [f"{each['stages'][-1]['recent'][term]:.4f}" for term in losses]
         lines.append(f"| {' | '.join(cells)} |")
     for label, metrics in record["beside"].items():
         cells = [label, "–", "–", "–", *_figures(metrics, columns)]
@@ -232,6 +236,12 @@ def _runs_of(stages: list[dict], key: str) -> list[str]:
     """A key's values, stage after stage, repeated ones once."""
     values = [json.dumps(stage.get(key)).strip('"') for stage in stages]
     return [value for i, value in enumerate(values) if i == 0 or value != values[i - 1]]
+
+
+def _shared_losses(tries: list[dict]) -> list[str]:
+    """Those of the first terms, l1 and hole, that every try has."""
+    logged = [each["stages"][-1].get("recent", {}) for each in tries]
+    return [term for term in ("l1", "hole") if all(term in each for each in logged)]
 
 
 def _figures(metrics: dict | None, columns: list[str]) -> list[str]:

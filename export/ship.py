@@ -46,6 +46,9 @@ LARGEST = 12_000_000
 MODELS = Path(__file__).resolve().parents[1] / "serving" / "models"
 """Where `serving.named_models` looks."""
 
+RECENT = 100
+"""Lines of a log that a loss is averaged over: of one step it says little."""
+
 _PARTS = ("metadata.json", "config.json", "model.weights.h5")
 _SMALLEST_COMPRESSED = 64  # values; below, HDF5's own records take more than they save
 
@@ -378,7 +381,8 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
     Returns:
         `run`, the folder's name; `recipe` without the places of files on somebody's disk;
         `photographs`, how many and a hash, where a checkpoint says so; `steps`; `minutes` of the
-        clock and `cpu_minutes` of all cores together; `last`, the last line of the log.
+        clock and `cpu_minutes` of all cores together; `last`, the last line of the log; and
+        `recent`, every loss term's mean over the last `RECENT` lines.
 
     Raises:
         FileNotFoundError: If a file of the run is missing.
@@ -393,7 +397,13 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
         minutes, cpu_minutes = (
             round(sum(part[name] for part in parts) / 60, 1) for name in ("seconds", "cpu_seconds")
         )
-        last = json.loads(lines[-1])
+        logged = [json.loads(line) for line in lines[-RECENT:]]
+        last = logged[-1]
+        recent = {
+            term: sum(line[term] for line in logged) / len(logged)
+            for term in last
+            if term != "step"
+        }
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{run}: its time.json or log.jsonl is not whole: {error}") from error
     checkpoints = sorted((run / "checkpoints").glob("step-*/manifest.json"))
@@ -406,6 +416,7 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
         "minutes": minutes,
         "cpu_minutes": cpu_minutes,
         "last": last,
+        "recent": recent,
     }
 
 

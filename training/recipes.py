@@ -397,7 +397,8 @@ def resolve(
     config_keys = [
         field.name for field in dataclasses.fields(module.Config) if field.name != "preset"
     ]
-    overrides = {key: _thaw(start["config"][key]) for key in config_keys if start}
+    trained_with = start.get("config", {})
+    overrides = {key: _thaw(trained_with[key]) for key in config_keys if key in trained_with}
     values = PRESETS.get(chosen_preset, paper)()
     # What another method's own paper says of its training.
     own = getattr(module, "RECIPE", {}).get(chosen_preset, {})
