@@ -352,12 +352,23 @@ def short_settings_table(record: dict) -> str:
 
 
 def all_tries() -> str:
-    """Every record in `results/training`, a section each."""
+    """Every record in `results/training`, a section each; then what all of it took."""
     files = sorted((RESULTS / "training").glob("*.json"))
     if not files:
         return "No tries are recorded yet.\n"
-    sections = (f"## {file.stem}\n\n{table(json.loads(file.read_text()))}" for file in files)
-    return "\n".join(sections)
+    records = {file.stem: json.loads(file.read_text()) for file in files}
+    sections = [f"## {name}\n\n{table(record)}" for name, record in records.items()]
+    # A run may be a stage of several tries, and of a shipped model.
+    stages = [stage for each in records.values() for t in each["tries"] for stage in t["stages"]]
+    for card in sorted(CARDS.glob("*.json")):
+        stages += json.loads(card.read_text())["stages"]
+    runs = {(stage["run"], stage["steps"], stage["minutes"]): stage for stage in stages}.values()
+    hours, cpu_hours = (sum(run[key] for run in runs) / 60 for key in ("minutes", "cpu_minutes"))
+    total = (
+        f"All {len(runs)} runs, those of the shipped models included: {hours:.1f} hours, "
+        f"{cpu_hours:.1f} hours of all cores together.\n"
+    )
+    return "\n".join([*sections, total])
 
 
 def table(record: dict) -> str:

@@ -168,6 +168,7 @@ def test_an_evaluation_of_no_try_is_refused(tries):
 
 def test_tries_are_listed_by_name(tries, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(publish_results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(publish_results, "CARDS", tmp_path / "cards")
     monkeypatch.setattr(publish_results, "DOCUMENTS", (tmp_path / "log.md",))
     (tmp_path / "log.md").write_text("<!-- results:training -->\n<!-- /results -->\n")
     assert publish_results.main(["tables"]) == 0
@@ -175,7 +176,16 @@ def test_tries_are_listed_by_name(tries, tmp_path, monkeypatch, capsys):
     (one,), stages = tries[0]["strong"], ",".join(map(str, tries[0]["late"]))
     words = ["training", "style", f"strong={one}", f"late={stages}", "--about", "How much?"]
     assert publish_results.main([*words, "--evaluation", *map(str, tries[1])]) == 0
-    assert "## style\n\nHow much?\n" in (tmp_path / "log.md").read_text()
+    text = (tmp_path / "log.md").read_text()
+    assert "## style\n\nHow much?\n" in text
+    total = "All 3 runs, those of the shipped models included: 0.5 hours, 0.9 hours of all cores"
+    assert f"{total} together." in " ".join(text.split())
+    card = {"stages": [{"run": "four", "steps": 9, "minutes": 60.0, "cpu_minutes": 120.0}]}
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "photo.json").write_text(json.dumps(card))
+    assert publish_results.main(["tables"]) == 0
+    assert "All 4 runs" in (tmp_path / "log.md").read_text()
+    assert "1.5 hours, 3.0 hours" in (tmp_path / "log.md").read_text()
     assert publish_results.main(["training", "x", "nothing", "--about", "?"]) == 1
     assert "expected LABEL=RUN[,RUN...]" in capsys.readouterr().err
 
