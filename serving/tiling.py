@@ -41,6 +41,7 @@ _CORE = 0.75  # share of a window's side that it may fill; the rest is context
 _GROUP = 0.5  # share of a window's side within which holes are gathered: what models train on
 _MINIMUM_KNOWN = 0.25  # a window with less to copy from than this grows
 _SCALE_STEP = 1.25  # resolution of the search for a hole's thickness
+_NEARLY_ALL = 0.9  # share of the image's sides from which on a window takes the whole image
 _STRETCH = 1.5  # sharpness that may be given up to fill a hole in one window rather than several
 _STRIP_PIXELS = 2**20  # pixels of a photograph that are resized at a time
 
@@ -234,6 +235,9 @@ def plan(hole: np.ndarray, working_size: int, strategy: str = "crop") -> Plan:
             neighbours = waiting_inside(core, scale)
             waiting[neighbours] = False
             view, grown = _grow(view, side, core, whole, cells, cell)
+            if min(view.height / height, view.width / width) >= _NEARLY_ALL:
+                # A little less sharp, and framed as the photographs of the training were.
+                view, grown = whole, max(height, width)
             components = neighbours + 1
             windows.append(
                 Window(
