@@ -23,7 +23,7 @@ from benchmarks import readme_strip
 from musical_tf.metrics import evaluate_pair
 from serving.images import write_bytes
 from serving.session import InpaintingSession
-from training import masks
+from training import baselines, masks
 
 SIDE = readme_strip.SIZE
 SHARES = {"center": None, "free-form 10%": 0.1, "free-form 30%": 0.3}
@@ -87,7 +87,7 @@ def fill(
     psnr = evaluate_pair(image, result, hole, ["hole"])["hole/psnr"]
     grey = np.where(hole[..., None], np.uint8(128), image)
     caption = f"{name}, {kind}: {psnr:.1f} dB in the hole"
-    return Filled(caption, (grey, readme_strip.telea(image, hole), result, image), psnr)
+    return Filled(caption, (grey, baselines.telea(image, hole), result, image), psnr)
 
 
 def rows(model: str) -> list[tuple[str, Filled]]:

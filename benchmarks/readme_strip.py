@@ -15,7 +15,6 @@ import io
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
@@ -23,7 +22,7 @@ from sklearn import datasets as sklearn_datasets
 
 from serving.images import write_bytes
 from serving.session import InpaintingSession
-from training import masks
+from training import baselines, masks
 
 SIZE = 256
 DETAIL = 89
@@ -46,17 +45,11 @@ def building() -> np.ndarray:
     return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
 
 
-def telea(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Diffusion; `(S, S, 3)` uint8 and `(S, S)` bool in, uint8 out."""
-    filled = cv2.inpaint(image[..., ::-1].copy(), hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-    return filled[..., ::-1]
-
-
 def row(model: str, image: np.ndarray, hole: np.ndarray) -> dict[str, np.ndarray]:
     """Label -> tile."""
     return {
         "Input": np.where(hole[..., None], np.uint8(128), image),
-        "Telea": telea(image, hole),
+        "Telea": baselines.telea(image, hole),
         f"MUSICAL, {model}": InpaintingSession(model).inpaint(image, hole),
         "Photograph": image,
     }
