@@ -28,7 +28,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -350,7 +350,8 @@ def describe_stages(runs: Sequence[Path]) -> list[dict[str, Any]]:
         One entry a stage, see `describe_stage`.
 
     Raises:
-        FileNotFoundError, ValueError: If one is not whole, or did not start from the one before.
+        FileNotFoundError, ValueError: If one is not whole, or did not start from the one before, or
+            started from a model that this installation does not have.
     """
     from musical_tf import named_models
 
@@ -358,12 +359,16 @@ def describe_stages(runs: Sequence[Path]) -> list[dict[str, Any]]:
     for index, run in enumerate(runs):
         stage = describe_stage(run)
         init = stage["recipe"].get("init")
-        if index == 0 and named_models.is_name(init):
+        # A folder may be called like a model: the run has the one's place, and the other's name.
+        is_model = init is not None and not _is_place(
+            _read_json(Path(run) / "recipe.json", dict)["init"]
+        )
+        if index == 0 and is_model:
             stages += named_models.card(init)["stages"]
         else:
             expected = Path(runs[index - 1]).resolve().name if index else None
-            if init != expected:
-                started = f"from {init}" if init else "from random weights"
+            if init != expected or is_model:
+                started = f"from {'the model ' * is_model}{init}" if init else "from random weights"
                 wanted = f"from {expected}, the run before it" if expected else "from nothing"
                 raise ValueError(
                     f"{run} started {started}, where --run says {wanted}: name every stage in order"
@@ -421,18 +426,25 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
 
 
 def without_paths(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe without `data_dir`, and with names for what is an absolute path."""
+    """A recipe without `data_dir`, and with names for what is an absolute path, of any system."""
     cleaned = {}
     for key, value in recipe.items():
         if key == "data_dir":
             continue
         if isinstance(value, Mapping):
             value = without_paths(value)
-        elif isinstance(value, str) and os.path.isabs(value):
-            path = Path(value)
+        elif _is_place(value):
+            path = PureWindowsPath(value)  # it reads both kinds of separators
             value = path.parent.name if path.name == "generator.keras" else path.name
         cleaned[key] = value
     return cleaned
+
+
+def _is_place(value: Any) -> bool:
+    """Whether this is an absolute path, on whichever system the run was made."""
+    return isinstance(value, str) and any(
+        kind(value).is_absolute() for kind in (PurePosixPath, PureWindowsPath)
+    )
 
 
 def _read_json(file: Path, kind: type) -> Any:

@@ -223,6 +223,41 @@ def test_stages_of_a_named_model_come_before_its_own(installed, tmp_path):
     assert names == ["small", "large", "finer"]
 
 
+def test_a_folder_called_like_a_model_is_no_model(installed, tmp_path):
+    first = finished_run(tmp_path / "tiny")
+    from_folder = finished_run(tmp_path / "from_folder", init=first)
+    from_model = finished_run(tmp_path / "from_model", init="tiny")
+    with pytest.raises(ValueError, match="started from tiny, where --run says from nothing"):
+        ship.describe_stages([from_folder])
+    names = [stage["run"] for stage in ship.describe_stages([first, from_folder])]
+    assert names == ["tiny", "from_folder"]
+    with pytest.raises(ValueError, match="started from the model tiny, where --run says from tiny"):
+        ship.describe_stages([first, from_model])
+
+
+def test_a_model_that_is_not_there_has_no_stages(installed, tmp_path, monkeypatch):
+    run = finished_run(tmp_path / "finer", init="tiny")
+    monkeypatch.setattr(named_models, "FOLDER", tmp_path)
+    with pytest.raises(ValueError, match="unknown model name 'tiny'; expected one of: none in"):
+        ship.describe_stages([run])
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("/home/me/runs/one", "one"),
+        ("/home/me/runs/one/generator.keras", "one"),
+        (r"C:\Users\me\runs\one\generator.keras", "one"),
+        (r"\\host\share\me\masks", "masks"),
+        ("irregular+box", "irregular+box"),
+    ],
+)
+def test_no_place_on_somebodys_disk_is_kept(value, kept):
+    recipe = {"data_dir": "x", "init": value, "config": {"discriminator_weights": value}}
+    cleaned = {"init": kept, "config": {"discriminator_weights": kept}}
+    assert ship.without_paths(recipe) == cleaned
+
+
 def test_evaluation_takes_a_name(installed, tmp_path):
     predictor = RunPredictor("tiny")
     assert (predictor.training_size, predictor.recipe["dataset"]) == (64, "demo")
