@@ -49,6 +49,7 @@ from .inpaint_request import (
     Filled,
     RequestError,
     check_names,
+    choose,
     fill_request,
     parse_json,
 )
@@ -219,13 +220,7 @@ class Service:
         """
         try:
             fields = parse_json(source) if is_json else source
-            model = fields.get("model", self.default)
-            if not isinstance(model, str) or model not in self.sessions:
-                raise RequestError(
-                    400,
-                    "invalid_option",
-                    f"model must be one of {', '.join(self.sessions)}, got {str(model)[:100]!r}",
-                )
+            model = choose(fields, "model", tuple(self.sessions), self.default)
             fill_hole = partial(self._fill, job, model)
             return fill_request(fields, self.settings.max_pixels, fill_hole, job.check), model
         except MemoryError:

@@ -83,11 +83,11 @@ class Options:
             RequestError: 400 invalid_option, with the name, what is valid and what came.
         """
         return cls(
-            strategy=_choice(fields, "strategy", STRATEGIES, cls.strategy),
+            strategy=choose(fields, "strategy", STRATEGIES, cls.strategy),
             threshold=_whole_number(fields, "threshold", LARGEST_THRESHOLD, cls.threshold),
             invert=_truth(fields, "invert", cls.invert),
             dilate=_whole_number(fields, "dilate", LARGEST_DILATION, cls.dilate),
-            format=_choice(fields, "format", tuple(FORMATS), cls.format),
+            format=choose(fields, "format", tuple(FORMATS), cls.format),
         )
 
 
@@ -215,7 +215,12 @@ def check_names(names: Sequence[str], what: str) -> None:
             )
 
 
-def _choice(fields: Mapping[str, Any], name: str, valid: Sequence[str], default: str) -> str:
+def choose(fields: Mapping[str, Any], name: str, valid: Sequence[str], default: str) -> str:
+    """A field that has one of several values.
+
+    Raises:
+        RequestError: 400 invalid_option, with the valid values.
+    """
     value = fields.get(name, default)
     if value not in valid:
         raise _invalid_option(name, f"one of {', '.join(valid)}", value)
