@@ -6,6 +6,7 @@ MODEL_CARD.md.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent / "models"
 
@@ -16,6 +17,11 @@ DEFAULT = "photo"
 def names() -> list[str]:
     """The names of the models that this installation has, sorted."""
     return sorted(file.stem for file in FOLDER.glob("*.onnx"))
+
+
+def listed() -> str:
+    """The names for a message."""
+    return ", ".join(names()) or "none in this installation"
 
 
 def find(model: str | Path) -> Path:
@@ -35,8 +41,7 @@ def find(model: str | Path) -> Path:
         return FOLDER / f"{model}.onnx"
     if Path(model).exists():
         return Path(model)
-    known = ", ".join(names()) or "none in this installation"
-    raise FileNotFoundError(f"{model}: no such model file, nor a model's name (names: {known})")
+    raise FileNotFoundError(f"{model}: no such model file, nor a model's name (names: {listed()})")
 
 
 def name_of(file: Path) -> str:
@@ -52,11 +57,25 @@ def add_argument(parser: argparse.ArgumentParser, several: bool = False) -> None
         several: Whether it takes more than one.
     """
     more = "; the first of several is the default" if several else ""
+    many = {"nargs": "+", "action": _Several, "default": [DEFAULT]} if several else {}
     parser.add_argument(
         "--model",
-        nargs="+" if several else None,
-        default=[DEFAULT] if several else DEFAULT,
+        **{"default": DEFAULT, **many},
         metavar="MODEL",
         help=f"an .onnx file, or the name of a model that is part of the package: "
-        f"{', '.join(names())} (default: {DEFAULT}){more}",
+        f"{listed()} (default: {DEFAULT}){more}",
     )
+
+
+class _Several(argparse.Action):
+    """`--model A --model B` is `--model A B`; what is given replaces the default."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if given is self.default else [*given, *values])

@@ -113,7 +113,13 @@ def test_the_server_names_the_models_too(installed, capsys):
 def test_the_server_takes_several(installed):
     arguments = server._parser().parse_args(["--model", "photo", "faces"])
     assert [InpaintingSession(model).name for model in arguments.model] == ["photo", "faces"]
-    assert server._parser().parse_args([]).model == ["photo"]
+    parsed = {
+        (): ["photo"],
+        ("--model", "faces"): ["faces"],
+        ("--model", "faces", "--model", "photo"): ["faces", "photo"],
+    }
+    for words, models in parsed.items():
+        assert server._parser().parse_args(words).model == models
 
 
 @pytest.mark.parametrize("program", [predict, server])
@@ -121,3 +127,8 @@ def test_help_lists_the_names(installed, program, capsys):
     with pytest.raises(SystemExit):
         program.main(["--help"])
     assert "faces, photo (default: photo)" in " ".join(capsys.readouterr().out.split())
+    for file in installed.glob("*.onnx"):
+        file.unlink()
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    assert "none in this installation (default" in " ".join(capsys.readouterr().out.split())
