@@ -282,7 +282,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.missing:
             chosen = [setting for setting in chosen if not is_kept(setting, options.output)]
-        others = {} if options.no_migan else {MIGAN: migan(options.models, options.threads)}
+        others = {}
+        if chosen and not options.no_migan:
+            others[MIGAN] = migan(options.models, options.threads)
         for setting in chosen:
             for watched in others.values():
                 watched.known_change = 0
@@ -299,7 +301,8 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
-    for line in said or [f"{len(chosen)} settings measured, every bar is reached"]:
+    nothing = "nothing is missing" if not chosen else "every bar is reached"
+    for line in said or [f"{len(chosen)} settings measured, {nothing}"]:
         print(line)
     return 1 if said else 0
 
