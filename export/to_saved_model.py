@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
         "--run",
         required=True,
         metavar="DIR",
-        help="run directory of training.fit (its generator.keras and recipe.json are read), or a "
-        ".keras file",
+        help="run directory of training.fit (its generator.keras and recipe.json are read), a "
+        ".keras file, or the name of a model that is part of the package: faces, photo",
     )
     parser.add_argument(
         "--output",

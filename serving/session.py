@@ -87,7 +87,8 @@ class Contract:
         project_version: Version of musical_tf that wrote the file.
         parity: How far ONNX Runtime was from Keras when the file was written.
         attention_max_scores: The bound on its attention's memory; None where there is none.
-        name: What a model that is part of the package is called; None for any other.
+        name: What a model that is part of the package, or made from one, is called; None for any
+            other.
         data: Its photographs in words; None where the file does not say.
     """
 
