@@ -1,6 +1,7 @@
 """The script that carries measured numbers into the README."""
 
 import json
+import re
 
 import pytest
 
@@ -31,6 +32,21 @@ def test_a_document_shows_what_was_measured(document):
     text = document.read_text()
     assert publish_results.with_tables(text) == text
     assert "<!-- results:" in text
+
+
+def test_nothing_that_is_kept_names_a_place_on_somebodys_disk():
+    folders = (publish_results.RESULTS, publish_results.CARDS)
+    files = [file for folder in folders for file in folder.rglob("*.json")]
+    assert files
+    # A command is kept as it was typed: one that names such a place is to be run anew without it.
+    places = {
+        f"{file.name}: {word}"
+        for file in files
+        for word in re.findall(
+            r"""(?:^|[\s"'=,])(/\w[^\s"']*|[A-Z]:[/\\][^\s"']*)""", file.read_text()
+        )
+    }
+    assert not places
 
 
 def test_a_benchmarks_ratios_become_a_table():
