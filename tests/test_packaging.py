@@ -96,7 +96,7 @@ def check_environment():
 def wheel(tmp_path_factory) -> Path:
     """The project's wheel, built from a copy of what a wheel is made of."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "MODEL_CARD.md"):
         (source / name).write_bytes((ROOT / name).read_bytes())
     for folder in PACKAGE_FOLDERS.values():
         for path in (ROOT / folder).rglob("*"):
@@ -176,7 +176,7 @@ def test_wheel_holds_the_project_under_one_name(wheel):
     }
     assert expected <= set(names)
     licences = {Path(name).name for name in names if ".dist-info/" in name}
-    assert {"LICENSE", "NOTICE"} <= licences
+    assert {"LICENSE", "NOTICE", "MODEL_CARD.md"} <= licences
 
 
 @pytest.mark.parametrize("module", ["predict", "predict_many", "server"])
