@@ -301,6 +301,8 @@ def create_app(
 def _add_inpaint(app: FastAPI, service: Service) -> None:
     settings = service.settings
     protected = _protection(settings.token)
+    # The document is open, and what a server serves is told to those with the token alone.
+    told = [] if protected["dependencies"] else list(service.sessions)
 
     @app.post(
         "/v1/inpaint",
@@ -309,7 +311,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         response_class=Response,
         responses=openapi.INPAINT_RESPONSES | protected["responses"],
         dependencies=protected["dependencies"],
-        openapi_extra={"requestBody": openapi.inpaint_body(list(service.sessions))},
+        openapi_extra={"requestBody": openapi.inpaint_body(told)},
     )
     async def inpaint(request: Request) -> Response:
         is_json = _is_json(request)

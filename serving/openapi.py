@@ -126,16 +126,20 @@ def _body(file_format: str, models: Sequence[str]) -> dict[str, Any]:
             **_OPTIONS,
             "model": {
                 "type": "string",
-                "enum": list(models),
-                "default": models[0],
-                "description": "Which of this server's models fills it.",
+                **({"enum": list(models), "default": models[0]} if models else {}),
+                "description": "Which of the models that `/v1/model` lists fills it; the first "
+                "unless told otherwise.",
             },
         },
     }
 
 
 def inpaint_body(models: Sequence[str]) -> dict[str, Any]:
-    """The body of a request to fill something; `models` are the names to choose from."""
+    """The body of a request to fill something.
+
+    Args:
+        models: The names to choose from; none where they are not for everybody's eyes.
+    """
     return {
         "required": True,
         "content": {

@@ -816,6 +816,14 @@ def test_every_model_is_listed_and_the_first_is_the_default(two):
     assert body["schema"]["properties"]["model"]["enum"] == ["light.onnx", "dark.onnx"]
 
 
+def test_the_open_document_names_no_model_where_there_is_a_token(session):
+    with serving(session, token="s3cret") as client:
+        document = client.get("/openapi.json")
+        assert document.status_code == 200
+        assert session.name not in document.text
+        assert '"model"' in document.text
+
+
 def test_two_models_of_one_name_are_refused(session):
     with pytest.raises(ValueError, match=r"every model needs a name of its own, got tiny model"):
         create_app([session, session])
