@@ -396,8 +396,10 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
     run = Path(run)
     recipe = _read_json(run / "recipe.json", dict)
     parts = _read_json(run / "time.json", list)
-    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = _read(run / "log.jsonl").splitlines()
     try:
+        if not (parts and lines):
+            raise ValueError("it holds no step")
         steps = int(parts[-1]["to_step"])
         minutes, cpu_minutes = (
             round(sum(part[name] for part in parts) / 60, 1) for name in ("seconds", "cpu_seconds")
@@ -447,11 +449,15 @@ def _is_place(value: Any) -> bool:
     )
 
 
-def _read_json(file: Path, kind: type) -> Any:
+def _read(file: Path) -> str:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; expected a run directory of training.fit")
+    return file.read_text(encoding="utf-8")
+
+
+def _read_json(file: Path, kind: type) -> Any:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(_read(file))
     except ValueError as error:
         raise ValueError(f"{file}: not JSON: {error}") from error
     if not isinstance(content, kind):

@@ -170,6 +170,23 @@ def test_wrong_input_is_one_line(change, message, tmp_path, capsys):
     assert message in line
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "log.jsonl: no such file; expected a run directory"),
+        ("", "its time.json or log.jsonl is not whole: it holds no step"),
+        ("null\n", "its time.json or log.jsonl is not whole"),
+    ],
+)
+def test_a_run_without_a_whole_log_is_refused(shipped, tmp_path, content, message):
+    for name in ("recipe.json", "time.json"):
+        (tmp_path / name).write_bytes((shipped.first / name).read_bytes())
+    if content is not None:
+        (tmp_path / "log.jsonl").write_text(content)
+    with pytest.raises((OSError, ValueError), match=message):
+        ship.describe_stage(tmp_path)
+
+
 # ---- who takes the names
 
 
