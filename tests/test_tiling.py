@@ -192,6 +192,16 @@ def test_small_hole_in_a_large_image_is_seen_at_full_sharpness_with_its_surround
     assert window.view.bottom > 530 + 8
 
 
+@pytest.mark.parametrize(("shape", "scale"), [((70, 68), 70 / 64), ((72, 70), 1), ((68, 80), 1)])
+def test_a_window_that_would_leave_out_a_tenth_at_most_takes_the_whole_image(shape, scale):
+    hole = np.zeros(shape, bool)
+    hole[4:20, 40:60] = True
+    (window,) = tiling.plan(hole, 64).windows
+    assert window.scale == scale
+    whole = tiling.Box(0, 0, *shape)
+    assert (window.view == whole) == (scale > 1)
+
+
 def test_large_hole_gets_twice_its_thickness_and_the_model_the_working_size():
     hole = square_hole((1000, 1500), (300, 600, 620, 920))
     (window,) = tiling.plan(hole, 64).windows
