@@ -9,7 +9,7 @@
 photographs and holes, drops the rows of single images and keeps the averages, commands, commits and
 hardware as `results/NAME.json`; LABEL renames the evaluation's model, and `--run` adds how its
 weights were trained, from a run folder. A comparison brings training and cost along, its
-tables as `results/NAME.md` and, made with `--no-photographs`, its page as `results/NAME.html`.
+tables as `results/NAME.md` and its page, the photographs left out, as `results/NAME.html`.
 
 `training` keeps what was tried, the losers too, as `results/training/NAME.json`: for every try its
 stages, a run folder each and the last one's weights measured, with recipes, steps and minutes, and
@@ -26,10 +26,12 @@ import argparse
 import json
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 from export.ship import describe_stage, describe_stages
 from serving.images import write_bytes
+from training import compare_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -105,13 +107,14 @@ def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> dict:
 
 
 def documents(folders: list[Path], name: str) -> dict[str, bytes]:
-    """A single comparison's own documents that need no other file -> file in `results/`."""
+    """A single comparison's tables and its page without photographs -> file in `results/`."""
     if len(folders) != 1 or not (folders[0] / "results.md").is_file():
         return {}
-    found = {f"{name}.md": (folders[0] / "results.md").read_bytes()}
-    if not (folders[0] / "images").exists():
-        found[f"{name}.html"] = (folders[0] / "index.html").read_bytes()
-    return found
+    results = json.loads((folders[0] / "results.json").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        compare_page.write(Path(folder), results, (), ())
+        page = (Path(folder) / "index.html").read_bytes()
+    return {f"{name}.md": (folders[0] / "results.md").read_bytes(), f"{name}.html": page}
 
 
 def labelled(comparison: dict) -> list[dict]:

@@ -10,7 +10,7 @@ looked at before anything could put them back. `SETTINGS` has what a model has t
 
 Figures are kept as they come, in `results/shipped_models.json` and in the cards beside the weights.
 With `--missing` only what is not there yet for these weights is measured, after an interruption for
-instance; with `--limit` nothing is kept. `python -m benchmarks.publish_results tables` carries them
+instance. `python -m benchmarks.publish_results tables` carries them
 into MODEL_CARD.md.
 """
 
@@ -255,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
         help="of " + "; ".join(setting.name for setting in SETTINGS).replace("%", "%%"),
     )
     parser.add_argument("--missing", action="store_true", help="only what is not kept yet")
-    parser.add_argument("--limit", type=int, metavar="N", help="first N photographs; keeps nothing")
+    parser.add_argument("--limit", type=int, metavar="N", help="first N photographs (default: all)")
     parser.add_argument("--no-migan", action="store_true", help="leave MI-GAN out")
     parser.add_argument("--threads", type=int, default=2, help="of each model (default: 2)")
     parser.add_argument(
@@ -295,9 +295,8 @@ def main(argv: list[str] | None = None) -> int:
                 values = "  ".join(f"{key} {value:.4f}" for key, value in each["metrics"].items())
                 print(f"{name:8}{values}  known pixels {each['known_change']}")
             said += [f"{setting.name}: {problem}" for problem in figures["missed"]]
-            if options.limit is None:
-                record = measure.record(MODULE, arguments, figures)
-                keep(options.output, {setting.name: record})
+            record = measure.record(MODULE, arguments, figures)
+            keep(options.output, {setting.name: record})
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
