@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from sklearn import datasets as sklearn_datasets
 
+from benchmarks.shipped_models import STRATEGIES
 from serving.images import write_bytes
 from serving.session import InpaintingSession
 from training import baselines, masks
@@ -50,7 +51,9 @@ def row(model: str, image: np.ndarray, hole: np.ndarray) -> dict[str, np.ndarray
     return {
         "Input": np.where(hole[..., None], np.uint8(128), image),
         "Telea": baselines.telea(image, hole),
-        f"MUSICAL, {model}": InpaintingSession(model).inpaint(image, hole),
+        f"MUSICAL, {model}": InpaintingSession(model).inpaint(
+            image, hole, strategy=STRATEGIES[model]
+        ),
         "Photograph": image,
     }
 

