@@ -165,7 +165,7 @@ def test_registry_knows_its_methods():
 def test_load_says_what_is_wrong(tmp_path):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
     whole = (tmp_path / "other.keras").read_bytes()
-    with pytest.raises(FileNotFoundError, match=r"expected a \.keras file or a run directory"):
+    with pytest.raises(FileNotFoundError, match=r"expected a \.keras file, a run directory"):
         musical_tf.load(tmp_path)
     for content in (b"not a model", whole[: len(whole) // 2]):
         (tmp_path / "generator.keras").write_bytes(content)
