@@ -339,7 +339,10 @@ def short_settings_table(record: dict) -> str:
     """A row for each setting: PSNR, SSIM and, where it was measured, LPIPS of every method."""
     names = ("authors/psnr", "authors/ssim", "lpips/alex")
 
-    def cell(metrics: dict) -> str:
+    def cell(method: dict | None) -> str:
+        if method is None:
+            return "not yet measured"
+        metrics = method["metrics"]
         return " / ".join(COLUMNS[c][1].format(metrics[c]) for c in names if c in metrics)
 
     settings = record["settings"].values()
@@ -349,7 +352,7 @@ def short_settings_table(record: dict) -> str:
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for each in settings:
         place = f"{DATASETS[each['dataset']]}, {each['side']} px"
-        cells = [cell(each["methods"][n]["metrics"]) for n in (each["model"], *others)]
+        cells = [cell(each["methods"].get(n)) for n in (each["model"], *others)]
         lines.append(f"| {place} | {each['hole']} | `{each['model']}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -236,6 +236,14 @@ def test_shipped_models_stand_beside_others_and_bars():
     )
 
 
+def test_a_method_that_a_setting_lacks_is_not_yet_measured():
+    alone = setting(25.0)
+    del alone["methods"]["MI-GAN"]
+    record = {"settings": {"one": setting(26.0), "two": alone}}
+    lines = publish_results.short_settings_table(record).splitlines()
+    assert lines[3].endswith("| 25.00 dB / 0.9000 | not yet measured |")
+
+
 def test_a_card_becomes_tables(tmp_path):
     recipe = {"image_size": 64, "mask": "center", "batch_size": 16, "learning_rate": 0.0005}
     recipe["config"] = {"width": 32, "width_limit": 7}
