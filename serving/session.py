@@ -201,7 +201,7 @@ def offer_exact_arena() -> tuple[str, str]:
     """Offers sessions on the processor an arena that grows by what is asked for.
 
     ONNX Runtime's own grows to the next power of two, which with an attention's large tensors is a
-    fifth more memory at the same speed: `python -m benchmarks.onnx_models` has both.
+    sixth more memory at the same speed: `python -m benchmarks.onnx_models` has both.
 
     Returns:
         The session configuration entry, name and value, of a session that wants it. All such
