@@ -9,7 +9,6 @@ does; its last row is what it was not made for, a cat's.
 """
 
 import argparse
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,9 @@ from skimage import data
 from sklearn import datasets as sklearn_datasets
 
 from benchmarks import readme_strip
-from benchmarks.shipped_models import STRATEGIES
 from musical_tf.metrics import evaluate_pair
-from serving.images import write_bytes
 from serving.session import InpaintingSession
-from training import baselines, masks
+from training import masks
 
 SIDE = readme_strip.SIZE
 SHARES = {"center": None, "free-form 10%": 0.1, "free-form 30%": 0.3}
@@ -45,7 +42,7 @@ class Filled:
     """
 
     caption: str
-    tiles: tuple[np.ndarray, ...]
+    tiles: list[np.ndarray]
     psnr: float
 
 
@@ -84,11 +81,9 @@ def fill(
     session: InpaintingSession, name: str, kind: str, image: np.ndarray, hole: np.ndarray
 ) -> Filled:
     """One row."""
-    result = session.inpaint(image, hole, strategy=STRATEGIES[session.contract.name])
-    psnr = evaluate_pair(image, result, hole, ["hole"])["hole/psnr"]
-    grey = np.where(hole[..., None], np.uint8(128), image)
-    caption = f"{name}, {kind}: {psnr:.1f} dB in the hole"
-    return Filled(caption, (grey, baselines.telea(image, hole), result, image), psnr)
+    tiles = readme_strip.tiles(session, image, hole)
+    psnr = evaluate_pair(image, tiles[2], hole, ["hole"])["hole/psnr"]
+    return Filled(f"{name}, {kind}: {psnr:.1f} dB in the hole", tiles, psnr)
 
 
 def rows(model: str) -> list[tuple[str, Filled]]:
@@ -142,15 +137,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", required=True, choices=("faces", "photo"))
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args(argv)
-    try:
-        picture = io.BytesIO()
-        page = sheet(arguments.model, rows(arguments.model))
-        page.save(picture, format="JPEG", quality=90, subsampling=0, optimize=True)
-        write_bytes(arguments.output, picture.getvalue())
-    except (OSError, ValueError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return readme_strip.write(
+        parser,
+        lambda: sheet(arguments.model, rows(arguments.model)),
+        arguments.output,
+        **{"format": "JPEG", "quality": 90, "subsampling": 0},
+    )
 
 
 if __name__ == "__main__":

@@ -157,6 +157,18 @@ def migan(folder: Path) -> Path:
     return path
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--threads` and `--models`, where the files of this module are kept."""
+    parser.add_argument("--threads", type=int, default=2, help="of each model (default: 2)")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=FOLDER,
+        metavar="DIR",
+        help="where models are kept (default: build/benchmark_models)",
+    )
+
+
 def open_session(
     path: Path,
     threads: int,

@@ -185,14 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog=MODULE, description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=20, help="times each is timed (default: 20)")
-    parser.add_argument("--threads", type=int, default=2, help="of each model (default: 2)")
-    parser.add_argument(
-        "--models",
-        type=Path,
-        default=models.FOLDER,
-        metavar="DIR",
-        help="where models are kept (default: build/benchmark_models)",
-    )
+    models.add_arguments(parser)
     parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
     arguments = sys.argv[1:] if argv is None else argv
     options = parser.parse_args(arguments)

@@ -30,13 +30,14 @@ import tempfile
 from pathlib import Path
 
 from export.ship import describe_stage, describe_stages
+from musical_tf import named_models
 from serving.images import write_bytes
 from training import compare_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 README = ROOT / "README.md"
-CARDS = ROOT / "musical_tf" / "weights"
+CARDS = named_models.FOLDER
 DOCUMENTS = (
     README,
     ROOT / "MODEL_CARD.md",
@@ -222,16 +223,12 @@ def training_table(record: dict) -> str:
         lines += ["", record["verdict"]]
     if record["measured"]:
         size = record["image_size"]
-        lines += [
-            "",
+        lines += _made_by(
             f"{record['count']} photographs of the {record['split']} split of "
             f"`{record['dataset']}`, {size} x {size}, {record['mask']} hole, protocol `authors`; "
-            f"{record['measured'][0]['hardware']}:",
-            "",
-            "```",
-            *(entry["command"] for entry in record["measured"]),
-            "```",
-        ]
+            f"{record['measured'][0]['hardware']}",
+            [entry["command"] for entry in record["measured"]],
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -326,12 +323,11 @@ def settings_table(record: dict) -> str:
     lines += ["", *missed] if missed else []
     for (command, hardware), counts in commands.items():
         number = " and ".join(f"{count:,}" for count in sorted(set(counts), reverse=True))
-        lines += [
-            "",
+        lines += _made_by(
             f"{number} photographs of the test splits, protocol `authors`, all pixels of the "
-            f"picture; `known`: largest change of a known pixel, in grey levels; {hardware}:",
-            *("", "```", command, "```"),
-        ]
+            f"picture; `known`: largest change of a known pixel, in grey levels; {hardware}",
+            [command],
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -388,7 +384,7 @@ def table(record: dict) -> str:
         lines = ["| ratio of medians | |" if ratios else "| | |", "|---|---|"]
         lines += [f"| {name} | {value:.2f} |" for name, value in ratios.items()]
         lines += [f"| {name} | {text} |" for name, text in quantities.items()]
-        lines += ["", f"{record['hardware']}:", "", "```", record["command"], "```"]
+        lines += _made_by(record["hardware"], [record["command"]])
         return "\n".join(lines) + "\n"
     columns = [name for name in COLUMNS if name in record["methods"][0]["metrics"]]
     compared = "verdicts" in record
@@ -401,16 +397,17 @@ def table(record: dict) -> str:
     if compared:
         lines += ["", *(verdict_line(each) for each in record["verdicts"] if best_of(each))]
     size = record["image_size"]
-    lines += [
-        "",
+    lines += _made_by(
         f"{record['count']} photographs of the {record['split']} split, {size} x {size}, "
-        f"{record['mask']} hole, protocol `authors`; {record['measured'][0]['hardware']}:",
-        "",
-        "```",
-        *(entry["command"] for entry in record["measured"]),
-        "```",
-    ]
+        f"{record['mask']} hole, protocol `authors`; {record['measured'][0]['hardware']}",
+        [entry["command"] for entry in record["measured"]],
+    )
     return "\n".join(lines) + "\n"
+
+
+def _made_by(what: str, commands: list[str]) -> list[str]:
+    """The lines below a table: what was measured, and the commands."""
+    return ["", f"{what}:", "", "```", *commands, "```"]
 
 
 def cost_cells(method: dict) -> list[str]:

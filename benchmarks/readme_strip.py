@@ -13,7 +13,9 @@ Beside the models: the input, Telea's diffusion, and the photograph itself.
 import argparse
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -46,16 +48,20 @@ def building() -> np.ndarray:
     return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
 
 
+def tiles(session: InpaintingSession, image: np.ndarray, hole: np.ndarray) -> list[np.ndarray]:
+    """Input, Telea's diffusion, what a model of the package makes of it, photograph."""
+    return [
+        np.where(hole[..., None], np.uint8(128), image),
+        baselines.telea(image, hole),
+        session.inpaint(image, hole, strategy=STRATEGIES[session.name]),
+        image,
+    ]
+
+
 def row(model: str, image: np.ndarray, hole: np.ndarray) -> dict[str, np.ndarray]:
     """Label -> tile."""
-    return {
-        "Input": np.where(hole[..., None], np.uint8(128), image),
-        "Telea": baselines.telea(image, hole),
-        f"MUSICAL, {model}": InpaintingSession(model).inpaint(
-            image, hole, strategy=STRATEGIES[model]
-        ),
-        "Photograph": image,
-    }
+    labels = ("Input", "Telea", f"MUSICAL, {model}", "Photograph")
+    return dict(zip(labels, tiles(InpaintingSession(model), image, hole), strict=True))
 
 
 def strip(rows: list[dict[str, np.ndarray]]) -> Image.Image:
@@ -73,23 +79,44 @@ def strip(rows: list[dict[str, np.ndarray]]) -> Image.Image:
     return sheet
 
 
+def write(
+    parser: argparse.ArgumentParser, draw: Callable[[], Image.Image], file: Path, **options: Any
+) -> int:
+    """Draws a picture and writes it, whole or not at all.
+
+    Args:
+        parser: Whose name a message begins with.
+        draw: Makes the picture.
+        file: Where to.
+        **options: Of `Image.save`.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        picture = io.BytesIO()
+        draw().save(picture, optimize=True, **options)
+        write_bytes(file, picture.getvalue())
+    except (OSError, ValueError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args(argv)
-    try:
+
+    def draw() -> Image.Image:
         rows = [
             row("faces", face(), masks.CenterHole(SIZE).deterministic(0)),
             row("photo", building(), masks.IrregularHole(SIZE, STROKES).deterministic(0)),
         ]
-        picture = io.BytesIO()
-        strip(rows).save(picture, format="PNG", optimize=True)
-        write_bytes(arguments.output, picture.getvalue())
-    except (OSError, ValueError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return strip(rows)
+
+    return write(parser, draw, arguments.output, format="PNG")
 
 
 if __name__ == "__main__":

@@ -260,14 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--missing", action="store_true", help="only what is not kept yet")
     parser.add_argument("--limit", type=int, metavar="N", help="first N photographs (default: all)")
     parser.add_argument("--no-migan", action="store_true", help="leave MI-GAN out")
-    parser.add_argument("--threads", type=int, default=2, help="of each model (default: 2)")
-    parser.add_argument(
-        "--models",
-        type=Path,
-        default=models.FOLDER,
-        metavar="DIR",
-        help="where MI-GAN is kept (default: build/benchmark_models)",
-    )
+    models.add_arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=measure.RESULTS / f"{NAME}.json", metavar="FILE"
     )

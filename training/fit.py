@@ -615,19 +615,20 @@ def start_from(generator: "keras.Model", init: str) -> None:
 
     trained = methods.load(init)
     wanted, found = ([weight.shape for weight in model.weights] for model in (generator, trained))
-    can_graft = hasattr(generator, "start_without_attention")
-    if trained.method == generator.method and wanted != found and can_graft:
-        with contextlib.suppress(ValueError):
-            generator.start_without_attention(trained)
+    if trained.method == generator.method:
+        if wanted == found:
+            generator.set_weights(trained.get_weights())
             return
-    if trained.method != generator.method or wanted != found:
-        raise ValueError(
-            f"--init {init} is a {trained.method} of preset {trained.preset} with "
-            f"{trained.count_params():,} parameters, which does not fit this {generator.method} of "
-            f"preset {generator.preset} with {generator.count_params():,}; it fits "
-            f"{_flags_of(trained)}; only a musical's attention may be missing from where it starts"
-        )
-    generator.set_weights(trained.get_weights())
+        if hasattr(generator, "start_without_attention"):
+            with contextlib.suppress(ValueError):
+                generator.start_without_attention(trained)
+                return
+    raise ValueError(
+        f"--init {init} is a {trained.method} of preset {trained.preset} with "
+        f"{trained.count_params():,} parameters, which does not fit this {generator.method} of "
+        f"preset {generator.preset} with {generator.count_params():,}; it fits "
+        f"{_flags_of(trained)}; only a musical's attention may be missing from where it starts"
+    )
 
 
 def _flags_of(trained: "keras.Model") -> str:

@@ -374,8 +374,9 @@ def resolve(
         if (value := pairs.pop(name, given.pop(name, None))) is not None
     }
     start = {}
-    if named_models.is_name(pairs.get("init", init)):
-        trained = named_models.card(pairs.get("init", init))["recipe"]
+    begun_from = pairs.get("init", init)
+    if named_models.is_name(begun_from):
+        trained = named_models.card(begun_from)["recipe"]
         if all(trained[name] == value for name, value in asked.items()):
             start = trained
     chosen_method = asked.get("method", start.get("method", "musical"))

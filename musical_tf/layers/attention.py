@@ -231,13 +231,15 @@ class MultiScaleAttention(keras.layers.Layer):
         Exactly so for `"official"` and without squeeze-and-excitation; with it about, because the
         weight of a channel is near one half at first and the merge makes up for one half.
         """
-        squeezed = 0.5 if self.squeeze is not None else 1.0
-        last, gain = (self.reduce, 1.0 / squeezed) if self.merge is None else (self.merge, 1.0)
+        # Where f stands in the concatenation: first for the paper's merge, last for the authors'.
+        if self.merge is None:
+            last, own = self.reduce, np.s_[: self.reduce.filters]
+            gain = 1.0 if self.squeeze is None else 2.0
+        else:
+            last, own, gain = self.merge, np.s_[-self.merge.filters :], 1.0
         kernel = np.zeros(last.kernel.shape, "float32")
         channels = kernel.shape[-1]
         middle = kernel.shape[0] // 2
-        first = kernel.shape[2] - channels if self.merge is not None else 0
-        own = slice(first, first + channels)  # where f stands in the concatenation
         kernel[middle, middle, own] = gain * np.eye(channels)
         last.kernel.assign(kernel)
         last.bias.assign(np.zeros(channels, "float32"))
