@@ -2,7 +2,7 @@
 
     python -m export.ship --name faces --run runs/faces_128 runs/faces_256 \
         --data "8,000 aligned faces of CelebA" --licence "CelebA: non-commercial research" \
-        --hardware "AMD EPYC, 2 cores"
+        --hardware "AMD EPYC, 2 cores" --strategy resize
 
 The last run is shipped, those before it are the stages that it started from. Three files appear, or
 none:
@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             data=arguments.data,
             licence=arguments.licence,
             hardware=arguments.hardware,
+            strategy=arguments.strategy,
             models=arguments.models_dir,
             weights=arguments.weights_dir,
         )
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hardware", required=True, metavar="TEXT", help="what it was trained on, in words"
     )
+    to_onnx.add_strategy_argument(parser, "none")
     parser.add_argument(
         "--models-dir",
         type=Path,
@@ -134,6 +136,7 @@ def ship(
     data: str,
     licence: str,
     hardware: str,
+    strategy: str | None = None,
     models: str | Path | None = None,
     weights: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -145,6 +148,8 @@ def ship(
         data: The photographs, in words.
         licence: Of the weights.
         hardware: What all stages were trained on, in words.
+        strategy: How the ONNX file asks to look at a photograph larger than its training size, one
+            of `to_onnx.STRATEGIES`; None asks for nothing.
         models: Folder of the ONNX file; the package's own by default.
         weights: Folder of the Keras file and the card; the package's own by default.
 
@@ -152,7 +157,8 @@ def ship(
         The card.
 
     Raises:
-        FileNotFoundError, ValueError: If a run is not whole, or did not start from the one before.
+        FileNotFoundError, ValueError: If a run is not whole, or did not start from the one before,
+            or the strategy is unknown.
         OSError: If a file cannot be written.
         ExportError: If what came out is too large, alters known pixels, or differs from the run.
     """
@@ -185,6 +191,7 @@ def ship(
             folder,
             onnx_file,
             precision="float16",
+            strategy=strategy,
             metadata={
                 "name": name,
                 "data": data,
@@ -201,6 +208,7 @@ def ship(
             "preset": str(original.generator.preset),
             "parameters": int(original.generator.count_params()),
             "training_size": recipe["image_size"],
+            **({} if strategy is None else {"strategy": strategy}),
             "data": data,
             "licence": licence,
             "created": datetime.now(UTC).strftime("%Y-%m-%d"),

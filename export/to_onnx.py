@@ -36,6 +36,7 @@ CONTRACT = "1"
 IOS = ("uint8", "float32")
 LAYOUTS = ("nhwc", "nchw")
 OPSETS = (17, 18)
+STRATEGIES = ("crop", "resize", "original")
 
 
 class Tolerance(NamedTuple):
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             precision=arguments.precision,
             opset=arguments.opset,
             attention_max_scores=arguments.attention_max_scores,
+            strategy=arguments.strategy,
         )
     except ExportError as error:
         return fail(parser.prog, error, 1)
@@ -147,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         "N scores (4 bytes each) a tensor; a small N costs time, see docs/onnx.md (default: no "
         "bound, memory grows with the hole's box times the picture)",
     )
+    add_strategy_argument(parser, "for a model of the package what its card says, else none")
     return parser
 
 
@@ -168,6 +171,22 @@ def add_contract_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_strategy_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds `--strategy`, which every command that writes an ONNX file has.
+
+    Args:
+        parser: The command line's.
+        default: What is named without the flag, in words.
+    """
+    parser.add_argument(
+        "--strategy",
+        choices=STRATEGIES,
+        help="how the file asks to look at a photograph larger than its training size: in windows "
+        "around each hole, shrunk as a whole, or as it is; a file that names none is looked at "
+        f"through windows (default: {default})",
+    )
+
+
 def export(
     run: str | Path,
     output: str | Path,
@@ -176,6 +195,7 @@ def export(
     precision: str = "float32",
     opset: int = 17,
     attention_max_scores: int | None = None,
+    strategy: str | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Exports the generator of `run` to the ONNX file `output`.
@@ -190,6 +210,7 @@ def export(
         attention_max_scores: The most scores that one tensor of the attention holds, see
             `musical_tf.layers.ContextualAttention`; None is what `run` was trained with, no bound
             unless asked for.
+        strategy: See `describe`.
         metadata: Entries beside those of `describe`, or in their place.
 
     Returns:
@@ -213,7 +234,7 @@ def export(
     report_path = parity_path(output)
     with writable_sibling(output) as temporary, writable_sibling(report_path) as report_file:
         inpaint = load_inpainting(run, io, layout, attention_max_scores)
-        description = describe(run, inpaint, precision) | dict(metadata or {})
+        description = describe(run, inpaint, precision, strategy) | dict(metadata or {})
 
         saved_model = saved_model_runtime(inpaint)
         model = in_precision(build_model(inpaint, opset), precision)
@@ -714,19 +735,25 @@ def _cast(name: str, result: str, to: int):
 # What the file says about itself
 
 
-def describe(run: str | Path, inpaint: Any, precision: str = "float32") -> dict[str, str]:
+def describe(
+    run: str | Path, inpaint: Any, precision: str = "float32", strategy: str | None = None
+) -> dict[str, str]:
     """Collects the file's metadata, all but the measured parity.
 
     Args:
         run: Run directory, `.keras` file, or the name of a model that is part of the package.
         inpaint: The `InpaintingFunction` made from it.
         precision: Of the exported weights.
+        strategy: How the file asks to look at a photograph larger than its training size, one of
+            `STRATEGIES`. By default what the card of a model of the package says, else the file
+            asks for nothing.
 
     Returns:
         The entries of the contract, all strings, without `PREFIX`.
 
     Raises:
-        ValueError: If `recipe.json` cannot be read or holds no valid image size.
+        ValueError: If `recipe.json` cannot be read or holds no valid image size, or the strategy is
+            unknown.
     """
     import musical_tf
     from musical_tf import methods, named_models
@@ -744,6 +771,10 @@ def describe(run: str | Path, inpaint: Any, precision: str = "float32") -> dict[
         raise ValueError(
             f"{run}/recipe.json: image_size must be a positive integer; received {training_size!r}"
         )
+    if strategy is None:
+        strategy = card.get("strategy")
+    if strategy is not None and strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; received {strategy!r}")
     generator = inpaint.generator
     bound = getattr(generator.config, "attention_max_scores", None)
     ablation = recipe.get("ablation")
@@ -764,6 +795,7 @@ def describe(run: str | Path, inpaint: Any, precision: str = "float32") -> dict[
         "precision": precision,
         **({} if bound is None else {"attention_max_scores": str(bound)}),
         **({} if ablation is None else {"ablation": str(ablation)}),
+        **({} if strategy is None else {"strategy": strategy}),
         **{key: card[key] for key in ("name", "data") if key in card},
     }
 

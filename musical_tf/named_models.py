@@ -48,7 +48,8 @@ def card(name: str) -> dict[str, Any]:
 
     Returns:
         What `export.ship` wrote: `recipe`, `data`, `licence`, `stages` with their compute and
-        `total`, `files` with their hashes, `parity`; and `metrics`, what was measured since.
+        `total`, `files` with their hashes, `parity`; `strategy`, how the ONNX file asks to look at
+        large photographs, where it does; and `metrics`, what was measured since.
 
     Raises:
         ValueError: On an unknown name (lists the names), or a card that is not JSON.

@@ -229,13 +229,16 @@ class Service:
             ) from None
 
     def _fill(
-        self, job: Job, model: str, image: np.ndarray, hole: np.ndarray, strategy: str
+        self, job: Job, model: str, image: np.ndarray, hole: np.ndarray, strategy: str | None
     ) -> np.ndarray:
         """What `InpaintingSession.inpaint` does, every window through the model's batcher."""
-        working_size = self.sessions[model].contract.training_size
+        contract = self.sessions[model].contract
+        if strategy is None:
+            strategy = contract.strategy
         batcher = self.batchers[model]
         with batcher.caller():
-            return fill(image, hole, partial(batcher.run, job), working_size, strategy)
+            run = partial(batcher.run, job)
+            return fill(image, hole, run, contract.training_size, strategy)
 
     def _warm_up(self, job: Job) -> None:
         for name, session in self.sessions.items():

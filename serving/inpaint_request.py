@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -29,12 +29,14 @@ FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 FILES = ("image", "mask")
 OPTIONS = ("strategy", "threshold", "invert", "dilate", "format", "model")
 
-Fill = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
+Fill = Callable[[np.ndarray, np.ndarray, str | None], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy)`; returns uint8 `(H, W, 3)`."""
 
 _LONGEST_SIDE = {"webp": 16383, "jpeg": 65535}
 _MOST_COMMAS = 100  # a request has a handful
 _MOST_SCANS = 100  # progressive encoders write about ten
+
+_Default = TypeVar("_Default", bound=str | None)
 
 
 class RequestError(Exception):
@@ -62,14 +64,14 @@ class Options:
     """What a request may ask for beside its image and mask, and the model that fills it.
 
     Attributes:
-        strategy: One of `tiling.STRATEGIES`.
+        strategy: One of `tiling.STRATEGIES`; None is the model's own.
         threshold: 0 to 254; mask values above it are the hole.
         invert: Whether the hole is the mask's dark side instead.
         dilate: 0 to 256 pixels by which the hole grows.
         format: One of `FORMATS`.
     """
 
-    strategy: str = "crop"
+    strategy: str | None = None
     threshold: int = 127
     invert: bool = False
     dilate: int = 0
@@ -215,13 +217,17 @@ def check_names(names: Sequence[str], what: str) -> None:
             )
 
 
-def choose(fields: Mapping[str, Any], name: str, valid: Sequence[str], default: str) -> str:
-    """A field that has one of several values.
+def choose(
+    fields: Mapping[str, Any], name: str, valid: Sequence[str], default: _Default
+) -> str | _Default:
+    """A field that has one of several values, or the default where there is none.
 
     Raises:
         RequestError: 400 invalid_option, with the valid values.
     """
-    value = fields.get(name, default)
+    if name not in fields:
+        return default
+    value = fields[name]
     if value not in valid:
         raise _invalid_option(name, f"one of {', '.join(valid)}", value)
     return value

@@ -78,9 +78,10 @@ _OPTIONS = {
     "strategy": {
         "type": "string",
         "enum": list(STRATEGIES),
-        "default": Options.strategy,
+        # No "default": it differs from model to model.
         "description": "How an image larger than the model's training size is looked at: in "
-        "windows around each hole, shrunk as a whole, or as it is.",
+        "windows around each hole, shrunk as a whole, or as it is. Default: the model's own, crop "
+        "if its file names none.",
     },
     "threshold": {
         "type": "integer",

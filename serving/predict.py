@@ -503,9 +503,9 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
     parser.add_argument(
         "--strategy",
         choices=STRATEGIES,
-        default="crop",
         help="how an image larger than the model's training size is looked at: in windows around "
-        "each hole, shrunk as a whole, or as it is (default: %(default)s)",
+        "each hole, shrunk as a whole, or as it is (default: the model's own, crop if its file "
+        "names none)",
     )
     parser.add_argument(
         "--working-size",

@@ -33,6 +33,7 @@ from typing import Any
 from . import named_models, offline, predict
 from .images import ImageError, write_bytes
 from .predict import ALPHA, FORMATS, Job
+from .session import Contract
 
 PROGRAM = "musical-inpaint-many"
 REPORT = "musical-inpaint-many.json"
@@ -98,12 +99,12 @@ def _run(arguments: argparse.Namespace) -> int:
         folder, mask, output, suffix=FORMATS.get(arguments.format), protected=model
     )
     _prepare_ray(arguments.address)
-    _check_model(arguments)
+    contract = _check_model(arguments)
     options = vars(arguments) | {
         "image": str(folder), "mask": str(mask), "output": str(output), "model": str(model)
     }  # fmt: skip
     ledger = offline.Ledger(output)
-    with ledger.run(_settings(options)) as run:
+    with ledger.run(_settings(options, contract)) as run:
         ledger.remove_partials(jobs)
         pending = [job for job in jobs if offline.is_pending(job)]
         if len(pending) < len(jobs):
@@ -268,22 +269,22 @@ def _usable_cpus() -> int:
         return os.cpu_count() or 1
 
 
-def _check_model(arguments: argparse.Namespace) -> None:
-    """Opens the model once, so that what is wrong with it is said before anything is started."""
-    if arguments.address is None:
-        predict.open_session(arguments)
-    else:  # the machine with the accelerator is another one
-        predict.open_session(argparse.Namespace(**(vars(arguments) | {"provider": "cpu"})))
+def _check_model(arguments: argparse.Namespace) -> Contract:
+    """Opens the model once, so that what is wrong is said before anything starts; its contract."""
+    if arguments.address is not None:  # the machine with the accelerator is another one
+        arguments = argparse.Namespace(**(vars(arguments) | {"provider": "cpu"}))
+    return predict.open_session(arguments).contract
 
 
-def _settings(options: dict[str, Any]) -> dict[str, Any]:
+def _settings(options: dict[str, Any], contract: Contract) -> dict[str, Any]:
     """What has an influence on the outputs: runs that go on must agree in it."""
     model = hashlib.sha256(Path(options["model"]).read_bytes()).hexdigest()
     names = (
         *("image", "mask", "format", "polarity", "threshold", "dilate", "resize_mask"),
-        *("strategy", "working_size"),
+        "working_size",
     )
-    return {"model": model, **{name: options[name] for name in names}}
+    strategy = options["strategy"] or contract.strategy
+    return {"model": model, "strategy": strategy, **{name: options[name] for name in names}}
 
 
 def _report_of(account: offline.Account, trouble: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 
 from . import named_models
-from .tiling import Progress, fill
+from .tiling import STRATEGIES, Progress, fill
 
 CONTRACT = "1"
 MINIMUM_SIZE = 16
@@ -90,6 +90,8 @@ class Contract:
         name: What a model that is part of the package, or made from one, is called; None for any
             other.
         data: Its photographs in words; None where the file does not say.
+        strategy: How it looks at a photograph larger than the training size unless told otherwise,
+            one of `tiling.STRATEGIES`; "crop" where the file does not say.
     """
 
     method: str
@@ -109,6 +111,7 @@ class Contract:
     attention_max_scores: int | None = None
     name: str | None = None
     data: str | None = None
+    strategy: str = "crop"
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> "Contract":
@@ -158,6 +161,8 @@ class Contract:
             _refuse_value("value_range", fields["value_range"], (value_range,))
         if fields["mask_polarity"] != polarity:
             _refuse_value("mask_polarity", fields["mask_polarity"], (polarity,))
+        if fields.get("strategy", cls.strategy) not in STRATEGIES:
+            _refuse_value("strategy", fields["strategy"], STRATEGIES)
         try:
             fields["parity"] = json.loads(fields["parity"])
         except (ValueError, RecursionError) as error:
@@ -309,7 +314,7 @@ class InpaintingSession:
         self,
         image: np.ndarray,
         hole: np.ndarray,
-        strategy: str = "crop",
+        strategy: str | None = None,
         working_size: int | None = None,
         *,
         progress: Progress | None = None,
@@ -320,7 +325,8 @@ class InpaintingSession:
             image: `(H, W, 3)` uint8 RGB, any size.
             hole: `(H, W)` bool, True where the image must be invented.
             strategy: How an image larger than the training size is looked at: "crop" around each
-                hole, "resize" as a whole, or "original"; see `serving.tiling`.
+                hole, "resize" as a whole, or "original"; see `serving.tiling`. Default: the
+                model's own, `contract.strategy`.
             working_size: Side in pixels at which the model sees a window. Default: the size it was
                 trained at. Larger is sharper and slower, and holes look larger to the model than
                 those it was trained on.
@@ -341,6 +347,8 @@ class InpaintingSession:
         _check_pair(image, hole, "image", "hole")
         if working_size is None:
             working_size = self.contract.training_size
+        if strategy is None:
+            strategy = self.contract.strategy
         return fill(image, hole, self._run_one, operator.index(working_size), strategy, progress)
 
     def inpaint_batch(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from benchmarks import export_precision, growth, measure
 from export import to_onnx, to_saved_model
 from musical_tf import inference
 from musical_tf.inference import InpaintingFunction
+from serving import tiling
 from serving.session import InpaintingSession, estimate_memory
 from tests.tiny_run import fill, holes, one_line, photographs, write_run
 
@@ -130,6 +131,7 @@ class TestInpaintingFunction:
     def test_command_line_offers_the_same_choices(self):
         assert tuple(inference.VALUE_RANGES) == tuple(inference.MASK_POLARITIES) == to_onnx.IOS
         assert inference.LAYOUTS == to_onnx.LAYOUTS
+        assert tiling.STRATEGIES == to_onnx.STRATEGIES
 
 
 class TestOnnxFile:
@@ -190,6 +192,11 @@ class TestOnnxFile:
         assert metadata["musical_tf.layout"] == "nchw"
         assert metadata["musical_tf.value_range"] == "[0, 1]"
         assert metadata["musical_tf.mask_polarity"] == "above 0.5 = hole"
+
+    def test_an_unknown_strategy_is_named(self, run, generator):
+        message = "strategy must be one of crop, resize, original; received 'zoom'"
+        with pytest.raises(ValueError, match=message):
+            to_onnx.describe(run, InpaintingFunction(generator), strategy="zoom")
 
     def test_without_a_recipe_the_metadata_says_so(self, run, generator):
         weights = run / "generator.keras"

@@ -122,6 +122,22 @@ def test_strategies_keep_known_pixels(call, tmp_path, strategy):
     assert (filled[hole] != pixels[hole]).mean() > 0.9
 
 
+def test_the_models_own_strategy_unless_told_otherwise(call, tmp_path):
+    pixels, hole = picture(150, 210), np.zeros((150, 210), bool)
+    pixels[75:] //= 4
+    hole[20:40, 30:60] = True
+    photo, mask = save(tmp_path / "a.png", pixels), save(tmp_path / "m.png", hole)
+    whole = write_model(tmp_path / "whole.onnx", metadata=metadata_for(strategy="original"))
+    output = tmp_path / "out.png"
+    assert call(image=photo, mask=mask, output=output, model=whole)[0] == 0
+    np.testing.assert_array_equal(load(output), reference_fill(pixels, hole))
+    assert call(image=photo, mask=mask, output=output, model=whole, strategy="crop")[0] == 0
+    cropped = load(output)
+    assert (cropped != reference_fill(pixels, hole)).any()
+    assert call(image=photo, mask=mask, output=output)[0] == 0
+    np.testing.assert_array_equal(load(output), cropped)
+
+
 def test_mask_from_alpha_makes_the_filled_part_opaque(call, tmp_path):
     pixels, alpha = picture(), np.where(centre(), 0, 255).astype(np.uint8)
     alpha[0, 0] = 200

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from serving import offline, predict, predict_many
-from tests.serving_model import write_model
+from tests.serving_model import metadata_for, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {"model": "abc", "strategy": "crop"}
@@ -286,6 +286,18 @@ def test_wrong_use_is_one_line(tmp_path, model, capfd, monkeypatch, more, words)
     monkeypatch.chdir(tmp_path)
     assert predict_many.main([*flags(tmp_path, model), *more]) == 2
     assert_one_error(capfd, *words)
+
+
+@pytest.mark.parametrize(
+    ("named", "more", "strategy"),
+    [(None, [], "crop"), ("resize", [], "resize"), ("resize", ["--strategy", "crop"], "crop")],
+)
+def test_a_run_is_held_to_the_strategy_that_it_uses(tmp_path, named, more, strategy):
+    """Asked for or the model's own: what a run was begun with may be said or left out later."""
+    model = write_model(tmp_path / "model.onnx", metadata=metadata_for(strategy=named))
+    arguments = predict_many._parser().parse_args([*flags(tmp_path, model), *more])
+    settings = predict_many._settings(vars(arguments), predict_many._check_model(arguments))
+    assert settings["strategy"] == strategy
 
 
 # ---- with Ray: two workers, and both kinds of kill

@@ -23,7 +23,7 @@ from serving.inpaint_request import FORMATS, OPTIONS
 from serving.server import create_app
 from serving.session import InferenceError, InpaintingSession
 from serving.settings import Settings
-from tests.serving_model import write_model
+from tests.serving_model import metadata_for, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
 WAIT = 20  # seconds until a test gives up on something that takes none
@@ -807,6 +807,31 @@ def test_a_request_chooses_its_model(two):
     )
 
 
+def test_each_model_looks_at_large_photographs_in_its_own_way(tmp_path):
+    photo = np.random.default_rng(1).integers(0, 64, (200, 300, 3), np.uint8)
+    photo[100:] += 150
+    hole = np.zeros(photo.shape[:2], bool)
+    hole[20:40, 30:60] = True
+    image, mask = png(photo), png(hole.astype(np.uint8) * 255)
+    models = [
+        InpaintingSession(
+            write_model(tmp_path / f"{name}.onnx", metadata=metadata_for(strategy=strategy))
+        )
+        for name, strategy in (("plain", None), ("whole", "resize"))
+    ]
+    expected = {name: models[0].inpaint(photo, hole, name) for name in ("crop", "resize")}
+    assert (expected["crop"] != expected["resize"]).any()
+    with serving(models) as client:
+        described = client.get("/v1/model").json()["models"]
+        assert [each["strategy"] for each in described] == ["crop", "resize"]
+        for model, own in (("plain.onnx", "crop"), ("whole.onnx", "resize")):
+            for choice, strategy in ({}, own), ({"strategy": "crop"}, "crop"):
+                form = post(client, image=image, mask=mask, model=model, **choice)
+                np.testing.assert_array_equal(decoded(form.content), expected[strategy])
+                body = post_json(client, image=text(image), mask=text(mask), model=model, **choice)
+                assert base64.b64decode(body.json()["image"]) == form.content
+
+
 def test_every_model_is_listed_and_the_first_is_the_default(two):
     answer = two.get("/v1/model").json()
     assert [each["model"] for each in answer["models"]] == ["light.onnx", "dark.onnx"]
@@ -885,7 +910,9 @@ def test_the_documentation_describes_what_there_is(client):
     for content in operation["requestBody"]["content"].values():
         properties = content["schema"]["properties"]
         assert set(properties) == {"image", "mask", *OPTIONS}
-        for name in OPTIONS:  # each default is taken, and is the default
+        # The strategy's is the model's own; each other default is taken, and is the default.
+        assert "default" not in properties["strategy"]
+        for name in set(OPTIONS) - {"strategy"}:
             value = json.dumps(properties[name]["default"]).strip('"')
             assert post(client, **{name: value}).content == post(client).content
         assert properties["format"]["enum"] == list(FORMATS)

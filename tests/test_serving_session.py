@@ -14,6 +14,7 @@ from serving.session import (
     ProviderError,
     estimate_memory,
 )
+from serving.tiling import STRATEGIES
 from tests.serving_model import metadata_for, reference_fill, write_model
 
 
@@ -61,6 +62,20 @@ def test_any_size_keeps_known_pixels_and_fills_the_hole(session, size, strategy)
     np.testing.assert_array_equal(filled[~hole], image[~hole])
     # The model fills with means of at most 63, and enlarging overshoots a little.
     assert filled[hole].max() <= 80
+
+
+@pytest.mark.parametrize("named", [None, "crop", "resize", "original"])
+def test_the_file_says_how_a_large_photograph_is_looked_at(folder, named):
+    path = write_model(folder / f"{named}.onnx", metadata=metadata_for(strategy=named))
+    session = InpaintingSession(path, ["cpu"], threads=1)
+    assert session.describe()["strategy"] == session.contract.strategy == (named or "crop")
+    # Dark around the first hole and bright elsewhere, so that each strategy has another mean.
+    image, hole = sample(250, 300)
+    image[:130, :160] //= 4
+    by_strategy = {each: session.inpaint(image, hole, each) for each in STRATEGIES}
+    default = session.inpaint(image, hole)
+    same = [each for each in STRATEGIES if np.array_equal(by_strategy[each], default)]
+    assert same == [named or "crop"]
 
 
 def test_small_images_are_padded_without_taking_hole_pixels_for_known_ones(session):
@@ -303,6 +318,10 @@ def test_the_contract_is_readable(session):
         (metadata_for(training_size="9" * 5000), "within 1 and 8192, got '9999"),
         (metadata_for(size_multiple="0"), "a whole number within 1 and 1024, got '0'"),
         (metadata_for(attention_max_scores="all"), "max_scores' must be a whole number within 1"),
+        (
+            metadata_for(strategy="zoom"),
+            "'musical_tf.strategy' is 'zoom'; expected 'crop' or 'resize' or 'original'",
+        ),
         (metadata_for(parity="{"), "parity' is not JSON"),
         (metadata_for(parity="[" * 100_000), "parity' is not JSON"),
         (metadata_for(parity="[1]"), r"parity' must be a JSON object, got \[1\]"),

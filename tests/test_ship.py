@@ -13,6 +13,7 @@ import pytest
 import musical_tf
 from export import ship, to_onnx
 from musical_tf import named_models
+from serving.session import InpaintingSession
 from tests.tiny_run import fill, holes, open_session, photographs, write_run
 from training import compare, evaluate, fit, recipes
 from training.predictors import RunPredictor
@@ -44,7 +45,7 @@ def shipped(tmp_path_factory):
     first = finished_run(folder / "small")
     second = finished_run(folder / "large", init=first, steps=9)
     places = {"models": folder / "models", "weights": folder / "weights"}
-    card = ship.ship("tiny", [first, second], **WORDS, **places)
+    card = ship.ship("tiny", [first, second], **WORDS, **places, strategy="resize")
     return Namespace(folder=folder, first=first, second=second, card=card, **places)
 
 
@@ -94,6 +95,7 @@ def test_the_onnx_file_says_it_too(shipped):
     assert json.loads(metadata["recipe"]) == card["recipe"]
     assert json.loads(metadata["training"]) == card["stages"]
     assert metadata["training_size"] == "64"
+    assert metadata["strategy"] == card["strategy"] == "resize"
 
 
 def test_both_files_are_the_runs_weights(shipped):
@@ -299,3 +301,11 @@ def test_export_of_a_name_keeps_what_the_card_says(installed):
     assert described["weights_licence"] == "anything goes"
     assert (described["name"], described["data"]) == ("tiny", "scribbles")
     assert described["weights_sha256"] == installed.card["files"]["keras"]["sha256"]
+    assert described["strategy"] == "resize"
+
+
+def test_another_strategy_than_the_cards_may_be_asked_for(installed, tmp_path):
+    output = tmp_path / "model.onnx"
+    words = ["--run", "tiny", "--output", str(output), "--strategy", "crop"]
+    assert to_onnx.main(words) == 0
+    assert InpaintingSession(output, ["cpu"]).contract.strategy == "crop"

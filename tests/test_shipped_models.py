@@ -53,6 +53,7 @@ def test_the_file_says_what_it_is(name):
     assert contract.weights_sha256 == card["files"]["keras"]["sha256"]
     assert (contract.data, contract.weights_licence) == (card["data"], card["licence"])
     assert contract.training_size == card["training_size"] == card["recipe"]["image_size"]
+    assert contract.strategy == card.get("strategy", "crop")
     assert "research" in contract.weights_licence
     assert all(stage["cpu_minutes"] > 0 for stage in card["stages"])
     assert "/" not in json.dumps([stage["recipe"] for stage in card["stages"]])
