@@ -491,6 +491,32 @@ def test_a_broken_photograph_is_replaced_by_the_next_of_the_epochs_permutation(m
     assert not np.array_equal(samples.order(0), samples.order(1))
 
 
+def test_zoom_shows_a_part_of_the_crop_and_jitter_changes_its_colours(tmp_path):
+    ramp = np.tile(np.linspace(40, 200, SIZE).astype("uint8"), (SIZE, 1))
+    (tmp_path / "train").mkdir()
+    Image.fromarray(np.stack([ramp, ramp.T, 0 * ramp + 90], -1)).save(tmp_path / "train" / "r.png")
+    photographs = open_train(tmp_path)
+    plain = stream(photographs).sample(3)[0].astype(float)
+
+    def drawn(**options):
+        augmented = datasets.SampleStream(
+            photographs, open_masks("box", SIZE), SIZE, 0, "center", False, **options
+        )
+        images = [augmented.sample(number)[0].astype(float) for number in range(40)]
+        np.testing.assert_array_equal(images[3], augmented.sample(3)[0])
+        return images
+
+    spans = [np.ptp(image[..., 0]) / np.ptp(plain[..., 0]) for image in drawn(zoom=0.25)]
+    assert min(spans) == pytest.approx(1 / 1.25, abs=0.06)
+    assert max(spans) == pytest.approx(1, abs=0.03)
+    starts = {image[0, 0, 0] for image in drawn(zoom=0.25)}
+    assert len(starts) > 10  # not always the same corner
+    means = [image.mean() / plain.mean() for image in drawn(jitter=0.2)]
+    assert 0.75 < min(means) < 0.9 < 1.1 < max(means) < 1.25
+    for image in drawn():
+        np.testing.assert_array_equal(image, plain)
+
+
 # ----------------------------------------------------------------------------------------- pipeline
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageEnhance, UnidentifiedImageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -880,8 +880,8 @@ class SampleStream:
 
     Sample `n` belongs to epoch `n // len(photographs)`; each epoch is a permutation drawn from
     (seed, epoch). An unusable photograph is replaced by the next usable one of the epoch's
-    permutation. Crop, flip and hole are drawn, in that order, from a generator seeded with `(seed,
-    n)`.
+    permutation. Crop, flip, zoom, colours and hole are drawn, in that order, from a generator
+    seeded with `(seed, n)`.
 
     Args:
         photographs: What to draw from.
@@ -890,6 +890,8 @@ class SampleStream:
         seed: Int >= 0.
         crop: "center" or "random".
         flip: Whether to flip left and right, one time in two.
+        zoom: How much of itself a crop is enlarged by at most, at a random place; 0 = off.
+        jitter: How much brightness, contrast and saturation change at most, as a share; 0 = off.
     """
 
     def __init__(
@@ -900,6 +902,8 @@ class SampleStream:
         seed: int,
         crop: str,
         flip: bool,
+        zoom: float = 0.0,
+        jitter: float = 0.0,
     ):
         self.photographs = photographs
         self.holes = holes
@@ -907,6 +911,8 @@ class SampleStream:
         self.seed = seed
         self.crop = crop
         self.flip = flip
+        self.zoom = zoom
+        self.jitter = jitter
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -941,7 +947,29 @@ class SampleStream:
             image = center_crop(image, self.image_size)
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
+        if self.zoom:
+            image = _zoomed(image, self.zoom, rng)
+        if self.jitter:
+            image = _recoloured(image, self.jitter, rng)
         return np.ascontiguousarray(image), self.holes.hole(rng)
+
+
+def _zoomed(image: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
+    size = image.shape[0]
+    side = size / (1 + rng.uniform(0, most))
+    left, top = rng.uniform(0, size - side, size=2)
+    enlarged = Image.fromarray(image).resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+    )
+    return np.asarray(enlarged)
+
+
+def _recoloured(image: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
+    picture = Image.fromarray(image)
+    kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for kind, factor in zip(kinds, rng.uniform(1 - most, 1 + most, size=3), strict=True):
+        picture = kind(picture).enhance(factor)
+    return np.asarray(picture)
 
 
 def training_pipeline(
@@ -955,6 +983,8 @@ def training_pipeline(
     flip: bool | None = None,
     workers: int | None = None,
     part: tuple[int, int] | None = None,
+    zoom: float = 0.0,
+    jitter: float = 0.0,
 ) -> "tf.data.Dataset":
     """Makes the endless stream of training batches.
 
@@ -973,6 +1003,7 @@ def training_pipeline(
         workers: Photographs decoded at the same time; None for the number of CPU cores, at most 16.
         part: The first sample of each batch to make, and how many, where other processes make the
             others; None for the whole batch.
+        zoom, jitter: See `SampleStream`.
 
     Returns:
         A dataset of `{"image": (B, H, W, 3) float32 in [-1, 1], "hole": (B, H, W, 1) float32, 1 =
@@ -1001,6 +1032,8 @@ def training_pipeline(
         seed,
         photographs.crop if crop is None else crop,
         photographs.flip if flip is None else flip,
+        zoom,
+        jitter,
     )
     first, count = part or (0, batch_size)
     if not 0 <= first <= first + count <= batch_size or count < 1:

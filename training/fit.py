@@ -892,6 +892,8 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
             start_step=int(trainer.step.numpy()),
             workers=recipe.workers or None,
             part=(first, count),
+            zoom=recipe.zoom,
+            jitter=recipe.jitter,
         )
         return trainer.run(batches, run.steps, run.steps_per_epoch, hooks)
     except tf.errors.ResourceExhaustedError as error:

@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
 from musical_tf.discriminators import densenet121_discriminator
-from musical_tf.layers import MultiScaleAttention
+from musical_tf.layers import Membrane, MultiScaleAttention
 from musical_tf.layers.attention_maps import AttentionMap
 from musical_tf.losses import (
     VGG16Features,
@@ -71,6 +71,8 @@ class Config:
         attention_max_scores: Bound on the attention's memory, None for none, see
             `ContextualAttention`.
         squeeze_ratio: SE reduction, None for the variant's own, 0 for none.
+        membrane: Whether the hole starts as the membrane spanned by what surrounds it, and the
+            prediction's error along its border is carried on into it (not in the paper).
         lambda_l1: Weight of the mean absolute error of the whole raw output (Section 4.1).
         lambda_hole: Weight of the mean absolute error in the hole (not in the paper).
         lambda_perceptual: Weight of Eq. (4) (Section 4.1).
@@ -97,6 +99,7 @@ class Config:
     attention_implementation: str = "fast"
     attention_max_scores: int | None = None
     squeeze_ratio: int | None = None
+    membrane: bool = False
     lambda_l1: float = 100.0
     lambda_hole: float = 0.0
     lambda_perceptual: float = 0.07
@@ -317,7 +320,10 @@ def _unet(image, hole, config, policy):
     ]  # w, 2w, 4w, 8w
     innermost = OUTER_LEVELS + config.inner_levels
 
-    features = ops.concatenate([mask_image(image, hole), hole], axis=-1)  # (B, H, W, 4)
+    start = mask_image(image, hole)
+    if config.membrane:
+        start = Membrane(name="membrane")(start, hole)
+    features = ops.concatenate([start, hole], axis=-1)  # (B, H, W, 4)
     skips = []
     for level in range(1, innermost + 1):
         name = f"down{level}"
@@ -360,7 +366,12 @@ def _unet(image, hole, config, policy):
                 name="attention",
             )(features, downsample_hole(hole, ATTENTION_FACTOR))
         features = layers.Concatenate(dtype=policy, name=f"{name}_skip")([skips.pop(), features])
-    return layers.Activation("tanh", dtype="float32", name="tanh")(features)
+    prediction = layers.Activation("tanh", dtype="float32", name="tanh")(features)
+    if not config.membrane:
+        return prediction
+    # A seam is a jump at the border: what is missing there is missing, a little less, inside too.
+    error = Membrane(name="membrane_error")(image - prediction, hole)
+    return ops.clip(prediction + error, -1.0, 1.0)
 
 
 class _Blocks:
