@@ -15,7 +15,9 @@ windows. `plan` places them, `fill` runs them:
 Only hole pixels are ever written, so known pixels are the input's own, bit for bit, whichever
 strategy is used. What lies under a hole is erased before anything is resized, so it cannot bleed
 into the pixels around it. Photographs are shrunk and enlarged in strips, so that a window as large
-as the photograph needs no copies of it.
+as the photograph needs no copies of it. What shrinking and enlarging took from a window of up to a
+megapixel is known around the hole, and carried on into it: no soft rim, and thin strokes keep the
+sharpness of what they run through.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,6 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from . import membrane
 
 STRATEGIES = ("crop", "resize", "original")
 
@@ -44,6 +48,7 @@ _SCALE_STEP = 1.25  # resolution of the search for a hole's thickness
 _NEARLY_ALL = 0.9  # share of the image's sides from which on a window takes the whole image
 _STRETCH = 1.5  # sharpness that may be given up to fill a hole in one window rather than several
 _STRIP_PIXELS = 2**20  # pixels of a photograph that are resized at a time
+_FIT_PIXELS = 2**20  # pixels of the largest window whose lost sharpness is carried on into the hole
 
 
 class Box(NamedTuple):
@@ -152,7 +157,12 @@ def fill(
         small, small_hole = _shrink(result[view.slices], remaining[view.slices], scale)
         filled = run(small, small_hole)
         target = result[core.slices]
-        for rows, enlarged in _enlarge(filled, view, core):
+        if scale > 1 and view.height * view.width <= _FIT_PIXELS:
+            seen = result[view.slices], ~remaining[view.slices]
+            parts = iter([(slice(0, core.height), _enlarge_to_fit(filled, view, core, *seen))])
+        else:
+            parts = _enlarge(filled, view, core)
+        for rows, enlarged in parts:
             np.copyto(target[rows], enlarged, where=mine[rows, :, None])
         remaining[core.slices][mine] = False
     if progress is not None:
@@ -501,3 +511,20 @@ def _enlarge(filled: np.ndarray, view: Box, core: Box) -> Iterator[tuple[slice, 
             box=(0, (top + rows.start) * down, core.width, (top + rows.stop) * down),
         )
         yield rows, np.asarray(enlarged)
+
+
+def _enlarge_to_fit(
+    filled: np.ndarray, view: Box, core: Box, image: np.ndarray, known: np.ndarray
+) -> np.ndarray:
+    """As `_enlarge`, at once, plus what enlarging lacks around the hole, carried on into it.
+
+    Args:
+        filled, view, core: As there.
+        image: `(view.height, view.width, 3)` uint8, what is at the image's own size.
+        known: `(view.height, view.width)` bool, where it is more than a guess.
+    """
+    enlarged = np.concatenate([part for _, part in _enlarge(filled, view, view)])
+    lacking = membrane.span(image.astype(np.float32) - enlarged, known)
+    fitted = np.clip(np.rint(enlarged + lacking), 0, 255).astype(np.uint8)
+    top, left = core.top - view.top, core.left - view.left
+    return fitted[top : top + core.height, left : left + core.width]
