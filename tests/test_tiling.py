@@ -307,7 +307,7 @@ def test_what_enlarging_lacks_is_carried_on_into_the_hole(monkeypatch):
     """Stripes that the shrunk window blurs are sharper again in a thin hole between them."""
     stripes = np.where(np.arange(256) // 6 % 2, 80, 160).astype(np.uint8)
     image = np.broadcast_to(stripes[None, :, None], (256, 256, 3)).copy()
-    hole = square_hole((256, 256), (100, 20, 102, 236))
+    hole = square_hole((256, 256), (100, 20, 101, 236))
     truth, _ = tiling._shrink(image, np.zeros_like(hole), 4.0)
 
     def error():
@@ -316,7 +316,7 @@ def test_what_enlarging_lacks_is_carried_on_into_the_hole(monkeypatch):
 
     fitted = error()
     monkeypatch.setattr(tiling, "_FIT_PIXELS", 0)
-    assert fitted < 0.7 * error()
+    assert fitted < 0.75 * error()
 
 
 @pytest.mark.parametrize("shape", [(40, 64), (33, 17), (1, 1)])
