@@ -176,6 +176,7 @@ def losses(folder):
     return {row["step"]: row["total"] for row in map(json.loads, lines)}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_replicas(tmp_path):
     straight, run_dir = tmp_path / "straight", tmp_path / "run"
     assert fit.main([*RUN, "--steps", "4", "--run-dir", str(straight)]) == 0
@@ -230,6 +231,7 @@ def wait_for(condition, seconds, workers):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_process_that_stays_alone_ends(tmp_path):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     code = (
