@@ -260,8 +260,12 @@ def card_table(card: dict) -> str:
     """What a shipped model is, and a row for each stage of its training."""
     files = card["files"]
     recipe = card["recipe"]
-    config = {"width", "width_limit", "inner_levels"} & recipe["config"].keys()
-    shape = ", ".join(f"`{key}={recipe['config'][key]}`" for key in sorted(config))
+    config = {"width", "width_limit", "inner_levels", "membrane"} & recipe["config"].keys()
+    shape = ", ".join(
+        f"`{key}={json.dumps(recipe['config'][key])}`"
+        for key in sorted(config)
+        if recipe["config"][key] is not False
+    )
     worst = card["parity"]["ONNX file from the run"]
     total = card["total"]
     lines = [

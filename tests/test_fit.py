@@ -4,6 +4,7 @@ Every run here trains the real `lite` network, a few channels wide, on the embed
 """
 
 import csv
+import dataclasses
 import json
 import os
 import resource
@@ -311,7 +312,10 @@ def test_checkpoints_of_another_run_are_refused(copied, capsys):
 def test_a_checkpoint_from_before_a_key_was_known_is_of_its_default(tmp_path):
     folder = tmp_path / "checkpoints"
     checkpoints.save(folder, {"step": []}, step=1, epoch=0, recipe={"seed": 5})
-    recipe = {"seed": 5, "init": None, "gradient_accumulation": 1}
+    known = dataclasses.fields(recipes.Recipe)
+    later = {each.name: each.default for each in known if each.default is not dataclasses.MISSING}
+    assert later["gradient_accumulation"] == 1
+    recipe = later | {"seed": 5}
     assert fit.find_checkpoint(tmp_path, recipe).step == 1
     with pytest.raises(ValueError, match="gradient_accumulation is 1 there, 2 here"):
         fit.find_checkpoint(tmp_path, recipe | {"gradient_accumulation": 2})
