@@ -46,6 +46,9 @@ DOCUMENTS = (
 )
 BLOCK = re.compile(r"(<!-- results:([\w/-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
+UNINTERESTING = ("steps", "epochs", "init", "seed", "checkpoint_every")
+"""Keys of recipes that tell no two tries apart."""
+
 SAME_PHOTOGRAPHS = ("dataset", "split", "image_size", "shorter_side", "mask", "count", "protocols")
 KEPT = ("command", "created", "commit", "hardware", "software")
 COMPARED = ("cost", "training")
@@ -191,13 +194,7 @@ def describe_tries(
 def training_table(record: dict) -> str:
     """A row a try: what was different, how long it took, what came of it."""
     flat = [[_flat(stage["recipe"]) for stage in each["stages"]] for each in record["tries"]]
-    keys = sorted({key for stages in flat for stage in stages for key in stage})
-    varied = [
-        key
-        for key in keys
-        if key not in ("steps", "epochs", "init", "seed")
-        and len({tuple(_runs_of(stages, key)) for stages in flat}) > 1
-    ]
+    differences = _differences(flat)
     shown = next((each["metrics"] for each in record["tries"] if each["metrics"]), {})
     columns = [name for name in COLUMNS if name in shown]
     # Without an evaluation, what the training itself says is better than nothing.
@@ -205,11 +202,7 @@ def training_table(record: dict) -> str:
     header = ["try", "what differs", "steps", "CPU minutes", *(COLUMNS[c][0] for c in columns)]
     header += [f"training loss `{term}`" for term in losses]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for each, stages in zip(record["tries"], flat, strict=True):
-        differs = "; ".join(
-            f"{key.removeprefix('config.')} {' then '.join(_runs_of(stages, key))}"
-            for key in varied
-        )
+    for each, differs in zip(record["tries"], differences, strict=True):
         steps = " + ".join(f"{stage['steps']:,}" for stage in each["stages"])
         minutes = f"{sum(stage['cpu_minutes'] for stage in each['stages']):.0f}"
         cells = [each["label"], differs or "–", steps, minutes, *_figures(each["metrics"], columns)]
@@ -230,6 +223,36 @@ def training_table(record: dict) -> str:
             [entry["command"] for entry in record["measured"]],
         )
     return "\n".join(lines) + "\n"
+
+
+def _differences(tries: list[list[dict]]) -> list[str]:
+    """What tells each try from the others, in words.
+
+    Where all go on from the first, it is what the stages of their own change in its last one.
+    """
+    base = tries[0]
+    if len(tries) > 1 and all(stages[: len(base)] == base for stages in tries):
+        said, seen = [""], list(base)
+        for stages in tries[1:]:
+            own = [stage for stage in stages if stage not in seen]
+            seen += own
+            said.append(_values(own, [key for key in own[0] if _varies([base[-1:], own], key)]))
+        return said
+    keys = sorted({key for stages in tries for stage in stages for key in stage})
+    return [_values(stages, [key for key in keys if _varies(tries, key)]) for stages in tries]
+
+
+def _varies(tries: list[list[dict]], key: str) -> bool:
+    # A recipe from before a key was known has none of what it turns on.
+    values = [[{key: stage.get(key) or 0} for stage in stages] for stages in tries]
+    different = {tuple(_runs_of(stages, key)) for stages in values}
+    return key not in UNINTERESTING and len(different) > 1
+
+
+def _values(stages: list[dict], keys: list[str]) -> str:
+    return "; ".join(
+        f"{key.removeprefix('config.')} {' then '.join(_runs_of(stages, key))}" for key in keys
+    )
 
 
 def _runs_of(stages: list[dict], key: str) -> list[str]:

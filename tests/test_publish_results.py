@@ -175,6 +175,13 @@ def test_a_try_without_figures_is_kept_too(tries):
     assert "| late | lambda_style 0.0 then 50.0 | 1,500 + 1,500 | 38 | 0.2000 |" in lines
 
 
+def test_tries_that_go_on_from_the_first_show_what_their_own_stages_change():
+    first, second = {"rate": 2, "steps": 5}, {"rate": 1, "steps": 9, "zoom": 0.0}
+    third = {"rate": 2, "steps": 9, "zoom": 0.1}
+    tries = [[first], [first, second], [first, second, third]]
+    assert publish_results._differences(tries) == ["", "rate 1", "zoom 0.1"]
+
+
 def test_an_evaluation_of_no_try_is_refused(tries):
     runs, evaluations = tries
     del runs["late"]
