@@ -119,8 +119,8 @@ def fill(
 
     Memory beside the input: the result (3 bytes a pixel), what remains to fill (1), the plan and
     the pixels a window fills (2 at most), strips of about a megapixel, and 80 MiB at most to fit a
-    shrunk window into its surroundings. The model itself never
-    sees more than `working_size` squared pixels, unless the strategy is `original`.
+    shrunk window into its surroundings. The model itself never sees more than `working_size`
+    squared pixels, unless the strategy is `original`.
 
     Args:
         image: `(H, W, 3)` uint8 RGB.

@@ -210,7 +210,8 @@ class MusicalGenerator(keras.Model):
             H and W are multiples of 16.
 
     Returns:
-        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
+        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction; with `membrane` known pixels are the
+        image's but for rounding.
 
     Raises:
         ValueError: On a side that is known and not a multiple of 16.
