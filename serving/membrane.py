@@ -19,8 +19,7 @@ def span(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     Returns:
         `(H, W, C)` float32, `values` where known; 0 if nothing is.
     """
-    planes = np.ascontiguousarray(np.moveaxis(values, -1, 0))
-    planes[:, ~known] = 0
+    planes = np.where(known, np.ascontiguousarray(np.moveaxis(values, -1, 0)), np.float32(0))
     levels = []
     while max(known.shape) > 1:
         levels.append((planes, known))

@@ -160,7 +160,7 @@ def fill(
         target = result[core.slices]
         if scale > 1 and view.height * view.width <= _FIT_PIXELS:
             seen = result[view.slices], ~remaining[view.slices]
-            parts = iter([(slice(0, core.height), _enlarge_to_fit(filled, view, core, *seen))])
+            parts = [(slice(0, core.height), _enlarge_to_fit(filled, view, core, *seen))]
         else:
             parts = _enlarge(filled, view, core)
         for rows, enlarged in parts:

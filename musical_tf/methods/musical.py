@@ -321,9 +321,7 @@ def _unet(image, hole, config, policy):
     ]  # w, 2w, 4w, 8w
     innermost = OUTER_LEVELS + config.inner_levels
 
-    start = mask_image(image, hole)
-    if config.membrane:
-        start = Membrane(name="membrane")(start, hole)
+    start = Membrane(name="membrane")(image, hole) if config.membrane else mask_image(image, hole)
     features = ops.concatenate([start, hole], axis=-1)  # (B, H, W, 4)
     skips = []
     for level in range(1, innermost + 1):
