@@ -283,11 +283,12 @@ def card_table(card: dict) -> str:
     """What a shipped model is, and a row for each stage of its training."""
     files = card["files"]
     recipe = card["recipe"]
-    config = {"width", "width_limit", "inner_levels", "membrane"} & recipe["config"].keys()
+    shown = {"width", "width_limit", "inner_levels", "membrane", "detail"}
+    config = shown & recipe["config"].keys()
     shape = ", ".join(
         f"`{key}={json.dumps(recipe['config'][key])}`"
         for key in sorted(config)
-        if recipe["config"][key] is not False
+        if recipe["config"][key]
     )
     worst = card["parity"]["ONNX file from the run"]
     total = card["total"]

@@ -3,6 +3,7 @@
 from musical_tf.layers.attention import ContextualAttention, MultiScaleAttention
 from musical_tf.layers.membrane import Membrane
 from musical_tf.layers.mirror_padding import MirrorPadding2D
+from musical_tf.layers.residual_aggregation import ResidualAggregation
 from musical_tf.layers.squeeze_excitation import SqueezeExcitation
 from musical_tf.layers.strided_attention import StridedContextualAttention
 
@@ -11,6 +12,7 @@ __all__ = [
     "Membrane",
     "MirrorPadding2D",
     "MultiScaleAttention",
+    "ResidualAggregation",
     "SqueezeExcitation",
     "StridedContextualAttention",
 ]

@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
 from musical_tf.discriminators import densenet121_discriminator
-from musical_tf.layers import Membrane, MultiScaleAttention
+from musical_tf.layers import Membrane, MultiScaleAttention, ResidualAggregation
 from musical_tf.layers.attention_maps import AttentionMap
 from musical_tf.losses import (
     VGG16Features,
@@ -73,6 +73,8 @@ class Config:
         squeeze_ratio: SE reduction, None for the variant's own, 0 for none.
         membrane: Whether the hole starts as the membrane spanned by what surrounds it, and the
             prediction's error along its border is carried on into it (not in the paper).
+        detail: How much of the known surroundings' detail is laid over the fill, 0 = none, 1 = as
+            found. Not while training, and nothing is learnt for it (not in the paper).
         lambda_l1: Weight of the mean absolute error of the whole raw output (Section 4.1).
         lambda_hole: Weight of the mean absolute error in the hole (not in the paper).
         lambda_perceptual: Weight of Eq. (4) (Section 4.1).
@@ -100,6 +102,7 @@ class Config:
     attention_max_scores: int | None = None
     squeeze_ratio: int | None = None
     membrane: bool = False
+    detail: float = 0.0
     lambda_l1: float = 100.0
     lambda_hole: float = 0.0
     lambda_perceptual: float = 0.07
@@ -122,7 +125,7 @@ class Config:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
         for name, value in dataclasses.asdict(self).items():
-            if name.startswith(("lambda_", "adversarial_factor")) and value < 0:
+            if name.startswith(("lambda_", "adversarial_factor", "detail")) and not value >= 0:
                 raise ValueError(f"{name} must be >= 0, received: {value!r}")
 
     @classmethod
@@ -210,8 +213,8 @@ class MusicalGenerator(keras.Model):
             H and W are multiples of 16.
 
     Returns:
-        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction; with `membrane` known pixels are the
-        image's but for rounding.
+        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction; with `membrane` or `detail` known
+        pixels are the image's but for rounding.
 
     Raises:
         ValueError: On a side that is known and not a multiple of 16.
@@ -274,7 +277,9 @@ class MusicalGenerator(keras.Model):
         Raises:
             ValueError: If that is not what it is.
         """
-        own, found = ({each.name: each for each in model.layers} for model in (self, trained))
+        own, found = (
+            {each.name: each for each in model.layers if each.weights} for model in (self, trained)
+        )
         attention = own.pop("attention", None)
         same = own.keys() == found.keys() and all(
             [weight.shape for weight in layer.weights]
@@ -366,11 +371,15 @@ def _unet(image, hole, config, policy):
             )(features, downsample_hole(hole, ATTENTION_FACTOR))
         features = layers.Concatenate(dtype=policy, name=f"{name}_skip")([skips.pop(), features])
     prediction = layers.Activation("tanh", dtype="float32", name="tanh")(features)
-    if not config.membrane:
-        return prediction
-    # A seam is a jump at the border: what is missing there is missing, a little less, inside too.
-    error = Membrane(name="membrane_error")(image - prediction, hole)
-    return ops.clip(prediction + error, -1.0, 1.0)
+    if config.membrane:
+        # A seam is a jump at the border: what is missing there is missing, a little less, inside
+        # too.
+        error = Membrane(name="membrane_error")(image - prediction, hole)
+        prediction = ops.clip(prediction + error, -1.0, 1.0)
+    if config.detail:
+        filled = composite(prediction, image, hole)
+        prediction = ResidualAggregation(config.detail, name="detail")(filled, hole)
+    return prediction
 
 
 class _Blocks:

@@ -1,0 +1,262 @@
+"""Detail for a fill that has none: the residuals of known patches, chosen by attention.
+
+A network trained with L1 paints the mean of all fills there could be, and the mean has no texture.
+Its colours and broad shapes say which known patches look alike, though, and those have texture. So
+what a blur takes away from the known photograph, its *residual*, is aggregated by an attention of
+patches and laid over the fill. Nothing is learnt, and nothing but the photograph's own detail can
+appear.
+
+Neighbours have to choose neighbours, or texture is shuffled: the attention is propagated as in
+Eq. (2) of MUSICAL, query and candidate shifted together, over and over.
+
+References:
+    Yi, Tang, Azizi, Jang, Xu, "Contextual Residual Aggregation for Ultra High-Resolution Image
+    Inpainting", CVPR 2020.
+    Wang, Li, Zhang, Du, "MUSICAL", IJCAI 2019, Eq. (2).
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from musical_tf.conventions import Tensor, downsample_hole
+from musical_tf.layers.membrane import Membrane
+from musical_tf.layers.patch_matching import (
+    _gram,
+    _QueryWindow,
+    _shifted,
+    box_sum,
+    diagonal_box_sum,
+)
+
+CELL = 8
+"""Pixels per position of queries and candidates, along each side."""
+
+RESIDUAL_SIGMA = 3.0
+"""Pixels. A residual is what a Gaussian blur of this deviation takes away."""
+
+MATCHED = 5
+"""Positions along each side of the patches that are compared, by colour and roughness."""
+
+ROUGHNESS_WEIGHT = 2.0
+"""What a difference of roughness counts against one of colour. Roughness is the root mean square of
+the residual; in a hole it is expected to be what a membrane makes of that around it."""
+
+PASTED = 3
+"""Positions along each side of the patches that are pasted, overlapping. All of one is known."""
+
+PROPAGATION = 5
+"""Window of Eq. (2), in positions."""
+
+PROPAGATIONS = 8
+"""How often: what starts at one side of a hole of 256 pixels is heard at the other."""
+
+TEMPERATURE = 1.0
+"""Of the softmax, in mean distances between a patch of the hole and the one most like it."""
+
+SHARPNESS = 6
+"""Power of the propagated attention. With less, several patches are averaged, and their mean is a
+pattern repeated; with more, float16 and float32 would choose differently."""
+
+TOLERANCE = 0.2
+"""Squared difference of a patch from what is pasted on it that leaves a third of the detail."""
+
+LEAST_TEMPERATURE = 3e-3
+"""Squared colour difference, in [-1, 1], below which patches look alike anyway."""
+
+ENERGY_WINDOW = 17
+"""Pixels along each side over which the energy of detail is measured."""
+
+DEPTH_WINDOW = 33
+"""Pixels. A point this deep in a hole gets all its missing detail; at a straight border, none."""
+
+
+@keras.saving.register_keras_serializable("musical_tf")
+class ResidualAggregation(keras.layers.Layer):
+    """Lays detail of the known surroundings over a smooth fill.
+
+    Detail is added as far as the fill lacks it: beside the hole's border, in thin strokes and where
+    a fill is sharp already next to nothing is; a hole among plain walls gets no more than plain
+    walls have, and little is pasted where nothing known is like the fill. In training it hands its
+    input through. Computed in float32 whatever the policy. Nothing to learn.
+
+    Args:
+        strength: Factor of the residuals, 0 = none, 1 = as found.
+
+    Call arguments:
+        image: `(B, H, W, 3)` float in [-1, 1], filled. H and W are multiples of 8.
+        hole: `(B, H, W, 1)`, 1 = filled in.
+        training: Bool. If True the image is returned as it is.
+
+    Returns:
+        `(B, H, W, 3)` float32 in [-1, 1], known pixels as they were; a hole as it was too where no
+        24 x 24 pixels on the grid of 8 are known.
+
+    Raises:
+        ValueError: On a strength below 0.
+
+    References:
+        Yi et al., CVPR 2020, Section 3.2 (the residuals); Wang et al., IJCAI 2019, Eq. (2).
+    """
+
+    def __init__(self, strength: float = 1.0, **options):
+        super().__init__(**{**options, "dtype": "float32"})
+        if not strength >= 0:
+            raise ValueError(f"strength must be >= 0, received: {strength!r}")
+        self.strength = strength
+
+    def build(self, image_shape, hole_shape):
+        """Nothing to build."""
+
+    def call(self, image: Tensor, hole: Tensor, training: bool | None = None) -> Tensor:
+        """See the class."""
+        image = ops.cast(image, "float32")
+        if training:
+            return image
+        hole = ops.cast(hole > 0.5, "float32")
+        residual = image - _blur(image, RESIDUAL_SIGMA)
+        expected = Membrane()(_energy(residual, 1.0 - hole), hole)
+        aggregated = hole * _aggregate(image, residual, expected, hole)
+        found = _energy(aggregated, hole) + 1e-6
+        lacking = (ops.minimum(found, expected) - _energy(residual, hole)) / found
+        depth = ops.clip(3.0 * (_box_mean(hole, DEPTH_WINDOW) - 0.5), 0.0, 1.0)
+        gain = self.strength * depth * ops.sqrt(ops.relu(lacking))
+        return ops.where(hole > 0.5, ops.clip(image + gain * aggregated, -1.0, 1.0), image)
+
+    def compute_output_shape(self, image_shape, hole_shape):
+        """The shape of the image."""
+        return image_shape
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "strength": self.strength}
+
+
+def _aggregate(image, residual, energy, hole):
+    """The residuals of the patches attended to, `(B, H, W, C)`; 0 outside the holes' window."""
+    roughness = ops.sqrt(energy + 1e-8)
+    marks = ops.concatenate([image, ROUGHNESS_WEIGHT * roughness], axis=-1)
+    missing = downsample_hole(hole, CELL)  # (B, h, w, 1)
+    window = _QueryWindow(missing)
+    attention = _attention(ops.average_pool(marks, CELL), missing, window)
+    reach = PASTED // 2
+    margins = [[0, 0]] * 3 + [[reach, reach]] * 2
+    attention = ops.pad(attention, margins)  # candidates outside the map have no attention
+
+    cells = _to_cells(residual)
+    batch, height, width, channels = ops.shape(cells)
+    flat_cells = ops.reshape(cells, (batch, height * width, channels))
+    overlapped = 0.0
+    for (row, column), weight in np.ndenumerate(_paste_weights(channels // CELL**2)):
+        # A position sees the part of its neighbour's patch that reaches over it.
+        shifted = _shifted(attention, (1, 3), row, PASTED)
+        shifted = _shifted(shifted, (2, 4), column, PASTED)
+        rows, columns = ops.shape(shifted)[1:3]
+        flat = ops.reshape(shifted, (batch, rows * columns, height * width))
+        overlapped = overlapped + ops.matmul(flat, flat_cells) * weight
+    overlapped = ops.reshape(overlapped, (batch, rows, columns, channels))
+    return _from_cells(window.paste(overlapped))
+
+
+def _attention(marks, missing, window):
+    """`(B, h, w, 4)` marks to know a place by -> `(B, n, m, h, w)`, for the window and half a
+    pasted patch around it. Rows sum to one, or to zero where none is asked for or no patch can be
+    pasted."""
+    marks = _blur(marks, 0.5)
+    halo = PASTED // 2 + MATCHED // 2
+    inside = ops.ones_like(missing)
+    energy = ops.sum(ops.square(marks), axis=-1, keepdims=True)
+    # |p - q|^2 = |p|^2 + |q|^2 - 2 p.q as one product; outside the map everything is 0.
+    queries = ops.concatenate([energy, inside, -2.0 * marks], axis=-1)
+    candidates = ops.concatenate([inside, energy, marks], axis=-1)
+    distance = diagonal_box_sum(_gram(window.crop(queries, halo), candidates, None), MATCHED)
+    counted = diagonal_box_sum(_gram(window.crop(inside, halo), inside, None), MATCHED)
+    distance = ops.relu(distance) / ops.maximum(counted, 1.0)
+
+    whole = box_sum(1.0 - missing, PASTED) > PASTED**2 - 0.5
+    usable = ops.cast(ops.transpose(ops.expand_dims(whole, 1), (0, 1, 4, 2, 3)), "float32")
+    distance = distance + 1e4 * (1.0 - usable)
+    least = ops.min(distance, axis=(3, 4), keepdims=True)
+    # What else the window holds, because of another of the batch, is neither counted nor heard.
+    asked = ops.expand_dims(window.crop(missing, PASTED // 2), -1)
+    temperature = ops.sum(asked * least, axis=(1, 2), keepdims=True)
+    temperature = temperature / ops.maximum(ops.sum(asked, axis=(1, 2), keepdims=True), 1.0)
+    likeness = (least - distance) / (TEMPERATURE * temperature + LEAST_TEMPERATURE)
+    likeness = usable * ops.exp(ops.maximum(likeness, -60.0))
+    reached = ops.cast(box_sum(missing, PASTED) > 0.5, "float32")
+    likeness = likeness * ops.expand_dims(window.crop(reached, PASTED // 2), -1)
+
+    attention = _normalize(likeness)
+    reach = PROPAGATION // 2
+    margins = [[0, 0], [reach, reach], [reach, reach], [0, 0], [0, 0]]
+    for _ in range(PROPAGATIONS):
+        heard = diagonal_box_sum(ops.pad(attention, margins), PROPAGATION)
+        attention = _normalize(likeness * heard)
+    attention = _normalize(attention**SHARPNESS)
+    unlike = ops.sum(attention * distance, axis=(3, 4), keepdims=True)
+    return attention * ops.exp(-unlike / TOLERANCE)
+
+
+def _normalize(attention):
+    return attention / (ops.sum(attention, axis=(3, 4), keepdims=True) + 1e-30)
+
+
+def _paste_weights(channels):
+    """The share of each part of a pasted patch, `(3, 3)` arrays of a cell's values.
+
+    A patch fades out towards its sides (Hann), and the shares of a pixel sum to one. Indexed by the
+    position of the patch's middle relative to the cell.
+    """
+    hann = np.hanning(PASTED * CELL + 2)[1:-1]
+    parts = np.outer(hann, hann).reshape(PASTED, CELL, PASTED, CELL).transpose(0, 2, 1, 3)
+    parts = parts / parts.sum((0, 1))
+    shares = np.empty((PASTED, PASTED), object)
+    for place in np.ndindex(shares.shape):
+        part = parts[PASTED - 1 - place[0], PASTED - 1 - place[1]]
+        shares[place] = np.repeat(part.reshape(-1), channels).astype("float32")
+    return shares
+
+
+def _to_cells(image):
+    """`(B, H, W, C)` -> `(B, H / 8, W / 8, 64 C)`."""
+    batch, height, width, channels = ops.shape(image)
+    rows, columns = height // CELL, width // CELL
+    cells = ops.reshape(image, (batch, rows, CELL, columns, CELL, channels))
+    cells = ops.transpose(cells, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(cells, (batch, rows, columns, CELL * CELL * channels))
+
+
+def _from_cells(cells):
+    """The inverse of `_to_cells`."""
+    batch, rows, columns, values = ops.shape(cells)
+    channels = values // CELL**2
+    image = ops.reshape(cells, (batch, rows, columns, CELL, CELL, channels))
+    image = ops.transpose(image, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(image, (batch, rows * CELL, columns * CELL, channels))
+
+
+def _blur(image, sigma):
+    """Gaussian blur over 2.5 deviations; at the border the weights inside are all there are."""
+    radius = max(round(2.5 * sigma), 1)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).astype("float32")
+    return _weigh(image, weights) / _weigh(ops.ones_like(image[:1, :, :, :1]), weights)
+
+
+def _weigh(image, weights):
+    for shape in ((-1, 1, 1, 1), (1, -1, 1, 1)):
+        kernel = np.repeat(weights.reshape(shape), image.shape[-1], axis=2)
+        image = ops.depthwise_conv(image, kernel, padding="same")
+    return image
+
+
+def _box_mean(maps, size):
+    """Mean over the window around each pixel, of the pixels there are."""
+    for window in ((size, 1), (1, size)):
+        maps = ops.average_pool(maps, window, 1, "same")
+    return maps
+
+
+def _energy(detail, hole):
+    """Mean square of detail around each pixel, of the pixels in the hole, `(B, H, W, 1)`."""
+    squares = hole * ops.mean(ops.square(detail), axis=-1, keepdims=True)
+    return _box_mean(squares, ENERGY_WINDOW) / (_box_mean(hole, ENERGY_WINDOW) + 1e-6)
