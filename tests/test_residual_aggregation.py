@@ -128,7 +128,7 @@ def test_texture_comes_back_in_its_place():
     truth = np.repeat(stripes[None, ..., None], 3, -1).astype("float32")
     hole = box(128, 128, 32, 96, 32, 96)
     filled = filled_softly(truth, hole)
-    detailed = ResidualAggregation()(filled, hole).numpy()
+    detailed = ResidualAggregation()(filled, filled, hole).numpy()
     middle = np.s_[:, 52:76, 52:76]
     before, after = (np.abs(each - truth)[middle].mean() for each in (filled, detailed))
     assert after < 0.5 * before
@@ -138,8 +138,8 @@ def test_each_of_a_batch_is_its_own():
     images = np.concatenate([photograph(96, 96), photograph(96, 96, seed=1)])
     holes = np.concatenate([box(96, 96, 0, 30, 8, 96), box(96, 96, 40, 80, 40, 96)])
     filled = filled_softly(images, holes)
-    together = ResidualAggregation()(filled, holes).numpy()
-    alone = ResidualAggregation()(filled[1:], holes[1:]).numpy()
+    together = ResidualAggregation()(filled, filled, holes).numpy()
+    alone = ResidualAggregation()(filled[1:], filled[1:], holes[1:]).numpy()
     np.testing.assert_allclose(together[1:], alone, atol=1e-4)
     assert np.abs(together - filled).max((1, 2, 3)).min() > 0.01
 
@@ -147,7 +147,7 @@ def test_each_of_a_batch_is_its_own():
 def test_known_pixels_and_the_range_stay():
     image, hole = photograph(96, 96), box(96, 96, 30, 66, 30, 66)
     filled = filled_softly(image, hole)
-    detailed = ResidualAggregation(50.0)(filled, hole).numpy()
+    detailed = ResidualAggregation(50.0)(filled, filled, hole).numpy()
     np.testing.assert_array_equal(detailed[hole[..., 0] == 0], filled[hole[..., 0] == 0])
     assert np.abs(detailed).max() <= 1
     assert np.abs(detailed - filled).max() > 0.1
@@ -156,16 +156,21 @@ def test_known_pixels_and_the_range_stay():
 @pytest.mark.parametrize("hole", [np.zeros((1, 48, 32, 1)), np.ones((1, 48, 32, 1))])
 def test_nothing_to_fill_or_nothing_to_take(hole):
     image = photograph(48, 32)
-    np.testing.assert_array_equal(ResidualAggregation()(image, hole.astype("float32")), image)
+    found = ResidualAggregation()(image, np.where(hole, np.nan, image), hole > 0)
+    np.testing.assert_array_equal(found, image)
 
 
 def test_it_keeps_out_of_training_and_of_strength_zero():
     image, hole = photograph(96, 96), box(96, 96, 32, 64, 32, 64)
     filled = filled_softly(image, hole)
-    np.testing.assert_array_equal(ResidualAggregation()(filled, hole, training=True), filled)
-    np.testing.assert_array_equal(ResidualAggregation(0.0)(filled, hole), filled)
-    with pytest.raises(ValueError, match="strength must be >= 0, received: -1"):
+    raw = filled + 0.01
+    found = ResidualAggregation()(raw, image, hole, training=True)
+    np.testing.assert_array_equal(found, raw)  # known pixels too: losses see them
+    np.testing.assert_array_equal(ResidualAggregation(0.0)(filled, filled, hole), filled)
+    with pytest.raises(ValueError, match="strength must be >= 0 and finite, received: -1"):
         ResidualAggregation(-1)
+    with pytest.raises(ValueError, match=r"multiples of 8, received: \(1, 92, 96, 3\)"):
+        ResidualAggregation()(filled[:, 4:], image[:, 4:], hole[:, 4:])
     with pytest.raises(ValueError, match="detail must be >= 0, received: -1"):
         musical_tf.create("musical", preset="lite", width=8, detail=-1)
 
@@ -174,7 +179,7 @@ def test_a_thin_stroke_is_left_as_it_is():
     image = photograph(64, 64)
     hole = box(64, 64, 30, 38, 0, 64)
     filled = filled_softly(image, hole)
-    np.testing.assert_array_equal(ResidualAggregation()(filled, hole), filled)
+    np.testing.assert_array_equal(ResidualAggregation()(filled, filled, hole), filled)
 
 
 def test_a_generator_with_detail_is_stored_with_it(tmp_path):
@@ -193,9 +198,19 @@ def test_a_generator_with_detail_is_stored_with_it(tmp_path):
     assert np.abs(found - plain([image, hole]))[~known].max() > 0
     np.testing.assert_allclose(found[known], image[known], atol=1e-6)
     # Trained is what the weights are responsible for.
-    np.testing.assert_allclose(
-        generator([image, hole], training=True)[~known], plain([image, hole])[~known], atol=1e-6
-    )
+    trained = generator([image, hole], training=True)
+    np.testing.assert_allclose(trained, plain([image, hole]), atol=1e-6)
+
+
+def test_its_gradient_is_finite():
+    image, hole = photograph(96, 96), box(96, 96, 32, 64, 32, 64)
+    fill = tf.constant(filled_softly(image, hole))
+    with tf.GradientTape() as tape:
+        tape.watch(fill)
+        total = tf.reduce_sum(ResidualAggregation()(fill, image, hole))
+    gradient = tape.gradient(total, fill).numpy()
+    assert np.isfinite(gradient).all()
+    np.testing.assert_array_equal(gradient[hole[..., 0] == 0], 0)
 
 
 def test_attention_may_join_a_generator_that_had_no_detail():

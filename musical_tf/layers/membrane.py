@@ -18,7 +18,7 @@ from keras import ops
 from musical_tf.conventions import Tensor
 
 LEVELS = 8
-"""Halvings: two pixels of an image of up to 512 end up as neighbours."""
+"""Halvings: what is known is heard up to some 256 pixels inside a hole; beyond, values go to 0."""
 
 SMOOTHINGS = 2
 """How often a level is smoothed. Converged it is not, but near enough to a network that sees it."""
@@ -28,8 +28,8 @@ SMOOTHINGS = 2
 class Membrane(keras.layers.Layer):
     """Fills holes with the membrane spanned by the values around them.
 
-    Linear in the known values, never beyond their range, and differentiable. Computed in float32
-    whatever the policy. Nothing to learn.
+    Linear in the known values, within their range as far as `LEVELS` reaches, and differentiable.
+    Computed in float32 whatever the policy. Nothing to learn.
 
     Call arguments:
         values: `(B, H, W, C)` float. What lies under the hole is not looked at.

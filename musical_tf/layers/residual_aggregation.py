@@ -3,8 +3,8 @@
 A network trained with L1 paints the mean of all fills there could be, and the mean has no texture.
 Its colours and broad shapes say which known patches look alike, though, and those have texture. So
 what a blur takes away from the known photograph, its *residual*, is aggregated by an attention of
-patches and laid over the fill. Nothing is learnt, and nothing but the photograph's own detail can
-appear.
+patches and laid over the fill. Nothing is learnt. Beside a hole the blur sees the fill too; else
+all detail that can appear is the photograph's own.
 
 Neighbours have to choose neighbours, or texture is shuffled: the attention is propagated as in
 Eq. (2) of MUSICAL, query and candidate shifted together, over and over.
@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from musical_tf.conventions import Tensor, downsample_hole
+from musical_tf.conventions import Tensor, composite, downsample_hole
 from musical_tf.layers.membrane import Membrane
 from musical_tf.layers.patch_matching import (
     _gram,
@@ -49,7 +49,7 @@ PROPAGATION = 5
 """Window of Eq. (2), in positions."""
 
 PROPAGATIONS = 8
-"""How often: what starts at one side of a hole of 256 pixels is heard at the other."""
+"""How often: what is known beside a hole is heard 128 pixels inside."""
 
 TEMPERATURE = 1.0
 """Of the softmax, in mean distances between a patch of the hole and the one most like it."""
@@ -68,7 +68,8 @@ ENERGY_WINDOW = 17
 """Pixels along each side over which the energy of detail is measured."""
 
 DEPTH_WINDOW = 33
-"""Pixels. A point this deep in a hole gets all its missing detail; at a straight border, none."""
+"""Pixels along each side. Where the hole has half of this window or less, as at a straight border,
+no detail is laid; from five sixths on, eleven pixels inside, all that is missing."""
 
 
 @keras.saving.register_keras_serializable("musical_tf")
@@ -76,24 +77,27 @@ class ResidualAggregation(keras.layers.Layer):
     """Lays detail of the known surroundings over a smooth fill.
 
     Detail is added as far as the fill lacks it: beside the hole's border, in thin strokes and where
-    a fill is sharp already next to nothing is; a hole among plain walls gets no more than plain
-    walls have, and little is pasted where nothing known is like the fill. In training it hands its
-    input through. Computed in float32 whatever the policy. Nothing to learn.
+    a fill is sharp already next to nothing is, so a hole of up to 24 pixels is left as it is. Among
+    plain walls it gets no more than plain walls have, and little is pasted where nothing known is
+    like the fill. In training it hands the fill through. Computed in float32 whatever the policy.
+    Nothing to learn.
 
     Args:
         strength: Factor of the residuals, 0 = none, 1 = as found.
 
     Call arguments:
-        image: `(B, H, W, 3)` float in [-1, 1], filled. H and W are multiples of 8.
-        hole: `(B, H, W, 1)`, 1 = filled in.
-        training: Bool. If True the image is returned as it is.
+        fill: `(B, H, W, 3)` float in [-1, 1], a prediction. H and W are multiples of 8.
+        image: `(B, H, W, 3)` float in [-1, 1]. What lies under the hole is not looked at.
+        hole: `(B, H, W, 1)`, 1 = missing.
+        training: Bool. If True the fill is returned as it is, known pixels' too.
 
     Returns:
-        `(B, H, W, 3)` float32 in [-1, 1], known pixels as they were; a hole as it was too where no
-        24 x 24 pixels on the grid of 8 are known.
+        `(B, H, W, 3)` float32 in [-1, 1], known pixels the image's; the fill alone in the hole
+        where no 24 x 24 pixels on the grid of 8 are known.
 
     Raises:
-        ValueError: On a strength below 0.
+        ValueError: On a strength that is below 0 or not finite, or on sides that are known and not
+            multiples of 8.
 
     References:
         Yi et al., CVPR 2020, Section 3.2 (the residuals); Wang et al., IJCAI 2019, Eq. (2).
@@ -101,31 +105,41 @@ class ResidualAggregation(keras.layers.Layer):
 
     def __init__(self, strength: float = 1.0, **options):
         super().__init__(**{**options, "dtype": "float32"})
-        if not strength >= 0:
-            raise ValueError(f"strength must be >= 0, received: {strength!r}")
+        if not 0 <= strength < float("inf"):
+            raise ValueError(f"strength must be >= 0 and finite, received: {strength!r}")
         self.strength = strength
+        self.membrane = Membrane(name="membrane")
 
-    def build(self, image_shape, hole_shape):
+    def build(self, fill_shape, image_shape, hole_shape):
         """Nothing to build."""
+        if any(side is not None and side % CELL for side in fill_shape[1:3]):
+            raise ValueError(
+                f"height and width must be multiples of {CELL}, received: {tuple(fill_shape)}"
+            )
 
-    def call(self, image: Tensor, hole: Tensor, training: bool | None = None) -> Tensor:
+    def call(
+        self, fill: Tensor, image: Tensor, hole: Tensor, training: bool | None = None
+    ) -> Tensor:
         """See the class."""
-        image = ops.cast(image, "float32")
+        fill = ops.cast(fill, "float32")
         if training:
-            return image
-        hole = ops.cast(hole > 0.5, "float32")
-        residual = image - _blur(image, RESIDUAL_SIGMA)
-        expected = Membrane()(_energy(residual, 1.0 - hole), hole)
-        aggregated = hole * _aggregate(image, residual, expected, hole)
+            return fill
+        hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
+        filled = composite(fill, ops.cast(image, "float32"), hole)
+        residual = filled - _blur(filled, RESIDUAL_SIGMA)
+        expected = self.membrane(_energy(residual, 1.0 - hole), hole)
+        aggregated = hole * _aggregate(filled, residual, expected, hole)
         found = _energy(aggregated, hole) + 1e-6
         lacking = (ops.minimum(found, expected) - _energy(residual, hole)) / found
         depth = ops.clip(3.0 * (_box_mean(hole, DEPTH_WINDOW) - 0.5), 0.0, 1.0)
-        gain = self.strength * depth * ops.sqrt(ops.relu(lacking))
-        return ops.where(hole > 0.5, ops.clip(image + gain * aggregated, -1.0, 1.0), image)
+        # Of 0 the root has no gradient.
+        gain = self.strength * depth * ops.sqrt(ops.maximum(lacking, 1e-12))
+        detailed = ops.clip(filled + gain * aggregated, -1.0, 1.0)
+        return composite(detailed, filled, hole)
 
-    def compute_output_shape(self, image_shape, hole_shape):
-        """The shape of the image."""
-        return image_shape
+    def compute_output_shape(self, fill_shape, image_shape, hole_shape):
+        """The shape of the fill."""
+        return fill_shape
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

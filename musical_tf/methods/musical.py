@@ -74,7 +74,9 @@ class Config:
         membrane: Whether the hole starts as the membrane spanned by what surrounds it, and the
             prediction's error along its border is carried on into it (not in the paper).
         detail: How much of the known surroundings' detail is laid over the fill, 0 = none, 1 = as
-            found. Not while training, and nothing is learnt for it (not in the paper).
+            found. Not while training, and nothing is learnt for it. Its memory is about a sixteenth
+            of the attention's without a bound, and `attention_max_scores` does not bound it (not in
+            the paper).
         lambda_l1: Weight of the mean absolute error of the whole raw output (Section 4.1).
         lambda_hole: Weight of the mean absolute error in the hole (not in the paper).
         lambda_perceptual: Weight of Eq. (4) (Section 4.1).
@@ -377,8 +379,7 @@ def _unet(image, hole, config, policy):
         error = Membrane(name="membrane_error")(image - prediction, hole)
         prediction = ops.clip(prediction + error, -1.0, 1.0)
     if config.detail:
-        filled = composite(prediction, image, hole)
-        prediction = ResidualAggregation(config.detail, name="detail")(filled, hole)
+        prediction = ResidualAggregation(config.detail, name="detail")(prediction, image, hole)
     return prediction
 
 
