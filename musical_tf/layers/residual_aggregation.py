@@ -22,6 +22,8 @@ from keras import ops
 from musical_tf.conventions import Tensor, composite, downsample_hole
 from musical_tf.layers.membrane import Membrane
 from musical_tf.layers.patch_matching import (
+    _as_columns,
+    _as_rows,
     _gram,
     _QueryWindow,
     _shifted,
@@ -111,7 +113,7 @@ class ResidualAggregation(keras.layers.Layer):
         self.membrane = Membrane(name="membrane")
 
     def build(self, fill_shape, image_shape, hole_shape):
-        """Nothing to build."""
+        """Nothing to build; looks at the sides."""
         if any(side is not None and side % CELL for side in fill_shape[1:3]):
             raise ValueError(
                 f"height and width must be multiples of {CELL}, received: {tuple(fill_shape)}"
@@ -188,17 +190,17 @@ def _attention(marks, missing, window):
     distance = ops.relu(distance) / ops.maximum(counted, 1.0)
 
     whole = box_sum(1.0 - missing, PASTED) > PASTED**2 - 0.5
-    usable = ops.cast(ops.transpose(ops.expand_dims(whole, 1), (0, 1, 4, 2, 3)), "float32")
+    usable = _as_columns(ops.cast(whole, "float32"))
     distance = distance + 1e4 * (1.0 - usable)
     least = ops.min(distance, axis=(3, 4), keepdims=True)
     # What else the window holds, because of another of the batch, is neither counted nor heard.
-    asked = ops.expand_dims(window.crop(missing, PASTED // 2), -1)
+    asked = _as_rows(window.crop(missing, PASTED // 2))
     temperature = ops.sum(asked * least, axis=(1, 2), keepdims=True)
     temperature = temperature / ops.maximum(ops.sum(asked, axis=(1, 2), keepdims=True), 1.0)
     likeness = (least - distance) / (TEMPERATURE * temperature + LEAST_TEMPERATURE)
     likeness = usable * ops.exp(ops.maximum(likeness, -60.0))
     reached = ops.cast(box_sum(missing, PASTED) > 0.5, "float32")
-    likeness = likeness * ops.expand_dims(window.crop(reached, PASTED // 2), -1)
+    likeness = likeness * _as_rows(window.crop(reached, PASTED // 2))
 
     attention = _normalize(likeness)
     reach = PROPAGATION // 2

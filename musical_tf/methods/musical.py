@@ -215,8 +215,8 @@ class MusicalGenerator(keras.Model):
             H and W are multiples of 16.
 
     Returns:
-        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction; with `membrane` or `detail` known
-        pixels are the image's but for rounding.
+        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction; with `membrane`, and with
+        `detail` outside training, known pixels are the image's but for rounding.
 
     Raises:
         ValueError: On a side that is known and not a multiple of 16.
