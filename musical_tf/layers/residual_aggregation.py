@@ -30,6 +30,7 @@ from musical_tf.layers.patch_matching import (
     box_sum,
     diagonal_box_sum,
 )
+from musical_tf.layers.strided_matching import depth_to_space, space_to_depth
 
 CELL = 8
 """Pixels per position of queries and candidates, along each side."""
@@ -159,7 +160,7 @@ def _aggregate(image, residual, energy, hole):
     margins = [[0, 0]] * 3 + [[reach, reach]] * 2
     attention = ops.pad(attention, margins)  # candidates outside the map have no attention
 
-    cells = _to_cells(residual)
+    cells = space_to_depth(residual, CELL)
     batch, height, width, channels = ops.shape(cells)
     flat_cells = ops.reshape(cells, (batch, height * width, channels))
     overlapped = 0.0
@@ -171,7 +172,7 @@ def _aggregate(image, residual, energy, hole):
         flat = ops.reshape(shifted, (batch, rows * columns, height * width))
         overlapped = overlapped + ops.matmul(flat, flat_cells) * weight
     overlapped = ops.reshape(overlapped, (batch, rows, columns, channels))
-    return _from_cells(window.paste(overlapped))
+    return depth_to_space(window.paste(overlapped), CELL)
 
 
 def _attention(marks, missing, window):
@@ -231,24 +232,6 @@ def _paste_weights(channels):
         part = parts[PASTED - 1 - place[0], PASTED - 1 - place[1]]
         shares[place] = np.repeat(part.reshape(-1), channels).astype("float32")
     return shares
-
-
-def _to_cells(image):
-    """`(B, H, W, C)` -> `(B, H / 8, W / 8, 64 C)`."""
-    batch, height, width, channels = ops.shape(image)
-    rows, columns = height // CELL, width // CELL
-    cells = ops.reshape(image, (batch, rows, CELL, columns, CELL, channels))
-    cells = ops.transpose(cells, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(cells, (batch, rows, columns, CELL * CELL * channels))
-
-
-def _from_cells(cells):
-    """The inverse of `_to_cells`."""
-    batch, rows, columns, values = ops.shape(cells)
-    channels = values // CELL**2
-    image = ops.reshape(cells, (batch, rows, columns, CELL, CELL, channels))
-    image = ops.transpose(image, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(image, (batch, rows * CELL, columns * CELL, channels))
 
 
 def _blur(image, sigma):
