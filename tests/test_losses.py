@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from scipy import ndimage
 from skimage import data
+from skimage.metrics import structural_similarity
 
 from musical_tf import losses
 from musical_tf.pretrained import IMAGENET_MEAN, IMAGENET_STD, packaged_arrays, read_arrays
@@ -77,6 +79,30 @@ def test_hole_l1_counts_the_hole_only_and_divides_by_all_pixels():
     assert float(losses.hole_l1_loss(image, prediction, hole)) == pytest.approx(0.5 / 4)
 
 
+def test_ssim_loss_is_scikit_images_measure():
+    images = np.stack([photograph(60, 180, 40, 56), photograph(200, 40, 40, 56)])
+    blurred = ndimage.gaussian_filter(images, (0, 2, 2, 0))
+    similarities = [
+        structural_similarity(a / 2 + 0.5, b / 2 + 0.5, channel_axis=2, data_range=1)
+        for a, b in zip(images, blurred, strict=True)
+    ]
+    loss = float(losses.ssim_loss(images, blurred))
+    assert loss == pytest.approx(1 - np.mean(similarities), abs=1e-4)
+    assert float(losses.ssim_loss(images, images)) == pytest.approx(0, abs=1e-5)
+
+
+def test_gradient_of_ssim_loss_is_that_of_its_values():
+    image = tf.constant(photograph(60, 180, 16, 20)[None])
+    step = np.random.default_rng(0).normal(size=image.shape).astype("float32")
+    prediction = tf.constant(ndimage.gaussian_filter(image.numpy(), (0, 1, 1, 0)))
+    with tf.GradientTape() as tape:
+        tape.watch(prediction)
+        loss = losses.ssim_loss(image, prediction)
+    slope = float(tf.reduce_sum(tape.gradient(loss, prediction) * step))
+    ends = [float(losses.ssim_loss(image, prediction + sign * 5e-3 * step)) for sign in (1, -1)]
+    assert slope == pytest.approx((ends[0] - ends[1]) / 1e-2, rel=0.02)
+
+
 def test_total_variation_by_hand():
     image = np.array([[0.0, 1.0, 0.0], [0.5, 0.5, 1.0]], "float32")[None, :, :, None]
     vertical, horizontal = (0.5 + 0.5 + 1.0) / 3, (1.0 + 1.0 + 0.0 + 0.5) / 4
@@ -98,6 +124,8 @@ def test_pixel_losses_refuse_shapes_that_would_broadcast():
         losses.l1_loss(image, image[..., :1])
     with pytest.raises(ValueError, match=r"one shape"):
         losses.l1_loss(image, image[0])
+    with pytest.raises(ValueError, match=r"one shape"):
+        losses.ssim_loss(image, image[..., :1])
     with pytest.raises(ValueError, match=r"hole must have shape \(B, H, W, 1\), got \(2, 4, 4\)"):
         losses.hole_l1_loss(image, image, image[..., 0])
 

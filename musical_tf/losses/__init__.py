@@ -2,7 +2,12 @@
 
 from musical_tf.losses.adversarial import discriminator_loss, generator_adversarial_loss
 from musical_tf.losses.perceptual import VGG16Features, gram_matrix, perceptual_loss, style_loss
-from musical_tf.losses.reconstruction import hole_l1_loss, l1_loss, total_variation_loss
+from musical_tf.losses.reconstruction import (
+    hole_l1_loss,
+    l1_loss,
+    ssim_loss,
+    total_variation_loss,
+)
 
 __all__ = [
     "VGG16Features",
@@ -12,6 +17,7 @@ __all__ = [
     "hole_l1_loss",
     "l1_loss",
     "perceptual_loss",
+    "ssim_loss",
     "style_loss",
     "total_variation_loss",
 ]

@@ -26,6 +26,7 @@ from musical_tf.losses import (
     hole_l1_loss,
     l1_loss,
     perceptual_loss,
+    ssim_loss,
     style_loss,
     total_variation_loss,
 )
@@ -79,6 +80,8 @@ class Config:
             the paper).
         lambda_l1: Weight of the mean absolute error of the whole raw output (Section 4.1).
         lambda_hole: Weight of the mean absolute error in the hole (not in the paper).
+        lambda_ssim: Weight of one minus the structural similarity of the whole raw output (not in
+            the paper).
         lambda_perceptual: Weight of Eq. (4) (Section 4.1).
         lambda_style: Weight of Eq. (5)-(6) (Section 4.1).
         lambda_tv: Weight of the total variation (Section 4.1).
@@ -107,6 +110,7 @@ class Config:
     detail: float = 0.0
     lambda_l1: float = 100.0
     lambda_hole: float = 0.0
+    lambda_ssim: float = 0.0
     lambda_perceptual: float = 0.07
     lambda_style: float = 250.0
     lambda_tv: float = 0.001
@@ -433,7 +437,7 @@ class _Blocks:
 class Objective:
     """The overall loss, Eq. (7), as named terms.
 
-    `l1`, `hole`, `perceptual` (Eq. 4), `style` (Eq. 5-6), `tv` and `adversarial`. A term of weight
+    `l1`, `hole`, `ssim`, `perceptual` (Eq. 4), `style` (Eq. 5-6), `tv` and `adversarial`. A term of weight
     0 is neither in `generator_weights` nor computed.
 
     Args:
@@ -446,6 +450,7 @@ class Objective:
         weights = {
             "l1": config.lambda_l1,
             "hole": config.lambda_hole,
+            "ssim": config.lambda_ssim,
             "perceptual": config.lambda_perceptual,
             "style": config.lambda_style,
             "tv": config.lambda_tv,
@@ -455,7 +460,8 @@ class Objective:
         if not self.generator_weights:
             raise ValueError(
                 "nothing to train for: the weight of every term is 0; set one of lambda_l1, "
-                "lambda_hole, lambda_perceptual, lambda_style, lambda_tv or lambda_adversarial"
+                "lambda_hole, lambda_ssim, lambda_perceptual, lambda_style, lambda_tv or "
+                "lambda_adversarial"
             )
         self.composite_features = config.composite_features
         self.vgg = None
@@ -482,6 +488,7 @@ class Objective:
         terms = {
             "l1": lambda: l1_loss(image, prediction),
             "hole": lambda: hole_l1_loss(image, prediction, hole),
+            "ssim": lambda: ssim_loss(image, prediction),
             "tv": lambda: total_variation_loss(prediction),
             "adversarial": lambda: generator_adversarial_loss(
                 discriminators["densenet121"](prediction, training=True)
