@@ -137,14 +137,35 @@ def test_a_changed_known_pixel_is_seen():
         filled[:, 0, 0] += 7
         return filled
 
-    watched = shipped_models.Watched(careless)
+    watched = shipped_models.Watched(careless, shown=True)
     images, holes = np.full((2, 4, 4, 3), 100, np.uint8), np.zeros((2, 4, 4), bool)
     watched(images, holes)
     assert watched.known_change == 7
     holes[:, 0, 0] = True
-    unseen = shipped_models.Watched(careless)
+    unseen = shipped_models.Watched(careless, shown=True)
     unseen(images, holes)
     assert unseen.known_change == 0
+
+
+def test_looking_under_a_hole_is_refused_unless_it_is_said():
+    def grey(images, holes):
+        return np.where(holes[..., None], np.uint8(128), images)
+
+    def peeping(images, holes):
+        return np.where(holes[..., None], images // 2, images)
+
+    images, holes = np.full((2, 4, 4, 3), 100, np.uint8), np.zeros((2, 4, 4), bool)
+    holes[0, 1, 1] = True
+    shipped_models.Watched(grey)(images, holes)
+    with pytest.raises(RuntimeError, match="what lies under a hole decides"):
+        shipped_models.Watched(peeping)(images, holes)
+    shipped_models.Watched(peeping, shown=True)(images, holes)
+
+
+def test_what_is_shown_the_truth_is_not_to_be_beaten():
+    beats = shipped_models.Setting("photo", "paris_streetview", 256, 0.1, beats=True)
+    found = {"photo": figures(30, 0.95), shipped_models.MIGAN: figures(29, 0.94)}
+    assert shipped_models.missed(beats, found | {shipped_models.MIGAN_SHOWN: figures(40, 1)}) == []
 
 
 def test_figures_are_kept_as_they_come_and_go_with_their_weights(tmp_path, monkeypatch):
