@@ -71,6 +71,13 @@ def test_l1_is_the_mean_over_everything():
     assert float(losses.l1_loss(image, prediction)) == pytest.approx(1.5 / 12)
 
 
+def test_l2_is_the_mean_square_over_everything():
+    image = np.zeros((2, 1, 2, 3), "float32")
+    prediction = np.zeros_like(image)
+    prediction[0, 0, 1] = (0.5, -1.0, 0.0)
+    assert float(losses.l2_loss(image, prediction)) == pytest.approx(1.25 / 12)
+
+
 def test_hole_l1_counts_the_hole_only_and_divides_by_all_pixels():
     image = np.zeros((1, 2, 2, 3), "float32")
     prediction = np.full_like(image, 0.5)

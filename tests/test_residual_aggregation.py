@@ -175,9 +175,10 @@ def test_it_keeps_out_of_training_and_of_strength_zero():
         musical_tf.create("musical", preset="lite", width=8, detail=-1)
 
 
-def test_a_thin_stroke_is_left_as_it_is():
+@pytest.mark.parametrize("width", [8, 24])
+def test_a_stroke_is_left_as_it_is(width):
     image = photograph(64, 64)
-    hole = box(64, 64, 30, 38, 0, 64)
+    hole = box(64, 64, 20, 20 + width, 0, 64)
     filled = filled_softly(image, hole)
     np.testing.assert_array_equal(ResidualAggregation()(filled, filled, hole), filled)
 

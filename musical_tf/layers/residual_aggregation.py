@@ -74,13 +74,22 @@ DEPTH_WINDOW = 33
 """Pixels along each side. Where the hole has half of this window or less, as at a straight border,
 no detail is laid; from five sixths on, eleven pixels inside, all that is missing."""
 
+WIDE = (0.75, 0.95)
+"""Shares of that window: a hole that nowhere has the first is a stroke and gets no detail, one that
+has the second is wide."""
+
+REACH = 49
+"""Pixels along each side of what is near a wide place: from there to the hole's border and a
+little more."""
+
 
 @keras.saving.register_keras_serializable("musical_tf")
 class ResidualAggregation(keras.layers.Layer):
     """Lays detail of the known surroundings over a smooth fill.
 
     Detail is added as far as the fill lacks it: beside the hole's border, in thin strokes and where
-    a fill is sharp already next to nothing is, so a hole of up to 24 pixels is left as it is. Among
+    a fill is sharp already next to nothing is, so a hole of up to 24 pixels is left as it is: a
+    stroke's fill follows its borders, and pasted texture would not. Among
     plain walls it gets no more than plain walls have, and little is pasted where nothing known is
     like the fill. In training it hands the fill through. Computed in float32 whatever the policy.
     Nothing to learn.
@@ -134,7 +143,8 @@ class ResidualAggregation(keras.layers.Layer):
         aggregated = hole * _aggregate(filled, residual, expected, hole)
         found = _energy(aggregated, hole) + 1e-6
         lacking = (ops.minimum(found, expected) - _energy(residual, hole)) / found
-        depth = ops.clip(3.0 * (_box_mean(hole, DEPTH_WINDOW) - 0.5), 0.0, 1.0)
+        share = _box_mean(hole, DEPTH_WINDOW)
+        depth = _near_wide(share) * ops.clip(3.0 * (share - 0.5), 0.0, 1.0)
         # Of 0 the root has no gradient.
         gain = self.strength * depth * ops.sqrt(ops.maximum(lacking, 1e-12))
         detailed = ops.clip(filled + gain * aggregated, -1.0, 1.0)
@@ -253,6 +263,15 @@ def _box_mean(maps, size):
     for window in ((size, 1), (1, size)):
         maps = ops.average_pool(maps, window, 1, "same")
     return maps
+
+
+def _near_wide(share):
+    """1 near places where a hole is wide, 0 near strokes, by the hole's share of windows."""
+    least, enough = WIDE
+    wide = ops.clip((share - least) / (enough - least), 0.0, 1.0)
+    for window in ((REACH, 1), (1, REACH)):
+        wide = ops.max_pool(wide, window, 1, "same")
+    return _box_mean(wide, ENERGY_WINDOW)
 
 
 def _energy(detail, hole):

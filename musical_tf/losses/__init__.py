@@ -5,6 +5,7 @@ from musical_tf.losses.perceptual import VGG16Features, gram_matrix, perceptual_
 from musical_tf.losses.reconstruction import (
     hole_l1_loss,
     l1_loss,
+    l2_loss,
     ssim_loss,
     total_variation_loss,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "gram_matrix",
     "hole_l1_loss",
     "l1_loss",
+    "l2_loss",
     "perceptual_loss",
     "ssim_loss",
     "style_loss",

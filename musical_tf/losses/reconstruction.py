@@ -25,6 +25,24 @@ def l1_loss(image: Tensor, prediction: Tensor) -> Tensor:
     return ops.mean(_absolute_difference(image, prediction))
 
 
+def l2_loss(image: Tensor, prediction: Tensor) -> Tensor:
+    """Mean squared error: `mean((image - prediction)^2)` over everything.
+
+    Its best guess is the mean of what could be there, that of L1 the median; PSNR asks for the mean.
+
+    Args:
+        image: Float tensor `(B, H, W, 3)`, RGB in [-1, 1].
+        prediction: Float tensor of the same shape, the generator's raw output (not composited).
+
+    Returns:
+        Float32 scalar.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    return ops.mean(ops.square(_absolute_difference(image, prediction)))
+
+
 def hole_l1_loss(image: Tensor, prediction: Tensor, hole: Tensor) -> Tensor:
     """Mean absolute error inside the hole: `mean(|image - prediction| * hole)`.
 

@@ -25,6 +25,7 @@ from musical_tf.losses import (
     generator_adversarial_loss,
     hole_l1_loss,
     l1_loss,
+    l2_loss,
     perceptual_loss,
     ssim_loss,
     style_loss,
@@ -80,6 +81,7 @@ class Config:
             the paper).
         lambda_l1: Weight of the mean absolute error of the whole raw output (Section 4.1).
         lambda_hole: Weight of the mean absolute error in the hole (not in the paper).
+        lambda_l2: Weight of the mean squared error of the whole raw output (not in the paper).
         lambda_ssim: Weight of one minus the structural similarity of the whole raw output (not in
             the paper).
         lambda_perceptual: Weight of Eq. (4) (Section 4.1).
@@ -110,6 +112,7 @@ class Config:
     detail: float = 0.0
     lambda_l1: float = 100.0
     lambda_hole: float = 0.0
+    lambda_l2: float = 0.0
     lambda_ssim: float = 0.0
     lambda_perceptual: float = 0.07
     lambda_style: float = 250.0
@@ -437,8 +440,8 @@ class _Blocks:
 class Objective:
     """The overall loss, Eq. (7), as named terms.
 
-    `l1`, `hole`, `ssim`, `perceptual` (Eq. 4), `style` (Eq. 5-6), `tv` and `adversarial`. A term of weight
-    0 is neither in `generator_weights` nor computed.
+    `l1`, `hole`, `l2`, `ssim`, `perceptual` (Eq. 4), `style` (Eq. 5-6), `tv` and `adversarial`. A
+    term of weight 0 is neither in `generator_weights` nor computed.
 
     Args:
         config: A `Config`.
@@ -450,6 +453,7 @@ class Objective:
         weights = {
             "l1": config.lambda_l1,
             "hole": config.lambda_hole,
+            "l2": config.lambda_l2,
             "ssim": config.lambda_ssim,
             "perceptual": config.lambda_perceptual,
             "style": config.lambda_style,
@@ -460,8 +464,8 @@ class Objective:
         if not self.generator_weights:
             raise ValueError(
                 "nothing to train for: the weight of every term is 0; set one of lambda_l1, "
-                "lambda_hole, lambda_ssim, lambda_perceptual, lambda_style, lambda_tv or "
-                "lambda_adversarial"
+                "lambda_hole, lambda_l2, lambda_ssim, lambda_perceptual, lambda_style, lambda_tv "
+                "or lambda_adversarial"
             )
         self.composite_features = config.composite_features
         self.vgg = None
@@ -488,6 +492,7 @@ class Objective:
         terms = {
             "l1": lambda: l1_loss(image, prediction),
             "hole": lambda: hole_l1_loss(image, prediction, hole),
+            "l2": lambda: l2_loss(image, prediction),
             "ssim": lambda: ssim_loss(image, prediction),
             "tv": lambda: total_variation_loss(prediction),
             "adversarial": lambda: generator_adversarial_loss(
