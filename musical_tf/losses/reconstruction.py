@@ -28,7 +28,7 @@ def l1_loss(image: Tensor, prediction: Tensor) -> Tensor:
 def l2_loss(image: Tensor, prediction: Tensor) -> Tensor:
     """Mean squared error: `mean((image - prediction)^2)` over everything.
 
-    Its best guess is the mean of what could be there, that of L1 the median; PSNR asks for the mean.
+    Its best guess is the mean of what could be there, that of L1 the median. PSNR asks for it.
 
     Args:
         image: Float tensor `(B, H, W, 3)`, RGB in [-1, 1].
