@@ -74,7 +74,7 @@ DEPTH_WINDOW = 33
 """Pixels along each side. Where the hole has half of this window or less, as at a straight border,
 no detail is laid; from five sixths on, eleven pixels inside, all that is missing."""
 
-WIDE = (0.75, 0.95)
+WIDE = (0.9, 1.0)
 """Shares of that window: a hole that nowhere has the first is a stroke and gets no detail, one that
 has the second is wide."""
 
@@ -88,7 +88,7 @@ class ResidualAggregation(keras.layers.Layer):
     """Lays detail of the known surroundings over a smooth fill.
 
     Detail is added as far as the fill lacks it: beside the hole's border, in thin strokes and where
-    a fill is sharp already next to nothing is, so a hole of up to 24 pixels is left as it is: a
+    a fill is sharp already next to nothing is, so a hole of up to 29 pixels is left as it is: a
     stroke's fill follows its borders, and pasted texture would not. Among
     plain walls it gets no more than plain walls have, and little is pasted where nothing known is
     like the fill. In training it hands the fill through. Computed in float32 whatever the policy.
