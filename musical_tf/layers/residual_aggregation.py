@@ -87,12 +87,11 @@ little more."""
 class ResidualAggregation(keras.layers.Layer):
     """Lays detail of the known surroundings over a smooth fill.
 
-    Detail is added as far as the fill lacks it: beside the hole's border, in thin strokes and where
-    a fill is sharp already next to nothing is, so a hole of up to 29 pixels is left as it is: a
-    stroke's fill follows its borders, and pasted texture would not. Among
-    plain walls it gets no more than plain walls have, and little is pasted where nothing known is
-    like the fill. In training it hands the fill through. Computed in float32 whatever the policy.
-    Nothing to learn.
+    Detail is added as far as the fill lacks it: next to nothing beside the hole's border and where
+    a fill is sharp already. A hole of up to 29 pixels is left as it is: a stroke's fill follows its
+    borders, and pasted texture would not. Among plain walls it gets no more than plain walls have,
+    and little is pasted where nothing known is like the fill. In training it hands the fill
+    through. Computed in float32 whatever the policy. Nothing to learn.
 
     Args:
         strength: Factor of the residuals, 0 = none, 1 = as found.
