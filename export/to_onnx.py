@@ -563,6 +563,7 @@ _AROUND_CONVOLUTIONS = ("Clip", "Concat", "Elu", "Identity", "LeakyRelu", "Relu"
 
 _HALF_LIMIT = float(np.finfo(np.float16).max)  # 65504
 _LIMITS = ("half_lowest", "half_highest")
+_SMALLEST_EPSILON = 1e-30  # not to vanish in float32
 
 
 def in_precision(model: Any, precision: str) -> Any:
@@ -578,9 +579,11 @@ def to_float16(model: Any) -> Any:
     """Returns a copy whose convolutions have float16 weights and activations.
 
     So do the operators between them. All else stays float32: attention with its scores and softmax,
-    normalisation, squeeze-and-excitation, scaling and compositing. What enters float16 and what a
-    convolution gives are clipped to its range, so that nothing becomes infinite, and no NaN can
-    come of that.
+    normalisation, squeeze-and-excitation, scaling and compositing. Convolutions whose result is
+    normalised are scaled down first, which changes nothing else: where several follow each other
+    before a normalisation, as in MUSICAL's innermost level, values grow beyond float16. What still
+    enters float16 or comes of a convolution is clipped to its range, so that nothing becomes
+    infinite, and no NaN can come of that.
 
     Args:
         model: Float32 `onnx.ModelProto`, its nodes in order of computation.
@@ -589,6 +592,7 @@ def to_float16(model: Any) -> Any:
 
     model = _copy(model)
     graph = model.graph
+    _scale_before_normalizations(graph)
     _clip_after_convolutions(graph)
     half = _half_nodes(graph)
     single = {name for node in graph.node if node.name not in half for name in _reads(node)}
@@ -622,6 +626,58 @@ def to_float16(model: Any) -> Any:
     used = {name for node in nodes for name in _reads(node)}
     _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
     return model
+
+
+def _scale_before_normalizations(graph) -> None:
+    """Brings the filters of convolutions that an instance normalisation follows to a norm of 1.
+
+    The normalisation takes any factor out again, exactly so as its epsilon is scaled too. A factor
+    passes through (leaky) ReLUs, so this goes for several convolutions in a row as well, the
+    biases scaled by the product. Factors are powers of two, one a convolution, none above 1.
+    """
+    from onnx import numpy_helper
+
+    makers = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, int] = dict.fromkeys((value.name for value in graph.output), 1)
+    for node in graph.node:
+        for name in _reads(node):
+            readers[name] = readers.get(name, 0) + 1
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+
+    def scale(name: str, factor: float) -> None:
+        values = numpy_helper.to_array(tensors[name]) * np.float32(factor)
+        tensors[name].CopyFrom(numpy_helper.from_array(values, name))
+
+    def scalable(node) -> bool:
+        return node.op_type in _CONVOLUTIONS and all(
+            name in tensors and readers[name] == 1 for name in node.input[1:]
+        )
+
+    for normalization in graph.node:
+        if normalization.op_type != "InstanceNormalization":
+            continue
+        chain, value = [], normalization.input[0]
+        while value in makers and readers[value] == 1:
+            node = makers[value]
+            if scalable(node):
+                chain.insert(0, node)
+            elif node.op_type not in ("Relu", "LeakyRelu"):
+                break
+            value = node.input[0]
+        product = 1.0
+        for node in chain:
+            weights = numpy_helper.to_array(tensors[node.input[1]])
+            filters = 0 if node.op_type == "Conv" else 1
+            others = tuple(axis for axis in range(weights.ndim) if axis != filters)
+            largest = np.sqrt(np.square(weights, dtype=np.float64).sum(axis=others)).max()
+            factor = 2.0 ** -max(0, int(np.ceil(np.log2(max(largest, 1.0)))))
+            product *= factor
+            scale(node.input[1], factor)
+            for bias in node.input[2:]:
+                scale(bias, product)
+        for attribute in normalization.attribute:
+            if attribute.name == "epsilon":
+                attribute.f = max(attribute.f * product**2, _SMALLEST_EPSILON)
 
 
 def _clip_after_convolutions(graph) -> None:

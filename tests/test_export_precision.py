@@ -186,6 +186,34 @@ def test_nothing_overflows_whatever_the_input_and_the_weights(models, precision,
         np.testing.assert_array_equal(result[mask < 0.5], image[mask < 0.5])
 
 
+def test_float16_follows_where_float32_leaves_its_range(models):
+    """Trained, the innermost convolutions reach 3e5: nothing but the last is normalised."""
+    model = onnx.ModelProto.FromString(models["float32"].SerializeToString())
+    makers = {name: node for node in model.graph.node for name in node.output}
+
+    def convolutions_before(normalization):
+        found, maker = [], makers[normalization.input[0]]
+        while maker.op_type in (*CONVOLUTIONS, "Relu", "LeakyRelu"):
+            found += [maker] if maker.op_type in CONVOLUTIONS else []
+            maker = makers[maker.input[0]]
+        return found
+
+    normalizations = [each for each in model.graph.node if each.op_type == "InstanceNormalization"]
+    innermost = max(map(convolutions_before, normalizations), key=len)
+    assert len(innermost) == 3
+    weights = {name for node in innermost for name in node.input[1:]}
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            larger = numpy_helper.to_array(tensor) * np.float32(1024)
+            tensor.CopyFrom(numpy_helper.from_array(larger, tensor.name))
+    image, mask = (photographs(1, 64, 64) / 255).astype("float32"), holes(1, 64, 64) > 127
+    half, single = (
+        fill(open_session(to_onnx.in_precision(model, name)), image, mask.astype("float32"))
+        for name in ("float16", "float32")
+    )
+    assert np.abs(half - single).max() * 255 <= to_onnx.TOLERANCES["float16"].max
+
+
 def test_float16_leaves_alone_what_a_branch_reads():
     """The branches of an `If` read outer values by their names, which stay those of float32."""
 
