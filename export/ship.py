@@ -393,9 +393,9 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
 
     Returns:
         `run`, the folder's name; `recipe` without the places of files on somebody's disk;
-        `photographs`, how many and a hash, where a checkpoint says so; `steps`; `minutes` of the
-        clock and `cpu_minutes` of all cores together; `last`, the last line of the log; and
-        `recent`, every loss term's mean over the last `RECENT` lines.
+        `photographs`, how many and a hash, where a checkpoint or `photographs.json` says so;
+        `steps`; `minutes` of the clock and `cpu_minutes` of all cores together; `last`, the last
+        line of the log; and `recent`, every loss term's mean over the last `RECENT` lines.
 
     Raises:
         FileNotFoundError: If a file of the run is missing.
@@ -423,6 +423,8 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
         raise ValueError(f"{run}: its time.json or log.jsonl is not whole: {error}") from error
     checkpoints = sorted((run / "checkpoints").glob("step-*/manifest.json"))
     saved = _read_json(checkpoints[-1], dict).get("recipe", {}) if checkpoints else {}
+    if (run / "photographs.json").is_file():  # of training.fit_jax, which has no checkpoints
+        saved = _read_json(run / "photographs.json", dict)
     return {
         "run": run.resolve().name,
         "recipe": without_paths(recipe),

@@ -31,6 +31,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .files import write_whole
+
 if TYPE_CHECKING:
     from .trainer import Trainer
 
@@ -242,21 +244,6 @@ def _write_line(file: int, line: str, path: Path) -> None:
     data = line.encode()
     if os.write(file, data) != len(data):
         raise OSError(f"{path}: only part of a line could be written; is the disk full?")
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name beside it and renames it into place.
-
-    Raises:
-        OSError: If it cannot be written; what was at `path` is untouched.
-    """
-    partial = path.with_name(f".partial-{path.name}")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class SampleSheet(Callback):

@@ -28,6 +28,7 @@ import numpy as np
 
 from . import datasets, distribution, masks, recipes
 from .distribution import Distribution
+from .files import write_whole
 from .recipes import Recipe
 
 if TYPE_CHECKING:
@@ -326,8 +327,6 @@ def note_skipped(file: Path, skipped: dict[str, str]) -> None:
 
     What an earlier part of the run could not use stays: this part may not have come to it yet.
     """
-    from .callbacks import write_whole
-
     before = file.read_text().splitlines() if file.is_file() else []
     lines = sorted({*before, *(f"{path}: {reason}" for path, reason in skipped.items())})
     write_whole(file, "".join(f"{line}\n" for line in lines))
@@ -720,8 +719,6 @@ def open_run_dir(run_dir: str | None, recipe: Recipe, resume: bool) -> Path:
         UsageError: If another run is there.
         OSError: If it cannot be written to.
     """
-    from .callbacks import write_whole
-
     if run_dir is None:
         path = _next_run_dir(Path("runs"), f"{recipe.dataset}-{recipe.method}-{recipe.preset}")
     else:

@@ -1,0 +1,186 @@
+"""Training under JAX: what its batches are made of, what it refuses, and a whole short run."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+import musical_tf
+from export import ship
+from training import fit_jax, recipes
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three photographs of noise: of the crop's size, wider, and too wide to be kept whole."""
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for name, width in (("a", SIZE), ("b", 80), ("c", 131)):
+        pixels = random.integers(0, 256, (SIZE, width, 3), dtype="uint8")
+        for part in ("train", "val"):
+            (folder / part).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(folder / part / f"{name}.png")
+    return folder
+
+
+def recipe_for(folder, **settings):
+    settings = {"width": 4, "inner_levels": 1, "shorter_side": SIZE} | settings
+    return recipes.resolve(
+        "folder",
+        folder,
+        preset="lite",
+        image_size=SIZE,
+        batch_size=16,
+        mask="center+irregular",
+        steps=2,
+        settings=[f"{key}={value}" for key, value in settings.items()],
+    )
+
+
+@pytest.fixture(scope="module")
+def store(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_jax, "HOLES", 12)
+        return fit_jax.Store.read(recipe_for(folder))
+
+
+def test_the_store_holds_every_photograph_and_whole_holes(folder, store):
+    pixels, sizes = store.arrays["photographs"], store.arrays["sizes"]
+    assert sizes.tolist() == [[SIZE, SIZE], [SIZE, 80], [SIZE, 96]]
+    for index, name in enumerate("abc"):
+        whole = np.asarray(Image.open(folder / "train" / f"{name}.png"))
+        beyond = whole.shape[1] - sizes[index, 1]
+        kept = whole[:, beyond // 2 : whole.shape[1] - (beyond + 1) // 2]
+        np.testing.assert_array_equal(pixels[index, :SIZE, : sizes[index, 1]], kept)
+    assert store.arrays["holes"].shape == (12, SIZE * SIZE // 8)
+    assert len(np.unique(store.arrays["holes"], axis=0)) > 4
+    assert store.fingerprint.startswith("3 files, ")
+
+
+def draw(store, recipe, seed=0):
+    import jax
+
+    arrays = {name: jax.device_put(value) for name, value in store.arrays.items()}
+    batch = fit_jax.draw_batch(arrays, jax.random.key(seed), recipe)
+    return {name: np.asarray(value) for name, value in batch.items()}
+
+
+def levels(image):
+    return np.round((image + 1.0) * 127.5).astype(int)
+
+
+@pytest.mark.parametrize("flip", ["true", "false"])
+def test_without_zoom_a_sample_is_a_crop_of_a_photograph(folder, store, flip):
+    recipe = recipe_for(folder, crop="random", flip=flip)
+    batch = draw(store, recipe)
+    assert batch["image"].shape == (16, SIZE, SIZE, 3)
+    crops = {}
+    for photograph, (_, width) in zip(
+        store.arrays["photographs"], store.arrays["sizes"], strict=True
+    ):
+        for left in range(width - SIZE + 1):
+            crop = photograph[:SIZE, left : left + SIZE]
+            crops[crop.tobytes()] = "as it is"
+            crops[crop[:, ::-1].tobytes()] = "flipped"
+    found = [crops[levels(image).astype("uint8").tobytes()] for image in batch["image"]]
+    assert set(found) == ({"as it is", "flipped"} if flip == "true" else {"as it is"})
+    assert len(np.unique(batch["image"], axis=0)) > 8
+
+
+def test_the_hole_is_one_of_the_store_turned_or_flipped(folder, store):
+    holes = np.unpackbits(store.arrays["holes"], axis=1).reshape(-1, SIZE, SIZE)
+    turned = [np.rot90(each, quarter) for each in holes for quarter in range(4)]
+    known = {each.tobytes() for hole in turned for each in (hole, hole[::-1])}
+    drawn = draw(store, recipe_for(folder))["hole"]
+    assert drawn.shape == (16, SIZE, SIZE, 1)
+    assert all(each[..., 0].astype("uint8").tobytes() in known for each in drawn)
+    assert len({each.tobytes() for each in drawn}) > 3
+
+
+def test_zoom_shows_a_part_of_the_crop(folder):
+    """On a ramp, position is value: what a zoomed crop shows can be read off it."""
+    ramp = np.zeros((1, 96, 96, 3), np.uint8)
+    ramp[0, :SIZE, :SIZE] = (np.arange(SIZE) * 4)[None, :, None]
+    bits = np.packbits(np.eye(SIZE, dtype=bool))[None]
+    arrays = {"photographs": ramp, "sizes": np.int32([[SIZE, SIZE]]), "holes": bits}
+    store = fit_jax.Store(arrays, "")
+    recipe = recipe_for(folder, crop="random", zoom=0.5, flip="false")
+    shown = levels(draw(store, recipe)["image"])[:, SIZE // 2, 4:-4, 0]
+    steps = np.diff(shown, axis=1).mean(axis=1)
+    assert (steps > 4 / 1.5 - 0.1).all()
+    assert (steps < 4.1).all()
+    assert np.ptp(steps) > 0.5
+
+
+def test_colours_change_as_pillow_changes_them():
+    random = np.random.default_rng(0)
+    picture = Image.fromarray(random.integers(40, 200, (32, 32, 3), dtype="uint8"))
+    factors = np.float32([1.1, 0.9, 1.2])
+    changed = fit_jax._recolour(np.asarray(picture, "float32"), factors)
+    kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for kind, factor in zip(kinds, factors, strict=True):
+        picture = kind(picture).enhance(factor)
+    # Pillow cuts off what is behind the point, each time.
+    assert np.abs(np.asarray(changed) - np.asarray(picture, "float32")).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--run-dir must name a new folder"),
+        (["--run-dir", "new", "--resume"], "a run cannot be resumed"),
+        (["--run-dir", "."], "is not empty"),
+        (["--run-dir", "new", "--seconds", "-1"], "--seconds must be above 0, got -1.0"),
+        (["--run-dir", "new", "--seconds", "9", "--steps", "9"], "takes the place of --steps"),
+        (["--run-dir", "new", "--set", "gradient_clip=1"], "are for training.fit only"),
+        (["--run-dir", "new", "--precision", "mixed_float16"], "float32 or mixed_bfloat16"),
+        (["--run-dir", "new"], "backend must be jax, got tensorflow: set KERAS_BACKEND=jax"),
+    ],
+)
+def test_what_it_refuses(folder, tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    data = ["--dataset", "folder", "--data-dir", str(folder), "--preset", "lite"]
+    assert fit_jax.main([*data, *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.slow
+def test_a_run_learns_and_leaves_what_tensorflow_loads(tmp_path):
+    folder = tmp_path / "walls"
+    for part in ("train", "val"):
+        (folder / part).mkdir(parents=True)
+        for grey in (40, 50, 60):
+            wall = np.full((SIZE, SIZE, 3), grey, "uint8")
+            Image.fromarray(wall).save(folder / part / f"{grey}.png")
+    command = [sys.executable, "-m", "training.fit_jax", "--dataset", "folder", "--data-dir"]
+    command += [str(folder), "--run-dir", str(tmp_path / "run"), "--preset", "lite", "--steps"]
+    command += ["41", "--image-size", str(SIZE), "--batch-size", "2", "--set", "width=4"]
+    command += [
+        "inner_levels=1",
+        "learning_rate=0.01",
+        "warmup_steps=5",
+        "lambda_ssim=10",
+        "ema=0.9",
+    ]
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "done: 60 steps" in done.stdout
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    assert [line["step"] for line in logged] == [20, 40, 60]
+    assert logged[-1]["total"] < 0.5 * logged[0]["total"]
+    generator = musical_tf.load(tmp_path / "run")
+    image, hole = np.zeros((1, SIZE, SIZE, 3), "float32"), np.ones((1, SIZE, SIZE, 1), "float32")
+    assert np.isfinite(generator([image, hole])).all()
+    stage = ship.describe_stage(tmp_path / "run")
+    assert stage["steps"] == stage["recipe"]["steps"] == 60
+    assert stage["photographs"].startswith("3 files, ")
