@@ -13,33 +13,35 @@ def row() -> demo.Filled:
     result = np.full((16, 16, 3), (200, 100, 50), np.uint8)
     hole = np.zeros((16, 16), bool)
     hole[4:12, 4:12] = True
-    return demo.Filled("name", photograph, hole, result)
+    shipped = np.full((16, 16, 3), (90, 80, 70), np.uint8)
+    return demo.Filled("name", photograph, hole, result, shipped)
 
 
 def tiles(picture: Image.Image, row: int, tile: int) -> list[np.ndarray]:
-    """Cuts the four photographs of a row out of the picture, by the layout's own measures."""
+    """Cuts the photographs of a row out of the picture, by the layout's own measures."""
     margin, gap, line = 16, 8, 32
     top = margin + line + row * (tile + gap)
-    lefts = [margin + column * (tile + gap) for column in range(4)]
+    lefts = [margin + column * (tile + gap) for column in range(5)]
     return [np.asarray(picture)[top : top + tile, left : left + tile] for left in lefts]
 
 
-def test_picture_shows_input_hole_result_truth(row):
+def test_picture_shows_input_hole_results_truth(row):
     picture = demo.draw_picture([row, row], "a caption", tile=32)
     for position in range(2):
-        erased, hole, result, truth = tiles(picture, position, 32)
+        erased, hole, result, shipped, truth = tiles(picture, position, 32)
         np.testing.assert_array_equal(erased[0, 0], (10, 20, 30))
         np.testing.assert_array_equal(erased[16, 16], (128, 128, 128))
         np.testing.assert_array_equal(hole[0, 0], (0, 0, 0))
         np.testing.assert_array_equal(hole[16, 16], (255, 255, 255))
         assert (result == (200, 100, 50)).all()
+        assert (shipped == (90, 80, 70)).all()
         assert (truth == (10, 20, 30)).all()
 
 
 def test_picture_labels_its_columns_and_says_what_it_is(row):
     silent = np.asarray(demo.draw_picture([row], "", tile=64))
     spoken = np.asarray(demo.draw_picture([row], "a caption", tile=64))
-    for column in range(4):
+    for column in range(5):
         left = 16 + column * 72
         assert silent[16:44, left : left + 64].min() < 128
     assert (silent[-40:] == 255).all()
@@ -117,11 +119,12 @@ def test_whole_chain_draws_a_picture(tmp_path, capfd):
     for name in names:
         known = np.asarray(Image.open(output / "masks" / f"{name}.png")) == 0
         photograph = np.asarray(Image.open(output / "photographs" / f"{name}.png"))
-        filled = np.asarray(Image.open(output / "filled" / f"{name}.png"))
-        np.testing.assert_array_equal(filled[known], photograph[known])
-        assert (filled[~known] != photograph[~known]).any()
+        for folder in ("filled", "filled_photo"):
+            filled = np.asarray(Image.open(output / folder / f"{name}.png"))
+            np.testing.assert_array_equal(filled[known], photograph[known])
+            assert (filled[~known] != photograph[~known]).any()
     with Image.open(picture) as image:
-        assert image.width > 4 * 256
+        assert image.width > 5 * 256
         assert image.height > len(names) * 256
 
 

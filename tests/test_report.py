@@ -193,7 +193,7 @@ class TestMarkdown:
         rows = results["images"][:2]
         text = report.markdown(_results(rows, {"model": "m"}))
         assert "##" not in text
-        assert "(10–20% of the image)" in text
+        assert "(10 to 20% of the image)" in text
         assert "**" not in text
 
     def test_baselines_alone(self, results):

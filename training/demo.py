@@ -36,7 +36,10 @@ PROGRAM = "musical-demo"
 INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended."""
 
-COLUMNS = ("input", "hole", "result", "truth")
+SHIPPED = "photo"
+"""The model of the package that fills the same photographs, for comparison."""
+
+COLUMNS = ("input", "hole", "result", f"the package's {SHIPPED}", "truth")
 
 
 class CommandError(RuntimeError):
@@ -56,12 +59,14 @@ class Filled:
         photograph: `(H, W, 3)` uint8 RGB, the truth.
         hole: `(H, W)` bool, True = missing.
         result: `(H, W, 3)` uint8 RGB.
+        shipped: `(H, W, 3)` uint8 RGB, what the package's own model makes of it.
     """
 
     name: str
     photograph: np.ndarray
     hole: np.ndarray
     result: np.ndarray
+    shipped: np.ndarray
 
 
 def run(module: str, *arguments: str | Path) -> None:
@@ -181,7 +186,7 @@ def write_held_out(folder: Path, recipe: Recipe) -> list[tuple[str, np.ndarray, 
 
 
 def draw_picture(rows: Sequence[Filled], caption: str, tile: int = 256) -> Image.Image:
-    """Draws input, hole, result and truth side by side, one photograph a row.
+    """Draws input, hole, both results and truth side by side, one photograph a row.
 
     Args:
         rows: What to draw, at least one.
@@ -209,7 +214,7 @@ def draw_picture(rows: Sequence[Filled], caption: str, tile: int = 256) -> Image
         erased = np.where(row.hole[..., np.newaxis], np.uint8(128), row.photograph)
         hole = np.repeat(row.hole[..., np.newaxis].astype(np.uint8) * 255, 3, axis=2)
         top = margin + line + position * (tile + gap)
-        for column, pixels in enumerate((erased, hole, row.result, row.photograph)):
+        for column, pixels in enumerate((erased, hole, row.result, row.shipped, row.photograph)):
             # Nearest: an enlarged pixel looks like one, and nothing is smoothed that was not.
             enlarged = Image.fromarray(pixels).resize((tile, tile), Image.Resampling.NEAREST)
             picture.paste(enlarged, (margin + column * (tile + gap), top))
@@ -229,7 +234,7 @@ def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] 
 
     Args:
         output: Gets everything: `run/`, `evaluation/`, `saved_model/`, `model.onnx`, the held-out
-            photographs with their masks and results, and the picture.
+            photographs with their masks and both models' results, and the picture.
         steps: Training steps; None for the recipe's.
         settings: `key=value` strings, what the recipe is changed by.
 
@@ -254,14 +259,19 @@ def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] 
     run("export.to_onnx", "--run", run_dir, "--output", model)
 
     held_out = write_held_out(output, recipe)
-    run(
-        *("serving.predict", "--model", model, "--image", output / "photographs"),
-        *("--mask", output / "masks", "--output", output / "filled"),
-    )
+    filled = {model: output / "filled", SHIPPED: output / f"filled_{SHIPPED}"}
+    for each, folder in filled.items():
+        run(
+            *("serving.predict", "--model", each, "--image", output / "photographs"),
+            *("--mask", output / "masks", "--output", folder),
+        )
     rows = []
     for name, photograph, hole in held_out:
-        with Image.open(output / "filled" / f"{name}.png") as image:
-            rows.append(Filled(name, photograph, hole, np.asarray(image.convert("RGB"))))
+        results = []
+        for folder in filled.values():
+            with Image.open(folder / f"{name}.png") as image:
+                results.append(np.asarray(image.convert("RGB")))
+        rows.append(Filled(name, photograph, hole, *results))
     size = recipe.image_size
     caption = (
         f"{recipe.steps} steps on the other photographs of scikit-image and scikit-learn; "

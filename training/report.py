@@ -593,7 +593,7 @@ def subtitle(results: Mapping[str, Any]) -> str:
     if len(fractions) == 1:
         text += f" ({next(iter(fractions)):.0%} of the image)"
     elif len(sizes) == 1:
-        text += f" ({sizes[0].replace('-', '–')} of the image)"
+        text += f" ({sizes[0].replace('-', ' to ')} of the image)"
     return text
 
 
