@@ -305,7 +305,7 @@ def demo() -> dict:
         "mask": "irregular",
         "batch_size": 2,
         "epochs": None,
-        "steps": 1700,
+        "steps": 600,
         "learning_rate": 2e-3,
         "warmup_steps": 50,
         "ema": 0.99,
