@@ -188,7 +188,7 @@ def test_dry_run_shows_everything_and_writes_nothing(tmp_path, monkeypatch, caps
     assert run(*arguments, "--dry-run", "--run-dir", "there") == 0
     out = capsys.readouterr().out
     recipe, rest = out.split("\n\n", 1)
-    generator = musical_tf.create("musical", "lite", **settings)
+    generator = musical_tf.create("musical", "lite", membrane=True, **settings)
     assert recipes.Recipe.from_json(recipe).method_config() == generator.config
     assert f"generator  {generator.count_params():,} parameters" in rest
     assert "densenet121  " in rest
