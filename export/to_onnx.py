@@ -629,7 +629,7 @@ def to_float16(model: Any) -> Any:
 
 
 def _scale_before_normalizations(graph) -> None:
-    """Brings the filters of convolutions that an instance normalisation follows to a norm of 1.
+    """Brings filters of convolutions that a normalisation follows to a norm of 1 at most.
 
     The normalisation takes any factor out again, exactly so as its epsilon is scaled too. A factor
     passes through (leaky) ReLUs, so this goes for several convolutions in a row as well, the

@@ -106,13 +106,16 @@ def test_the_hole_is_one_of_the_store_turned_or_flipped(folder, store):
 def test_zoom_shows_a_part_of_the_crop(folder):
     """On a ramp, position is value: what a zoomed crop shows can be read off it."""
     ramp = np.zeros((1, 96, 96, 3), np.uint8)
-    ramp[0, :SIZE, :SIZE] = (np.arange(SIZE) * 4)[None, :, None]
+    ramp[0] = np.minimum(np.arange(96) * 4, 4 * SIZE - 4)[None, :, None]  # its edge goes on
     bits = np.packbits(np.eye(SIZE, dtype=bool))[None]
     arrays = {"photographs": ramp, "sizes": np.int32([[SIZE, SIZE]]), "holes": bits}
     store = fit_jax.Store(arrays, "")
     recipe = recipe_for(folder, crop="random", zoom=0.5, flip="false")
     shown = levels(draw(store, recipe)["image"])[:, SIZE // 2, 4:-4, 0]
     steps = np.diff(shown, axis=1).mean(axis=1)
+    assert (
+        np.diff(levels(draw(store, recipe)["image"])[:, :, :, 0].astype(int), axis=1) == 0
+    ).all()
     assert (steps > 4 / 1.5 - 0.1).all()
     assert (steps < 4.1).all()
     assert np.ptp(steps) > 0.5
@@ -135,7 +138,10 @@ def test_colours_change_as_pillow_changes_them():
     [
         ([], "--run-dir must name a new folder"),
         (["--run-dir", "new", "--resume"], "a run cannot be resumed"),
-        (["--run-dir", "."], "is not empty"),
+        (["--run-dir", "."], "is not empty, or a file"),
+        (["--run-dir", "new", "--dry-run"], "are for training.fit only"),
+        (["--run-dir", "new", "--method", "glc"], "only musical is trained here, got glc"),
+        (["--run-dir", "new", "--set", "lambda_adversarial=0.3"], "adversarial term is for"),
         (["--run-dir", "new", "--seconds", "-1"], "--seconds must be above 0, got -1.0"),
         (["--run-dir", "new", "--seconds", "9", "--steps", "9"], "takes the place of --steps"),
         (["--run-dir", "new", "--set", "gradient_clip=1"], "are for training.fit only"),

@@ -1,11 +1,12 @@
 """Trains a generator on one GPU under Keras's JAX backend, wholly on the GPU.
 
-    KERAS_BACKEND=jax python -m training.fit_jax --dataset folder --data-dir DIR --run-dir DIR
+    KERAS_BACKEND=jax python -m training.fit_jax --dataset folder --data-dir DIR --preset lite \\
+        --run-dir DIR
 
 Flags and recipe are those of `training.fit`, and so are the layers and the objective; TensorFlow is
 not needed. Photographs and a store of holes lie in the GPU's memory, crops, zooms, flips, colours
 and holes are drawn there, and `STEPS_A_CALL` steps are one call: the GPU never waits for the
-machine around it. For methods without discriminators, and photographs that fit.
+machine around it. For MUSICAL without its adversarial term, and photographs that fit.
 
 The run's folder holds `recipe.json`, `log.jsonl`, `time.json`, `photographs.json` and
 `generator.keras`, which TensorFlow loads. There are no checkpoints: a run cannot be resumed, but
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error}: pip install 'jax[cuda13]', or jax for a processor", 1)
     except ArithmeticError as error:
         return _fail(error, 1)
+    except (MemoryError, RuntimeError) as error:  # JAX's own errors are RuntimeErrors
+        return _fail(str(error).partition("\n")[0] or "out of memory", 1)
     except (OSError, ValueError) as error:
         return _fail(error, 2)
     except KeyboardInterrupt:
@@ -111,7 +114,11 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     """
     if arguments.resume or arguments.run_dir is None:
         raise ValueError("--run-dir must name a new folder; a run cannot be resumed")
-    fit.require_free(Path(arguments.run_dir), resume=False)
+    folder = Path(arguments.run_dir)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"--run-dir must name a new folder; {folder} is not empty, or a file")
+    if arguments.dry_run or arguments.strategy != "none" or arguments.max_minutes is not None:
+        raise ValueError("--dry-run, --strategy and --max-minutes are for training.fit only")
     if arguments.seconds is not None:
         if not 0 < arguments.seconds < float("inf"):
             raise ValueError(f"--seconds must be above 0, got {arguments.seconds}")
@@ -119,6 +126,15 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
             raise ValueError("--seconds takes the place of --steps and --epochs")
         arguments.steps = STEPS_A_CALL  # until it is known how long they take
     recipe = fit.resolved(arguments)
+    if recipe.method != "musical":
+        raise ValueError(f"only musical is trained here, got {recipe.method}: use training.fit")
+    config = recipe.method_config()
+    if config.lambda_adversarial * config.adversarial_factor:
+        raise ValueError(
+            "the adversarial term is for training.fit only: --preset lite or "
+            "--set lambda_adversarial=0 is without it"
+        )
+    recipe.open_photographs("train")  # before the seconds that building takes
     if recipe.gradient_accumulation != 1 or recipe.gradient_clip:
         raise ValueError("gradient_accumulation and gradient_clip are for training.fit only")
     if recipe.precision == "mixed_float16":
@@ -136,7 +152,7 @@ def train(recipe: Recipe, arguments: argparse.Namespace, started: float) -> None
 
     Raises:
         ArithmeticError: If a loss is not finite; the weights last written stay.
-        ValueError: If the method has discriminators, or a photograph cannot be used.
+        ValueError: If a photograph cannot be used.
     """
     import jax
 
@@ -199,8 +215,6 @@ def _build(recipe: Recipe) -> tuple[Any, Any]:
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
     generator = module.build_generator(config, dtype=recipe.precision)
-    if module.build_discriminators(config, recipe.image_size):
-        raise ValueError(f"{recipe.method} as configured has discriminators: use training.fit")
     objective = module.build_objective(config)
     if recipe.init is not None:
         fit.start_from(generator, recipe.init)
@@ -248,7 +262,9 @@ class Store:
                     image, np.arange(beyond // 2, image.shape[axis] - (beyond + 1) // 2), axis
                 )
             sizes[index] = image.shape[:2]
-            pixels[index, : image.shape[0], : image.shape[1]] = image
+            # Its edge goes on: a zoomed crop at the border interpolates with what lies beyond.
+            beyond = [(0, longest - side) for side in image.shape[:2]]
+            pixels[index] = np.pad(image, [*beyond, (0, 0)], mode="edge")
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(read, range(len(photographs))))
@@ -400,7 +416,8 @@ class _Trainer:
         done = number.astype("float32")
         rate = recipe.learning_rate * jnp.minimum(1.0, (done + 1.0) / max(recipe.warmup_steps, 1))
         if recipe.schedule == "cosine":
-            past = jnp.clip((done - recipe.warmup_steps) / (total - recipe.warmup_steps), 0.0, 1.0)
+            left = jnp.maximum(total - recipe.warmup_steps, 1.0)
+            past = jnp.clip((done - recipe.warmup_steps) / left, 0.0, 1.0)
             rate = rate * 0.5 * (1.0 + jnp.cos(jnp.pi * past))
         count = done + 1.0
         rate = rate * jnp.sqrt(1.0 - recipe.beta_2**count) / (1.0 - recipe.beta_1**count)
