@@ -638,10 +638,7 @@ def _scale_before_normalizations(graph) -> None:
     from onnx import numpy_helper
 
     makers = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, int] = dict.fromkeys((value.name for value in graph.output), 1)
-    for node in graph.node:
-        for name in _reads(node):
-            readers[name] = readers.get(name, 0) + 1
+    readers = _readers(graph)
     tensors = {tensor.name: tensor for tensor in graph.initializer}
 
     def scale(name: str, factor: float) -> None:
@@ -650,14 +647,14 @@ def _scale_before_normalizations(graph) -> None:
 
     def scalable(node) -> bool:
         return node.op_type in _CONVOLUTIONS and all(
-            name in tensors and readers[name] == 1 for name in node.input[1:]
+            name in tensors and len(readers[name]) == 1 for name in node.input[1:]
         )
 
     for normalization in graph.node:
         if normalization.op_type != "InstanceNormalization":
             continue
         chain, value = [], normalization.input[0]
-        while value in makers and readers[value] == 1:
+        while value in makers and len(readers[value]) == 1:
             node = makers[value]
             if scalable(node):
                 chain.insert(0, node)
@@ -667,9 +664,8 @@ def _scale_before_normalizations(graph) -> None:
         product = 1.0
         for node in chain:
             weights = numpy_helper.to_array(tensors[node.input[1]])
-            filters = 0 if node.op_type == "Conv" else 1
-            others = tuple(axis for axis in range(weights.ndim) if axis != filters)
-            largest = np.sqrt(np.square(weights, dtype=np.float64).sum(axis=others)).max()
+            within = _axes_of_a_filter(node, weights)
+            largest = np.sqrt(np.square(weights, dtype=np.float64).sum(axis=within)).max()
             factor = 2.0 ** -max(0, int(np.ceil(np.log2(max(largest, 1.0)))))
             product *= factor
             scale(node.input[1], factor)
@@ -697,16 +693,28 @@ def _clip_after_convolutions(graph) -> None:
 
 def _half_nodes(graph) -> set[str]:
     """Names of the convolutions, and of what computes nothing but their inputs."""
-    readers: dict[str, set[str]] = {value.name: {""} for value in graph.output}
-    for node in graph.node:
-        for name in _reads(node):
-            readers.setdefault(name, set()).add(node.name)
+    readers = _readers(graph)
     half: set[str] = set()
     for node in reversed(graph.node):
         feeds_half = readers.get(node.output[0], {""}) <= half
         if node.op_type in _CONVOLUTIONS or (node.op_type in _AROUND_CONVOLUTIONS and feeds_half):
             half.add(node.name)
     return half
+
+
+def _axes_of_a_filter(convolution, weights: np.ndarray) -> tuple[int, ...]:
+    """The axes of a convolution's weights, all but the one that counts its filters."""
+    filters = 0 if convolution.op_type == "Conv" else 1
+    return tuple(axis for axis in range(weights.ndim) if axis != filters)
+
+
+def _readers(graph) -> dict[str, set[str]]:
+    """Value -> names of the nodes that read it; "" reads the graph's outputs."""
+    readers: dict[str, set[str]] = {value.name: {""} for value in graph.output}
+    for node in graph.node:
+        for name in _reads(node):
+            readers.setdefault(name, set()).add(node.name)
+    return readers
 
 
 def _reads(node) -> list[str]:
@@ -745,9 +753,7 @@ def to_int8(model: Any) -> Any:
         if weights.size < least:
             continue
         del tensors[name]  # a second convolution with these weights finds them stored
-        filters = 0 if node.op_type == "Conv" else 1
-        others = tuple(axis for axis in range(weights.ndim) if axis != filters)
-        largest = np.abs(weights).max(axis=others, keepdims=True)
+        largest = np.abs(weights).max(axis=_axes_of_a_filter(node, weights), keepdims=True)
         scale = np.where(largest > 0, largest / 127, 1).astype("float32")
         levels = np.rint(weights / scale).astype("int8")  # -127 to 127
         stored += [

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from . import fit
-from .files import write_whole
+from .files import save_model, write_whole
 from .recipes import Recipe
 
 PROGRAM = "python -m training.fit_jax"
@@ -98,8 +98,7 @@ def _fail(message: object, code: int) -> int:
 
 
 def _require_jax() -> None:
-    import jax  # noqa: F401
-    import keras
+    import keras  # with KERAS_BACKEND=jax it imports jax itself
 
     backend = keras.backend.backend()
     if backend != "jax":
@@ -256,11 +255,8 @@ class Store:
 
         def read(index: int) -> None:
             image = photographs.load(index)
-            for axis in (0, 1):
-                beyond = max(0, image.shape[axis] - longest)
-                image = np.take(
-                    image, np.arange(beyond // 2, image.shape[axis] - (beyond + 1) // 2), axis
-                )
+            top, left = (max(0, side - longest) // 2 for side in image.shape[:2])
+            image = image[top : top + longest, left : left + longest]
             sizes[index] = image.shape[:2]
             # Its edge goes on: a zoomed crop at the border interpolates with what lies beyond.
             beyond = [(0, longest - side) for side in image.shape[:2]]
@@ -318,8 +314,10 @@ def _draw_image(arrays, key, recipe):
     photograph = arrays["photographs"][index].astype("float32")
     size = recipe.image_size
     room = (arrays["sizes"][index] - size).astype("float32")
-    share = jax.random.uniform(place, (2,)) if recipe.crop == "random" else 0.5
-    corner = jnp.floor(share * (room + 1.0) if recipe.crop == "random" else room / 2.0)
+    if recipe.crop == "random":
+        corner = jnp.floor(jax.random.uniform(place, (2,)) * (room + 1.0))
+    else:
+        corner = jnp.floor(room / 2.0)
     side = size / (1.0 + jax.random.uniform(zoom, maxval=recipe.zoom or 1e-9))
     corner = corner + jax.random.uniform(within, (2,)) * (size - side)
     scale = jnp.full((2,), size / side)
@@ -387,12 +385,7 @@ class _Trainer:
         averaged = state[3] if self.recipe.ema else state[0]
         for variable, value in zip(self.generator.trainable_variables, averaged, strict=True):
             variable.assign(value)
-        partial = file.with_name(f".partial-{file.name}")
-        try:
-            self.generator.save(partial)
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_model(self.generator, file)
 
     def _call(self, state, arrays, key, first, total):
         import jax
@@ -414,12 +407,12 @@ class _Trainer:
         (_, terms), gradients = jax.value_and_grad(self._loss, has_aux=True)(weights, batch)
 
         done = number.astype("float32")
-        rate = recipe.learning_rate * jnp.minimum(1.0, (done + 1.0) / max(recipe.warmup_steps, 1))
+        count = done + 1.0
+        rate = recipe.learning_rate * jnp.minimum(1.0, count / max(recipe.warmup_steps, 1))
         if recipe.schedule == "cosine":
             left = jnp.maximum(total - recipe.warmup_steps, 1.0)
             past = jnp.clip((done - recipe.warmup_steps) / left, 0.0, 1.0)
             rate = rate * 0.5 * (1.0 + jnp.cos(jnp.pi * past))
-        count = done + 1.0
         rate = rate * jnp.sqrt(1.0 - recipe.beta_2**count) / (1.0 - recipe.beta_1**count)
         # The average starts from the first weights; a short run is not to be of them.
         decay = jnp.minimum(recipe.ema, (1.0 + count) / (10.0 + count))

@@ -7,7 +7,6 @@ and `fit()` would be left in use.
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +20,7 @@ from musical_tf import conventions
 
 from . import distribution
 from .callbacks import Callback
+from .files import save_model
 from .recipes import PRECISIONS, SCHEDULES
 
 Batch = dict[str, tf.Tensor]
@@ -637,14 +637,8 @@ class Trainer:
         Raises:
             OSError: If it cannot be written.
         """
-        path = Path(path)
-        partial = path.with_name(f".partial-{path.name}")
-        try:
-            with self.inference_weights():
-                self.generator.save(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with self.inference_weights():
+            save_model(self.generator, Path(path))
 
     def state(self) -> dict[str, list[tf.Variable]]:
         """Returns everything a later step depends on, as named lists of variables in a fixed order.
