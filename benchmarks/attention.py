@@ -7,9 +7,10 @@ side, which is what the `paper` generator has at 256 x 256 pixels, is timed
 
 * forward, and forward and backward, in TensorFlow, against `implementation="reference"`, which is
   also compiled by XLA where that is faster;
-* against the matrix products that no form can do without, query window x positions x channels:
-  one for the scores, one for each patch size's filling;
-* in ONNX Runtime, both graphs made by the same converter;
+* against the matrix products that no form can do without: one for the scores, query window x
+  positions x channels, and one for each patch size's filling, hole x positions x channels; and
+  against the two of them that a single patch size would need;
+* in ONNX Runtime, each graph as `export/to_onnx.py` writes it;
 * against the kind of module the authors wrote in PyTorch, if torch is installed: patches as
   convolution kernels, sample by sample.
 
@@ -20,6 +21,7 @@ process that does one training step of the attention. Prints the ratios and writ
 """
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -71,23 +73,33 @@ def training_step(implementation: str) -> Callable:
 
 def forward_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
     """Times both forms and the bare products."""
-    import tensorflow as tf
-
-    hole_side, window_side = SIDE // 2, SIDE // 2 + 6
-
-    def products(features, hole):
-        positions = tf.reshape(features, (batch, SIDE * SIDE, channels))
-        queries = positions[:, : window_side**2]
-        scores = tf.matmul(queries, positions, transpose_b=True)
-        return [tf.matmul(scores[:, : hole_side**2], positions) for _ in PATCH_SIZES]
-
+    features, _ = features_and_hole(batch, channels)
     calls = {
         "fast": compiled(forward("fast"), batch, channels),
         "reference": compiled(forward("reference"), batch, channels),
-        "products": compiled(products, batch, channels),
+        "products": bare_products(features, len(PATCH_SIZES)),
+        "two products": bare_products(features, 1),
     }
     check(calls["fast"](), calls["reference"]())
     return measure.take_turns(calls, rounds)
+
+
+def bare_products(features: np.ndarray, fillings: int) -> Callable:
+    """A call of the product for the scores and of one for each filling, of weights of its own."""
+    import tensorflow as tf
+
+    batch, _, _, channels = features.shape
+    hole_side, window_side = SIDE // 2, SIDE // 2 + 6
+    positions = tf.reshape(features, (batch, SIDE * SIDE, channels))
+    queries = tf.random.normal((batch, window_side**2, channels))
+    weights = [tf.random.normal((batch, hole_side**2, SIDE * SIDE)) for _ in range(fillings)]
+
+    @functools.partial(tf.function, autograph=False)
+    def products(queries, weights, positions):
+        scores = tf.matmul(queries, positions, transpose_b=True)
+        return [scores, *(tf.matmul(each, positions) for each in weights)]
+
+    return lambda: products(queries, weights, positions)
 
 
 def step_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
@@ -123,17 +135,18 @@ def onnx_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
     """Times both forms as graphs in ONNX Runtime, of fixed shapes, without which one would fail."""
     import onnxruntime
     import tensorflow as tf
-    import tf2onnx
+
+    from export.to_onnx import convert
 
     features, hole = features_and_hole(batch, channels)
     calls = {}
     for implementation in ("fast", "reference"):
-        graph = tf.function(forward(implementation), autograph=False)
         signature = [
             tf.TensorSpec(features.shape, tf.float32, name="features"),
             tf.TensorSpec(hole.shape, tf.float32, name="hole"),
         ]
-        model, _ = tf2onnx.convert.from_function(graph, input_signature=signature, opset=17)
+        attend = tf.function(forward(implementation), signature, autograph=False)
+        model = convert(attend)
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )
@@ -234,6 +247,9 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
             ratio("forward and backward, XLA", "reference", "fast"),
         )
         said[f"{shape}: forward, fast / its matrix products"] = ratio("forward", "fast", "products")
+        said[f"{shape}: forward, fast / those of one patch size"] = ratio(
+            "forward", "fast", "two products"
+        )
         said[f"{shape}: ONNX Runtime, reference / fast"] = ratio("onnx", "reference", "fast")
         if parts["pytorch"]:
             said[f"{shape}: the authors' kind in PyTorch / fast"] = ratio(

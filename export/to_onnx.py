@@ -349,21 +349,7 @@ def build_model(inpaint: Any, opset: int = 17) -> Any:
     Raises:
         ExportError: If the converter adds an input or output of its own.
     """
-    import tf2onnx
-
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    serve = serving_module(inpaint).serve
-    with _collecting_garbage():
-        model, _ = tf2onnx.convert.from_function(
-            serve,
-            input_signature=serve.input_signature,
-            opset=opset,
-            custom_op_handlers={
-                "SelectV2": (_select_as_where, []),
-                "Conv2DBackpropInput": (_transpose_convolution, []),
-            },
-            custom_rewriter=[_merge_instance_normalization],
-        )
+    model = convert(serving_module(inpaint).serve, opset)
     domains = {node.domain for node in model.graph.node}
     _replace(model.opset_import, [each for each in model.opset_import if each.domain in domains])
     inputs = [value.name for value in model.graph.input]
@@ -378,6 +364,31 @@ def build_model(inpaint: Any, opset: int = 17) -> Any:
     axes.insert(3 if inpaint.layout == "nhwc" else 1, "")
     _name_axes(model.graph.input, "image", axes)
     _name_axes(model.graph.output, "inpainted", axes)
+    return model
+
+
+def convert(function: Any, opset: int = 17) -> Any:
+    """Converts a `tf.function` with an input signature to an `onnx.ModelProto`.
+
+    Where tf2onnx makes many nodes of what ONNX has one for, and of the attention's box sums, its
+    hooks say how: see `_select_as_where` and those after it.
+    """
+    import tf2onnx
+
+    from musical_tf.layers.patch_matching import box_sums_by_convolutions
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    with _collecting_garbage(), box_sums_by_convolutions():
+        model, _ = tf2onnx.convert.from_function(
+            function,
+            input_signature=function.input_signature,
+            opset=opset,
+            custom_op_handlers={
+                "SelectV2": (_select_as_where, []),
+                "Conv2DBackpropInput": (_transpose_convolution, []),
+            },
+            custom_rewriter=[_merge_instance_normalization, _convolve_one_channel],
+        )
     return model
 
 
@@ -532,6 +543,57 @@ def _normalization_pattern():
     return pattern("Reshape", "result", [normalized, pattern("*")], ordered=True)
 
 
+def _convolve_one_channel(graph, nodes):
+    """Converts three-dimensional convolutions of one channel, with the zeros around them, to one.
+
+    With one channel there is nothing to transpose, and what tf2onnx pads by a pass of its own is an
+    attribute in ONNX. They are the attention's box sums, see `musical_tf.layers.patch_matching`.
+    """
+    from tf2onnx import utils
+
+    def axes(node, positions):
+        return graph.make_const(utils.make_name(node.name), np.array(positions, "int64")).output[0]
+
+    for node in nodes:
+        padded = node.inputs[0] if node.type == "Conv3D" else None
+        if padded is None or padded.type != "Pad" or not node.inputs[1].is_const():
+            continue
+        kernel = node.inputs[1].get_tensor_value(as_list=False)
+        margins = padded.inputs[1].get_tensor_value(as_list=False)
+        steps = {*node.get_attr("strides").ints, *node.get_attr("dilations").ints}
+        if (
+            kernel.shape[3:] != (1, 1)
+            or node.get_attr_str("padding") != "VALID"
+            or node.get_attr_str("data_format") != "NDHWC"
+            or steps != {1}
+        ):
+            continue
+        channel_last = axes(node, [4])
+        channel_first = axes(node, [1])
+        weights = graph.make_const(utils.make_name(node.name), kernel[None, None, ..., 0, 0])
+        value = padded.input[0]
+        for kind, at in (("Squeeze", channel_last), ("Unsqueeze", channel_first)):
+            value = graph.make_node(kind, [value, at]).output[0]
+        value = graph.make_node(
+            "Conv",
+            [value, weights.output[0]],
+            name=utils.make_name(node.name),
+            attr={
+                "kernel_shape": list(kernel.shape[:3]),
+                "pads": margins[1:4].T.ravel().tolist(),
+            },
+        ).output[0]
+        value = graph.make_node("Squeeze", [value, channel_first]).output[0]
+        result = graph.make_node(
+            "Unsqueeze",
+            [value, channel_last],
+            shapes=[graph.get_shape(node.output[0])],
+            dtypes=[graph.get_dtype(node.output[0])],
+        )
+        graph.replace_all_inputs(node.output[0], result.output[0])
+    return graph.get_nodes()
+
+
 def _name_axes(values, name: str, axes: Sequence[str]) -> None:
     """Names the free axes of the graph input or output `name`; "" leaves an axis as it is."""
     (value,) = (value for value in values if value.name == name)
@@ -646,7 +708,7 @@ def _scale_before_normalizations(graph) -> None:
         tensors[name].CopyFrom(numpy_helper.from_array(values, name))
 
     def scalable(node) -> bool:
-        return node.op_type in _CONVOLUTIONS and all(
+        return _is_convolution(node) and all(
             name in tensors and len(readers[name]) == 1 for name in node.input[1:]
         )
 
@@ -684,7 +746,7 @@ def _clip_after_convolutions(graph) -> None:
     nodes = []
     for node in graph.node:
         nodes.append(node)
-        if node.op_type in _CONVOLUTIONS:
+        if _is_convolution(node):
             result = node.output[0]
             node.output[0] = f"{result}_unclipped"
             nodes.append(_clip(node.output[0], result))
@@ -697,9 +759,15 @@ def _half_nodes(graph) -> set[str]:
     half: set[str] = set()
     for node in reversed(graph.node):
         feeds_half = readers.get(node.output[0], {""}) <= half
-        if node.op_type in _CONVOLUTIONS or (node.op_type in _AROUND_CONVOLUTIONS and feeds_half):
+        if _is_convolution(node) or (node.op_type in _AROUND_CONVOLUTIONS and feeds_half):
             half.add(node.name)
     return half
+
+
+def _is_convolution(node) -> bool:
+    """Whether a node is one of the network's: the attention's box sums have three dimensions."""
+    sides = [each.ints for each in node.attribute if each.name == "kernel_shape"]
+    return node.op_type in _CONVOLUTIONS and all(len(each) == 2 for each in sides)
 
 
 def _axes_of_a_filter(convolution, weights: np.ndarray) -> tuple[int, ...]:
@@ -746,7 +814,7 @@ def to_int8(model: Any) -> Any:
     least = sum(np.prod(tensor.dims, dtype=int) for tensor in graph.initializer) / 1000
     stored, nodes = [], []
     for node in graph.node:
-        if node.op_type not in _CONVOLUTIONS or node.input[1] not in tensors:
+        if not _is_convolution(node) or node.input[1] not in tensors:
             continue
         name = node.input[1]
         weights = numpy_helper.to_array(tensors[name])

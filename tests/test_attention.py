@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from musical_tf.layers import ContextualAttention, MultiScaleAttention, SqueezeExcitation
+from musical_tf.layers.patch_matching import box_sums_by_convolutions, diagonal_box_sum
 
 
 def attend_in_loops(features, hole, patch_size, propagation_size, scale):
@@ -340,3 +341,18 @@ def test_shapes_that_disagree_are_named():
         MultiScaleAttention(())
     with pytest.raises(ValueError, match="ratio must be an integer >= 1"):
         SqueezeExcitation(0)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_box_sums_by_convolutions_are_those_by_slices(size):
+    scores = np.random.default_rng(0).normal(size=(2, 7, 6, 9, 8)).astype("float32")
+    expected = np.asarray(diagonal_box_sum(scores, size))
+    with box_sums_by_convolutions():
+        found = np.asarray(diagonal_box_sum(scores, size))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert expected.shape == (2, 8 - size, 7 - size, 9, 8)
+    shifts = [(y, x) for y in range(size) for x in range(size)]
+    inner = size // 2  # of the candidates, all of whose neighbours are in the map
+    assert expected[1, 1, 0, 4, 5] == pytest.approx(
+        sum(scores[1, 1 + y, x, 4 - inner + x, 5 - inner + y] for y, x in shifts), abs=1e-5
+    )

@@ -20,6 +20,10 @@ from musical_tf.layers.patch_matching import (
     KNOWN_OFFSET,
     PATCH_NORM_FLOOR,
     ROW_SUM_FLOOR,
+    _as_columns,
+    _as_rows,
+    _gram,
+    _softmax,
     box_sum,
     diagonal_box_sum,
     query_box_sum,
@@ -96,7 +100,8 @@ def attention_weights(
                 f"received: {region}"
             )
     compute = _paper_weights if variant == "paper" else _official_weights
-    return compute(features, hole, region, patch_size, propagation_size, softmax_scale)
+    weights = compute(features, hole, region, patch_size, propagation_size, softmax_scale)
+    return ops.swapaxes(weights, 3, 4)
 
 
 def pasted_features(features: Tensor, hole: Tensor, variant: str = "paper") -> Tensor:
@@ -113,13 +118,17 @@ def pasted_features(features: Tensor, hole: Tensor, variant: str = "paper") -> T
 
 
 def _paper_weights(features, hole, region, size, propagation_size, softmax_scale):
-    """Steps 1 to 5 of `ContextualAttention`, up to the product with the features."""
+    """Steps 1 to 5 of `ContextualAttention`, up to the product with the features.
+
+    Returns:
+        `(B, h, w, W, H)`.
+    """
     radius, reach = size // 2, propagation_size // 2
     inside = ops.ones_like(hole)
     energy = ops.sum(ops.square(features), axis=-1, keepdims=True)
     inverse_norm = ops.rsqrt(ops.maximum(box_sum(energy, size), PATCH_NORM_FLOOR**2))
 
-    gram = _inner_products(region.crop(features, 2 * radius + reach), features)
+    gram = _gram(region.crop(features, 2 * radius + reach), features, hole)
     scores = diagonal_box_sum(gram, size)
     scores = scores * _as_rows(softmax_scale * region.crop(inverse_norm, radius + reach))
     scores = scores * _as_columns(inverse_norm)  # Eq. (1)
@@ -143,39 +152,13 @@ def _official_weights(features, hole, region, size, propagation_size, softmax_sc
     energy = ops.sum(ops.square(known), axis=-1, keepdims=True)
     inverse_norm = _as_columns(ops.rsqrt(box_sum(energy, size)))
 
-    gram = _inner_products(region.crop(features, 2 * radius + reach), known)
+    gram = _gram(region.crop(features, 2 * radius + reach), known, hole)
     scores = diagonal_box_sum(gram, size) * inverse_norm
     scores = scores * _as_rows(region.crop(inside, radius + reach))
     attention = _softmax(softmax_scale * query_box_sum(scores, propagation_size))
     attention = attention * _as_rows(region.crop(inside, radius))
     pasted = diagonal_box_sum(attention * inverse_norm, size) / size**2
     return pasted * _as_columns(ops.where(hole > 0.5, KNOWN_OFFSET, 1.0))
-
-
-def _inner_products(queries, keys):
-    """`(B, h, w, C)` and `(B, H, W, C)` -> `(B, h, w, H, W)`."""
-    batch, height, width, channels = ops.shape(queries)
-    flat = ops.reshape(queries, (batch, height * width, channels))
-    key_height, key_width = ops.shape(keys)[1:3]
-    flat_keys = ops.reshape(keys, (batch, key_height * key_width, channels))
-    products = ops.matmul(flat, ops.transpose(flat_keys, (0, 2, 1)))
-    return ops.reshape(products, (batch, height, width, key_height, key_width))
-
-
-def _softmax(scores):
-    shape = ops.shape(scores)
-    flat = ops.reshape(scores, (*shape[:3], shape[3] * shape[4]))
-    return ops.reshape(ops.softmax(flat, axis=-1), shape)
-
-
-def _as_rows(maps):
-    """`(B, h, w, 1)` -> `(B, h, w, 1, 1)`: one number per query."""
-    return ops.expand_dims(maps, -1)
-
-
-def _as_columns(maps):
-    """`(B, H, W, 1)` -> `(B, 1, 1, H, W)`: one number per candidate."""
-    return ops.transpose(ops.expand_dims(maps, 1), (0, 1, 4, 2, 3))
 
 
 @dataclass(frozen=True)

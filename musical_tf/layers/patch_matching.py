@@ -1,7 +1,7 @@
 """The shared-Gram form of patch attention: no patch is ever extracted.
 
 Let `G[p, q] = <f_p, f_q>` be the Gram matrix of the features over positions, seen as a 4-D array
-over `(y, x, y', x')`, and call the sum of `G[p + d, q + d]` over a k x k window of shifts `d` its
+over `(y, x, x', y')`, and call the sum of `G[p + d, q + d]` over a k x k window of shifts `d` its
 *diagonal box sum*. Then
 
 * the inner product of two k x k patches is the diagonal box sum of `G`,
@@ -15,12 +15,18 @@ So every patch size uses one Gram matrix and the k^2-fold arithmetic of extracte
 disappears. Only queries in the bounding box of the holes, plus a halo for the windows, are ever
 needed. `attention_reference.py` writes the same function the literal way; the tests hold the two
 together, values and gradients.
+
+Scores lie as `(B, h, w, W, H)`: queries row by row, candidates column by column. The two axes along
+which a diagonal box sum shifts together are then the outermost and the innermost ones, or two
+neighbours; either way its sum is a three-dimensional convolution of the array as it lies.
 """
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from musical_tf.conventions import Tensor
@@ -74,7 +80,7 @@ def attend(
     def fill(features, hole, window):
         keys = features if variant == "paper" else features * (1.0 - hole) + KNOWN_OFFSET
         gram = _marked_gram if variant == "paper" else _gram
-        scores = gram(window.crop(features, halo), keys, hole)  # (B, h, w, H, W)
+        scores = gram(window.crop(features, halo), keys, hole)  # (B, h, w, W, H)
         return [
             attend_one_size(
                 _shrink(scores, halo - _halo(size, propagation_size)),
@@ -210,15 +216,53 @@ def diagonal_box_sum(scores: Tensor, size: int) -> Tensor:
     automatic differentiation of the slices pads every one of them back to full size.
 
     Args:
-        scores: `(B, h, w, H, W)` float.
+        scores: `(B, h, w, W, H)` float.
         size: Odd int.
 
     Returns:
-        `(B, h - size + 1, w - size + 1, H, W)`.
+        `(B, h - size + 1, w - size + 1, W, H)`.
     """
     if size == 1:
         return scores
+    if _by_convolutions:
+        return _convolved_box_sum(scores, size)
     return _differentiable_box_sum(size)(scores)
+
+
+_by_convolutions = False
+
+
+@contextlib.contextmanager
+def box_sums_by_convolutions() -> Iterator[None]:
+    """Within it, diagonal box sums are traced as convolutions, which have no gradient of their own.
+
+    ONNX Runtime has no slice that does not copy, and takes half as long for a convolution as for
+    the slices and their sum. TensorFlow's own takes twice as long as its slices.
+    """
+    global _by_convolutions
+    before, _by_convolutions = _by_convolutions, True
+    try:
+        yield
+    finally:
+        _by_convolutions = before
+
+
+def _convolved_box_sum(scores, size):
+    batch, height, width, key_width, key_height = ops.shape(scores)
+    radius = size // 2
+    rows = ops.reshape(scores, (batch, height, width * key_width, key_height, 1))
+    rows = ops.pad(rows, [[0, 0], [0, 0], [0, 0], [radius, radius], [0, 0]])
+    summed = ops.conv(rows, _diagonal(size, (size, 1, size)))
+    height, width = height - size + 1, width - size + 1
+    columns = ops.reshape(summed, (batch * height, -1, key_width, key_height, 1))
+    columns = ops.pad(columns, [[0, 0], [0, 0], [radius, radius], [0, 0], [0, 0]])
+    summed = ops.conv(columns, _diagonal(size, (size, size, 1)))
+    return ops.reshape(summed, (batch, height, width, key_width, key_height))
+
+
+def _diagonal(size, shape):
+    """The kernel of one channel that sums along the diagonal of its two long axes."""
+    return np.eye(size, dtype="float32").reshape(*shape, 1, 1)
 
 
 def _differentiable_box_sum(size):
@@ -237,7 +281,7 @@ def _diagonal_box_sum(scores, size, margin=0):
     # Padded once for both directions, and for the margin of queries too: a pad is a whole pass.
     queries, candidates = [margin, margin], [size // 2, size // 2]
     scores = ops.pad(scores, [[0, 0], queries, queries, candidates, candidates])
-    for axes in ((1, 3), (2, 4)):
+    for axes in ((1, 4), (2, 3)):
         scores = _sum(_shifted(scores, axes, shift, size) for shift in range(size))
     return scores
 
@@ -246,11 +290,11 @@ def query_box_sum(scores: Tensor, size: int) -> Tensor:
     """Sum over a `size` x `size` window of query positions, the candidate standing still.
 
     Args:
-        scores: `(B, h, w, H, W)` float.
+        scores: `(B, h, w, W, H)` float.
         size: Odd int.
 
     Returns:
-        `(B, h - size + 1, w - size + 1, H, W)`.
+        `(B, h - size + 1, w - size + 1, W, H)`.
     """
     for axis in (1, 2):
         scores = _sum(_shifted(scores, (axis,), shift, size) for shift in range(size))
@@ -326,22 +370,26 @@ def _marked_gram(queries, keys, hole):
 
 
 def _gram(queries, keys, hole):
-    """`(B, h, w, C)` and `(B, H, W, C)` -> inner products `(B, h, w, H, W)`."""
+    """`(B, h, w, C)` and `(B, H, W, C)` -> inner products `(B, h, w, W, H)`."""
     del hole
     batch, height, width, channels = ops.shape(queries)
     key_height, key_width = ops.shape(keys)[1:3]
     flat_queries = ops.reshape(queries, (batch, height * width, channels))
-    flat_keys = ops.reshape(keys, (batch, key_height * key_width, channels))
-    gram = ops.matmul(flat_queries, ops.transpose(flat_keys, (0, 2, 1)))
-    return ops.reshape(gram, (batch, height, width, key_height, key_width))
+    flat_keys = ops.reshape(
+        ops.transpose(keys, (0, 3, 2, 1)), (batch, channels, key_width * key_height)
+    )
+    gram = ops.matmul(flat_queries, flat_keys)
+    return ops.reshape(gram, (batch, height, width, key_width, key_height))
 
 
 def _weighted_sum(weights, features):
-    """`(B, h, w, H, W)` weights on `(B, H, W, C)` features -> `(B, h, w, C)`."""
-    batch, height, width, key_height, key_width = ops.shape(weights)
+    """`(B, h, w, W, H)` weights on `(B, H, W, C)` features -> `(B, h, w, C)`."""
+    batch, height, width, key_width, key_height = ops.shape(weights)
     channels = features.shape[-1]
-    flat_weights = ops.reshape(weights, (batch, height * width, key_height * key_width))
-    flat_features = ops.reshape(features, (batch, key_height * key_width, channels))
+    flat_weights = ops.reshape(weights, (batch, height * width, key_width * key_height))
+    flat_features = ops.reshape(
+        ops.transpose(features, (0, 2, 1, 3)), (batch, key_width * key_height, channels)
+    )
     summed = ops.matmul(flat_weights, flat_features)
     return ops.reshape(summed, (batch, height, width, channels))
 
@@ -384,5 +432,5 @@ def _as_rows(maps):
 
 
 def _as_columns(maps):
-    """`(B, H, W, 1)` -> `(B, 1, 1, H, W)`: one number per candidate."""
-    return ops.transpose(ops.expand_dims(maps, 1), (0, 1, 4, 2, 3))
+    """`(B, H, W, 1)` -> `(B, 1, 1, W, H)`: one number per candidate."""
+    return ops.transpose(ops.expand_dims(maps, 1), (0, 1, 4, 3, 2))

@@ -169,23 +169,23 @@ def _aggregate(image, residual, energy, hole):
     margins = [[0, 0]] * 3 + [[reach, reach]] * 2
     attention = ops.pad(attention, margins)  # candidates outside the map have no attention
 
-    cells = space_to_depth(residual, CELL)
-    batch, height, width, channels = ops.shape(cells)
-    flat_cells = ops.reshape(cells, (batch, height * width, channels))
+    cells = ops.swapaxes(space_to_depth(residual, CELL), 1, 2)
+    batch, width, height, channels = ops.shape(cells)
+    flat_cells = ops.reshape(cells, (batch, width * height, channels))
     overlapped = 0.0
     for (row, column), weight in np.ndenumerate(_paste_weights(channels // CELL**2)):
         # A position sees the part of its neighbour's patch that reaches over it.
-        shifted = _shifted(attention, (1, 3), row, PASTED)
-        shifted = _shifted(shifted, (2, 4), column, PASTED)
+        shifted = _shifted(attention, (1, 4), row, PASTED)
+        shifted = _shifted(shifted, (2, 3), column, PASTED)
         rows, columns = ops.shape(shifted)[1:3]
-        flat = ops.reshape(shifted, (batch, rows * columns, height * width))
+        flat = ops.reshape(shifted, (batch, rows * columns, width * height))
         overlapped = overlapped + ops.matmul(flat, flat_cells) * weight
     overlapped = ops.reshape(overlapped, (batch, rows, columns, channels))
     return depth_to_space(window.paste(overlapped), CELL)
 
 
 def _attention(marks, missing, window):
-    """`(B, h, w, 4)` marks to know a place by -> `(B, n, m, h, w)`, for the window and half a
+    """`(B, h, w, 4)` marks to know a place by -> `(B, n, m, w, h)`, for the window and half a
     pasted patch around it. Rows sum to one, or to zero where none is asked for or no patch can be
     pasted."""
     marks = _blur(marks, 0.5)

@@ -98,10 +98,10 @@ def sources(
     window = _QueryWindow(coarse_hole)
     matched = features[:, ::rate, ::rate]
     logits = _logits(matched, coarse_hole, window, patch_size, fuse_size, softmax_scale)
-    logits = logits[:, 1:-1, 1:-1]  # (B, h, w, H/r, W/r)
-    batch, rows, columns, height, width = ops.shape(logits)
-    best = ops.argmax(ops.reshape(logits, (batch, rows, columns, height * width)), axis=-1)
-    best = ops.cast(ops.stack([best // width, best % width], axis=-1), "float32")
+    logits = logits[:, 1:-1, 1:-1]  # (B, h, w, W/r, H/r)
+    batch, rows, columns, width, height = ops.shape(logits)
+    best = ops.argmax(ops.reshape(logits, (batch, rows, columns, width * height)), axis=-1)
+    best = ops.cast(ops.stack([best % height, best // height], axis=-1), "float32")
     best = ops.repeat(ops.repeat(window.paste(best), rate, axis=1), rate, axis=2)
     # The element of the patch that lands on a position is the one with the same phase.
     row = ops.arange(height * rate)[None, :, None]
@@ -143,11 +143,11 @@ def weights(
     for row_step in steps:
         along_rows = _with_neighbour(attention, 1, row_step)
         of_rows.append(ops.stack([_with_neighbour(along_rows, 2, step) for step in steps], axis=3))
-    return ops.stack(of_rows, axis=3) / 4.0
+    return ops.swapaxes(ops.stack(of_rows, axis=3), -1, -2) / 4.0
 
 
 def _logits(matched, hole, window, patch_size, fuse_size, softmax_scale):
-    """Steps 2 to 4 of `StridedContextualAttention`, `(B, h + 2, w + 2, H', W')`.
+    """Steps 2 to 4 of `StridedContextualAttention`, `(B, h + 2, w + 2, W', H')`.
 
     The window carries one position more at each side: its neighbours paste into it.
     """
@@ -166,7 +166,7 @@ def _logits(matched, hole, window, patch_size, fuse_size, softmax_scale):
 
 
 def _paste(attention, phases, rate):
-    """`(B, h + 2, w + 2, H', W')` attention on `(B, H', W', r r C)` -> `(B, h, w, r r C)`."""
+    """`(B, h + 2, w + 2, W', H')` attention on `(B, H', W', r r C)` -> `(B, h, w, r r C)`."""
     channels = phases.shape[-1] // rate**2
     middle = (rate + 1) // 2
     pasted = []  # of each phase, row by row
@@ -205,11 +205,12 @@ def _with_neighbour(attention, axis, step):
 def _pair(scores, axis, step):
     """`s[p, q] + s[p + step, q + step]` without the first and the last p along `axis`."""
     queries, keys = [slice(None)] * 5, [[0, 0]] * 5
+    key_axis = 5 - axis
     queries[axis] = slice(1, -1)
     centre = scores[tuple(queries)]
     queries[axis] = slice(0, -2) if step < 0 else slice(2, None)
-    queries[axis + 2] = slice(0, -1) if step < 0 else slice(1, None)
-    keys[axis + 2] = [1, 0] if step < 0 else [0, 1]
+    queries[key_axis] = slice(0, -1) if step < 0 else slice(1, None)
+    keys[key_axis] = [1, 0] if step < 0 else [0, 1]
     return centre + ops.pad(scores[tuple(queries)], keys)
 
 

@@ -1,0 +1,198 @@
+"""What a training step takes on a GPU under JAX, by precision, in time and in memory.
+
+    KERAS_BACKEND=jax python -m benchmarks.gpu_step [--rounds 5] [--cases NAME ...]
+
+The step of MUSICAL without its adversarial term: generator, VGG16, losses, back, Adam; with float16
+the loss is scaled. JAX compiles it as a whole by XLA, so there is no figure without. The batch lies
+ready on the device, the hole is the centre. Every case and precision has a process of its own; a
+time is that of `CALLS` steps one after the other. `float32` multiplies in TF32, which is what XLA
+does on such a device unless told otherwise; `float32, exact` was told.
+
+Prints ratios and writes `results/gpu_step.json`. `benchmarks.training_step` does the same in
+TensorFlow, part by part.
+"""
+
+import argparse
+import functools
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure
+
+MODULE = "benchmarks.gpu_step"
+CALLS = 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained: a preset of MUSICAL at a size, in pixels, and a batch."""
+
+    preset: str
+    size: int
+    batch: int
+
+
+CASES = {
+    "lite, 128 px, batch 16": Case("lite", 128, 16),
+    "lite, 256 px, batch 16": Case("lite", 256, 16),
+    "paper, 256 px, batch 5": Case("paper", 256, 5),
+    "paper, 256 px, batch 16": Case("paper", 256, 16),
+}
+EXACT = "float32, exact"
+PRECISIONS = ("float32", EXACT, "mixed_bfloat16", "mixed_float16")
+
+
+def measure_case(case: Case, precision: str, rounds: int) -> dict[str, Any]:
+    """Times steps of a case.
+
+    Returns:
+        `device`; `step`, seconds a step with their `median`; `images_per_second`; `compile_seconds`
+        of the first call; `peak_bytes` of the device's memory; `loss`, first and last.
+
+    Raises:
+        ArithmeticError: If the loss is not finite.
+    """
+    import jax
+    import keras
+
+    from musical_tf import methods
+
+    policy = "float32" if precision == EXACT else precision
+    if precision == EXACT:
+        jax.config.update("jax_default_matmul_precision", "highest")
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    module = methods.get("musical")
+    config = module.Config.from_preset(case.preset, lambda_adversarial=0.0)
+    generator = module.build_generator(config, dtype=policy)
+    objective = module.build_objective(config)
+    optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5)
+    if policy == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(generator.trainable_variables)
+    frozen = [each.value for each in generator.non_trainable_variables]
+    batch = {name: jax.device_put(array) for name, array in batch_of(case).items()}
+
+    def loss_of(weights, scaling, batch):
+        inputs = [batch["image"], batch["hole"]]
+        prediction, _ = generator.stateless_call(weights, frozen, inputs, training=True)
+        terms = objective.generator_terms(batch, prediction, {})
+        loss = sum(objective.generator_weights[name] * terms[name] for name in terms)
+        with keras.StatelessScope(state_mapping=zip(optimizer.variables, scaling, strict=True)):
+            return optimizer.scale_loss(loss), loss
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(weights, moments, batch):
+        (_, loss), gradients = jax.value_and_grad(loss_of, has_aux=True)(weights, moments, batch)
+        return *optimizer.stateless_apply(moments, gradients, weights), loss
+
+    weights = [each.value for each in generator.trainable_variables]
+    moments = [each.value for each in optimizer.variables]
+    start = time.perf_counter()
+    weights, moments, loss = step(weights, moments, batch)
+    losses = [float(loss)]
+    compile_seconds = time.perf_counter() - start
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(CALLS):
+            weights, moments, loss = step(weights, moments, batch)
+        losses.append(float(loss))
+        seconds.append((time.perf_counter() - start) / CALLS)
+    if not np.isfinite(losses).all():
+        raise ArithmeticError(f"{case}, {precision}: the losses are {losses}")
+    (device, *_) = jax.local_devices()
+    memory = device.memory_stats() or {}
+    median = float(np.median(seconds))
+    return {
+        "device": device.device_kind,
+        "step": {"median": median, "all": seconds},
+        "images_per_second": case.batch / median,
+        "compile_seconds": compile_seconds,
+        "peak_bytes": memory.get("peak_bytes_in_use"),
+        "loss": [losses[0], losses[-1]],
+    }
+
+
+def batch_of(case: Case) -> dict[str, np.ndarray]:
+    """Random photographs, `(B, S, S, 3)` in [-1, 1], with a centre hole."""
+    shape = (case.batch, case.size, case.size)
+    image = np.random.default_rng(0).uniform(-1, 1, (*shape, 3)).astype("float32")
+    hole = np.zeros((*shape, 1), "float32")
+    middle = slice(case.size // 4, case.size * 3 // 4)
+    hole[:, middle, middle] = 1.0
+    return {"image": image, "hole": hole}
+
+
+def quantities(cases: dict[str, dict[str, dict]]) -> dict[str, str]:
+    """What the figures say: a line a case and precision."""
+    said = {}
+    for name, by_precision in cases.items():
+        plain = by_precision.get("float32")
+        for precision, found in by_precision.items():
+            words = [
+                f"{1000 * found['step']['median']:.1f} ms",
+                f"{found['images_per_second']:.0f} images/s",
+            ]
+            if found["peak_bytes"]:
+                words.append(f"{found['peak_bytes'] / 1e9:.2f} GB")
+            if plain and precision != "float32":
+                ratio = plain["step"]["median"] / found["step"]["median"]
+                words.append(f"{ratio:.2f} times as fast as float32")
+            said[f"{name}, {precision}"] = ", ".join(words)
+    return said
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=MODULE, description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="times each is timed (default: 5)")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
+    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(words)
+    if arguments.part:
+        (name,), (precision,) = arguments.cases, arguments.precisions
+        print(json.dumps(measure_case(CASES[name], precision, arguments.rounds)))
+        return 0
+    import keras
+
+    if keras.backend.backend() != "jax":
+        print(f"{MODULE}: error: set KERAS_BACKEND=jax", file=sys.stderr)
+        return 2
+    times: dict[str, dict[str, dict]] = {}
+    refused: dict[str, str] = {}
+    try:
+        for name in arguments.cases:
+            for precision in arguments.precisions:
+                options = ("--cases", name, "--precisions", precision)
+                rounds = ("--rounds", str(arguments.rounds))
+                try:
+                    found = measure.peak_memory_of(MODULE, "--part", *options, *rounds)
+                except RuntimeError as error:  # one that does not fit leaves the others
+                    refused[f"{name}, {precision}"] = str(error).strip().splitlines()[-1][:200]
+                    continue
+                times.setdefault(name, {})[precision] = found
+                print(quantities({name: times[name]})[f"{name}, {precision}"], name, precision)
+                sys.stdout.flush()
+        if not times:
+            raise RuntimeError(f"nothing could be measured: {refused}")
+    except RuntimeError as error:
+        print(f"{MODULE}: error: {error}", file=sys.stderr)
+        return 1
+    record = measure.record(MODULE, words, {"times": times, "refused": refused})
+    device = next(iter(next(iter(times.values())).values()))["device"]
+    record["hardware"] += f", {device}"
+    record["command"] = f"KERAS_BACKEND=jax {record['command']}"
+    print(measure.keep("gpu_step", {**record, "quantities": quantities(times)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
