@@ -45,7 +45,7 @@ AXES = {
 HALO = 3
 """Positions around the hole's box whose scores patches of 3 x 3 and their propagation need."""
 
-SCORE_TENSORS = 4
+SCORE_TENSORS = 3
 """Tensors of the scores' size that ONNX Runtime holds at the same time, about."""
 
 FEATURE_BYTES = (130, 9)
