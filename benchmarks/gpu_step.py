@@ -1,6 +1,6 @@
 """What a training step takes on a GPU under JAX, by precision, in time and in memory.
 
-    KERAS_BACKEND=jax python -m benchmarks.gpu_step [--rounds 5] [--cases NAME ...]
+    KERAS_BACKEND=jax python -m benchmarks.gpu_step [--cases NAME ...] [--precisions P ...]
 
 The step of MUSICAL without its adversarial term: generator, VGG16, losses, back, Adam; with float16
 the loss is scaled. JAX compiles it as a whole by XLA, so there is no figure without. The batch lies
@@ -8,8 +8,8 @@ ready on the device, the hole is the centre. Every case and precision has a proc
 time is that of `CALLS` steps one after the other. `float32` multiplies in TF32, which is what XLA
 does on such a device unless told otherwise; `float32, exact` was told.
 
-Prints ratios and writes `results/gpu_step.json`. `benchmarks.training_step` does the same in
-TensorFlow, part by part.
+Prints times, images a second and peaks of memory, what compiling takes included, and writes
+`results/gpu_step.json`. `benchmarks.training_step` does the same in TensorFlow, part by part.
 """
 
 import argparse
@@ -175,7 +175,10 @@ def main(argv: list[str] | None = None) -> int:
                 rounds = ("--rounds", str(arguments.rounds))
                 try:
                     found = measure.peak_memory_of(MODULE, "--part", *options, *rounds)
-                except RuntimeError as error:  # one that does not fit leaves the others
+                except RuntimeError as error:
+                    if "RESOURCE_EXHAUSTED" not in str(error):
+                        raise
+                    # One that does not fit leaves the others.
                     refused[f"{name}, {precision}"] = str(error).strip().splitlines()[-1][:200]
                     continue
                 times.setdefault(name, {})[precision] = found

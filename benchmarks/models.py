@@ -174,7 +174,6 @@ def open_session(
     threads: int,
     profile: Path | None = None,
     pattern: bool = True,
-    exact_arena: bool = False,
 ):
     """An ONNX Runtime session on the processor.
 
@@ -183,19 +182,14 @@ def open_session(
         threads: That compute one operation.
         profile: Where to begin the name of a profile, or None.
         pattern: Whether ONNX Runtime may plan the memory of a second run of the same size.
-        exact_arena: Whether its memory grows by what is asked for instead of by powers of two.
     """
     import onnxruntime
-
-    from serving.session import offer_exact_arena
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = pattern
     options.log_severity_level = 3
-    if exact_arena:
-        options.add_session_config_entry(*offer_exact_arena())
     # A session's threads shall not spin while the next one of a comparison is timed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:

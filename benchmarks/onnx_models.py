@@ -36,8 +36,7 @@ SIDE = 256
 LARGE_SIDE = 512
 MEMORIES: dict[str, dict[str, bool]] = {
     "ONNX Runtime's defaults": {},
-    "enable_mem_pattern off": {"pattern": False},
-    "as in `serving`": {"pattern": False, "exact_arena": True},
+    "enable_mem_pattern off, as in `serving`": {"pattern": False},
 }
 """How a session handles its memory -> options of `models.open_session`."""
 
@@ -146,9 +145,6 @@ def compare(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
         f"paper, {SIDE} x {SIDE}": peak_of("paper", SIDE),
         f"paper, reference, {SIDE} x {SIDE}": peak_of("paper, reference", SIDE),
         f"paper, {LARGE_SIDE} x {LARGE_SIDE}": peak_of("paper", LARGE_SIDE),
-        f"paper, {LARGE_SIDE} x {LARGE_SIDE}, as in `serving`": peak_of(
-            "paper", LARGE_SIDE, 1, "as in `serving`"
-        ),
         **{
             f"paper, {LARGE_SIDE} x {LARGE_SIDE}, second picture, {memory}": peak_of(
                 "paper", LARGE_SIDE, 2, memory

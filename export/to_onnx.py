@@ -370,18 +370,22 @@ def build_model(inpaint: Any, opset: int = 17) -> Any:
 def convert(function: Any, opset: int = 17) -> Any:
     """Converts a `tf.function` with an input signature to an `onnx.ModelProto`.
 
-    Where tf2onnx makes many nodes of what ONNX has one for, and of the attention's box sums, its
-    hooks say how: see `_select_as_where` and those after it.
+    It is traced anew, the attention's box sums as convolutions: ONNX Runtime copies what it slices.
+    Where tf2onnx makes many nodes of what ONNX has one for, its hooks say how: see
+    `_select_as_where` and those after it.
     """
+    import tensorflow as tf
     import tf2onnx
 
     from musical_tf.layers.patch_matching import box_sums_by_convolutions
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    signature = function.input_signature
+    traced = tf.function(function.python_function, signature, autograph=False)
     with _collecting_garbage(), box_sums_by_convolutions():
         model, _ = tf2onnx.convert.from_function(
-            function,
-            input_signature=function.input_signature,
+            traced,
+            input_signature=signature,
             opset=opset,
             custom_op_handlers={
                 "SelectV2": (_select_as_where, []),
@@ -556,7 +560,9 @@ def _convolve_one_channel(graph, nodes):
 
     for node in nodes:
         padded = node.inputs[0] if node.type == "Conv3D" else None
-        if padded is None or padded.type != "Pad" or not node.inputs[1].is_const():
+        if padded is None or padded.type != "Pad":
+            continue
+        if not (node.inputs[1].is_const() and padded.inputs[1].is_const()):
             continue
         kernel = node.inputs[1].get_tensor_value(as_list=False)
         margins = padded.inputs[1].get_tensor_value(as_list=False)
@@ -566,6 +572,7 @@ def _convolve_one_channel(graph, nodes):
             or node.get_attr_str("padding") != "VALID"
             or node.get_attr_str("data_format") != "NDHWC"
             or steps != {1}
+            or margins[[0, 4]].any()
         ):
             continue
         channel_last = axes(node, [4])

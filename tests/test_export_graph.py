@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from export import to_onnx
+from musical_tf.layers import MultiScaleAttention
 from tests.tiny_run import fill, open_session
 
 
@@ -76,3 +77,54 @@ def test_other_normalizations_are_left_as_they_are(groups, options):
     assert "InstanceNormalization" not in convert(
         keras.layers.Conv2D(6, 3), keras.layers.GroupNormalization(groups, **options)
     )
+
+
+class Volumes(keras.layers.Layer):
+    """A convolution of the image's columns, rows and channels as volumes, padded by zeros first."""
+
+    def __init__(self, channels=1, paddings=((0, 0), (0, 0), (2, 1), (1, 0), (0, 0)), strides=1):
+        super().__init__()
+        self.channels, self.paddings, self.strides = channels, paddings, strides
+
+    def call(self, image):
+        batch, height, width, _ = keras.ops.shape(image)
+        volumes = keras.ops.reshape(
+            image, (batch, height, width, 3 // self.channels, self.channels)
+        )
+        volumes = keras.ops.pad(volumes, self.paddings)
+        kernel = np.random.default_rng(1).normal(size=(3, 2, 1, self.channels, 1))
+        summed = keras.ops.conv(volumes, kernel.astype("float32"), strides=self.strides)
+        return keras.ops.sum(summed, axis=(3, 4), keepdims=True)[..., 0][:1, :1, :1]
+
+
+def test_a_padded_convolution_of_one_channel_is_one_node():
+    nodes = convert(Volumes())
+    assert nodes.count("Conv") == 1
+    assert not {"Pad", "Transpose"} & set(nodes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"channels": 3},
+        {"strides": 2},
+        {"paddings": ((1, 0), (0, 0), (2, 1), (1, 0), (0, 0))},
+        {"paddings": ((0, 0),) * 5},
+    ],
+)
+def test_other_volumes_are_left_to_the_library(options):
+    layer = Volumes(**options)
+    assert ("Pad" in convert(layer)) == bool(np.any(layer.paddings))
+
+
+@pytest.mark.parametrize("max_scores", [None, 3000])
+def test_an_attention_is_the_same_by_convolutions(max_scores):
+    class Attend(keras.layers.Layer):
+        def call(self, image):
+            hole = keras.ops.cast(image[..., :1] > 0.7, "float32")
+            layer = MultiScaleAttention(max_scores=max_scores)
+            return keras.ops.concatenate(layer.attend(image, hole), axis=-1)
+
+    nodes = convert(Attend())
+    assert nodes.count("Conv") == (8 if max_scores is None else 0)
+    assert nodes.count("Loop") == (0 if max_scores is None else 1)

@@ -19,6 +19,8 @@ SOFTWARE = (
     "onnxruntime",
     "onnxruntime-gpu",
     "torch",
+    "jax",
+    "jaxlib",
     "opencv-python-headless",
     "patchmatch-cython",
     "scikit-image",

@@ -234,10 +234,9 @@ _by_convolutions = False
 
 @contextlib.contextmanager
 def box_sums_by_convolutions() -> Iterator[None]:
-    """Within it, diagonal box sums are traced as convolutions, which have no gradient of their own.
+    """Within it, diagonal box sums are traced as convolutions, their gradient not written out.
 
-    ONNX Runtime has no slice that does not copy, and takes half as long for a convolution as for
-    the slices and their sum. TensorFlow's own takes twice as long as its slices.
+    For runtimes that are faster so. TensorFlow is not, on a processor.
     """
     global _by_convolutions
     before, _by_convolutions = _by_convolutions, True
@@ -253,11 +252,11 @@ def _convolved_box_sum(scores, size):
     rows = ops.reshape(scores, (batch, height, width * key_width, key_height, 1))
     rows = ops.pad(rows, [[0, 0], [0, 0], [0, 0], [radius, radius], [0, 0]])
     summed = ops.conv(rows, _diagonal(size, (size, 1, size)))
-    height, width = height - size + 1, width - size + 1
-    columns = ops.reshape(summed, (batch * height, -1, key_width, key_height, 1))
+    height = height - size + 1
+    columns = ops.reshape(summed, (batch * height, width, key_width, key_height, 1))
     columns = ops.pad(columns, [[0, 0], [0, 0], [radius, radius], [0, 0], [0, 0]])
     summed = ops.conv(columns, _diagonal(size, (size, size, 1)))
-    return ops.reshape(summed, (batch, height, width, key_width, key_height))
+    return ops.reshape(summed, (batch, height, width - size + 1, key_width, key_height))
 
 
 def _diagonal(size, shape):
