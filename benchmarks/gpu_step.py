@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
+from benchmarks.training_step import arrays_of
 
 MODULE = "benchmarks.gpu_step"
 CALLS = 20
@@ -76,7 +77,7 @@ def measure_case(case: Case, precision: str, rounds: int) -> dict[str, Any]:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(generator.trainable_variables)
     frozen = [each.value for each in generator.non_trainable_variables]
-    batch = {name: jax.device_put(array) for name, array in batch_of(case).items()}
+    batch = jax.device_put(arrays_of(case.size, case.batch))
 
     def loss_of(weights, scaling, batch):
         inputs = [batch["image"], batch["hole"]]
@@ -117,16 +118,6 @@ def measure_case(case: Case, precision: str, rounds: int) -> dict[str, Any]:
         "peak_bytes": memory.get("peak_bytes_in_use"),
         "loss": [losses[0], losses[-1]],
     }
-
-
-def batch_of(case: Case) -> dict[str, np.ndarray]:
-    """Random photographs, `(B, S, S, 3)` in [-1, 1], with a centre hole."""
-    shape = (case.batch, case.size, case.size)
-    image = np.random.default_rng(0).uniform(-1, 1, (*shape, 3)).astype("float32")
-    hole = np.zeros((*shape, 1), "float32")
-    middle = slice(case.size // 4, case.size * 3 // 4)
-    hole[:, middle, middle] = 1.0
-    return {"image": image, "hole": hole}
 
 
 def quantities(cases: dict[str, dict[str, dict]]) -> dict[str, str]:

@@ -55,14 +55,19 @@ CASES = {
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-def batch_of(size: int, batch: int) -> dict[str, Any]:
-    """Random photographs with a centre hole."""
-    import tensorflow as tf
-
+def arrays_of(size: int, batch: int) -> dict[str, np.ndarray]:
+    """Random photographs, `(B, S, S, 3)` in [-1, 1], with a centre hole."""
     image = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype("float32")
     hole = np.zeros((batch, size, size, 1), "float32")
     hole[:, size // 4 : size * 3 // 4, size // 4 : size * 3 // 4] = 1.0
-    return {"image": tf.constant(image), "hole": tf.constant(hole)}
+    return {"image": image, "hole": hole}
+
+
+def batch_of(size: int, batch: int) -> dict[str, Any]:
+    """`arrays_of` as TensorFlow's tensors."""
+    import tensorflow as tf
+
+    return {name: tf.constant(array) for name, array in arrays_of(size, batch).items()}
 
 
 def trainer_of(case: Case, precision: str, objective=None, **options):
