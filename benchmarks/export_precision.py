@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from serving.images import write_bytes
+from musical_tf.files import write_whole
 
 MODULE = "benchmarks.export_precision"
 NAME = "export_precision"
@@ -231,7 +231,7 @@ def main(argv: list[str] | None = None) -> int:
         figures = measure.record(MODULE, arguments, figures)
         print(table(figures))
         print(measure.keep(NAME, figures))
-        write_bytes(DOCUMENT, with_table(DOCUMENT.read_text(encoding="utf-8"), figures).encode())
+        write_whole(DOCUMENT, with_table(DOCUMENT.read_text(encoding="utf-8"), figures).encode())
     except (OSError, ValueError, RuntimeError) as error:  # ExportError is a RuntimeError
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

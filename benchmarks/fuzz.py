@@ -52,7 +52,7 @@ from onnx import TensorProto, helper
 from PIL import ExifTags, Image, ImageCms
 
 from benchmarks import measure
-from serving import images
+from musical_tf import images
 from serving.predict import silent_libraries
 from serving.session import InferenceError, InpaintingSession, ModelError
 from serving.tiling import STRATEGIES
@@ -643,7 +643,7 @@ def fuzz_predict(seed: int, cases: range, model: Path) -> Tally:
                 and f"{len(errors)} reported, {len(written)} written, {len(cases) + 1} images",
                 any(digest(path) != before for path, before in inputs.items())
                 and "an input was changed",
-                any(path.name.endswith(".partial") for path in written) and "a partial file",
+                any(path.name.startswith(".partial-") for path in written) and "a partial file",
                 not (folder / "out" / "zz-good.png").exists() and "the good image was not filled",
             ]
         ):

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure, models
-from serving.images import write_bytes
+from musical_tf.files import write_whole
 
 MODULE = "benchmarks.growth"
 NAME = "growth"
@@ -180,7 +180,7 @@ def measure_all(
             with contextlib.suppress(TimeoutError):  # it counts as missing
                 row = point | measure.peak_memory_of(MODULE, "--point", *words, timeout=left)
                 kept["points"].append(row)
-                write_bytes(unfinished, json.dumps(kept).encode())
+                write_whole(unfinished, json.dumps(kept).encode())
                 print(
                     f"{point_name(row)}: {row['seconds']:.3f} s, {row['added'] / 1e6:.0f} MB, "
                     f"{row['added'] / model:.2f} of the model",
@@ -344,7 +344,7 @@ def main(argv: list[str] | None = None) -> int:
         # The model may have been stated anew since the measurement.
         figures["ratios"] = {name: round(value, 3) for name, value in ratios(figures).items()}
         measure.keep(NAME, figures)
-        write_bytes(PLOT, draw(figures))
+        write_whole(PLOT, draw(figures))
     except (OSError, ValueError, RuntimeError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

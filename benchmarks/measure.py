@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serving.images import write_bytes
+from musical_tf.files import write_whole
 from training import provenance
 from training.cost import take_turns as take_turns  # the benchmarks call it by this module
 
@@ -92,5 +92,5 @@ def keep(name: str, figures: Mapping[str, Any]) -> Path:
     """Writes `results/NAME.json`, whole or not at all; returns its path."""
     path = RESULTS / f"{name}.json"
     os.makedirs(RESULTS, exist_ok=True)
-    write_bytes(path, (json.dumps(figures, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(figures, indent=1) + "\n").encode())
     return path

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from serving.images import write_bytes
+from musical_tf.files import write_whole
 
 MODULE = "benchmarks.models"
 FOLDER = measure.ROOT / "build" / "benchmark_models"
@@ -124,7 +124,7 @@ def export(folder: Path, preset: str, options: Mapping[str, Any]) -> Path:
     model = to_onnx.build_model(wrap(generator))
     path = folder / f"{_label(preset, options)}-{_sources()}.onnx"
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, model.SerializeToString())
+    write_whole(path, model.SerializeToString())
     return path
 
 

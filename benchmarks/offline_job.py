@@ -30,7 +30,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import measure
-from serving import images, offline, predict_many
+from musical_tf import images
+from serving import offline, predict_many
 
 MODULE = "benchmarks.offline_job"
 WORKERS = 2
@@ -143,7 +144,7 @@ def run_job(model: str, folder: Path, count: int) -> dict[str, Any]:
         "lost": count - len(pictures(out)),
         "twice": report["twice"],
         "touched": len(touched),
-        "partial_files": len(list(out.rglob(".*.partial"))),
+        "partial_files": len(list(out.rglob(".partial-*"))),
         "workers_started_again": started_again,
         "done_when_job_was_killed": len(before),
         "images_after_kill": last["images"],

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from export.ship import describe_stage, describe_stages
 from musical_tf import named_models
-from serving.images import write_bytes
+from musical_tf.files import write_whole
 from training import compare_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -491,7 +491,7 @@ def with_tables(text: str) -> str:
 def keep(file: Path, record: dict) -> None:
     """Writes a record, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(file, (json.dumps(record, indent=1) + "\n").encode())
+    write_whole(file, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -535,7 +535,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             keep(RESULTS / f"{arguments.name}.json", record)
             for file, content in documents([*map(Path, labels)], arguments.name).items():
-                write_bytes(RESULTS / file, content)
+                write_whole(RESULTS / file, content)
         elif arguments.verb == "training":
             tries = {}
             for text in arguments.tries:
@@ -552,7 +552,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             keep(RESULTS / "training" / f"{arguments.name}.json", record)
         for document in DOCUMENTS:
-            write_bytes(document, with_tables(document.read_text()).encode())
+            write_whole(document, with_tables(document.read_text()).encode())
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

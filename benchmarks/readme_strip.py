@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from sklearn import datasets as sklearn_datasets
 
-from serving.images import write_bytes
+from musical_tf.files import write_whole
 from serving.session import InpaintingSession
 from training import baselines, masks
 
@@ -95,7 +95,7 @@ def write(
     try:
         picture = io.BytesIO()
         draw().save(picture, optimize=True, **options)
-        write_bytes(file, picture.getvalue())
+        write_whole(file, picture.getvalue())
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

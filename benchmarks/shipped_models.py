@@ -32,8 +32,8 @@ import numpy as np
 
 from benchmarks import measure, models, onnx_models
 from musical_tf import named_models as library
+from musical_tf.files import write_whole
 from serving import named_models
-from serving.images import write_bytes
 from serving.session import InpaintingSession
 from training import masks, measuring, report
 from training.measuring import Fill
@@ -249,7 +249,7 @@ def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
     } | settings
     order = {setting.name: index for index, setting in enumerate(SETTINGS)}
     kept = dict(sorted(kept.items(), key=lambda pair: order.get(pair[0], len(order))))
-    write_bytes(path, (json.dumps({"settings": kept}, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps({"settings": kept}, indent=1) + "\n").encode())
     for model in hashes:
         file = library.file(model).with_suffix(".json")
         card = json.loads(file.read_text())
@@ -261,7 +261,7 @@ def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
             for each in kept.values()
             if each["model"] == model
         ]
-        write_bytes(file, (json.dumps(card, indent=1) + "\n").encode())
+        write_whole(file, (json.dumps(card, indent=1) + "\n").encode())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 Bytes in, bytes out, nothing of HTTP but the numbers of its errors. The pixels are those that
 `serving.predict` writes: orientation, transparency, grey levels, profiles and EXIF are treated the
-same, by the same functions of `serving.images`.
+same, by the same functions of `musical_tf.images`.
 """
 
 import base64
@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from . import images
+from musical_tf import images
+
 from .tiling import STRATEGIES
 
 LARGEST_THRESHOLD = 254

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import secrets
 import socket
 import time
@@ -20,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .images import write_bytes
+from musical_tf.files import remove_partials, write_whole
+
 from .predict import FAILURES, Job, fill_file, open_session, say_of
 
 FOLDER = ".musical-inpaint-many"
@@ -33,7 +33,6 @@ FAILED = "failed"
 PATIENCE = 60.0  # seconds for the workers of a run that was killed to end
 
 _SETTINGS, _DRIVER, _WORKERS = "settings.json", "driver.lock", "workers.lock"
-_PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")  # what `images.write_bytes` names them
 
 
 @dataclass(frozen=True)
@@ -134,17 +133,14 @@ class Ledger:
             names.setdefault(job.output.parent, set()).add(job.output.name)
         removed = 0
         for folder, outputs in names.items():
-            for entry in os.scandir(folder) if folder.is_dir() else ():
-                partial = _PARTIAL.fullmatch(entry.name)
-                if partial and partial[1] in outputs:
-                    os.unlink(entry.path)
-                    removed += 1
+            if folder.is_dir():
+                removed += remove_partials(folder, outputs)
         return removed
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         path = self._folder / _SETTINGS
         if not path.exists():
-            write_bytes(path, (json.dumps(settings, indent=1) + "\n").encode())
+            write_whole(path, (json.dumps(settings, indent=1) + "\n").encode())
             return
         try:
             before = json.loads(path.read_bytes())

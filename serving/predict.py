@@ -25,7 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from . import images, named_models
+from musical_tf import images
+from musical_tf.files import write_whole
+
+from . import named_models
 from .session import MEMORY_LIMIT, InferenceError, InpaintingSession
 from .tiling import STRATEGIES, Progress
 
@@ -400,7 +403,7 @@ def fill_file(
         content = images.encode_photograph(photograph, photograph.pixels, image_format)
     try:
         job.output.parent.mkdir(parents=True, exist_ok=True)
-        images.write_bytes(job.output, content)
+        write_whole(job.output, content)
     except OSError as error:
         raise OutputError(f"cannot write {say(error)}") from error
     return ("filled" if share else "had nothing to fill"), share

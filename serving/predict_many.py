@@ -30,8 +30,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from musical_tf.files import write_whole
+from musical_tf.images import ImageError
+
 from . import named_models, offline, predict
-from .images import ImageError, write_bytes
 from .predict import ALPHA, FORMATS, Job
 from .session import Contract
 
@@ -120,7 +122,7 @@ def _run(arguments: argparse.Namespace) -> int:
         figures["restarts"] = max(0, ledger.processes(run) - figures["workers"])
         account = offline.take_account(ledger, jobs, folder, predict.SUSPICIOUS)
         report = {**_report_of(account, trouble), "last_run": {"images": len(pending), **figures}}
-        write_bytes(output / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+        write_whole(output / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     return _conclude(report, account, notes, output / REPORT, arguments)
 
 

@@ -28,6 +28,9 @@ have; only when they are called."""
 SERVING_MAY_IMPORT = {"numpy", "onnxruntime", "PIL"}
 """Beside the standard library and its own modules: what `pip install .[serve]` installs."""
 
+KERAS_FREE = ("musical_tf.files", "musical_tf.images")
+"""Modules of the library that import no Keras, so that `serving` may import them."""
+
 SERVER_MODULES = tuple(
     f"serving/{name}.py" for name in ("http_api", "http_server", "openapi", "server")
 )
@@ -117,6 +120,12 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
             and found.name.split(".")[0] not in sys.stdlib_module_names
         ):
             return "musical_tf.serving starts through this file and must not load keras"
+        module = file.removesuffix(".py").replace("/", ".")
+        if any(module == free or module.startswith(free + ".") for free in KERAS_FREE):
+            name = found.name.split(".")[0]
+            ours = found.within(*KERAS_FREE)
+            if not ours and name not in SERVING_MAY_IMPORT | sys.stdlib_module_names:
+                return "serving starts through this module: NumPy and Pillow only"
         if parts[1] == "layers" and found.within(
             "musical_tf.losses", "musical_tf.methods", "musical_tf.discriminators"
         ):
@@ -127,7 +136,7 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
             others = siblings - {"__init__", Path(file).stem}
             if found.within(*(f"musical_tf.methods.{other}" for other in others)):
                 return "methods never import each other"
-    if top == "serving" and not found.within("serving"):
+    if top == "serving" and not found.within("serving", *KERAS_FREE):
         name = found.name.split(".")[0]
         allowed = SERVER_MAY_IMPORT if file in SERVER_MODULES else SERVING_MAY_IMPORT
         if file == BATCH_MODULE and found.lazy:

@@ -61,7 +61,7 @@ def test_held_out_photographs_and_masks_are_written(tmp_path):
             np.testing.assert_array_equal(np.asarray(image), photograph)
         with Image.open(tmp_path / "masks" / f"{name}.png") as image:
             np.testing.assert_array_equal(np.asarray(image) > 127, hole)
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob(".partial-*"))
 
 
 def test_image_that_cannot_be_written_leaves_the_old_one(tmp_path, row):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import fuzz, measure
-from serving import images
+from musical_tf import images
 from serving.session import InpaintingSession
 
 CASES = {"images": 500, "session": 80, "floats": 40, "models": 25, "predict": 25, "http": 100}

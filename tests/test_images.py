@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
-from serving import images
+from musical_tf import files, images
 
 
 def picture(height=24, width=32, channels=3, seed=0):
@@ -426,7 +426,7 @@ def test_strips_change_nothing(tmp_path, monkeypatch, mode):
     colours.save(path, exif=exif)
     whole, mask = images.read_photograph(path), images.read_mask(path)
     assert whole.pixels.shape == (80, 60, 3)
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 130)
+    monkeypatch.setattr(images.opening, "STRIP_PIXELS", 130)
     strips = images.read_photograph(path)
     np.testing.assert_array_equal(strips.pixels, whole.pixels)
     assert (whole.alpha is None) == (mode in ("1", "L", "RGB"))
@@ -504,7 +504,7 @@ def test_mask_from_alpha():
 
 @pytest.mark.parametrize("strip_pixels", [2**20, 50])
 def test_dilation_is_a_disc(monkeypatch, strip_pixels):
-    monkeypatch.setattr(images, "_STRIP_PIXELS", strip_pixels)
+    monkeypatch.setattr(images.masks, "STRIP_PIXELS", strip_pixels)
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:20, :30]
     for radius in (0, 1, 2, 5, 40, 300):
@@ -554,17 +554,17 @@ def test_size_mismatch_gives_both_sizes_and_mentions_rotation():
 
 def test_writing_is_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.png"
-    images.write_bytes(path, b"first")
-    images.write_bytes(path, b"second")
+    files.write_whole(path, b"first")
+    files.write_whole(path, b"second")
     assert path.read_bytes() == b"second"
     with pytest.raises(TypeError):
-        images.write_bytes(path, "text cannot be written as bytes")
+        files.write_whole(path, ["neither text nor bytes"])
     assert path.read_bytes() == b"second"
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(IsADirectoryError, match=r"folder\.png'$"):
-        images.write_bytes(tmp_path / "folder.png", b"x")
+        files.write_whole(tmp_path / "folder.png", b"x")
     with pytest.raises(FileNotFoundError, match=r"gone/a\.png"):
-        images.write_bytes(tmp_path / "gone" / "a.png", b"x")
+        files.write_whole(tmp_path / "gone" / "a.png", b"x")
     assert sorted(os.listdir(tmp_path)) == ["a.png", "folder.png"]
     umask = os.umask(0)
     os.umask(umask)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from musical_tf import files
 from serving import offline, predict, predict_many
 from tests.serving_model import metadata_for, write_model
 
@@ -224,9 +225,13 @@ def test_only_own_partial_files_are_removed(tmp_path):
     make_folder(tmp_path, 1)
     out = tmp_path / "out"
     out.mkdir()
-    own, other = out / ".0000.png.0123abcd.partial", out / ".else.png.0123abcd.partial"
-    for path in (own, other):
-        path.write_bytes(b"half")
+    partials = []
+    for name in ("0000.png", "else.png"):
+        with files.whole_file(out / name) as partial:
+            partial.write_bytes(b"whole")
+        partial.write_bytes(b"half")  # what a killed process leaves
+        partials.append(partial)
+    own, other = partials
     assert offline.Ledger(out).remove_partials(jobs_in(tmp_path)) == 1
     assert (own.exists(), other.exists()) == (False, True)
 

@@ -31,7 +31,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .files import write_whole
+from musical_tf.files import write_whole
 
 if TYPE_CHECKING:
     from .trainer import Trainer

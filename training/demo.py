@@ -26,6 +26,8 @@ from typing import NoReturn
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from musical_tf.files import whole_file
+
 from .datasets import evaluation_samples, open_dataset
 from .masks import open_masks
 from .recipes import Recipe
@@ -155,12 +157,8 @@ def import_tensorflow() -> None:
 def write_image(path: Path, image: Image.Image) -> None:
     """Writes a PNG whole or not at all; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        image.save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        image.save(partial, format="PNG")
 
 
 def write_held_out(folder: Path, recipe: Recipe) -> list[tuple[str, np.ndarray, np.ndarray]]:

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musical_tf.files import write_whole
+
 from . import datasets, distribution, masks, recipes
 from .distribution import Distribution
-from .files import write_whole
 from .recipes import Recipe
 
 if TYPE_CHECKING:

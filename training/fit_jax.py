@@ -27,8 +27,9 @@ from typing import Any
 
 import numpy as np
 
+from musical_tf.files import whole_file, write_whole
+
 from . import fit
-from .files import save_model, write_whole
 from .recipes import Recipe
 
 PROGRAM = "python -m training.fit_jax"
@@ -385,7 +386,8 @@ class _Trainer:
         averaged = state[3] if self.recipe.ema else state[0]
         for variable, value in zip(self.generator.trainable_variables, averaged, strict=True):
             variable.assign(value)
-        save_model(self.generator, file)
+        with whole_file(file) as partial:
+            self.generator.save(partial)
 
     def _call(self, state, arrays, key, first, total):
         import jax

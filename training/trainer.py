@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from musical_tf import conventions
+from musical_tf.files import whole_file
 
 from . import distribution
 from .callbacks import Callback
-from .files import save_model
 from .recipes import PRECISIONS, SCHEDULES
 
 Batch = dict[str, tf.Tensor]
@@ -637,8 +637,8 @@ class Trainer:
         Raises:
             OSError: If it cannot be written.
         """
-        with self.inference_weights():
-            save_model(self.generator, Path(path))
+        with self.inference_weights(), whole_file(path) as partial:
+            self.generator.save(partial)
 
     def state(self) -> dict[str, list[tf.Variable]]:
         """Returns everything a later step depends on, as named lists of variables in a fixed order.

@@ -1,0 +1,32 @@
+"""The one reader and writer of photographs and masks: NumPy and Pillow, no Keras."""
+
+from .masks import (
+    POLARITIES,
+    alpha_mask,
+    check_sizes,
+    dilate,
+    fit_mask,
+    read_mask,
+    threshold_mask,
+)
+from .opening import MAX_PIXELS, READABLE, WRITABLE, ImageError, TooManyPixelsError
+from .photographs import Photograph, encode_photograph, format_of, read_photograph
+
+__all__ = [
+    "MAX_PIXELS",
+    "POLARITIES",
+    "READABLE",
+    "WRITABLE",
+    "ImageError",
+    "Photograph",
+    "TooManyPixelsError",
+    "alpha_mask",
+    "check_sizes",
+    "dilate",
+    "encode_photograph",
+    "fit_mask",
+    "format_of",
+    "read_mask",
+    "read_photograph",
+    "threshold_mask",
+]

@@ -1,0 +1,251 @@
+"""Photographs and masks as files: what a file carries beside its colours survives the filling.
+
+| in the file | what happens |
+|---|---|
+| RGB, RGBA | filled as they are; alpha is kept |
+| grey, grey with alpha | filled in RGB, written as grey; known pixels keep their level exactly |
+| palette (PNG, GIF, TIFF) | written in true colour: a palette has no room for new colours |
+| bilevel | written as grey, for the same reason |
+| EXIF orientation | pixels are turned upright, and the tag is set to match |
+| EXIF, ICC profile, resolution | kept; previews inside EXIF are dropped, they show what was there |
+| PNG's gamma, primaries, sRGB | kept in a PNG without ICC profile |
+| JPEG quality | the file's own quantization tables and subsampling are used again |
+| WebP | written lossless, so that known pixels are not encoded a second time |
+| CMYK, Lab, YCbCr, HSV | refused: the way to RGB and back would change known pixels |
+| 16 or 32 bits a channel | refused: the models work in 8 bits |
+| several frames or pages | refused: all but the first would be lost |
+| MPO, JPEG with a gain map | its first picture, as JPEG: the others show what was there |
+
+Text chunks and XMP are not copied: they may describe, or even show, what has been removed.
+"""
+
+import io
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
+
+from .opening import MAX_PIXELS, WRITABLE, ImageError, decoded, strips, turn_upright
+
+_LOSSLESS_TIFF = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
+_WITH_ALPHA = ("PNG", "WEBP", "TIFF")
+_WITH_EXIF = ("PNG", "JPEG", "WEBP", "TIFF")
+_WHY_REFUSED = {
+    "CMYK": "CMYK: the way to RGB and back would change known pixels; convert it to RGB",
+    "YCbCr": "YCbCr: the way to RGB and back would change known pixels; convert it to RGB",
+    "LAB": "Lab: the way to RGB and back would change known pixels; convert it to RGB",
+    "HSV": "HSV: the way to RGB and back would change known pixels; convert it to RGB",
+    "I": "32-bit integer: the models work in 8 bits a channel; convert it to 8 bits",
+    "F": "32-bit floating point: the models work in 8 bits a channel; convert it to 8 bits",
+}
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """An image file's contents.
+
+    Attributes:
+        pixels: `(H, W, 3)` uint8 RGB, upright.
+        alpha: `(H, W)` uint8, 255 = opaque; None if the file has none.
+        grey: Whether the file is grey; then the three channels of `pixels` are equal.
+        format: Pillow's name of the file's format.
+        stored_size: Width and height in the file, before it was turned upright.
+        icc_profile: The colour profile, as it is.
+        exif: EXIF with the orientation set to upright and without previews.
+        encoding: What the file's format is to be told to write it the same way again.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    grey: bool = False
+    format: str = "PNG"
+    stored_size: tuple[int, int] = (0, 0)
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    encoding: dict[str, Any] = field(default_factory=dict)
+
+
+def read_photograph(
+    source: str | Path | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Photograph:
+    """Reads an image file.
+
+    Args:
+        source: A path, or a binary stream.
+        name: What to call it in messages; the path by default.
+        max_pixels: Larger images are refused before they are decoded.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        ImageError: If it is no image, is damaged, is too large, or is of a kind that is refused.
+    """
+    name = str(source) if name is None else name
+    with decoded(source, name, max_pixels, _refuse_photograph) as image:
+        encoding = _encoding_of(image)
+        # An MPO is a JPEG with more pictures behind the first: depth maps, the other eye.
+        image_format = "JPEG" if image.format == "MPO" else image.format
+        icc_profile = image.info.get("icc_profile")
+        stored_size = image.size
+        if image.format == "TIFF":  # Pillow has turned it by now
+            stored_size = image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[257]
+        exif = turn_upright(image)
+        grey = image.mode in ("1", "L", "LA")
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        alpha = None
+        if image.has_transparency_data:
+            alpha = np.empty((image.height, image.width), np.uint8)
+        for rows, strip in strips(image):
+            if alpha is not None:
+                strip = strip.convert("LA" if grey else "RGBA")
+                alpha[rows] = np.asarray(strip.getchannel("A"))
+            pixels[rows] = np.asarray(strip.convert("RGB"))
+    return Photograph(pixels, alpha, grey, image_format, stored_size, icc_profile, exif, encoding)
+
+
+def encode_photograph(
+    photograph: Photograph,
+    pixels: np.ndarray,
+    image_format: str | None = None,
+    alpha: np.ndarray | None = None,
+) -> bytes:
+    """Encodes new pixels with everything else that the photograph's file carried.
+
+    Args:
+        photograph: Where the rest comes from.
+        pixels: `(H, W, 3)` uint8 RGB. For a grey photograph the filled pixels are made grey.
+        image_format: "PNG", "JPEG", "WEBP", "TIFF", "BMP" or "PPM"; the photograph's own by
+            default, and PNG in place of GIF.
+        alpha: `(H, W)` uint8 in place of the photograph's own.
+
+    Raises:
+        ImageError: If the format cannot hold the image's transparency.
+    """
+    if image_format is None:
+        image_format = "PNG" if photograph.format == "GIF" else photograph.format
+    alpha = photograph.alpha if alpha is None else alpha
+    if alpha is not None and image_format not in _WITH_ALPHA:
+        if not (alpha == 255).all():
+            raise ImageError(
+                f"{image_format} cannot hold transparency; write one of {', '.join(_WITH_ALPHA)}"
+            )
+        alpha = None  # nothing is transparent
+    image = Image.fromarray(pixels)
+    if photograph.grey:
+        image = image.convert("L")
+    if alpha is not None:
+        image.putalpha(Image.fromarray(alpha))
+    options: dict[str, Any] = {}
+    if photograph.icc_profile and image_format in _WITH_EXIF:
+        options["icc_profile"] = photograph.icc_profile
+    if photograph.exif and image_format in _WITH_EXIF:
+        options["exif"] = photograph.exif
+    if image_format == photograph.format:
+        options |= photograph.encoding
+    elif image_format == "JPEG":
+        options |= {"quality": 95, "subsampling": 0}
+    # What these levels save in time is a multiple, what they cost in size a few percent.
+    if image_format == "PNG":
+        options["compress_level"] = 4
+    if image_format == "WEBP":
+        options |= {"lossless": True, "exact": True, "quality": 25}
+    if image_format == "TIFF":
+        options.setdefault("compression", "tiff_adobe_deflate")
+        if "exif" in options and _has_directories(options["exif"]):
+            options["compression"] = "raw"  # Pillow's compressed TIFFs lose them
+    if "dpi" in photograph.encoding and image_format in ("PNG", "JPEG", "TIFF", "BMP"):
+        options["dpi"] = photograph.encoding["dpi"]
+    # Encoders raise whatever a damaged tag or profile leads them to.
+    for dropped in (None, "exif", "icc_profile"):
+        options.pop(dropped, None)
+        try:
+            stream = io.BytesIO()
+            image.save(stream, image_format, **options)
+            return stream.getvalue()
+        except MemoryError:
+            raise
+        except Exception as error:
+            failure = error
+    raise ImageError(f"it cannot be written as {image_format}: {failure}") from failure
+
+
+def _has_directories(content: bytes) -> bool:
+    exif = Image.Exif()
+    exif.load(content)
+    return any(directory in exif for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))
+
+
+def format_of(path: str | Path) -> str:
+    """The format a file of this name is written in.
+
+    Raises:
+        ImageError: If the suffix is unknown or names a format that is not written; lists those that
+            are.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE:
+        why = (
+            "GIF cannot hold filled pixels without changing known ones"
+            if suffix == ".gif"
+            else f"unknown output format {suffix!r}"
+        )
+        raise ImageError(f"{path}: {why}; write one of {' '.join(WRITABLE)}")
+    return WRITABLE[suffix]
+
+
+def _refuse_photograph(image: Image.Image, name: str) -> None:
+    """Raises `ImageError` for a photograph that could not be written back as it came."""
+    # Asked, and not counted: a small file may hold so many frames that this takes minutes.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise ImageError(
+            f"{name}: it has several frames, and all but the first would be lost; "
+            "save the one you want as a file of its own"
+        )
+    # Pillow opens 16-bit colour as 8-bit without a word; only the decoder's arguments tell.
+    for tile in image.tile:
+        for argument in tile.args if isinstance(tile.args, tuple) else (tile.args,):
+            if (isinstance(argument, str) and ";16" in argument) or (
+                tile.codec_name.startswith("ppm") and isinstance(argument, int) and argument > 255
+            ):
+                raise ImageError(
+                    f"{name}: it has 16 bits a channel: the models work in 8; convert it to 8 bits"
+                )
+    if image.mode in _WHY_REFUSED:
+        raise ImageError(f"{name}: it is {_WHY_REFUSED[image.mode]}")
+
+
+def _encoding_of(image: Image.Image) -> dict[str, Any]:
+    """The options that make Pillow write the image's format the way this file was written."""
+    options: dict[str, Any] = {}
+    dpi = image.info.get("dpi")
+    if dpi and all(np.isfinite(float(value)) and value > 0 for value in dpi):
+        options["dpi"] = tuple(float(value) for value in dpi)
+    if image.format in ("JPEG", "MPO"):
+        options["qtables"] = image.quantization
+        options["subsampling"] = JpegImagePlugin.get_sampling(image)
+        options["progressive"] = "progressive" in image.info
+    if image.format == "TIFF" and image.info.get("compression") in _LOSSLESS_TIFF:
+        options["compression"] = image.info["compression"]
+    if image.format == "PNG" and (chunks := _colour_chunks(image)):
+        options["pnginfo"] = chunks
+    return options
+
+
+def _colour_chunks(image: Image.Image) -> PngImagePlugin.PngInfo | None:
+    """The chunks by which a PNG without ICC profile says what its numbers mean as colours."""
+    chunks = {}
+    if "gamma" in image.info:
+        chunks[b"gAMA"] = struct.pack(">I", round(image.info["gamma"] * 100000))
+    if len(image.info.get("chromaticity", ())) == 8:
+        primaries = (round(value * 100000) for value in image.info["chromaticity"])
+        chunks[b"cHRM"] = struct.pack(">8I", *primaries)
+    if "srgb" in image.info:
+        chunks[b"sRGB"] = bytes([image.info["srgb"]])
+    if not chunks or "icc_profile" in image.info:
+        return None
+    info = PngImagePlugin.PngInfo()
+    for kind, content in chunks.items():
+        info.add(kind, content)
+    return info
