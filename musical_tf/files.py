@@ -33,9 +33,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        if (
-            isinstance(error, OSError) and error.errno
-        ):  # name the file the user knows, not the temporary one
+        if isinstance(error, OSError) and error.errno:  # name the file that the user knows
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
