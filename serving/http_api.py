@@ -4,7 +4,7 @@
 
 1. the event loop: token, type and size of the body, a place in the queue; then the body is read,
    counted while it comes;
-2. a thread of the `JobQueue`: decoding, reading the mask, filling, encoding;
+2. a thread of the `JobQueue`: it fills, and lets a process of the `WorkerPool` decode and encode;
 3. the thread of the model's `Batcher`, which alone runs it, window by window;
 4. the event loop again, which has watched meanwhile whether the client is still there.
 
@@ -42,6 +42,8 @@ from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from musical_tf import images
+
 from . import openapi
 from .inpaint_request import (
     FILES,
@@ -53,10 +55,11 @@ from .inpaint_request import (
     fill_request,
     parse_json,
 )
-from .jobs import Batcher, Job, JobQueue, QueueFullError
+from .jobs import AbandonedError, Batcher, Job, JobQueue, QueueFullError
 from .session import InpaintingSession
 from .settings import Settings
 from .tiling import fill
+from .worker_pool import REASONS, Codec, WorkerError, WorkerPool
 
 PAGE = Path(__file__).parent / "page"
 
@@ -118,6 +121,22 @@ class Metrics:
             "musical_queue_depth", "Requests that wait for a thread", registry=self.registry
         )
 
+        self.workers_ended = Counter(
+            "musical_workers_ended",
+            "Worker processes that were ended, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in REASONS:
+            self.workers_ended.labels(reason)
+        self.workers = Gauge(
+            "musical_workers", "Worker processes that are alive", registry=self.registry
+        )
+
+    def observe_worker(self, reason: str) -> None:
+        """Notes the end of a worker process."""
+        self.workers_ended.labels(reason).inc()
+
     def observe_batch(self, size: int, seconds: float) -> None:
         """Notes one run of the model."""
         self.batch_size.observe(size)
@@ -130,7 +149,7 @@ class Metrics:
 
 
 class Service:
-    """Models and the threads that serve them.
+    """Models, and the threads and processes that serve them.
 
     Attributes:
         sessions: Name -> model; the first is the one for requests that name none.
@@ -139,8 +158,9 @@ class Service:
         metrics: The numbers.
         is_ready: Whether every model has run once.
         is_closing: Set by whoever ends the server: new requests are refused, others finish.
-        failure: Why a model could not run the first time.
-        failed_model: Its name.
+        failure: Why the worker processes do not start, or a model could not run the first time.
+        failed_model: The model's name.
+        pool: The worker processes; None if `Settings.isolate` is off.
 
     Raises:
         ValueError: If two models have one name.
@@ -160,6 +180,10 @@ class Service:
             for name, session in self.sessions.items()
         }
         self.metrics.queue_depth.set_function(lambda: self.jobs.depth)
+        self.pool: WorkerPool | None = None
+        if settings.isolate:
+            self.pool = WorkerPool(settings.workers, settings.timeout, self.metrics.observe_worker)
+            self.metrics.workers.set_function(lambda: self.pool.alive)
         self.is_ready = False
         self.is_closing = False
         self.failure: Exception | None = None
@@ -171,15 +195,22 @@ class Service:
         return next(iter(self.sessions))
 
     def start(self) -> None:
-        """Starts the threads, and runs every model once in one of them."""
+        """Starts threads and processes, and runs every model once in one of the threads."""
+        if self.pool is not None:
+            self.pool.start()
         self.jobs.start()
         for batcher in self.batchers.values():
             batcher.start()
         self.jobs.submit(self._warm_up)
 
     def close(self) -> None:
-        """Lets the threads end once their work is done."""
+        """Ends the processes, and lets the threads end once their work is done.
+
+        Called when every request has its answer: whoever still decodes was given up.
+        """
         self.is_closing = True
+        if self.pool is not None:
+            self.pool.close()
         self.jobs.close()
         for batcher in self.batchers.values():
             batcher.close()
@@ -208,9 +239,18 @@ class Service:
         if self.is_closing:
             raise _unavailable("shutting_down", "the server is ending", 5)
         if self.failure is not None:
-            raise _unavailable("not_ready", "the model does not run", 60)
+            what = "the model does" if self.failed_model else "the worker processes do"
+            raise _unavailable("not_ready", f"{what} not run", 60)
         if not self.is_ready:
             raise _unavailable("not_ready", "the model has not run yet", 1)
+
+    def refuse_unless_able(self) -> None:
+        """Raises `RequestError` 503 where no request is taken, or where one would only wait."""
+        self.refuse_unless_ready()
+        if self.jobs.is_stuck:
+            raise _unavailable("not_ready", "requests that were given up occupy every thread", 5)
+        if self.pool is not None and self.pool.failure is not None:
+            raise _unavailable("not_ready", "the worker processes do not start", 5)
 
     def inpaint(self, source: Any, is_json: bool, job: Job) -> tuple[Filled, str]:
         """Everything between a body and an answer; runs in a thread of the queue.
@@ -222,7 +262,9 @@ class Service:
             fields = parse_json(source) if is_json else source
             model = choose(fields, "model", tuple(self.sessions), self.default)
             fill_hole = partial(self._fill, job, model)
-            return fill_request(fields, self.settings.max_pixels, fill_hole, job.check), model
+            codec = images if self.pool is None else Codec(self.pool, job)
+            max_pixels = self.settings.max_pixels
+            return fill_request(fields, max_pixels, fill_hole, job.check, codec), model
         except MemoryError:
             raise _unavailable(
                 "out_of_memory", "there is not enough memory for this image", 10
@@ -241,6 +283,14 @@ class Service:
             return fill(image, hole, run, contract.training_size, strategy)
 
     def _warm_up(self, job: Job) -> None:
+        if self.pool is not None:
+            try:
+                self.pool.wait_until_ready()
+            except WorkerError as error:
+                self.failure = error
+                return
+            except AbandonedError:
+                return
         for name, session in self.sessions.items():
             side = session.contract.training_size
             image = np.full((side, side, 3), 127, np.uint8)
@@ -384,7 +434,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="Whether requests are taken", responses=openapi.NOT_READY)
     async def readyz() -> dict[str, str]:
-        service.refuse_unless_ready()
+        service.refuse_unless_able()
         return {"status": "ready"}
 
     @app.get("/v1/model", summary="What is loaded, and the limits", **_protection(settings.token))

@@ -13,13 +13,14 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
 from musical_tf import images
 
 from .tiling import STRATEGIES
+from .worker import TooCostlyError
 
 LARGEST_THRESHOLD = 254
 LARGEST_DILATION = 256
@@ -38,6 +39,21 @@ _MOST_COMMAS = 100  # a request has a handful
 _MOST_SCANS = 100  # progressive encoders write about ten
 
 _Default = TypeVar("_Default", bound=str | None)
+
+
+class Codec(Protocol):
+    """The functions of `musical_tf.images` that work on a stranger's file."""
+
+    def read_photograph(self, source: BinaryIO, **options: Any) -> images.Photograph:
+        """See `musical_tf.images.read_photograph`."""
+
+    def read_mask(self, source: BinaryIO, **options: Any) -> np.ndarray:
+        """See `musical_tf.images.read_mask`."""
+
+    def encode_photograph(
+        self, photograph: images.Photograph, pixels: np.ndarray, *arguments: Any
+    ) -> bytes:
+        """See `musical_tf.images.encode_photograph`."""
 
 
 class RequestError(Exception):
@@ -112,7 +128,11 @@ class Filled:
 
 
 def fill_request(
-    fields: Mapping[str, Any], max_pixels: int, fill: Fill, check: Callable[[], None]
+    fields: Mapping[str, Any],
+    max_pixels: int,
+    fill: Fill,
+    check: Callable[[], None],
+    codec: Codec = images,
 ) -> Filled:
     """Decodes, fills and encodes.
 
@@ -121,6 +141,7 @@ def fill_request(
         max_pixels: Larger images are refused before they are decoded.
         fill: What fills the hole.
         check: Called between the steps; may raise to end them.
+        codec: What decodes and encodes, as `worker_pool.Codec` does in another process.
 
     Raises:
         RequestError: If the request is at fault. What `fill` and `check` raise passes through,
@@ -129,13 +150,13 @@ def fill_request(
     options = Options.from_fields(fields)
     if "image" not in fields:
         raise RequestError(400, "invalid_image", "there is no image")
-    photograph, content = _read(fields["image"], "image", images.read_photograph, max_pixels)
+    photograph, content = _read(fields["image"], "image", codec.read_photograph, max_pixels)
     _check_sides(photograph, options.format)
     check()
     choice = {"polarity": "black" if options.invert else "white", "threshold": options.threshold}
     alpha = None
     if "mask" in fields:
-        hole, _ = _read(fields["mask"], "mask", images.read_mask, max_pixels, **choice)
+        hole, _ = _read(fields["mask"], "mask", codec.read_mask, max_pixels, **choice)
         with _image_errors("mask_size"):
             images.check_sizes(photograph, hole, "mask")
     elif photograph.alpha is not None:
@@ -166,7 +187,7 @@ def fill_request(
     elif image_format == photograph.format:
         return Filled(content, options.format, width, height)  # not even encoded again
     with _image_errors("invalid_image"):
-        encoded = images.encode_photograph(photograph, pixels, image_format, alpha)
+        encoded = codec.encode_photograph(photograph, pixels, image_format, alpha)
     return Filled(encoded, options.format, width, height)
 
 
@@ -311,5 +332,7 @@ def _image_errors(code: str) -> Iterator[None]:
         yield
     except images.TooManyPixelsError as error:
         raise RequestError(413, "too_many_pixels", str(error)) from None
+    except TooCostlyError as error:
+        raise RequestError(413, "too_costly", str(error)) from None
     except images.ImageError as error:
         raise RequestError(400, code, str(error)) from None

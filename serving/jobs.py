@@ -24,6 +24,9 @@ import numpy as np
 RunBatch = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Fills `(images uint8 (B, H, W, 3), holes bool (B, H, W))`; returns uint8 `(B, H, W, 3)`."""
 
+STUCK = 1.0
+"""Seconds that a job has to stop once it was given up. Worker processes are killed before that."""
+
 _REMEMBERED = 0.2  # weight of the newest job in the average that waiting times are guessed from
 
 
@@ -60,12 +63,19 @@ class Job:
         self.run_seconds = 0.0
         self._work: Callable[[Job], Any] | None = work
         self._created = time.monotonic()
-        self._abandoned = threading.Event()
+        self._abandoned_at: float | None = None
+        self._when_abandoned: Callable[[], None] | None = None
 
     @property
     def is_abandoned(self) -> bool:
         """Whether nobody waits for it any more."""
-        return self._abandoned.is_set()
+        return self._abandoned_at is not None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it was given up and has not stopped within `STUCK` seconds."""
+        given_up = self._abandoned_at
+        return given_up is not None and time.monotonic() - given_up > STUCK
 
     def check(self) -> None:
         """Raises `AbandonedError` if nobody waits for it any more."""
@@ -74,7 +84,23 @@ class Job:
 
     def abandon(self) -> None:
         """Says that nobody waits for it any more."""
-        self._abandoned.set()
+        self._abandoned_at = time.monotonic()
+        if (call := self._when_abandoned) is not None:
+            call()
+
+    @contextmanager
+    def when_abandoned(self, call: Callable[[], None]) -> Iterator[None]:
+        """Within, `call` is called once the job is given up, in the thread that gives it up.
+
+        It is called twice if that happens right at the beginning.
+        """
+        self._when_abandoned = call
+        try:
+            if self.is_abandoned:
+                call()
+            yield
+        finally:
+            self._when_abandoned = None
 
     def run(self) -> None:
         """Does the work in this thread; never raises."""
@@ -136,6 +162,13 @@ class JobQueue:
     def depth(self) -> int:
         """How many jobs wait for a thread."""
         return len(self._waiting)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every thread is occupied by a job that was given up and does not stop."""
+        with self._changed:
+            stuck = sum(job.is_stuck for job in self._running)
+        return stuck == self.workers
 
     @property
     def admitted(self) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import named_models
-from .settings import Settings
+from .settings import TOKEN_VARIABLE, Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 PROGRAM = "musical-serve"
 _LAST_WORK = 1.0  # seconds that an end waits for work that nobody wants any more
-TOKEN_VARIABLE = "MUSICAL_TOKEN"
 
 
 class UsageError(ValueError):
@@ -102,8 +101,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     service = app.state.service
     code = 0
     if service.failure is not None:
-        file = service.sessions[service.failed_model].model_path
-        _complain(f"{file}: the model does not run: {_say(service.failure)}")
+        reason = _say(service.failure)
+        if service.failed_model:
+            file = service.sessions[service.failed_model].model_path
+            reason = f"{file}: the model does not run: {reason}"
+        _complain(reason)
         code = 1
     service.close()
     if not service.has_ended(_LAST_WORK):

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+TOKEN_VARIABLE = "MUSICAL_TOKEN"
+"""Environment variable that `Settings.token` is read from."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -15,6 +18,8 @@ class Settings:
         batch: Most windows in one run of the model.
         token: What clients must send as `Authorization: Bearer TOKEN`; None asks for nothing.
         protect_metrics: Whether `/metrics` asks for the token too.
+        isolate: Whether images are decoded and encoded in worker processes, which can be killed,
+            instead of in threads of the server.
     """
 
     max_bytes: int = 64 * 2**20
@@ -24,8 +29,12 @@ class Settings:
     batch: int = 1
     token: str | None = None
     protect_metrics: bool = False
+    isolate: bool = True
 
     @property
     def workers(self) -> int:
-        """Threads that decode, fill and encode: enough to have a batch together, at least two."""
+        """Threads that work on requests, and processes that decode and encode for them.
+
+        Enough for a batch, and at least two.
+        """
         return max(2, self.batch)

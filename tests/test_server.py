@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, ImageCms
 from starlette.testclient import TestClient
 
-from serving import http_api, predict
+from serving import http_api, predict, worker
 from serving.inpaint_request import FORMATS, OPTIONS
 from serving.server import create_app
 from serving.session import InferenceError, InpaintingSession
@@ -628,6 +628,72 @@ def test_a_request_that_takes_too_long_is_given_up_and_not_run_later(gated):
         wait_until(lambda: not batcher_of(client).is_running)
         assert len(gated.batches) <= 1  # the one that had begun
         assert post(client).status_code == 200
+
+
+def test_it_is_not_ready_while_given_up_requests_occupy_every_thread(gated):
+    with serving(gated, timeout=0.3) as client:
+        gated.gate.clear()
+        with posting(client, 2) as answers:
+            pass
+        assert [answer.status_code for answer in answers.values()] == [504] * 2
+        wait_until(lambda: client.get("/readyz").status_code == 503)
+        assert error_of(client.get("/readyz")) == (
+            "not_ready",
+            "requests that were given up occupy every thread",
+        )
+        gated.gate.set()
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert post(client).status_code == 200
+
+
+def spin(content, **options):
+    """A decoder that never ends; runs in a worker."""
+    while True:
+        pass
+
+
+def spin_for_long(content, **options):
+    """A decoder that exceeds its processor time; runs in a worker."""
+    with worker._limits("image: decoding it", 2**30, 0.1):
+        spin(content)
+
+
+def allocate(content, **options):
+    """A decoder that exceeds its memory; runs in a worker."""
+    with worker._limits("image: decoding it", 2**20, 10):
+        np.ones(2**24)
+
+
+def test_hostile_files_cost_workers_and_the_next_request_is_served(session, monkeypatch):
+    with serving(session, timeout=1, queue=8) as client:
+        expected = post(client).content
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "read_photograph", spin)
+            with posting(client, 10) as answers:
+                pass
+        assert [answer.status_code for answer in answers.values()] == [504] * 10
+        wait_until(lambda: metric(client, 'musical_workers_ended_total{reason="abandoned"}') == 2)
+        wait_until(lambda: post(client).status_code == 200)
+        assert post(client).content == expected
+        assert client.get("/readyz").status_code == 200
+        wait_until(lambda: metric(client, "musical_workers") == 2)
+
+
+@pytest.mark.parametrize("decoder", [spin_for_long, allocate])
+def test_an_image_that_exceeds_its_limits_is_refused(session, monkeypatch, decoder):
+    with serving(session) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "read_photograph", decoder)
+            response = post(client)
+        assert (response.status_code, error_of(response)[0]) == (413, "too_costly")
+        assert error_of(response)[1].startswith("image: decoding it takes more than")
+        assert post(client).status_code == 200
+
+
+def test_images_can_be_decoded_in_the_servers_threads(session, client):
+    with serving(session, isolate=False) as threads:
+        assert post(threads).content == post(client).content
+        assert metric(threads, "musical_workers") == 0
 
 
 def test_a_body_that_never_ends_is_given_up(session, monkeypatch):

@@ -167,6 +167,31 @@ def test_sigterm_finishes_what_has_begun_and_refuses_what_comes(model):
         assert output.count("\n") == output.count("HTTP/1.1") + 1  # it says nothing more
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="it needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_it(model, number):
+    with running(model) as server:
+        workers = [int(path.name) for path in Path("/proc").glob("[0-9]*") if is_worker(path)]
+        ours = [pid for pid in workers if parent_of(pid) == server.process.pid]
+        assert len(ours) == 2
+        for pid in ours:  # as systemd does, and it has to serve nevertheless
+            os.kill(pid, signal.SIGTERM)
+        assert server.request("POST", "/v1/inpaint", *form())[0] == 200
+        server.end(number)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ours))
+
+
+def is_worker(path):
+    with contextlib.suppress(OSError):
+        return b"serving" in (path / "cmdline").read_bytes().split(b"\0")
+    return False
+
+
+def parent_of(pid):
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_ctrl_c_ends_it_and_a_second_one_at_once(model):
     with running(model) as server:
         assert server.end(signal.SIGINT)[::2] == (0, "")

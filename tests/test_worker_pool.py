@@ -1,0 +1,292 @@
+"""The worker processes, without a server around them."""
+
+import ctypes
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from musical_tf import images
+from serving import worker, worker_pool
+from serving.jobs import AbandonedError, Job
+from serving.worker import TooCostlyError
+from serving.worker_pool import Codec, WorkerPool
+
+ROOT = Path(__file__).resolve().parents[1]
+WAIT = 30
+
+
+def wait_until(condition):
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+def new_job():
+    return Job(lambda job: None)
+
+
+def encoded(array, image_format="PNG"):
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, image_format)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def pool():
+    ended = []
+    pool = WorkerPool(2, seconds=WAIT, observe=ended.append)
+    pool.ended = ended
+    pool.start()
+    pool.wait_until_ready()
+    yield pool
+    pool.close()
+
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
+
+
+def test_images_come_back_as_the_reader_gives_them(pool):
+    codec = Codec(pool, new_job())
+    content = encoded(PHOTO)
+    there = codec.read_photograph(io.BytesIO(content), name="image", max_pixels=10_000)
+    here = images.read_photograph(io.BytesIO(content), name="image", max_pixels=10_000)
+    np.testing.assert_array_equal(there.pixels, here.pixels)
+    assert there.pixels.flags.writeable
+    assert (there.format, there.encoding) == (here.format, here.encoding)
+    mask = encoded(PHOTO[..., 0])
+    options = {"name": "mask", "max_pixels": 10_000, "threshold": 100}
+    np.testing.assert_array_equal(
+        codec.read_mask(io.BytesIO(mask), **options), images.read_mask(io.BytesIO(mask), **options)
+    )
+    for image_format in ("PNG", "JPEG", "WEBP"):
+        assert codec.encode_photograph(
+            there, 255 - there.pixels, image_format, None
+        ) == images.encode_photograph(here, 255 - here.pixels, image_format, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"no image", images.ImageError),
+        (encoded(PHOTO)[:300], images.ImageError),
+        (encoded(np.zeros((200, 200), np.uint8)), images.TooManyPixelsError),
+    ],
+)
+def test_errors_keep_type_and_text(pool, content, kind):
+    options = {"name": "image", "max_pixels": 10_000}
+    with pytest.raises(kind) as here:
+        images.read_photograph(io.BytesIO(content), **options)
+    with pytest.raises(kind) as there:
+        Codec(pool, new_job()).read_photograph(io.BytesIO(content), **options)
+    assert type(there.value) is type(here.value)
+    assert str(there.value) == str(here.value)
+    assert pool.ended == []
+
+
+def test_a_job_that_is_given_up_ends_its_worker_and_another_one_serves(pool, monkeypatch):
+    monkeypatch.setattr(worker_pool, "GRACE", 0.1)
+    jobs, errors = [new_job(), new_job()], []
+
+    def occupy(job):
+        try:
+            pool.run(job, time.sleep, 1000)
+        except AbandonedError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=occupy, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: not pool._idle)
+    started = time.monotonic()
+    for job in jobs:
+        job.abandon()
+    for thread in threads:
+        thread.join(WAIT)
+    assert len(errors) == 2
+    assert time.monotonic() - started < WAIT / 2
+    assert pool.ended == ["abandoned"] * 2
+    assert pool.run(new_job(), os.getpid) != os.getpid()
+    pool.wait_until_ready()
+
+
+def test_work_that_ends_soon_after_it_was_given_up_costs_no_worker(pool):
+    job = new_job()
+    threading.Timer(0.05, job.abandon).start()
+    pool.run(job, time.sleep, 0.2)
+    time.sleep(worker_pool.GRACE)
+    assert pool.ended == []
+    assert pool.alive == 2
+
+
+def test_a_job_that_was_given_up_before_gets_no_worker(pool):
+    job = new_job()
+    job.abandon()
+    with pytest.raises(AbandonedError):
+        pool.run(job, os.getpid)
+
+
+def costly(memory=2**30, seconds=WAIT):
+    """Runs in a worker."""
+    with worker._limits("image: decoding it", memory, seconds):
+        np.ones(2**28)  # 2 GiB
+        while seconds < WAIT:
+            pass
+
+
+def test_too_much_memory_is_an_error_and_replaces_the_worker(pool):
+    with pytest.raises(TooCostlyError, match=r"^image: decoding it takes more than 1024 MiB"):
+        pool.run(new_job(), costly)
+    assert pool.ended == ["memory"]
+    assert pool.run(new_job(), sum, [1, 2]) == 3
+
+
+def test_too_much_processor_time_ends_the_worker(pool):
+    with pytest.raises(TooCostlyError, match=r"^image: decoding it takes more than its share of"):
+        pool.run(new_job(), costly_in_time, name="image")
+    assert pool.ended == ["processor"]
+    assert pool.run(new_job(), sum, [1, 2]) == 3
+
+
+def costly_in_time(name):
+    """Runs in a worker."""
+    with worker._limits(name, 2**30, 0.1):
+        while True:
+            pass
+
+
+def test_a_crash_is_the_images_fault(pool):
+    with pytest.raises(images.ImageError, match=r"^image: decoding it crashed the decoder \(SIGS"):
+        pool.run(new_job(), crash, name="image")
+    assert pool.ended == ["crashed"]
+    assert pool.run(new_job(), sum, [1, 2]) == 3
+
+
+def crash(name):
+    """Runs in a worker."""
+    ctypes.string_at(0)
+
+
+def test_a_worker_that_the_system_killed_is_replaced(pool):
+    with pytest.raises(MemoryError):
+        pool.run(new_job(), signal.raise_signal, signal.SIGKILL)
+    os.kill(pool._idle[-1].process.pid, signal.SIGKILL)  # and one that rests
+    pool._idle[-1].process.wait()
+    assert pool.run(new_job(), sum, [1, 2]) == 3
+    assert pool.ended == ["memory", "crashed"]
+
+
+def test_workers_are_replaced_after_their_share_of_work(monkeypatch):
+    monkeypatch.setattr(worker_pool, "JOBS", 3)
+    pool = WorkerPool(1, seconds=WAIT)
+    pool.start()
+    try:
+        processes = [pool.run(new_job(), os.getpid) for _ in range(9)]
+    finally:
+        pool.close()
+    assert len(set(processes)) == 3
+
+
+def test_workers_ignore_what_ends_the_server(pool):
+    process = pool.run(new_job(), os.getpid)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(process, number)
+    time.sleep(0.1)
+    assert pool.ended == []
+    assert {pool.run(new_job(), os.getpid) for _ in range(2)} == {process}
+
+
+def test_the_end_ends_every_process(pool):
+    processes = [each.process for each in pool._all]
+    errors = []
+
+    def occupy():
+        try:
+            pool.run(new_job(), time.sleep, 1000)
+        except AbandonedError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=occupy)
+    thread.start()
+    wait_until(lambda: len(pool._idle) == 1)
+    pool.close()
+    thread.join(WAIT)
+    assert len(errors) == 1
+    assert all(process.poll() is not None for process in processes)
+    with pytest.raises(AbandonedError):
+        pool.run(new_job(), os.getpid)
+
+
+def test_processes_that_do_not_start_are_an_error(monkeypatch):
+    monkeypatch.setattr(worker_pool, "_RETRY", 0.01)
+    monkeypatch.setattr(worker, "command", lambda package: [sys.executable, "-c", "exit(7)"])
+    pool = WorkerPool(1, seconds=WAIT)
+    pool.start()
+    try:
+        with pytest.raises(worker_pool.WorkerError, match="ended before it was ready, with 7"):
+            pool.wait_until_ready()
+        assert pool.failure is not None
+    finally:
+        pool.close()
+
+
+def test_a_server_that_is_killed_leaves_no_process_not_even_one_that_works():
+    code = (
+        "import threading, time\n"
+        "from serving.jobs import Job\n"
+        "from serving.worker_pool import WorkerPool\n"
+        "pool = WorkerPool(2, seconds=9)\n"
+        "pool.start()\n"
+        "pool.wait_until_ready()\n"
+        "processes = [each.process.pid for each in pool._all]\n"
+        "work = (Job(lambda job: None), time.sleep, 1000)\n"
+        "threading.Thread(target=pool.run, args=work, daemon=True).start()\n"
+        "time.sleep(0.1)\n"
+        "print(*processes, flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as server:
+        processes = [int(number) for number in server.stdout.readline().split()]
+        server.kill()
+    assert len(processes) == 2
+    wait_until(lambda: not any(is_running(process) for process in processes))
+
+
+def is_running(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_a_worker_imports_neither_a_model_nor_a_server(pool):
+    names = pool.run(new_job(), loaded_modules)
+    assert {"PIL", "numpy", "musical_tf"} <= names
+    assert not names & {"onnxruntime", "keras", "tensorflow", "fastapi", "uvicorn", "scipy"}
+
+
+def loaded_modules():
+    """Runs in a worker."""
+    return {name.partition(".")[0] for name in sys.modules}
+
+
+def test_a_worker_does_not_get_the_token(monkeypatch):
+    monkeypatch.setenv("MUSICAL_TOKEN", "s3cret")
+    pool = WorkerPool(1, seconds=WAIT)
+    pool.start()
+    try:
+        assert pool.run(new_job(), os.getenv, "MUSICAL_TOKEN") is None
+    finally:
+        pool.close()
