@@ -1,0 +1,308 @@
+"""Good and hostile requests to a server, sent by many clients, and what became of them."""
+
+import base64
+import contextlib
+import http.client
+import io
+import json
+import socket
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from skimage import data
+
+from benchmarks import hostile_files
+from serving.session import InpaintingSession
+from serving.settings import Settings
+
+CLIENTS = 96
+"""Requests at a time at most, good and hostile."""
+
+SLOW_CLIENTS = 3
+"""Clients at a time that send a byte a second; each holds a place of the queue."""
+
+PATIENCE = Settings.timeout + 20
+"""Seconds within which any request must have its answer."""
+
+JSON = "application/json"
+
+LEVELS = 2
+"""Grey levels by which a filled pixel may differ between two processes."""
+
+
+class Good:
+    """A good request, and the pixels of its answer.
+
+    Args:
+        session: What the server does with pixels.
+        pixels: `(H, W, 3)` uint8 RGB.
+        hole: `(H, W)` bool.
+        image_format: How the photograph is encoded, by Pillow's name.
+        alpha: Whether the hole is the photograph's transparency instead of a mask.
+        is_json: Whether it is JSON instead of a form.
+    """
+
+    def __init__(
+        self,
+        session: InpaintingSession,
+        pixels: np.ndarray,
+        hole: np.ndarray,
+        image_format: str = "PNG",
+        alpha: bool = False,
+        is_json: bool = False,
+    ) -> None:
+        image = Image.fromarray(pixels)
+        if alpha:
+            image.putalpha(Image.fromarray(np.where(hole, 0, 255).astype(np.uint8)))
+        files = {"image": encoded(image, image_format)}
+        if not alpha:
+            files["mask"] = encoded(Image.fromarray(hole.astype(np.uint8) * 255), "PNG")
+        pixels = _decoded(files["image"])
+        self.files = files
+        self.body, self.content_type = form(files)
+        if is_json:
+            texts = {name: base64.b64encode(content).decode() for name, content in files.items()}
+            self.body, self.content_type = json.dumps(texts).encode(), JSON
+        self._hole = hole
+        self._pixels = session.inpaint(pixels, hole)
+
+    def is_answered_by(self, content: bytes) -> bool:
+        """Whether an answer is the right image."""
+        if self.content_type == JSON:
+            content = base64.b64decode(json.loads(content)["image"])
+        pixels = _decoded(content)
+        if pixels.shape != self._pixels.shape:
+            return False
+        apart = np.abs(pixels.astype(int) - self._pixels)
+        return not apart[~self._hole].any() and int(apart.max()) <= LEVELS
+
+
+def good_requests(session: InpaintingSession) -> list[Good]:
+    """Good requests of several kinds."""
+    astronaut = Image.fromarray(data.astronaut())
+    requests = []
+    for side, options in (
+        (256, {}),
+        (256, {"image_format": "JPEG"}),
+        (384, {"image_format": "WEBP"}),
+        (320, {"alpha": True}),
+        (256, {"is_json": True}),
+        (768, {"image_format": "JPEG", "is_json": True}),
+    ):
+        pixels = np.asarray(astronaut.resize((side, side), Image.Resampling.BICUBIC))
+        hole = np.zeros((side, side), bool)
+        hole[side // 3 : side // 2, side // 4 : side // 2] = True
+        requests.append(Good(session, pixels, hole, **options))
+    return requests
+
+
+class Hostile:
+    """A hostile request.
+
+    Attributes:
+        name: Its kind.
+        body: Bytes to send.
+        content_type: Their type.
+        manner: How it is sent: "whole", "hangs up" before its answer, "half" of it and then hangs
+            up, "slowly" a byte a second, or "silent" after its headers.
+    """
+
+    def __init__(self, name: str, body: bytes, content_type: str, manner: str = "whole") -> None:
+        self.name = name
+        self.body = body
+        self.content_type = content_type
+        self.manner = manner
+
+
+def hostile_requests(good: Good) -> list[Hostile]:
+    """Hostile requests of every kind, made of a good one with a PNG and a mask."""
+    image, mask = good.files["image"], good.files["mask"]
+    requests = [
+        Hostile(name, *form(fields)) for name, fields in hostile_files.requests(image, mask).items()
+    ]
+    body = hostile_files.json_with_blanks(image, mask, megabytes=16)
+    requests.append(Hostile("base64 with blanks", body, JSON))
+    requests.append(Hostile("JSON of brackets", b"[" * 2**20, JSON))
+    for manner in ("hangs up", "half", "slowly", "silent"):
+        requests.append(Hostile(f"client: {manner}", good.body, good.content_type, manner))
+    return requests
+
+
+class Load:
+    """Requests of many clients against one server, and what became of them.
+
+    Attributes:
+        good: Outcome -> number of good requests.
+        faults: What was wrong with good requests and with hostile ones' answers, the first ones.
+        hostile: Kind -> answer -> number.
+        slowest: Kind -> seconds of its slowest request; "good" are the answered good ones.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.good: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self.hostile: dict[str, Counter[str]] = defaultdict(Counter)
+        self.slowest: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+        self._clients = threading.Semaphore(CLIENTS)
+        self._slow_clients = threading.Semaphore(SLOW_CLIENTS)
+
+    def send(self, request: Good | Hostile, wait: bool = False) -> threading.Thread | None:
+        """Sends a request in a thread; None if all clients are busy and none is waited for."""
+        if not self._clients.acquire(blocking=wait):
+            if isinstance(request, Good):
+                with self._lock:
+                    self.good["not offered, all clients busy"] += 1
+            return None
+        run = self.send_good if isinstance(request, Good) else self._send_hostile
+        thread = threading.Thread(target=self._released, args=(run, request), daemon=True)
+        thread.start()
+        return thread
+
+    def drain(self) -> None:
+        """Waits until no client is busy."""
+        for _ in range(CLIENTS):
+            self._clients.acquire()
+        self._clients.release(CLIENTS)
+
+    def _released(self, run: Callable[[Any], None], request: Good | Hostile) -> None:
+        try:
+            run(request)
+        finally:
+            self._clients.release()
+
+    def send_good(self, request: Good) -> None:
+        """Sends a good request in this thread."""
+        started = time.monotonic()
+        try:
+            status, content = post(self.port, request.body, request.content_type)
+            if status == 200:
+                outcome = "answered" if request.is_answered_by(content) else "wrong pixels"
+            elif status in (429, 503) and _code(content) == "queue_full":
+                outcome = "refused"
+            else:
+                outcome = f"{status} {_code(content)}"
+        except Exception as error:
+            outcome = f"{type(error).__name__}: {error}"
+        seconds = time.monotonic() - started
+        with self._lock:
+            self.good[outcome] += 1
+            if outcome == "answered":
+                self.slowest["good"] = max(self.slowest["good"], seconds)
+            elif outcome != "refused" and len(self.faults) < 50:
+                self.faults.append(f"good request: {outcome} after {seconds:.1f} s")
+
+    def _send_hostile(self, request: Hostile) -> None:
+        started = time.monotonic()
+        try:
+            outcome = self._try_hostile(request)
+        except TimeoutError:
+            outcome = "no answer in time"
+        except (OSError, http.client.HTTPException) as error:
+            outcome = f"connection closed ({type(error).__name__})"
+        seconds = time.monotonic() - started
+        with self._lock:
+            self.hostile[request.name][outcome] += 1
+            self.slowest[request.name] = max(self.slowest[request.name], seconds)
+            is_fault = outcome == "no answer in time" or outcome.startswith("500")
+            if (is_fault or seconds > PATIENCE) and len(self.faults) < 50:
+                self.faults.append(f"{request.name}: {outcome} after {seconds:.1f} s")
+
+    def _try_hostile(self, request: Hostile) -> str:
+        if request.manner == "whole":
+            status, content = post(self.port, request.body, request.content_type)
+            return f"{status} {_code(content) if status != 200 else 'ok'}"
+        if request.manner in ("slowly", "silent"):
+            if not self._slow_clients.acquire(blocking=False):
+                return "not sent, enough slow clients"
+            try:
+                return self._send_slowly(request)
+            finally:
+                self._slow_clients.release()
+        with self._connect() as connection:
+            connection.sendall(_head(request))
+            whole = request.manner == "hangs up"
+            connection.sendall(request.body if whole else request.body[: len(request.body) // 2])
+            time.sleep(0.2)
+        return "hung up"
+
+    def _send_slowly(self, request: Hostile) -> str:
+        with self._connect() as connection:
+            connection.sendall(_head(request))
+            connection.settimeout(1)
+            end = time.monotonic() + PATIENCE
+            answer = b""
+            for index in range(len(request.body)):
+                if time.monotonic() > end:
+                    raise TimeoutError
+                if request.manner == "slowly":
+                    connection.sendall(request.body[index : index + 1])
+                with contextlib.suppress(TimeoutError):
+                    piece = connection.recv(4096)
+                    answer += piece
+                    if not piece or b"\r\n\r\n" in answer:
+                        break
+            words = answer.split(maxsplit=2)
+            return words[1].decode() if len(words) > 1 else "connection closed"
+
+    def _connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
+
+def post(port: int, body: bytes, content_type: str) -> tuple[int, bytes]:
+    """Sends one request; returns status and content."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v1/inpaint", body, {"Content-Type": content_type})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """Sends one request without a body; returns status and content."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def form(files: dict[str, bytes]) -> tuple[bytes, str]:
+    """A form: body and content type."""
+    parts = b"".join(
+        b'--limit\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\n\r\n%s\r\n'
+        % (name.encode(), content)
+        for name, content in files.items()
+    )
+    return parts + b"--limit--\r\n", "multipart/form-data; boundary=limit"
+
+
+def encoded(image: Image.Image, image_format: str) -> bytes:
+    """An image file."""
+    stream = io.BytesIO()
+    image.save(stream, image_format, quality=90)
+    return stream.getvalue()
+
+
+def _decoded(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def _head(request: Hostile) -> bytes:
+    return (
+        f"POST /v1/inpaint HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(request.body)}\r\n"
+        f"Content-Type: {request.content_type}\r\n\r\n"
+    ).encode()
+
+
+def _code(content: bytes) -> str:
+    try:
+        return json.loads(content)["error"]["code"]
+    except (ValueError, LookupError, TypeError):
+        return "without a code"
