@@ -133,7 +133,9 @@ def compiled(function: Callable, batch: int, channels: int, xla: bool = False) -
 
 def onnx_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
     """Times both forms as graphs in ONNX Runtime, of fixed shapes, without which one would fail."""
-    import onnxruntime
+    from musical_tf import onnx_runtime
+
+    onnxruntime = onnx_runtime.load()
     import tensorflow as tf
 
     from export.to_onnx import convert

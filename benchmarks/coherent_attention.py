@@ -122,7 +122,9 @@ def pytorch_loop() -> Callable | None:
 
 def onnx_scan() -> Callable:
     """The layer's graph in ONNX Runtime, of any batch and size."""
-    import onnxruntime
+    from musical_tf import onnx_runtime
+
+    onnxruntime = onnx_runtime.load()
     import tensorflow as tf
     import tf2onnx
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
+from musical_tf import onnx_runtime
 from musical_tf.files import write_whole
 
 MODULE = "benchmarks.export_precision"
@@ -48,15 +49,16 @@ def dynamic_int8(model: Any) -> Any:
     In unsigned int8: with signed weights its convolution takes twice the time on x86.
     """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantization = importlib.import_module(f"{onnx_runtime.load().__name__}.quantization")
 
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, source)
-        quantize_dynamic(
+        quantization.quantize_dynamic(
             source,
             target,
-            weight_type=QuantType.QUInt8,
+            weight_type=quantization.QuantType.QUInt8,
             extra_options={"MatMulConstBOnly": True},  # the attention's products have no weights
         )
         return onnx.load(target)

@@ -183,7 +183,9 @@ def open_session(
         profile: Where to begin the name of a profile, or None.
         pattern: Whether ONNX Runtime may plan the memory of a second run of the same size.
     """
-    import onnxruntime
+    from musical_tf import onnx_runtime
+
+    onnxruntime = onnx_runtime.load()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -227,8 +227,11 @@ def export(
         )
     # Here, so that a missing one is found out before the work and not after it.
     import onnx  # noqa: F401
-    import onnxruntime  # noqa: F401
     import tf2onnx  # noqa: F401
+
+    from musical_tf import onnx_runtime as runtime_library
+
+    runtime_library.load()
 
     output = Path(output)
     report_path = parity_path(output)
@@ -992,8 +995,9 @@ def signature_runtime(loaded: Any) -> Runtime:
 
 def onnx_runtime(model: Any) -> Runtime:
     """Loads an ONNX model in ONNX Runtime, on the CPU, and returns it as a function of arrays."""
-    import onnxruntime
+    from musical_tf import onnx_runtime as runtime_library
 
+    onnxruntime = runtime_library.load()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:

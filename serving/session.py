@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+
+from musical_tf import onnx_runtime
 
 from . import named_models
 from .tiling import STRATEGIES, Progress, fill
+
+onnxruntime = onnx_runtime.load()
 
 CONTRACT = "1"
 MINIMUM_SIZE = 16

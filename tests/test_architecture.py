@@ -25,10 +25,10 @@ MAY_IMPORT_TENSORFLOW = (
 """The literal reading of the paper, `tf.image.extract_patches`, and gradients, which Keras does not
 have; only when they are called."""
 
-SERVING_MAY_IMPORT = {"numpy", "onnxruntime", "PIL"}
+SERVING_MAY_IMPORT = {"numpy", "PIL"}
 """Beside the standard library and its own modules: what `pip install .[serve]` installs."""
 
-KERAS_FREE = ("musical_tf.files", "musical_tf.images")
+KERAS_FREE = ("musical_tf.files", "musical_tf.images", "musical_tf.onnx_runtime")
 """Modules of the library that import no Keras, so that `serving` may import them."""
 
 SERVER_MODULES = tuple(
@@ -38,6 +38,9 @@ SERVER_MAY_IMPORT = SERVING_MAY_IMPORT | {
     *("fastapi", "starlette", "pydantic", "python_multipart", "uvicorn", "prometheus_client"),
 }
 """What `pip install .[server,serve]` adds, for these modules and no other."""
+
+ONNX_RUNTIME_MODULE = "musical_tf/onnx_runtime.py"
+"""The one module that imports ONNX Runtime, after it has disabled the telemetry."""
 
 BATCH_MODULE = "serving/predict_many.py"
 """The one module that `pip install .[batch,serve]` adds Ray for, and only in its functions."""
@@ -106,6 +109,10 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
         return "installed, these folders lie inside musical_tf: import siblings relatively"
     if top in FOLDERS and found.relative and not found.within(top):
         return "a relative import that leaves its folder works only where it is installed"
+    if found.within("onnxruntime") and top != "examples" and file != ONNX_RUNTIME_MODULE:
+        return "ONNX Runtime is imported by musical_tf.onnx_runtime.load, without its telemetry"
+    if file == ONNX_RUNTIME_MODULE:
+        return None
     if top == "musical_tf":
         if found.within(*(f"musical_tf.{folder}" for folder in FOLDERS)):
             return "the library does not know who uses it"
@@ -202,7 +209,10 @@ def tree(tmp_path):
         "export/to_onnx.py": "import onnx, tf2onnx\nfrom musical_tf import load",
         "export/to_saved_model.py": "from . import to_onnx",
         "serving/__init__.py": "",
-        "serving/session.py": "import onnxruntime, numpy\nfrom PIL import Image\nimport json",
+        "musical_tf/onnx_runtime.py": "def load():\n    import onnxruntime",
+        "serving/session.py": "import numpy, json\nfrom PIL import Image\n"
+        "from musical_tf import onnx_runtime",
+        "examples/python/inpaint.py": "import onnxruntime",
         "serving/predict.py": "from .session import S\nfrom . import session",
         "serving/http_api.py": "import fastapi, prometheus_client\nfrom .session import S",
         "serving/server.py": "def f():\n    import uvicorn\n    from .http_api import create_app",
@@ -228,6 +238,9 @@ def test_a_tree_that_keeps_the_rules_passes(tree):
         ("musical_tf/layers/a.py", "from ..export import to_onnx", "does not know who uses it"),
         ("musical_tf/a.py", "from musical_tf.serving import s", "does not know who uses it"),
         ("musical_tf/a.py", "import onnx", "no command line and no onnx"),
+        ("serving/session.py", "import onnxruntime", "without its telemetry"),
+        ("tests/a.py", "from onnxruntime import quantization", "without its telemetry"),
+        ("benchmarks/a.py", "def f():\n    import onnxruntime", "without its telemetry"),
         ("musical_tf/a.py", "def f():\n    import argparse", "no command line and no onnx"),
         ("musical_tf/a.py", "import tensorflow as tf", "in a function"),
         ("musical_tf/a.py", "def f():\n    from tensorflow import image", "in a function"),

@@ -8,12 +8,14 @@ import json
 from collections import Counter
 
 import numpy as np
-import onnxruntime
 import pytest
 import tensorflow as tf
 
 from export.to_onnx import convert
+from musical_tf import onnx_runtime
 from musical_tf.layers import MultiScaleAttention
+
+onnxruntime = onnx_runtime.load()
 
 SIDE, CHANNELS, BATCH = 32, 8, 2
 HALO = 3  # of a patch of 3 x 3 and propagation over 3 x 3

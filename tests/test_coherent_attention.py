@@ -2,16 +2,18 @@
 
 import keras
 import numpy as np
-import onnxruntime
 import pytest
 import tensorflow as tf
 import tf2onnx
 
+from musical_tf import onnx_runtime
 from musical_tf.layers import coherent_attention_reference
 from musical_tf.layers.coherent_attention import (
     CoherentSemanticAttention,
     attention_sources,
 )
+
+onnxruntime = onnx_runtime.load()
 
 
 def features_and_holes(seed=0, height=6, width=7, channels=5):

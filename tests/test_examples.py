@@ -22,13 +22,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from PIL import Image
 
 import musical_tf
 from export import to_onnx
+from musical_tf import onnx_runtime
 from serving.session import InpaintingSession
+
+onnxruntime = onnx_runtime.load()
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"

@@ -12,18 +12,19 @@ from pathlib import Path
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from PIL import Image
 
 import musical_tf
 from benchmarks import export_precision, growth, measure
 from export import to_onnx, to_saved_model
-from musical_tf import inference
+from musical_tf import inference, onnx_runtime
 from musical_tf.inference import InpaintingFunction
 from serving import tiling
 from serving.session import InpaintingSession, estimate_memory
 from tests.tiny_run import fill, holes, one_line, photographs, write_run
+
+onnxruntime = onnx_runtime.load()
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -4,14 +4,16 @@ import json
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import musical_tf
 from export import to_onnx
+from musical_tf import onnx_runtime
 from musical_tf.inference import InpaintingFunction
 from tests.tiny_run import fill, holes, open_session, photographs, write_run
+
+onnxruntime = onnx_runtime.load()
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 REDUCED = ("float16", "int8")

@@ -2,10 +2,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from PIL import Image
 
+from musical_tf import onnx_runtime
 from serving.session import (
     BYTES_PER_PAIR,
     BYTES_PER_PIXEL,
@@ -16,6 +16,8 @@ from serving.session import (
 )
 from serving.tiling import STRATEGIES
 from tests.serving_model import metadata_for, reference_fill, write_model
+
+onnxruntime = onnx_runtime.load()
 
 
 @pytest.fixture(scope="module")

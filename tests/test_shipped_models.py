@@ -4,7 +4,6 @@ import hashlib
 import json
 
 import numpy as np
-import onnxruntime
 import pytest
 from PIL import Image
 from skimage import data
@@ -12,8 +11,11 @@ from skimage import data
 import musical_tf
 from benchmarks import shipped_models
 from musical_tf import named_models as library
+from musical_tf import onnx_runtime
 from serving import named_models, predict
 from serving.session import InpaintingSession
+
+onnxruntime = onnx_runtime.load()
 
 NAMES = ("faces", "photo")
 

@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
-import onnxruntime
 
 import musical_tf
+from musical_tf import onnx_runtime
+
+onnxruntime = onnx_runtime.load()
 
 
 def write_run(folder, preset="paper", attention=True, spoil=lambda weights: None, **recipe):

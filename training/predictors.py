@@ -154,8 +154,10 @@ class OnnxPredictor:
         file = Path(file)
         if not file.is_file():
             raise FileNotFoundError(f"ONNX file {file}: no such file")
+        from musical_tf import onnx_runtime
+
         try:
-            import onnxruntime
+            onnxruntime = onnx_runtime.load()
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "evaluating an ONNX file needs onnxruntime, which is not installed: "

@@ -1,6 +1,9 @@
 """Fills the white part of a mask: python inpaint.py MODEL PHOTO MASK OUTPUT."""
 
+import os
 import sys
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 
 import numpy as np
 import onnxruntime

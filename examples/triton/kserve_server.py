@@ -4,8 +4,11 @@ Speaks the protocol that Triton speaks, so `client.py` can be tried without Trit
 starting point for a KServe predictor of one's own.
 """
 
+import os
 import sys
 import uuid
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 
 import onnxruntime
 from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer, model_server

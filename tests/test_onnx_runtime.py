@@ -1,0 +1,56 @@
+"""ONNX Runtime is imported with its telemetry disabled."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+WATCH = """
+import importlib.abc, os, sys
+class Watch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "onnxruntime":
+            print("telemetry disabled:", os.environ.get("ORT_DISABLE_TELEMETRY"))
+            sys.exit()
+sys.meta_path.insert(0, Watch())
+"""
+
+
+def value_at_import(statement, arguments=(), **environment):
+    """What the variable was when a fresh process imported ONNX Runtime."""
+    clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH + statement, *map(str, arguments)],
+        cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.startswith("telemetry disabled: "), done.stderr
+    return done.stdout.removeprefix("telemetry disabled: ").strip()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from musical_tf import onnx_runtime; onnx_runtime.load()",
+        "import serving.session",
+        "from serving import server; server.main(['--port', '0'])",
+        "from serving import predict; predict.main('--image a --mask b --output c.png'.split())",
+        "from export import to_onnx; to_onnx.onnx_runtime(b'')",
+        "from training.predictors import OnnxPredictor; OnnxPredictor('README.md')",
+    ],
+)  # fmt: skip
+def test_the_variable_is_set_before_the_import(statement):
+    assert value_at_import(statement) == "1"
+
+
+def test_the_python_example_sets_the_variable_before_the_import():
+    run = "import runpy; runpy.run_path('examples/python/inpaint.py')"
+    assert value_at_import(run, ["a", "b", "c", "d"]) == "1"
+
+
+@pytest.mark.parametrize(("given", "found"), [("0", "0"), ("1", "1"), ("", "1")])
+def test_a_value_of_the_users_own_is_kept(given, found):
+    assert value_at_import("import serving.session", ORT_DISABLE_TELEMETRY=given) == found
