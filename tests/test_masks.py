@@ -181,7 +181,7 @@ def test_a_mask_without_use_is_refused_by_name(tmp_path, hole, message):
 
 def test_a_mask_that_cannot_be_read_is_refused_by_name(tmp_path):
     (tmp_path / "bad.png").write_text("not an image")
-    with pytest.raises(ValueError, match=r"bad\.png cannot be read"):
+    with pytest.raises(ValueError, match=r"bad\.png: it is not an image"):
         open_masks(tmp_path, SIZE)
 
 

@@ -8,31 +8,32 @@ the batches before it: that is what lets a resumed run see the photographs an un
 would have seen.
 """
 
+import codecs
 import difflib
 import hashlib
 import importlib.util
 import io
 import logging
 import os
+import stat
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image, ImageEnhance, UnidentifiedImageError
+from PIL import Image, ImageEnhance
+
+from musical_tf.images import MAX_PIXELS, READABLE, ImageError
+from musical_tf.images.opening import decoded, turn_upright
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"}
-    | {".ppm", ".tga", ".tif", ".tiff", ".webp"}
-)
 SPLITS = ("train", "val", "test")
 CACHE_BYTES = 2 * 1024**3
 """Default bound on the decoded photographs kept in memory: 2 GiB."""
@@ -43,6 +44,8 @@ MAX_ENLARGEMENT = 4
 """Photographs that would have to be enlarged more than this to fill the crop are skipped."""
 MAX_ASPECT = 16
 """Photographs more elongated than this to one are skipped: they would fill the memory."""
+MAX_FILE_BYTES = 512 * 1024**2
+"""Larger members of a zip file are skipped: a member is unpacked in memory."""
 
 # Non-zero words that keep the generators of epochs, samples and holes apart: numpy pads short seeds
 # with zeros, so (seed, 3) and (seed, 3, 0) would be one generator.
@@ -61,7 +64,7 @@ class HoleSource(Protocol):
         """Returns the hole of evaluation sample `index`, `(H, W)` bool, True = missing."""
 
 
-class UnusableImageError(ValueError):
+class UnusableImageError(ImageError):
     """A file that cannot be used as a photograph; the message says why, without the path."""
 
 
@@ -121,28 +124,6 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-_ORIENTATION_TAG = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Turns an image the way its EXIF orientation says, if it has one that can be read."""
-    # `ImageOps.exif_transpose` also rewrites the other tags, and fails where one of them is odd.
-    try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG))
-    except Exception:
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Converts any Pillow image to 8-bit RGB.
 
@@ -188,28 +169,32 @@ def decode(file: BinaryIO, shorter_side: int, min_side: int = MIN_SIDE) -> np.nd
     Raises:
         UnusableImageError: If the file is no image, cut off, too small, too long or too large.
     """
+
+    def prepare(image: Image.Image, name: str) -> None:
+        del name
+        if min(image.size) < min_side:
+            raise UnusableImageError(
+                f"tiny: {image.width} x {image.height}, expected a shorter side of at least "
+                f"{min_side}"
+            )
+        if max(image.size) > MAX_ASPECT * min(image.size):
+            raise UnusableImageError(
+                f"{image.width} x {image.height} is longer than {MAX_ASPECT} to 1"
+            )
+        # JPEG only: lets libjpeg decode a large photograph at 1/2, 1/4 or 1/8, still at least
+        # twice too large.
+        image.draft(image.mode, (2 * shorter_side, 2 * shorter_side))
+
     try:
-        with Image.open(file) as image:
-            if min(image.size) < min_side:
-                raise UnusableImageError(
-                    f"tiny: {image.width} x {image.height}, expected a shorter side of at least "
-                    f"{min_side}"
-                )
-            if max(image.size) > MAX_ASPECT * min(image.size):
-                raise UnusableImageError(
-                    f"{image.width} x {image.height} is longer than {MAX_ASPECT} to 1"
-                )
-            # JPEG only: lets libjpeg decode a large photograph at 1/2, 1/4 or 1/8, still at least
-            # twice too large.
-            image.draft(image.mode, (2 * shorter_side, 2 * shorter_side))
-            image.load()
-            rgb = to_rgb(upright(image))
+        with decoded(file, "photograph", MAX_PIXELS, prepare) as image:
+            turn_upright(image)
+            rgb = to_rgb(image)
     except UnusableImageError:
         raise
-    except UnidentifiedImageError as error:
-        raise UnusableImageError("not an image, or of a format Pillow does not know") from error
-    # Pillow's decoders raise whatever a damaged file leads them to (OSError, SyntaxError,
-    # struct.error, KeyError, DecompressionBombError, ...); none of it may end a training run.
+    except ImageError as error:
+        reason = str(error).removeprefix("photograph: ")
+        raise UnusableImageError(f"cannot be read: {reason}") from error
+    # `to_rgb` raises whatever a damaged palette leads Pillow to; none of it may end a training run.
     except Exception as error:
         raise UnusableImageError(f"cannot be read: {error or type(error).__name__}") from error
     scale = shorter_side / min(rgb.size)
@@ -411,44 +396,64 @@ def list_images(folder: str | Path) -> list[str]:
         found += [
             os.path.join(root, name)
             for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+            if not name.startswith(".") and Path(name).suffix.lower() in READABLE
         ]
     return sorted(found)
 
 
-def _open_file(path: str) -> BinaryIO:
-    return open(path, "rb")
+def open_file(path: str) -> BinaryIO:
+    """Opens a regular file for reading; a FIFO, which would block forever, is refused.
+
+    Raises:
+        UnusableImageError: If it is a FIFO, a device or a socket.
+        OSError: If it cannot be opened.
+    """
+    # Without O_NONBLOCK the opening of a FIFO waits for a writer. O_BINARY is of Windows.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        what = "folder" if stat.S_ISDIR(mode) else "FIFO, device or socket"
+        raise UnusableImageError(f"it must be a regular file, got a {what}")
+    return os.fdopen(descriptor, "rb")
 
 
 def _files(paths: Sequence[str], skipped: dict[str, str] | None = None, note: str = "") -> Listing:
-    return Listing(tuple(paths), _open_file, skipped or {}, note)
+    return Listing(tuple(paths), open_file, skipped or {}, note)
 
 
-def _hash(path: str) -> str:
-    return hashlib.sha256(Path(path).name.encode()).hexdigest()
+def _hash(path: str, folder: Path) -> str:
+    """The hash of a path relative to a folder, the same on every machine and system."""
+    try:
+        relative = os.path.relpath(path, folder)
+    except ValueError:  # Windows: on another drive
+        relative = path
+    return hashlib.sha256(Path(relative).as_posix().encode(errors="surrogateescape")).hexdigest()
 
 
-def _split_by_name(paths: Sequence[str], split: str, where: Path) -> list[str]:
-    """Deals files to the splits by the hash of their names: about 90 % train, 5 % val, 5 % test.
+def _split_by_path(paths: Sequence[str], split: str, folder: Path) -> list[str]:
+    """Assigns files to splits by the hash of their paths: about 90 % train, 5 % val, 5 % test.
 
-    The name alone decides, so adding, removing or moving other files moves none. Only where a split
-    would stay empty (a handful of files) does it get the file of the highest hash left in train.
+    The path relative to `folder` alone decides, so adding or removing other files, or moving the
+    whole folder, changes no file's split. Only a split that would stay empty (a handful of files)
+    gets the file with the highest hash of the largest split.
     """
     dealt: dict[str, list[str]] = {name: [] for name in SPLITS}
     for path in paths:
-        share = int(_hash(path)[:8], 16) / 2**32
+        share = int(_hash(path, folder)[:8], 16) / 2**32
         dealt["test" if share < 0.05 else "val" if share < 0.1 else "train"].append(path)
     for name in ("test", "val", "train"):
         if not dealt[name]:
             donor = max(SPLITS, key=lambda split: len(dealt[split]))
             if len(dealt[donor]) < 2:
                 continue
-            moved = max(dealt[donor], key=lambda path: (_hash(path), path))
+            moved = max(dealt[donor], key=lambda path: (_hash(path, folder), path))
             dealt[donor].remove(moved)
             dealt[name].append(moved)
     if not dealt[split]:
         raise ValueError(
-            f"{where} holds {len(paths)} images: too few to keep any apart as the {split} split"
+            f"{folder} holds {len(paths)} images: too few to keep any apart as the {split} split"
         )
     return dealt[split]
 
@@ -476,7 +481,7 @@ def _find_celeba(data_dir: Path, split: str) -> Listing:
     if folder.is_dir():
         if (folder / "img_align_celeba").is_dir():
             folder = folder / "img_align_celeba"
-        root, there, opener = folder, set(os.listdir(folder)), _open_file
+        root, there, opener = folder, set(os.listdir(folder)), open_file
     elif archive.is_file():
         root, there, opener = _open_archive(archive)
     else:
@@ -496,22 +501,31 @@ def _open_archive(archive: Path) -> tuple[Path, set[str], Callable[[str], Binary
         opened = zipfile.ZipFile(archive)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{archive} is not a whole zip file: {error}") from error
-    members = {Path(member).name: member for member in opened.namelist() if member[-1] != "/"}
+    members = {Path(each.filename).name: each for each in opened.infolist() if not each.is_dir()}
 
     def open_member(path: str) -> BinaryIO:
+        member = members[Path(path).name]
         # Whole into memory: Pillow seeks, and seeking back in a compressed member starts over.
         try:
-            return io.BytesIO(opened.read(members[Path(path).name]))
+            with opened.open(member) as stream:
+                # The directory may state a smaller size than the member unpacks to.
+                content = stream.read(min(member.file_size, MAX_FILE_BYTES) + 1)
         # zipfile raises BadZipFile, zlib.error, RuntimeError, EOFError, ... on a damaged member.
         except Exception as error:
             raise UnusableImageError(f"cannot be unpacked: {error}") from error
+        if len(content) > MAX_FILE_BYTES:
+            raise UnusableImageError(
+                f"a zip member must have at most {MAX_FILE_BYTES:,} bytes, got "
+                f"{max(member.file_size, len(content)):,}"
+            )
+        return io.BytesIO(content)
 
     return archive, set(members), open_member
 
 
 def _read_partitions(file: Path) -> list[tuple[str, int]]:
     partitions = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         fields = line.replace(",", " ").split()
         if not fields or (number == 1 and fields[-1] == "partition"):
             continue
@@ -595,7 +609,7 @@ def _canyon_of_val_list(data_dir: Path, folder: Path) -> Listing:
 
 def _read_pairs(file: Path) -> list[tuple[str, str]]:
     pairs = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         fields = line.split()
         if not fields:
             continue
@@ -610,8 +624,9 @@ def _find_folder(data_dir: Path, split: str) -> Listing:
         return _find_in_list(data_dir, split)
     subfolders = {name for name in SPLITS if (data_dir / name).is_dir()}
     if not subfolders or subfolders == {"train"}:
-        paths = list_images(data_dir / "train" if subfolders else data_dir)
-        return _files(_split_by_name(paths, split, data_dir) if paths else [])
+        folder = data_dir / "train" if subfolders else data_dir
+        paths = list_images(folder)
+        return _files(_split_by_path(paths, split, folder) if paths else [])
     note = ""
     folder = data_dir / split
     if split not in subfolders:
@@ -625,12 +640,38 @@ def _find_folder(data_dir: Path, split: str) -> Listing:
 
 
 def _find_in_list(file: Path, split: str) -> Listing:
+    lines = [line.strip() for line in read_lines(file)]
+    names = [line for line in lines if line and not line.startswith("#")]
+    paths = [_listed_path(file.parent, name) for name in names]
+    return _files(_split_by_path(paths, split, file.parent) if paths else [])
+
+
+def read_lines(file: Path) -> list[str]:
+    """Reads a text file in UTF-8, or in UTF-16 where a byte order mark says so.
+
+    Raises:
+        ValueError: If it is no such text.
+    """
+    content = file.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        lines = [line.strip() for line in file.read_text().splitlines()]
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is neither a folder nor a text file of paths") from error
-    paths = [str(file.parent / line) for line in lines if line and not line.startswith("#")]
-    return _files(_split_by_name(paths, split, file) if paths else [])
+        raise ValueError(f"{file} must be a folder or a text file in UTF-8: {error}") from error
+    if "\0" in text:
+        raise ValueError(f"{file} must be a folder or a text file in UTF-8, got zero bytes in it")
+    return text.splitlines()
+
+
+def _listed_path(folder: Path, name: str) -> str:
+    """The path of a list's line; backslashes separate folders where no file has them in its name.
+
+    Only relative paths with backslashes are converted: a drive letter means nothing elsewhere.
+    """
+    path = folder / name
+    if "\\" in name and os.sep == "/" and not path.exists():
+        path = folder / PureWindowsPath(name).as_posix()
+    return os.path.normpath(path)
 
 
 _SKIMAGE, _SKLEARN = ("skimage", "data"), ("sklearn", "datasets/images")
@@ -697,7 +738,7 @@ def _open_demo(path: str) -> BinaryIO:
     """Opens a photograph of the demo, `PATH` as it is, `PATH:gbr` with its channels reordered."""
     file, _, order = path.rpartition(":")
     if order not in _COLOURINGS:
-        return _open_file(path)
+        return open_file(path)
     with Image.open(file) as image:
         channels = dict(zip("rgb", to_rgb(image).split(), strict=True))
     reordered = io.BytesIO()
@@ -766,7 +807,7 @@ Expected layout, one of:
             instructions="""\
 --data-dir names a folder of images, at any depth, or a text file with one image path a line.
 Subfolders train, val and test are the splits if they are there; otherwise the hash of each file's
-name decides (90 %, 5 %, 5 %).""",
+path below DIR decides (90 %, 5 %, 5 %).""",
             find=_find_folder,
         ),
         DatasetSpec(

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .datasets import list_images
+from musical_tf.images import read_mask
+
+from .datasets import UnusableImageError, list_images, open_file
 
 KINDS = ("center", "box", "irregular")
 """The holes that are drawn. Any other specification is several of these joined by `+`, or a folder
@@ -190,7 +192,11 @@ class FolderHoles(HoleSource):
             self._packed = list(pool.map(self._read, self.paths))
 
     def _read(self, path: str) -> np.ndarray:
-        hole = shrink_hole(read_hole(path), self.image_size)
+        try:
+            with open_file(path) as file:
+                hole = shrink_hole(read_mask(file, name=f"mask {path}"), self.image_size)
+        except UnusableImageError as error:
+            raise ValueError(f"mask {path}: {error}") from error
         if not hole.any():
             raise ValueError(
                 f"mask {path} is empty: no pixel above 127 (of 0 to 255), so nothing to fill"
@@ -214,28 +220,6 @@ class FolderHoles(HoleSource):
     def deterministic(self, index: int) -> np.ndarray:
         """Returns the masks one after the other, in the order of their paths, over and over."""
         return self._unpack(index % len(self.paths))
-
-
-def read_hole(path: str | Path) -> np.ndarray:
-    """Reads a mask image.
-
-    Args:
-        path: An image of any mode; colour counts by its luminance, transparency is ignored.
-
-    Returns:
-        `(height, width)` bool, True where the image is above 127.
-
-    Raises:
-        ValueError: If the file cannot be read as an image; names it.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                return np.asarray(image) > 127 * 257
-            return np.asarray(image.convert("L")) > 127
-    # Pillow's decoders raise whatever a damaged file leads them to.
-    except Exception as error:
-        raise ValueError(f"mask {path} cannot be read: {error}") from error
 
 
 def shrink_hole(hole: np.ndarray, size: int) -> np.ndarray:
