@@ -17,7 +17,6 @@ import contextlib
 import hmac
 import logging
 import math
-import sys
 import time
 import urllib.parse
 import warnings
@@ -33,24 +32,21 @@ from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from python_multipart.exceptions import FormParserError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders, UploadFile
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from musical_tf import images
 
-from . import openapi
+from . import http_body, openapi
+from .http_guard import Guard, quoted
 from .inpaint_request import (
-    FILES,
-    OPTIONS,
     Filled,
     RequestError,
-    check_names,
     choose,
     fill_request,
     parse_json,
@@ -75,7 +71,6 @@ SECURITY_HEADERS = {
 }
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_TEXT = 1024  # bytes of an option in a form
 _PIECE = 2**18  # bytes of an answer that are sent at a time
 _LINGER = 10.0  # seconds for a client to notice that it need not send the rest of its body
 _HUNG_UP = 499  # what nginx logs when a client leaves before its answer; nobody receives it
@@ -342,6 +337,15 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = service
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["X-Model", "X-Provider", "Server-Timing", "Retry-After"],
+        )
+    app.add_middleware(Guard, settings=settings)
     app.add_middleware(_Envelope, metrics=service.metrics, timeout=settings.timeout)
     app.add_exception_handler(RequestError, _answer_request_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -367,15 +371,15 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         openapi_extra={"requestBody": openapi.inpaint_body(told)},
     )
     async def inpaint(request: Request) -> Response:
-        is_json = _is_json(request)
-        _check_length(request, settings.max_bytes)
+        is_json = http_body.is_json(request)
+        http_body.check_length(request, settings.max_bytes)
         service.refuse_unless_ready()
         try:
             with contextlib.ExitStack() as place:
                 place.enter_context(service.jobs.admit())
                 async with asyncio.timeout(settings.timeout):
-                    read = _read_json if is_json else _read_form
-                    source = await read(_limited(request, settings.max_bytes))
+                    read = http_body.read_json if is_json else http_body.read_form
+                    source = await read(http_body.limited(request, settings.max_bytes))
                     job = service.jobs.submit(partial(service.inpaint, source, is_json))
                     del source  # the job has it, and lets go of it
                     filled, model = await _result(job, request, service.jobs)
@@ -445,7 +449,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
         "/metrics",
         summary="Numbers for Prometheus",
         response_class=Response,
-        **_protection(settings.token if settings.protect_metrics else None),
+        **_protection(settings.token),
     )
     async def metrics() -> Response:
         content = prometheus_client.generate_latest(service.metrics.registry)
@@ -538,7 +542,7 @@ class _Envelope:
                 if status and isinstance(error, TimeoutError):
                     scope["musical.code"] = "not_read"  # the server closes what is not complete
                     return
-                _LOG.exception("%s %s failed", scope["method"], scope["path"])
+                _LOG.exception("%s %s failed", scope["method"], quoted(scope["path"]))
                 scope["musical.code"] = "internal"
                 if status:
                     raise  # half an answer is out: the connection must not look healthy
@@ -610,99 +614,6 @@ def _protection(token: str | None) -> dict[str, Any]:
             )
 
     return {"dependencies": [Depends(check)], "responses": openapi.UNAUTHORIZED}
-
-
-# ---- reading a body
-
-
-def _is_json(request: Request) -> bool:
-    """Whether the body is JSON rather than a form; anything else is refused."""
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        raise RequestError(
-            415, "unsupported_media_type", f"a body with Content-Encoding {encoding} is not read"
-        )
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in ("application/json", "multipart/form-data"):
-        raise RequestError(
-            415,
-            "unsupported_media_type",
-            "Content-Type must be multipart/form-data or application/json, "
-            f"got {media_type or 'none'}",
-        )
-    return media_type == "application/json"
-
-
-def _too_large(max_bytes: int) -> RequestError:
-    return RequestError(413, "too_large", f"the body is larger than the limit of {max_bytes} bytes")
-
-
-def _check_length(request: Request, max_bytes: int) -> None:
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > max_bytes:
-        raise _too_large(max_bytes)
-
-
-def _limited(request: Request, max_bytes: int) -> Request:
-    """The request with a body that ends in an error as soon as it is too long."""
-    seen = 0
-
-    async def receive() -> Message:
-        nonlocal seen
-        message = await request.receive()
-        seen += len(message.get("body", b""))
-        if seen > max_bytes:
-            raise _too_large(max_bytes)
-        return message
-
-    return Request(request.scope, receive)
-
-
-class _FormParser(MultiPartParser):
-    """Starlette's, but photographs stay in memory: a disk may be slow, and keeps what it is given.
-
-    `Settings.queue` and `max_bytes` bound how much that is.
-    """
-
-    spool_max_size = sys.maxsize
-
-
-async def _read_form(request: Request) -> dict[str, Any]:
-    """The fields of a form: streams for `FILES`, text for `OPTIONS`."""
-    parser = _FormParser(
-        request.headers,
-        request.stream(),
-        max_files=len(FILES),
-        max_fields=len(OPTIONS),
-        max_part_size=_LONGEST_TEXT,
-    )
-    try:
-        form = await parser.parse()
-    except (MultiPartException, FormParserError) as error:
-        reason = getattr(error, "message", "Invalid multipart data.")
-        raise RequestError(
-            400,
-            "invalid_form",
-            f"{reason} (files, with a file name each: {', '.join(FILES)}; "
-            f"short texts: {', '.join(OPTIONS)})",
-        ) from None
-    check_names([name for name, _ in form.multi_items()], "form field")
-    fields: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        is_file = isinstance(value, UploadFile)
-        if is_file != (name in FILES):
-            wanted = "a file, with a file name" if name in FILES else "text, not a file"
-            raise RequestError(400, "invalid_form", f"the form field {name!r} must be {wanted}")
-        fields[name] = value.file if is_file else value
-    return fields
-
-
-async def _read_json(request: Request) -> bytearray:
-    """The body; a thread parses it later."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-    return body
 
 
 # ---- waiting for a job

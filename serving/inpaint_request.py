@@ -5,7 +5,6 @@ Bytes in, bytes out, nothing of HTTP but the numbers of its errors. The pixels a
 same, by the same functions of `musical_tf.images`.
 """
 
-import base64
 import binascii
 import contextlib
 import io
@@ -35,7 +34,8 @@ Fill = Callable[[np.ndarray, np.ndarray, str | None], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy)`; returns uint8 `(H, W, 3)`."""
 
 _LONGEST_SIDE = {"webp": 16383, "jpeg": 65535}
-_MOST_COMMAS = 100  # a request has a handful
+_LONGEST_REST = 2**16  # bytes of a body in JSON without its files
+_LONGEST_HEADER = 1024  # bytes of a data: URL before its comma
 _MOST_SCANS = 100  # progressive encoders write about ten
 
 _Default = TypeVar("_Default", bound=str | None)
@@ -200,22 +200,33 @@ def parse_json(content: bytes | bytearray) -> dict[str, Any]:
     Raises:
         RequestError: 400, if it is anything else.
     """
-    # Parsed, a megabyte of brackets is twenty; none belongs here, and base64 has none.
-    if content.count(b"[") or content.count(b"{") > 1 or content.count(b",") > _MOST_COMMAS:
-        raise RequestError(400, "invalid_json", "expected one flat JSON object, without lists")
+    content = content if isinstance(content, bytearray) else bytearray(content)
+    encoded = _cut_files(content)
+    # Parsed, a megabyte of brackets is twenty, and none belongs here.
+    if len(content) > _LONGEST_REST or b"[" in content or content.count(b"{") > 1:
+        raise RequestError(
+            400,
+            "invalid_json",
+            "the body must be one flat JSON object of short options and image and mask in base64",
+        )
     try:
-        fields = json.loads(content)
+        fields = json.loads(content, object_pairs_hook=_fields_of)
     except ValueError as error:
         raise RequestError(400, "invalid_json", f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise RequestError(
             400, "invalid_json", f"expected a JSON object, got {type(fields).__name__}"
         )
-    check_names(list(fields), "JSON key")
     for name in FILES:
         value = fields.pop(name, None)
         if value is not None:
-            fields[name] = io.BytesIO(_decode_base64(value, name))
+            cut = encoded.pop(name, None)
+            if cut is None and isinstance(value, str):
+                cut = bytearray(value, "utf-8")
+            if cut is None:
+                got = type(value).__name__
+                raise RequestError(400, f"invalid_{name}", f"{name}: it must be base64, got {got}")
+            fields[name] = io.BytesIO(_decode_base64(cut, name))
     return fields
 
 
@@ -277,17 +288,49 @@ def _invalid_option(name: str, valid: str, value: Any) -> RequestError:
     return RequestError(400, "invalid_option", f"{name} must be {valid}, got {str(value)[:100]!r}")
 
 
-def _decode_base64(value: Any, name: str) -> bytes:
+def _fields_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    check_names([name for name, _ in pairs], "JSON key")
+    return dict(pairs)
+
+
+def _cut_files(content: bytearray) -> dict[str, bytearray]:
+    """Takes the strings of `FILES` out of JSON, so that no parser copies them as wide text.
+
+    Args:
+        content: The JSON; each string that was taken out is empty afterwards.
+    """
+    cut: dict[str, bytearray] = {}
+    for name in FILES:
+        match = re.search(rb'"%s"\s*:\s*"' % name.encode(), content)
+        if match is None:
+            continue
+        start = match.end()
+        end = content.find(b'"', start)
+        cut[name] = content[start : len(content) if end < 0 else end]
+        del match  # it holds the buffer, which could not shrink
+        del content[start : start + len(cut[name])]
+    return cut
+
+
+def _decode_base64(encoded: bytearray, name: str) -> bytes:
+    """Decodes base64, with blanks and JSON's escapes of blanks and slashes, or a `data:` URL."""
     code = f"invalid_{name}"
-    if not isinstance(value, str):
-        raise RequestError(400, code, f"{name}: it must be base64, got {type(value).__name__}")
-    if value[:5].lower() == "data:":
-        header, _, value = value.partition(",")
-        if not header.lower().endswith(";base64"):
+    if not encoded.isascii():
+        raise RequestError(400, code, f"{name}: it is not base64: it has other characters")
+    for escape in (rb"\n", rb"\r", rb"\t"):
+        if encoded.find(escape) >= 0:
+            encoded = encoded.replace(escape, b"")
+    if encoded.find(b"\\/") >= 0:
+        encoded = encoded.replace(b"\\/", b"/")
+    if encoded[:5].lower() == b"data:":
+        comma = encoded.find(b",", 0, _LONGEST_HEADER)
+        if comma < 0 or not encoded[:comma].lower().endswith(b";base64"):
             raise RequestError(400, code, f"{name}: a data: URL must be base64")
+        del encoded[: comma + 1]
+    encoded = encoded.translate(None, b" \t\n\r\v\f")
     try:
-        return base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return binascii.a2b_base64(encoded, strict_mode=True) if encoded else b""
+    except binascii.Error as error:
         raise RequestError(400, code, f"{name}: it is not base64: {error}") from None
 
 

@@ -140,8 +140,34 @@ def _settings(arguments: argparse.Namespace, is_local: bool) -> Settings:
         queue=arguments.queue,
         batch=arguments.batch,
         token=token,
-        protect_metrics=token is not None and not is_local,
+        allowed_hosts=_allowed_hosts(arguments, is_local),
+        allowed_origins=tuple(_origin(origin) for origin in arguments.allow_origin),
     )
+
+
+def _allowed_hosts(arguments: argparse.Namespace, is_local: bool) -> tuple[str, ...] | None:
+    """The names that Host may have; None where other machines call the server by names of theirs.
+
+    Raises:
+        UsageError: If one is no name.
+    """
+    for name in arguments.allow_host:
+        if not re.fullmatch(r"[0-9A-Za-z._-]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*", name):
+            raise UsageError(
+                f"--allow-host must be a name or an address without a port, got {name!r}"
+            )
+    if not is_local and not arguments.allow_host:
+        return None
+    return tuple(name.lower() for name in (arguments.host, *arguments.allow_host) if name)
+
+
+def _origin(text: str) -> str:
+    if text != "*" and not re.fullmatch(r"https?://[^/?#@\s]+", text):
+        raise UsageError(
+            f"--allow-origin must be like https://example.org (or *), got {text!r}; "
+            "leave out the path"
+        )
+    return text.lower()
 
 
 def _announce(listener: socket.socket, sessions: "Sequence[InpaintingSession]") -> None:
@@ -212,6 +238,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name that requests may have in Host, for instance behind a proxy; repeat it "
+        "for several. On a loopback address only its names and --host are allowed otherwise",
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a web site, like https://example.org, whose pages may use the server (CORS); repeat "
+        "it for several, * allows all",
     )
     token = parser.add_mutually_exclusive_group()
     token.add_argument(

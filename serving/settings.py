@@ -17,7 +17,9 @@ class Settings:
         queue: Requests that may wait beside those that are worked on; their bodies are in memory.
         batch: Most windows in one run of the model.
         token: What clients must send as `Authorization: Bearer TOKEN`; None asks for nothing.
-        protect_metrics: Whether `/metrics` asks for the token too.
+        allowed_hosts: Names that requests may have in Host, beside those of loopback; None allows
+            all.
+        allowed_origins: Origins whose pages may use the server (CORS); "*" allows all.
         isolate: Whether images are decoded and encoded in worker processes, which can be killed,
             instead of in threads of the server.
     """
@@ -28,7 +30,8 @@ class Settings:
     queue: int = 16
     batch: int = 1
     token: str | None = None
-    protect_metrics: bool = False
+    allowed_hosts: tuple[str, ...] | None = None
+    allowed_origins: tuple[str, ...] = ()
     isolate: bool = True
 
     @property

@@ -32,7 +32,8 @@ KERAS_FREE = ("musical_tf.files", "musical_tf.images", "musical_tf.onnx_runtime"
 """Modules of the library that import no Keras, so that `serving` may import them."""
 
 SERVER_MODULES = tuple(
-    f"serving/{name}.py" for name in ("http_api", "http_server", "openapi", "server")
+    f"serving/{name}.py"
+    for name in ("http_api", "http_body", "http_guard", "http_server", "openapi", "server")
 )
 SERVER_MAY_IMPORT = SERVING_MAY_IMPORT | {
     *("fastapi", "starlette", "pydantic", "python_multipart", "uvicorn", "prometheus_client"),

@@ -108,11 +108,13 @@ def test_the_figures_are_those_that_were_measured():
 def test_every_error_code_is_explained():
     source = "".join(
         (ROOT / "serving" / f"{name}.py").read_text("utf-8")
-        for name in ("http_api", "inpaint_request")
+        for name in ("http_api", "http_body", "inpaint_request")
     )
     used = set(re.findall(r'(?:RequestError\(\s*\d{3},|_unavailable\()\s*"(\w+)"', source))
     used |= set(re.findall(r'40\d: \("(\w+)"', source))
     used |= set(re.findall(r'status_code, \("(\w+)"', source))
+    guard = (ROOT / "serving" / "http_guard.py").read_text("utf-8")
+    used |= set(re.findall(r'return "(\w+_not_allowed)"', guard))
     used |= {"invalid_image", "invalid_mask", "mask_size", "internal"}
     documented = [name for row in table("Errors") for name in names(row[1])]
     assert len(used) > 15

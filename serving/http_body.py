@@ -1,0 +1,151 @@
+"""The bodies of requests: read within their limit, forms and JSON apart."""
+
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Message
+
+from .inpaint_request import FILES, OPTIONS, RequestError, check_names
+
+_LONGEST_TEXT = 1024  # bytes of an option in a form
+_BOUNDARY_BYTES = range(4, 71)  # RFC 2046 ends at 70; a shorter boundary occurs in photographs
+_MOST_BOUNDARIES = len(FILES) + len(OPTIONS) + 1
+_CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
+
+
+def is_json(request: Request) -> bool:
+    """Whether the body is JSON rather than a form; anything else is refused."""
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise RequestError(
+            415, "unsupported_media_type", f"a body with Content-Encoding {encoding} is not read"
+        )
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in ("application/json", "multipart/form-data"):
+        raise RequestError(
+            415,
+            "unsupported_media_type",
+            "Content-Type must be multipart/form-data or application/json, "
+            f"got {media_type or 'none'}",
+        )
+    return media_type == "application/json"
+
+
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError(413, "too_large", f"the body is larger than the limit of {max_bytes} bytes")
+
+
+def check_length(request: Request, max_bytes: int) -> None:
+    """Refuses a body whose Content-Length is too large."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+def limited(request: Request, max_bytes: int) -> Request:
+    """The request with a body that ends in an error as soon as it is too long."""
+    seen = 0
+
+    async def receive() -> Message:
+        nonlocal seen
+        message = await request.receive()
+        seen += len(message.get("body", b""))
+        if seen > max_bytes:
+            raise _too_large(max_bytes)
+        return message
+
+    return Request(request.scope, receive)
+
+
+class _FormParser(MultiPartParser):
+    """Starlette's, but photographs stay in memory: a disk may be slow, and keeps what it is given.
+
+    `Settings.queue` and `max_bytes` bound how much that is.
+    """
+
+    spool_max_size = sys.maxsize
+
+
+async def read_form(request: Request) -> dict[str, Any]:
+    """The fields of a form: streams for `FILES`, text for `OPTIONS`."""
+    boundary = _boundary(request.headers["content-type"])
+    parser = _FormParser(
+        request.headers,
+        _with_few(boundary, request.stream()),
+        max_files=len(FILES),
+        max_fields=len(OPTIONS),
+        max_part_size=_LONGEST_TEXT,
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, FormParserError) as error:
+        reason = getattr(error, "message", "Invalid multipart data.")
+        raise RequestError(
+            400,
+            "invalid_form",
+            f"{reason} (files, with a file name each: {', '.join(FILES)}; "
+            f"short texts: {', '.join(OPTIONS)})",
+        ) from None
+    check_names([name for name, _ in form.multi_items()], "form field")
+    fields: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        is_file = isinstance(value, UploadFile)
+        if is_file != (name in FILES):
+            wanted = "a file, with a file name" if name in FILES else "text, not a file"
+            raise RequestError(400, "invalid_form", f"the form field {name!r} must be {wanted}")
+        fields[name] = value.file if is_file else value
+    return fields
+
+
+def _boundary(content_type: str) -> bytes:
+    """The boundary of a form, if its parameters are such as clients send.
+
+    Raises:
+        RequestError: 400 invalid_form.
+    """
+    _, parameters = parse_options_header(content_type)
+    charset = parameters.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in _CHARSETS:  # Python has codecs that always fail, or take minutes
+        raise RequestError(
+            400, "invalid_form", f"charset must be utf-8, got {charset[:40]!r}; leave it out"
+        )
+    boundary = parameters.get(b"boundary")
+    if boundary is None:
+        raise RequestError(400, "invalid_form", "Content-Type must have a boundary, got none")
+    if len(boundary) not in _BOUNDARY_BYTES:
+        raise RequestError(
+            400,
+            "invalid_form",
+            f"boundary must have {_BOUNDARY_BYTES[0]} to {_BOUNDARY_BYTES[-1]} characters, "
+            f"got {len(boundary)}; use a random one",
+        )
+    return boundary
+
+
+async def _with_few(boundary: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The stream, while its boundary does not occur in the files: each costs parsing time."""
+    mark, found = b"--" + boundary, 0
+    async for chunk in stream:
+        found += chunk.count(mark)
+        if found > _MOST_BOUNDARIES:
+            raise RequestError(
+                400,
+                "invalid_form",
+                f"the boundary must occur {_MOST_BOUNDARIES} times at most, got more; "
+                "use a random one",
+            )
+        yield chunk
+
+
+async def read_json(request: Request) -> bytearray:
+    """The body; a thread parses it later."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+    return body
