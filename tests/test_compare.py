@@ -340,8 +340,14 @@ class TestPublished:
     def test_comparable_or_not(self):
         table = published.musical_table("celeba")
         same = {"dataset": "celeba", "image_size": 256, "mask": "center", "count": 19_962}
+        same |= {"shorter_side": 256, "resampling": "bicubic"}
         assert table.differences(same) == []
-        assert table.differences(same | {"image_size": 128, "count": 500}) == [
+        assert table.differences(same | {"shorter_side": 350, "resampling": "bilinear"}) == [
+            "shorter side 350 pixels here, 256 there",
+            "bilinear resizing here, bicubic there",
+        ]
+        smaller = {"image_size": 128, "shorter_side": 128, "count": 500}
+        assert table.differences(same | smaller) == [
             "128 pixels here, 256 there",
             "500 test photographs here, 19,962 there",
         ]

@@ -201,6 +201,22 @@ def test_dry_run_shows_everything_and_writes_nothing(tmp_path, monkeypatch, caps
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_needs_the_weights_to_start_from(tmp_path, capsys):
+    assert run(*QUICK, "--steps", 2, "--init", tmp_path / "none.keras", "--dry-run") == 2
+    assert "No generator at" in capsys.readouterr().err
+
+
+def test_a_missing_data_folder_is_reported_before_tensorflow_starts(tmp_path):
+    script = (
+        "import sys\nfrom training import fit\n"
+        f"code = fit.main(['--dataset', 'folder', '--data-dir', {str(tmp_path / 'none')!r}])\n"
+        "assert code == 2, code\nassert 'tensorflow' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "is not there" in done.stderr
+
+
 # --- wrong usage ------------------------------------------------------------------------------
 
 

@@ -169,23 +169,12 @@ class Comparison:
         recipes = [entry.predictor.recipe for entry in self.entries if entry.predictor]
         of_dataset = [each for each in recipes if each.get("dataset") == shared["dataset"]]
         data_dir = args.data_dir or next((each.get("data_dir") for each in of_dataset), None)
-        shorter_sides = {
-            each.get("shorter_side") for each in of_dataset if each.get("image_size") == size
-        } - {None}
-        shorter_side = args.shorter_side
-        if shorter_side is None and len(shorter_sides) > 1:
-            sides = " and ".join(map(str, sorted(shorter_sides)))
-            raise ValueError(
-                f"--shorter-side is missing: the runs were trained on photographs scaled to {sides}"
-            )
-        if shorter_side is None and shorter_sides:
-            (shorter_side,) = shorter_sides
         self.set = EvaluationSet(
             shared["dataset"],
             data_dir,
             args.split,
             size,
-            shorter_side,
+            args.shorter_side,
             str(shared["mask"] or "center"),
             args.limit,
         )

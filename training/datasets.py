@@ -44,6 +44,8 @@ MAX_ENLARGEMENT = 4
 """Photographs that would have to be enlarged more than this to fill the crop are skipped."""
 MAX_ASPECT = 16
 """Photographs more elongated than this to one are skipped: they would fill the memory."""
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+"""Filters that resize photographs, widened when reducing. The authors' code has the second."""
 MAX_FILE_BYTES = 512 * 1024**2
 """Larger members of a zip file are skipped: a member is unpacked in memory."""
 
@@ -93,7 +95,8 @@ class DatasetSpec:
         name: The name on the command line.
         data_dir: Default folder, relative to the working directory; None if one must be named, or
             none is needed.
-        shorter_side_ratio: Shorter side after resizing, in units of the image size.
+        shorter_side_ratio: Shorter side of training photographs after resizing, in units of the
+            image size. Test photographs have the image size, as in the authors' test code.
         crop: "center" or "random", in training. Test crops are always centred.
         flip: Whether training flips left and right at random.
         lambda_adversarial: Weight of the adversarial term in the MUSICAL paper.
@@ -155,13 +158,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode(file: BinaryIO, shorter_side: int, min_side: int = MIN_SIDE) -> np.ndarray:
+def decode(
+    file: BinaryIO,
+    shorter_side: int,
+    min_side: int = MIN_SIDE,
+    resampling: str = "bilinear",
+) -> np.ndarray:
     """Reads a photograph, upright, and resizes its shorter side.
 
     Args:
         file: An image file, opened in binary mode.
         shorter_side: Pixels of the shorter side of the result. The aspect ratio is kept.
         min_side: A shorter side below this many pixels is refused.
+        resampling: A key of `RESAMPLING`.
 
     Returns:
         `(height, width, 3)` uint8 RGB.
@@ -200,9 +209,7 @@ def decode(file: BinaryIO, shorter_side: int, min_side: int = MIN_SIDE) -> np.nd
     scale = shorter_side / min(rgb.size)
     size = tuple(max(shorter_side, round(side * scale)) for side in rgb.size)
     if size != rgb.size:
-        # Bilinear, widened when reducing: the usual default of PyTorch pipelines such as the
-        # authors'.
-        rgb = rgb.resize(size, Image.Resampling.BILINEAR)
+        rgb = rgb.resize(size, RESAMPLING[resampling])
     return np.asarray(rgb)
 
 
@@ -226,6 +233,7 @@ class Photographs:
         crop: "center" or "random", in training.
         flip: Whether training flips at random.
         cache_bytes: Bound on the decoded photographs kept in memory; 0 keeps none.
+        resampling: A key of `RESAMPLING`.
 
     Attributes:
         paths: One path a photograph. A member of a zip file reads `archive.zip/member`.
@@ -245,6 +253,7 @@ class Photographs:
         crop: str = "center",
         flip: bool = True,
         cache_bytes: int = CACHE_BYTES,
+        resampling: str = "bilinear",
     ):
         if crop not in ("center", "random"):
             raise ValueError(f'crop must be "center" or "random", got {crop!r}')
@@ -261,6 +270,7 @@ class Photographs:
         self.crop = crop
         self.flip = flip
         self.cache_bytes = cache_bytes
+        self.resampling = resampling
         self.note = listing.note
         self._open = listing.open
         self._min_side = max(MIN_SIDE, image_size // MAX_ENLARGEMENT)
@@ -295,7 +305,7 @@ class Photographs:
             raise UnusableImageError(f"{path}: {self.skipped[path]}")
         try:
             with self._open(path) as file:
-                image = decode(file, self.shorter_side, self._min_side)
+                image = decode(file, self.shorter_side, self._min_side, self.resampling)
         except (OSError, UnusableImageError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             self._skip(index, reason)
@@ -852,6 +862,7 @@ def open_dataset(
     crop: str | None = None,
     flip: bool | None = None,
     cache_bytes: int = CACHE_BYTES,
+    resampling: str | None = None,
 ) -> Photographs:
     """Finds the photographs of one split; reads none of them yet.
 
@@ -866,8 +877,11 @@ def open_dataset(
             dataset's default.
         split: One of `SPLITS`.
         image_size: Pixels of a square crop.
-        shorter_side, crop, flip: Replace the dataset's own pre-processing.
+        shorter_side, crop, flip: Replace the dataset's own pre-processing. By default the shorter
+            side of val and test photographs is `image_size`.
         cache_bytes: Bound on the decoded photographs kept in memory.
+        resampling: A key of `RESAMPLING`; by default bilinear for train, and bicubic, the authors'
+            filter, for val and test.
 
     Raises:
         ValueError: On an unknown name or split, or a list that makes no sense.
@@ -882,6 +896,8 @@ def open_dataset(
             f"dataset demo is embedded and takes no data directory, got {data_dir}; "
             "for a folder of images use dataset folder"
         )
+    if shorter_side is None:
+        shorter_side = spec.shorter_side(image_size) if split == "train" else image_size
     where = data_dir if data_dir is not None else spec.data_dir
     if where is None and name != "demo":
         raise FileNotFoundError(f"dataset {name} needs a data directory.\n{spec.instructions}")
@@ -906,10 +922,11 @@ def open_dataset(
         split,
         listing,
         image_size,
-        spec.shorter_side(image_size) if shorter_side is None else shorter_side,
+        shorter_side,
         spec.crop if crop is None else crop,
         spec.flip if flip is None else flip,
         cache_bytes,
+        resampling or ("bilinear" if split == "train" else "bicubic"),
     )
 
 

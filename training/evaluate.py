@@ -121,12 +121,9 @@ class Evaluation:
             raise ValueError(f"--dataset is missing; choose from {', '.join(DATASETS)}")
         same = dataset == recipe.get("dataset")
         data_dir = args.data_dir or (recipe.get("data_dir") if same else None)
-        shorter_side = args.shorter_side
-        if shorter_side is None and same and self.image_size == recipe.get("image_size"):
-            shorter_side = recipe.get("shorter_side")
         mask = str(args.mask or recipe.get("mask") or "center")
         self.test = EvaluationSet(
-            dataset, data_dir, args.split, self.image_size, shorter_side, mask, args.limit
+            dataset, data_dir, args.split, self.image_size, args.shorter_side, mask, args.limit
         )
         self.batch_size = args.batch_size
         self.page_images = args.page_images

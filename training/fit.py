@@ -215,8 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     try:
         with _as_usage_errors():
-            if arguments.dataset is not None:
-                datasets.get_spec(arguments.dataset)  # before the seconds TensorFlow takes to start
+            check_dataset(arguments)  # before the seconds TensorFlow takes to start
         with repeatable():
             return fit(arguments, started)
     except UsageError as error:
@@ -230,6 +229,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: object, code: int) -> int:
     print(f"{PROGRAM}: error: {message}", file=sys.stderr)
     return code
+
+
+def check_dataset(arguments: argparse.Namespace) -> None:
+    """Raises ValueError or FileNotFoundError if a new run's dataset or its folder is missing."""
+    if arguments.dataset is None or arguments.resume:
+        return
+    settings = recipes.parse_settings(arguments.set)
+    where = arguments.data_dir or settings.get("data_dir")
+    datasets.open_dataset(arguments.dataset, where, "train", image_size=64)
 
 
 def fit(arguments: argparse.Namespace, started: float) -> int:
@@ -262,7 +270,10 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
         if arguments.dry_run:
             if cluster is None:
                 check_parts(recipe, _open_distribution(arguments, cluster))
-            print(describe(recipe, build(recipe, initial=False), photographs, steps))
+            networks = build(recipe, initial=False)
+            if recipe.init is not None and not stored:
+                start_from(networks.generator, recipe.init)
+            print(describe(recipe, networks, photographs, steps))
             return 0
         identity = dataclasses.asdict(recipe) | {"photographs": fingerprint(photographs)}
         checkpoint = find_checkpoint(Path(arguments.run_dir), identity) if stored else None

@@ -82,7 +82,8 @@ def add_data_arguments(
         "--shorter-side",
         type=at_least(16),
         metavar="N",
-        help="shorter side in pixels before the centre crop; default: the dataset's own",
+        help="shorter side in pixels before the center crop; default: the image size, as in the "
+        "authors' test",
     )
     data.add_argument(
         "--mask",
@@ -310,6 +311,7 @@ class EvaluationSet:
             "split_note": self.photographs.note,
             "image_size": self.image_size,
             "shorter_side": self.photographs.shorter_side,
+            "resampling": self.photographs.resampling,
             "mask": self.mask,
             "count": count,
             "skipped": {

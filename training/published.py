@@ -40,6 +40,9 @@ class PublishedTable:
         subject: What the paper measured, in words.
         image_size: Pixels.
         mask: Kind of hole.
+        test_scale: Shorter side of the test photographs before the center crop, in units of the
+            image size.
+        resampling: Filter that resizes the test photographs, a key of `datasets.RESAMPLING`.
         count: Test photographs; None where the paper does not say.
         metrics: Metrics of `musical_tf.metrics`, in the paper's order.
         rows: The paper's label, the method or baseline it is, None for neither, and its figures as
@@ -56,6 +59,8 @@ class PublishedTable:
     metrics: tuple[str, ...]
     rows: tuple[tuple[str, str | None, tuple[str, ...]], ...]
     notes: tuple[str, ...] = ()
+    test_scale: float = 1.0
+    resampling: str = "bicubic"
 
     def differences(self, results: Mapping[str, Any]) -> list[str]:
         """Why the paper's figures are of something else than the results are; empty if nothing
@@ -65,6 +70,15 @@ class PublishedTable:
             found.append(f"{results['dataset']} here, {self.subject} there")
         if results["image_size"] != self.image_size:
             found.append(f"{results['image_size']} pixels here, {self.image_size} there")
+        shorter_side = results.get("shorter_side", results["image_size"])
+        if shorter_side / results["image_size"] != self.test_scale:
+            found.append(
+                f"shorter side {shorter_side} pixels here, "
+                f"{round(self.test_scale * results['image_size'])} there"
+            )
+        # Results without this key are from before the test had the authors' filter.
+        if (resampling := results.get("resampling", "bilinear")) != self.resampling:
+            found.append(f"{resampling} resizing here, {self.resampling} there")
         if results["mask"] != self.mask:
             found.append(f"{results['mask']} holes here, {self.mask} there")
         if self.count is not None and results["count"] != self.count:

@@ -36,7 +36,7 @@ class Recipe:
         method: A module of `musical_tf.methods`.
         preset: One of the method's presets.
         image_size: Height and width of the crops, in pixels; a multiple of 16, at least 64.
-        shorter_side: Shorter side of the photographs before cropping, in pixels.
+        shorter_side: Shorter side of the training photographs before cropping, in pixels.
         crop: "center" or "random", in training.
         flip: Whether training flips left and right, one time in two.
         mask: "center", "box", "irregular", several of them joined by "+", or the absolute path of a
@@ -171,9 +171,11 @@ class Recipe:
             self.data_dir,
             split,
             self.image_size,
-            shorter_side=self.shorter_side,
+            shorter_side=self.shorter_side if split == "train" else None,
             crop=self.crop,
             flip=self.flip,
+            # The authors' filter; that of tests whatever the preset.
+            resampling="bicubic" if self.preset == "official" else None,
         )
 
     def open_masks(self) -> masks.HoleSource:

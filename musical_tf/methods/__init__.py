@@ -7,7 +7,16 @@ import zipfile
 from pathlib import Path
 from types import ModuleType
 
-import keras
+try:
+    import keras
+except ModuleNotFoundError as error:
+    if error.name != "keras":
+        raise
+    raise ModuleNotFoundError(
+        "musical_tf needs Keras to create or load a generator, got no package keras; install "
+        'TensorFlow and Keras with: pip install "musical-tf[train]"',
+        name="keras",
+    ) from error
 
 from musical_tf import named_models
 
