@@ -200,6 +200,32 @@ def test_installed_serving_starts_without_tensorflow(wheel, tmp_path, module):
     assert "--model" in done.stdout
 
 
+def test_installed_serving_starts_its_worker_processes(wheel, tmp_path):
+    """Which import the same package as the server, and import its main module not once more."""
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    (tmp_path / "program.py").write_text(
+        "from musical_tf.serving import worker\n"
+        "from musical_tf.serving.jobs import Job\n"
+        "from musical_tf.serving.worker_pool import WorkerPool\n"
+        "print('main')\n"
+        "pool = WorkerPool(2, 10)\n"
+        "pool.start()\n"
+        "pool.wait_until_ready()\n"
+        "print(pool.run(Job(None), worker.command, 'x')[-1])\n"
+        "pool.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "main"
+    assert len(done.stdout.splitlines()) == 2
+
+
 # ---- one TensorFlow, one ONNX Runtime
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import hostile_files
 from musical_tf import images
 from serving import worker, worker_pool
 from serving.jobs import AbandonedError, Job
@@ -133,6 +134,26 @@ def test_a_job_that_was_given_up_before_gets_no_worker(pool):
     job.abandon()
     with pytest.raises(AbandonedError):
         pool.run(job, os.getpid)
+
+
+HOSTILE = hostile_files.requests(encoded(PHOTO), encoded(PHOTO[..., 0]))
+
+
+def test_hostile_files_end_in_time_and_the_next_good_one_is_read(pool):
+    codec, options = Codec(pool, new_job()), {"name": "image", "max_pixels": 50_000_000}
+    refused = []
+    for name, files in HOSTILE.items():
+        started = time.process_time()
+        try:
+            codec.read_photograph(io.BytesIO(files["image"]), **options)
+            codec.read_mask(io.BytesIO(files["mask"]), **options)
+        except images.ImageError:
+            refused.append(name)
+        assert time.process_time() - started < 2  # the server's own; the worker has its limits
+    served = {"PNG, 49 megapixels in 150 kB", "PNG, EXIF tag of a huge count"}
+    assert set(HOSTILE) - set(refused) <= served
+    photograph = codec.read_photograph(io.BytesIO(encoded(PHOTO)), **options)
+    np.testing.assert_array_equal(photograph.pixels, PHOTO)
 
 
 def costly(memory=2**30, seconds=WAIT):
