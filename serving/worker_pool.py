@@ -7,6 +7,7 @@ A worker is also replaced after `JOBS` pieces of work, in case its libraries lea
 Pickles and pixels travel through pipes. A worker is no sandbox: it runs as the same user.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,6 +25,11 @@ from musical_tf.images import ImageError, Photograph
 from . import worker
 from .jobs import AbandonedError, Job
 from .settings import TOKEN_VARIABLE
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 JOBS = 500
 """Pieces of work after which a worker is replaced."""
@@ -261,7 +267,7 @@ class _Worker:
             **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")},
         }
         environment.pop(TOKEN_VARIABLE, None)  # none of its business
-        options: dict[str, Any] = {"start_new_session": True, "pipesize": _PIPE}
+        options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         self.process = subprocess.Popen(
@@ -274,6 +280,8 @@ class _Worker:
         )
         self.requests: BinaryIO = self.process.stdin
         self.replies: BinaryIO = self.process.stdout
+        for pipe in (self.requests, self.replies):
+            _enlarge(pipe)
         self.calls = 0
         self.limit = limit
         self.reason: str | None = None
@@ -297,6 +305,13 @@ class _Worker:
             return "memory", MemoryError("the system killed a worker process")
         how = signal.Signals(number).name if number else f"exit code {code}"
         return "crashed", ImageError(f"{what} crashed the decoder ({how})")
+
+
+def _enlarge(pipe: BinaryIO) -> None:
+    """Gives a pipe room, where that can be chosen and the user has not used up their share."""
+    if (command := getattr(fcntl, "F_SETPIPE_SZ", None)) is not None:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe.fileno(), command, _PIPE)
 
 
 class Codec:

@@ -1,6 +1,7 @@
 """The worker processes, without a server around them."""
 
 import ctypes
+import errno
 import io
 import os
 import signal
@@ -256,6 +257,19 @@ def test_processes_that_do_not_start_are_an_error(monkeypatch):
         with pytest.raises(worker_pool.WorkerError, match="ended before it was ready, with 7"):
             pool.wait_until_ready()
         assert pool.failure is not None
+    finally:
+        pool.close()
+
+
+def test_pipes_that_may_not_be_enlarged_are_used_as_they_are(monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(errno.EPERM, "this user has too many pages in pipes")
+
+    monkeypatch.setattr(worker_pool.fcntl, "fcntl", refuse)
+    pool = WorkerPool(1, seconds=WAIT)
+    pool.start()
+    try:
+        assert pool.run(new_job(), sum, [1, 2]) == 3
     finally:
         pool.close()
 
