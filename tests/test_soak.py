@@ -1,0 +1,60 @@
+"""The verdicts of `benchmarks.soak`: each must be able to fail."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import soak_requests
+from benchmarks.memory_over_time import Memory
+from serving.session import InpaintingSession
+from tests.serving_model import reference_fill, write_model
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
+HOLE = np.zeros(PIXELS.shape[:2], bool)
+HOLE[10:20, 30:50] = True
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    return InpaintingSession(write_model(tmp_path_factory.mktemp("model") / "tiny.onnx"))
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_only_the_right_pixels_are_an_answer(session, is_json):
+    good = soak_requests.Good(session, PIXELS, HOLE, is_json=is_json)
+
+    def is_right(pixels):
+        content = soak_requests.encoded(Image.fromarray(pixels), "PNG")
+        if is_json:
+            content = json.dumps({"image": base64.b64encode(content).decode()}).encode()
+        return good.is_answered_by(content)
+
+    right = reference_fill(PIXELS, HOLE)
+    assert is_right(right)
+    known, filled = right.copy(), right.copy()
+    known[0, 0, 0] ^= 1
+    filled[15, 40] ^= 8
+    for wrong in (known, filled, right[1:], PIXELS):
+        assert not is_right(wrong)
+
+
+@pytest.mark.parametrize(
+    ("growth", "grows"), [(0, False), (-20 * 2**20, False), (2**20, False), (20 * 2**20, True)]
+)
+def test_memory_that_grows_is_seen(growth, grows):
+    memory = Memory(process=0)
+    rng = np.random.default_rng(0)
+    for index in range(1800):
+        hours = index / 1800
+        start = 2**27 * (index < 100)  # the first minutes do not count
+        noise = int(rng.integers(-(2**23), 2**23))
+        server = 300 * 2**20 + int(growth * hours) + noise + start
+        memory.samples.append((hours * 3600, server, 2**26))
+    summary = memory.summary()
+    assert summary["server"]["grows"] == grows
+    assert not summary["children"]["grows"]
+    assert summary["children"]["mean_mib"] == 64
+    assert len(summary["server"]["mib"]) == len(summary["minutes"]) == 60
