@@ -31,6 +31,7 @@ from skimage import data
 
 from benchmarks import measure
 from serving.inpaint_request import fill_request
+from serving.schemas import Options
 from serving.session import InpaintingSession
 from serving.settings import Settings
 
@@ -119,7 +120,7 @@ def _pixels_loop(session: InpaintingSession, files: dict[str, bytes]) -> Callabl
 def _file_loop(session: InpaintingSession, files: dict[str, bytes]) -> Callable[[float], list]:
     def fill() -> None:
         streams = {name: io.BytesIO(content) for name, content in files.items()}
-        fill_request(streams, Settings.max_pixels, session.inpaint, lambda: None)
+        fill_request(streams, Options(), Settings.max_pixels, session.inpaint, lambda: None)
 
     return lambda end: _repeat(fill, end)
 

@@ -42,14 +42,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from musical_tf import images
 
-from . import http_body, openapi
+from . import http_body, openapi, schemas
 from .http_guard import Guard, quoted
 from .inpaint_request import (
     Filled,
     RequestError,
-    choose,
     fill_request,
-    parse_json,
 )
 from .jobs import AbandonedError, Batcher, Job, JobQueue, QueueFullError
 from .session import InpaintingSession
@@ -254,12 +252,14 @@ class Service:
             The answer, and the name of the model that gave it.
         """
         try:
-            fields = parse_json(source) if is_json else source
-            model = choose(fields, "model", tuple(self.sessions), self.default)
+            fields = http_body.parse_json(source) if is_json else source
+            options = schemas.read_options(fields, tuple(self.sessions))
+            model = options.model
             fill_hole = partial(self._fill, job, model)
             codec = images if self.pool is None else Codec(self.pool, job)
             max_pixels = self.settings.max_pixels
-            return fill_request(fields, max_pixels, fill_hole, job.check, codec), model
+            filled = fill_request(fields, options, max_pixels, fill_hole, job.check, codec)
+            return filled, model
         except MemoryError:
             raise _unavailable(
                 "out_of_memory", "there is not enough memory for this image", 10
@@ -361,16 +361,39 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
     # The document is open, and what a server serves is told to those with the token alone.
     told = [] if protected["dependencies"] else list(service.sessions)
 
+    common = {
+        "response_class": Response,
+        "dependencies": protected["dependencies"],
+    }
+
+    @app.post(
+        "/v1/inpaint/json",
+        operation_id="inpaint_json",
+        summary="Fill the hole of a photograph, JSON with base64 in and out",
+        responses=openapi.JSON_RESPONSES | protected["responses"],
+        openapi_extra={"requestBody": openapi.json_body(told)},
+        **common,
+    )
+    async def inpaint_json(request: Request) -> Response:
+        if not http_body.is_json(request):
+            raise RequestError(
+                415,
+                "unsupported_media_type",
+                "Content-Type must be application/json, got multipart/form-data; "
+                "send forms to /v1/inpaint",
+            )
+        return await inpaint(request)
+
     @app.post(
         "/v1/inpaint",
-        summary="Fill the hole of a photograph",
-        description="A form is answered with the image itself, JSON with JSON.",
-        response_class=Response,
-        responses=openapi.INPAINT_RESPONSES | protected["responses"],
-        dependencies=protected["dependencies"],
-        openapi_extra={"requestBody": openapi.inpaint_body(told)},
+        operation_id="inpaint",
+        summary="Fill the hole of a photograph, a form in and an image out",
+        responses=openapi.FORM_RESPONSES | protected["responses"],
+        openapi_extra={"requestBody": openapi.form_body(told)},
+        **common,
     )
     async def inpaint(request: Request) -> Response:
+        # JSON is answered here too: clients of version 0.1 send it to this address.
         is_json = http_body.is_json(request)
         http_body.check_length(request, settings.max_bytes)
         service.refuse_unless_ready()
@@ -431,22 +454,33 @@ def _add_state(app: FastAPI, service: Service) -> None:
     settings = service.settings
 
     @app.head("/healthz", include_in_schema=False)
-    @app.get("/healthz", summary="Whether the process lives")
+    @app.get("/healthz", operation_id="health", summary="Whether the process lives")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.head("/readyz", include_in_schema=False)
-    @app.get("/readyz", summary="Whether requests are taken", responses=openapi.NOT_READY)
+    @app.get(
+        "/readyz",
+        operation_id="readiness",
+        summary="Whether requests are taken",
+        responses=openapi.NOT_READY,
+    )
     async def readyz() -> dict[str, str]:
         service.refuse_unless_able()
         return {"status": "ready"}
 
-    @app.get("/v1/model", summary="What is loaded, and the limits", **_protection(settings.token))
+    @app.get(
+        "/v1/model",
+        operation_id="describe_model",
+        summary="What is loaded, and the limits",
+        **_protection(settings.token),
+    )
     async def model() -> dict[str, Any]:
         return service.describe()
 
     @app.get(
         "/metrics",
+        operation_id="metrics",
         summary="Numbers for Prometheus",
         response_class=Response,
         **_protection(settings.token),

@@ -1,7 +1,11 @@
 """The bodies of requests: read within their limit, forms and JSON apart."""
 
+import binascii
+import io
+import json
+import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -11,10 +15,13 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message
 
-from .inpaint_request import FILES, OPTIONS, RequestError, check_names
+from .inpaint_request import FILES, RequestError
+from .schemas import OPTIONS
 
+_LONGEST_REST = 2**16  # bytes of a body in JSON without its files
+_LONGEST_HEADER = 1024  # bytes of a data: URL before its comma
 _LONGEST_TEXT = 1024  # bytes of an option in a form
-_BOUNDARY_BYTES = range(4, 71)  # RFC 2046 ends at 70; a shorter boundary occurs in photographs
+_BOUNDARY_BYTES = range(3, 71)  # openapi-python-client sends 3; RFC 2046 ends at 70
 _MOST_BOUNDARIES = len(FILES) + len(OPTIONS) + 1
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 
@@ -96,6 +103,9 @@ async def read_form(request: Request) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
         is_file = isinstance(value, UploadFile)
+        # What a form sends for a file that nobody has chosen.
+        if name in FILES and (not value.filename and not value.size if is_file else not value):
+            continue
         if is_file != (name in FILES):
             wanted = "a file, with a file name" if name in FILES else "text, not a file"
             raise RequestError(400, "invalid_form", f"the form field {name!r} must be {wanted}")
@@ -149,3 +159,109 @@ async def read_json(request: Request) -> bytearray:
     async for chunk in request.stream():
         body += chunk
     return body
+
+
+def parse_json(content: bytes | bytearray) -> dict[str, Any]:
+    """Reads a body in JSON: one flat object, base64 or `data:` URLs for `FILES`.
+
+    Returns:
+        Streams for `FILES`, JSON's own types for `OPTIONS`. A file that is null or empty is
+        left out.
+
+    Raises:
+        RequestError: 400, if it is anything else.
+    """
+    content = content if isinstance(content, bytearray) else bytearray(content)
+    encoded = _cut_files(content)
+    # Parsed, a megabyte of brackets is twenty, and none belongs here.
+    if len(content) > _LONGEST_REST or b"[" in content or content.count(b"{") > 1:
+        raise RequestError(
+            400,
+            "invalid_json",
+            "the body must be one flat JSON object of short options and image and mask in base64",
+        )
+    try:
+        fields = json.loads(content, object_pairs_hook=_fields_of)
+    except ValueError as error:
+        raise RequestError(400, "invalid_json", f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise RequestError(
+            400, "invalid_json", f"expected a JSON object, got {type(fields).__name__}"
+        )
+    for name in FILES:
+        value = fields.pop(name, None)
+        cut = encoded.pop(name, None)
+        if cut is None and isinstance(value, str):
+            cut = bytearray(value, "utf-8")
+        if cut is None and value is not None:
+            got = type(value).__name__
+            raise RequestError(400, f"invalid_{name}", f"{name}: it must be base64, got {got}")
+        if cut and not cut.isspace():
+            fields[name] = io.BytesIO(_decode_base64(cut, name))
+    return fields
+
+
+def check_names(names: Sequence[str], what: str) -> None:
+    """Refuses names that mean nothing, and names that come twice.
+
+    Raises:
+        RequestError: 400 invalid_option, with the valid names.
+    """
+    valid = (*FILES, *OPTIONS)
+    for name in names:
+        if name not in valid:
+            raise RequestError(
+                400,
+                "invalid_option",
+                f"unknown {what} {name[:100]!r}; valid: {', '.join(valid)}",
+            )
+        if names.count(name) > 1:
+            raise RequestError(
+                400, "invalid_option", f"the {what} {name!r} was given more than once"
+            )
+
+
+def _fields_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    check_names([name for name, _ in pairs], "JSON key")
+    return dict(pairs)
+
+
+def _cut_files(content: bytearray) -> dict[str, bytearray]:
+    """Takes the strings of `FILES` out of JSON, so that no parser copies them as wide text.
+
+    Args:
+        content: The JSON; each string that was taken out is empty afterwards.
+    """
+    cut: dict[str, bytearray] = {}
+    for name in FILES:
+        match = re.search(rb'"%s"\s*:\s*"' % name.encode(), content)
+        if match is None:
+            continue
+        start = match.end()
+        end = content.find(b'"', start)
+        cut[name] = content[start : len(content) if end < 0 else end]
+        del match  # it holds the buffer, which could not shrink
+        del content[start : start + len(cut[name])]
+    return cut
+
+
+def _decode_base64(encoded: bytearray, name: str) -> bytes:
+    """Decodes base64, with blanks and JSON's escapes of blanks and slashes, or a `data:` URL."""
+    code = f"invalid_{name}"
+    if not encoded.isascii():
+        raise RequestError(400, code, f"{name}: it is not base64: it has other characters")
+    for escape in (rb"\n", rb"\r", rb"\t"):
+        if encoded.find(escape) >= 0:
+            encoded = encoded.replace(escape, b"")
+    if encoded.find(b"\\/") >= 0:
+        encoded = encoded.replace(b"\\/", b"/")
+    if encoded[:5].lower() == b"data:":
+        comma = encoded.find(b",", 0, _LONGEST_HEADER)
+        if comma < 0 or not encoded[:comma].lower().endswith(b";base64"):
+            raise RequestError(400, code, f"{name}: a data: URL must be base64")
+        del encoded[: comma + 1]
+    encoded = encoded.translate(None, b" \t\n\r\v\f")
+    try:
+        return binascii.a2b_base64(encoded, strict_mode=True) if encoded else b""
+    except binascii.Error as error:
+        raise RequestError(400, code, f"{name}: it is not base64: {error}") from None

@@ -33,7 +33,15 @@ KERAS_FREE = ("musical_tf.files", "musical_tf.images", "musical_tf.onnx_runtime"
 
 SERVER_MODULES = tuple(
     f"serving/{name}.py"
-    for name in ("http_api", "http_body", "http_guard", "http_server", "openapi", "server")
+    for name in (
+        "http_api",
+        "http_body",
+        "http_guard",
+        "http_server",
+        "openapi",
+        "schemas",
+        "server",
+    )
 )
 SERVER_MAY_IMPORT = SERVING_MAY_IMPORT | {
     *("fastapi", "starlette", "pydantic", "python_multipart", "uvicorn", "prometheus_client"),

@@ -19,7 +19,8 @@ from PIL import Image, ImageCms
 from starlette.testclient import TestClient
 
 from serving import http_api, predict, worker
-from serving.inpaint_request import FORMATS, OPTIONS
+from serving.inpaint_request import FORMATS
+from serving.schemas import OPTIONS
 from serving.server import create_app
 from serving.session import InferenceError, InpaintingSession
 from serving.settings import Settings
@@ -274,7 +275,7 @@ BYTES = bytes(range(256)) * 8
         (partial(post, threshold="9" * 900), 400, "invalid_option", "a whole number"),
         (partial(post, dilate=-1), 400, "invalid_option", "dilate must be a whole number"),
         (partial(post, dilate=257), 400, "invalid_option", "0 to 256"),
-        (partial(post, invert="yes"), 400, "invalid_option", "true or false, got 'yes'"),
+        (partial(post, invert="maybe"), 400, "invalid_option", "true or false, got 'maybe'"),
         (partial(post, format="gif"), 400, "invalid_option", "png, jpeg, webp"),
         (partial(post, image=with_alpha(), format="jpeg"), 400, "invalid_option", "transparency"),
         (partial(post, image=png(np.zeros((2, 17000, 3), np.uint8)), format="webp"), 400,
@@ -902,8 +903,12 @@ def test_every_model_is_listed_and_the_first_is_the_default(two):
     assert [each["model"] for each in answer["models"]] == ["light.onnx", "dark.onnx"]
     assert answer["model"] == "light.onnx"
     document = two.get("/openapi.json").json()
-    body = document["paths"]["/v1/inpaint"]["post"]["requestBody"]["content"]["application/json"]
-    assert body["schema"]["properties"]["model"]["enum"] == ["light.onnx", "dark.onnx"]
+    for path, kind in (
+        ("/v1/inpaint", "multipart/form-data"),
+        ("/v1/inpaint/json", "application/json"),
+    ):
+        body = document["paths"][path]["post"]["requestBody"]["content"][kind]
+        assert body["schema"]["properties"]["model"]["enum"] == ["light.onnx", "dark.onnx"]
 
 
 def test_the_open_document_names_no_model_where_there_is_a_token(session):
@@ -968,19 +973,26 @@ def test_pages_need_nothing_but_this_server(client, page, folder):
 def test_the_documentation_describes_what_there_is(client):
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        *("/v1/inpaint", "/v1/model", "/healthz", "/readyz", "/metrics"),
+        *("/v1/inpaint", "/v1/inpaint/json", "/v1/model", "/healthz", "/readyz", "/metrics"),
     }
     operation = document["paths"]["/v1/inpaint"]["post"]
-    assert set(operation["responses"]) == {"200", "400", "413", "415", "503", "504"}
-    for content in operation["requestBody"]["content"].values():
+    assert set(operation["responses"]) == {
+        *("200", "400", "403", "413", "415", "503", "504"),
+    }
+    as_json = document["paths"]["/v1/inpaint/json"]["post"]
+    for content in (
+        *operation["requestBody"]["content"].values(),
+        *as_json["requestBody"]["content"].values(),
+    ):
         properties = content["schema"]["properties"]
         assert set(properties) == {"image", "mask", *OPTIONS}
-        # The strategy's is the model's own; each other default is taken, and is the default.
-        assert "default" not in properties["strategy"]
-        for name in set(OPTIONS) - {"strategy"}:
+        # These differ by model and by format; each other default is taken, and is the default.
+        own = {"strategy", "quality"}
+        assert not [name for name in own if "default" in properties[name]]
+        for name in set(OPTIONS) - own:
             value = json.dumps(properties[name]["default"]).strip('"')
             assert post(client, **{name: value}).content == post(client).content
-        assert properties["format"]["enum"] == list(FORMATS)
+        assert properties["format"]["enum"] == [*FORMATS, "same"]
     references = re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document))
     assert references
     for reference in references:

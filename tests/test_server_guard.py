@@ -10,8 +10,9 @@ import tracemalloc
 import pytest
 from starlette.testclient import TestClient
 
-from serving import http_guard, inpaint_request, server
-from serving.inpaint_request import RequestError, parse_json
+from serving import http_body, http_guard, server
+from serving.http_body import parse_json
+from serving.inpaint_request import RequestError
 from serving.server import create_app
 from serving.session import InpaintingSession
 from serving.settings import Settings
@@ -277,7 +278,7 @@ def test_base64_that_is_none_is_refused(body, code):
 
 def test_the_files_are_cut_out_of_json_before_it_is_parsed():
     body = bytearray(b'{"image":"QUJD","dilate":2,"mask":"REVG"}')
-    assert inpaint_request._cut_files(body) == {"image": b"QUJD", "mask": b"REVG"}
+    assert http_body._cut_files(body) == {"image": b"QUJD", "mask": b"REVG"}
     assert json.loads(body) == {"image": "", "dilate": 2, "mask": ""}
 
 

@@ -31,8 +31,8 @@ from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 from .opening import MAX_PIXELS, WRITABLE, ImageError, decoded, strips, turn_upright
 
 _LOSSLESS_TIFF = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
-_WITH_ALPHA = ("PNG", "WEBP", "TIFF")
-_WITH_EXIF = ("PNG", "JPEG", "WEBP", "TIFF")
+_WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
+_WITH_EXIF = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")
 _WHY_REFUSED = {
     "CMYK": "CMYK: the way to RGB and back would change known pixels; convert it to RGB",
     "YCbCr": "YCbCr: the way to RGB and back would change known pixels; convert it to RGB",
@@ -110,6 +110,7 @@ def encode_photograph(
     pixels: np.ndarray,
     image_format: str | None = None,
     alpha: np.ndarray | None = None,
+    quality: int | None = None,
 ) -> bytes:
     """Encodes new pixels with everything else that the photograph's file carried.
 
@@ -119,6 +120,8 @@ def encode_photograph(
         image_format: "PNG", "JPEG", "WEBP", "TIFF", "BMP" or "PPM"; the photograph's own by
             default, and PNG in place of GIF.
         alpha: `(H, W)` uint8 in place of the photograph's own.
+        quality: 1 to 100 for JPEG, WebP and AVIF, which other formats ignore. By default a JPEG's
+            own tables or 95, WebP without loss, AVIF 90.
 
     Raises:
         ImageError: If the format cannot hold the image's transparency.
@@ -155,6 +158,13 @@ def encode_photograph(
         options.setdefault("compression", "tiff_adobe_deflate")
         if "exif" in options and _has_directories(options["exif"]):
             options["compression"] = "raw"  # Pillow's compressed TIFFs lose them
+    if image_format == "AVIF":
+        options |= {"quality": quality or 90, "subsampling": "4:4:4", "speed": 8}
+    elif quality is not None and image_format == "JPEG":
+        options.pop("qtables", None)
+        options["quality"] = quality
+    elif quality is not None and image_format == "WEBP":
+        options |= {"lossless": False, "quality": quality}
     if "dpi" in photograph.encoding and image_format in ("PNG", "JPEG", "TIFF", "BMP"):
         options["dpi"] = photograph.encoding["dpi"]
     # Encoders raise whatever a damaged tag or profile leads them to.

@@ -1,0 +1,206 @@
+"""Option values as clients write them, the formats of answers, and the OpenAPI document."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.inpaint_request import FORMATS, RequestError
+from serving.schemas import OPTIONS, Options, option_schemas, read_options
+from tests.test_server import (
+    HOLE,
+    IMAGE,
+    MASK,
+    PHOTO,
+    decoded,
+    error_of,
+    png,
+    post,
+    post_json,
+    serving,
+    text,
+)
+from tests.test_server import model as model
+from tests.test_server import session as session
+
+MODELS = ("photo", "faces")
+
+
+@pytest.fixture(scope="module")
+def client(session):
+    with serving(session, isolate=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "read"),
+    [
+        *(("invert", value, True) for value in ("True", "true", "TRUE", "1", "on", "yes", " on ")),
+        *(("invert", value, True) for value in (True, 1)),
+        *(("invert", value, False) for value in ("False", "false", "0", "off", "No", "", None)),
+        *(("invert", value, False) for value in (False, 0)),
+        *(("format", value, "jpeg") for value in ("jpg", "JPEG", "Jpg", "jpeg", "jfif")),
+        *(("format", value, "png") for value in ("PNG", "", " ", None)),
+        ("format", "Same", "same"), ("format", "AVIF", "avif"),
+        ("strategy", "CROP", "crop"), ("strategy", None, None), ("strategy", "", None),
+        *(("threshold", value, 127) for value in ("", None, "127", 127, 127.0, " 127 ")),
+        ("dilate", "007", 7), ("quality", "90", 90), ("quality", "", None),
+        ("model", "", "photo"), ("model", None, "photo"), ("model", "faces", "faces"),
+    ],
+)  # fmt: skip
+def test_values_are_read_as_clients_write_them(name, given, read):
+    assert getattr(read_options({name: given}, MODELS), name) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("invert", "maybe", "invert must be true or false, got 'maybe'"),
+        ("invert", 2, "invert must be true or false, got '2'"),
+        ("format", "gif", "format must be one of png, jpeg, webp, avif, same, got 'gif'"),
+        ("format", 7, "format must be one of png, jpeg, webp, avif, same, got '7'"),
+        ("strategy", False, "strategy must be one of crop, resize, original, got 'False'"),
+        ("threshold", True, "threshold must be a whole number from 0 to 254, got 'True'"),
+        ("threshold", 1.5, "threshold must be a whole number from 0 to 254, got '1.5'"),
+        ("dilate", "-1", "dilate must be a whole number from 0 to 256, got '-1'"),
+        ("dilate", "9" * 5000, "dilate must be a whole number from 0 to 256, got '" + "9" * 100),
+        ("dilate", {}, "dilate must be a whole number from 0 to 256, got '{}'"),
+        ("quality", 0, "quality must be a whole number from 1 to 100, got '0'"),
+        ("quality", "nan", "quality must be a whole number from 1 to 100, got 'nan'"),
+        ("model", "cats", "model must be one of photo, faces, got 'cats'"),
+        ("model", 1, "model must be one of photo, faces, got '1'"),
+    ],
+)
+def test_other_values_are_refused_by_name(name, given, message):
+    with pytest.raises(RequestError) as refusal:
+        read_options({name: given}, MODELS)
+    assert refusal.value.code == "invalid_option"
+    assert str(refusal.value).startswith(message)
+
+
+def test_form_and_json_are_read_alike(client):
+    expected = post(client, invert="true", format="webp", mask=png(255 - np.uint8(255) * HOLE))
+    assert expected.status_code == 200
+    mask = png(255 - np.uint8(255) * HOLE)
+    form = post(client, mask=mask, invert="True", format="WEBP", strategy="", dilate="", model="")
+    assert form.content == expected.content
+    answer = post_json(
+        client, image=text(IMAGE), mask=text(mask), invert=1, format="WebP", strategy=None,
+        dilate=None, model=None, threshold=None, quality=None,
+    )  # fmt: skip
+    assert base64.b64decode(answer.json()["image"]) == expected.content
+
+
+def test_a_file_that_nobody_chose_is_no_mask(client):
+    alpha = np.where(HOLE, 0, 255).astype(np.uint8)
+    image = png(np.dstack([PHOTO, alpha]))
+    expected = post(client, image, None)
+    assert expected.status_code == 200
+    unchosen = client.post("/v1/inpaint", files={"image": ("a", image), "mask": ("", b"")})
+    empty = client.post("/v1/inpaint", files={"image": ("a", image), "mask": (None, b"")})
+    blank = post_json(client, image=text(image), mask="")
+    assert unchosen.content == empty.content == expected.content
+    assert base64.b64decode(blank.json()["image"]) == expected.content
+
+
+def encoded(name, **options):
+    stream = io.BytesIO()
+    Image.fromarray(PHOTO).save(stream, name, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "media_type", "kind"),
+    [
+        ("PNG", "jpg", "image/jpeg", "JPEG"),
+        ("PNG", "webp", "image/webp", "WEBP"),
+        ("JPEG", "avif", "image/avif", "AVIF"),
+        ("PNG", "same", "image/png", "PNG"),
+        ("JPEG", "same", "image/jpeg", "JPEG"),
+        ("WEBP", "same", "image/webp", "WEBP"),
+        ("TIFF", "same", "image/tiff", "TIFF"),
+        ("BMP", "same", "image/bmp", "BMP"),
+    ],
+)
+def test_the_answer_has_the_format_that_was_asked_for(client, given, asked, media_type, kind):
+    response = post(client, encoded(given), format=asked)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == media_type
+    assert Image.open(io.BytesIO(response.content)).format == kind
+    if kind in ("PNG", "TIFF", "BMP") or (given, kind) == ("PNG", "WEBP"):
+        source = decoded(encoded(given))
+        np.testing.assert_array_equal(decoded(response.content)[~HOLE], source[~HOLE])
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])
+def test_quality_trades_size_for_fidelity(client, name):
+    smooth = np.asarray(Image.fromarray(PHOTO[:6, :10]).resize((80, 48)))
+    errors, sizes = [], []
+    for quality in (5, 60, 100):
+        content = post(client, png(smooth), format=name, quality=quality).content
+        sizes.append(len(content))
+        errors.append(np.abs(decoded(content)[~HOLE].astype(int) - smooth[~HOLE]).mean())
+    assert sizes == sorted(sizes)
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_png_ignores_the_quality(client):
+    assert post(client, quality=5).content == post(client).content
+
+
+def test_an_unpainted_jpeg_is_encoded_again_when_a_quality_is_asked_for(client):
+    image, empty = encoded("JPEG", quality=95), png(np.zeros_like(HOLE, np.uint8))
+    same = post(client, image, empty, format="same")
+    small = post(client, image, empty, format="same", quality=10)
+    assert same.status_code in (200, 400)  # whether an empty mask is refused is not the question
+    if same.status_code == 200:
+        assert same.content == image
+        assert len(small.content) < len(image) / 2
+
+
+# ---- the document
+
+
+def test_every_operation_has_one_content_type_and_an_id(client):
+    document = client.get("/openapi.json").json()
+    operations = {
+        operation["operationId"]: operation
+        for path in document["paths"].values()
+        for operation in path.values()
+    }
+    assert set(operations) == {
+        *("inpaint", "inpaint_json", "describe_model", "health", "readiness", "metrics"),
+    }
+    kinds = {
+        name: list(operation["requestBody"]["content"])
+        for name, operation in operations.items()
+        if "requestBody" in operation
+    }
+    assert kinds == {"inpaint": ["multipart/form-data"], "inpaint_json": ["application/json"]}
+    answer = operations["inpaint_json"]["responses"]["200"]["content"]
+    assert list(answer) == ["application/json"]
+    assert set(FORMATS) <= {
+        kind.removeprefix("image/") for kind in operations["inpaint"]["responses"]["200"]["content"]
+    }
+
+
+def test_the_schemas_are_those_of_the_options():
+    schemas = option_schemas()
+    assert tuple(schemas) == OPTIONS
+    assert "anyOf" not in json.dumps(schemas)
+    for name, schema in schemas.items():
+        assert schema["description"]
+        assert schema.get("default") == Options.model_fields[name].default
+
+
+def test_json_has_its_own_address(client):
+    body = {"image": text(IMAGE), "mask": text(MASK)}
+    one, other = (
+        client.post(path, json=body).json() for path in ("/v1/inpaint", "/v1/inpaint/json")
+    )
+    assert one["image"] == other["image"]
+    form = client.post("/v1/inpaint/json", files={"image": ("a", IMAGE)})
+    assert (form.status_code, error_of(form)[0]) == (415, "unsupported_media_type")
