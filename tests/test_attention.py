@@ -78,6 +78,43 @@ def attend_in_loops(features, hole, patch_size, propagation_size, scale):
     return result
 
 
+def attend_as_the_authors(features, hole, patch_size, propagation_size, scale):
+    """The order of the authors' code for one image, in float64: pad with zeros, then add 1e-7."""
+    height, width, channels = features.shape
+    radius, reach = patch_size // 2, propagation_size // 2
+
+    def patches_of(padded):
+        return np.stack(
+            [
+                padded[y : y + patch_size, x : x + patch_size].ravel()
+                for y in range(height)
+                for x in range(width)
+            ]
+        )
+
+    def pad(maps, border):
+        return np.pad(maps, [(border, border)] * 2 + [(0, 0)])
+
+    candidates = patches_of(pad(features * (1 - hole), radius) + 1e-7)
+    candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
+    scores = patches_of(pad(features, radius)) @ candidates.T
+    scores = pad(scores.reshape(height, width, -1), reach)
+    scores = sum(
+        scores[y : y + height, x : x + width]
+        for y in range(propagation_size)
+        for x in range(propagation_size)
+    )
+    exponentials = np.exp(scale * (scores - scores.max(axis=-1, keepdims=True)))
+    attention = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    pasted = pad(np.zeros((height, width, channels)), radius)
+    for y in range(height):
+        for x in range(width):
+            patch = (attention[y, x] @ candidates).reshape(patch_size, patch_size, channels)
+            pasted[y : y + patch_size, x : x + patch_size] += patch
+    pasted = pasted[radius : radius + height, radius : radius + width] / patch_size**2
+    return np.where(hole > 0.5, pasted, features)
+
+
 def random_features(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
@@ -109,6 +146,35 @@ def test_equals_the_plain_loop(implementation, patch_size, propagation_size):
         for f, h in zip(features, hole, strict=True)
     ]
     np.testing.assert_allclose(layer(features, hole), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["fast", "reference"])
+@pytest.mark.parametrize("patch_size", [1, 3, 5])
+@pytest.mark.parametrize("scale", [0.25, 1.0])
+def test_official_adds_its_offset_to_the_padding_too(implementation, patch_size, scale):
+    """A candidate in a hole at the border points elsewhere if the padding stays zero."""
+    features = random_features(1, 16, 16, 16)
+    hole = np.zeros((1, 16, 16, 1), "float32")
+    hole[:, :, :8] = 1
+    expected = attend_as_the_authors(
+        features[0].astype("float64"), hole[0].astype("float64"), patch_size, 3, scale
+    )
+    layer = MultiScaleAttention(
+        (patch_size, 5), 3, scale, implementation=implementation, variant="official"
+    )
+    np.testing.assert_allclose(layer.attend(features, hole)[0][0], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("implementation", ["fast", "reference"])
+def test_official_is_the_authors_order_for_holes_everywhere(implementation):
+    features, hole = random_features(5, 6, 9, 3), holes(5, 6, 9)
+    hole[4] = 1
+    layer = ContextualAttention(3, 3, 1.0, implementation, "official")
+    expected = [
+        attend_as_the_authors(f.astype("float64"), h.astype("float64"), 3, 3, 1.0)
+        for f, h in zip(features, hole, strict=True)
+    ]
+    np.testing.assert_allclose(layer(features, hole), expected, atol=2e-5)
 
 
 def value_and_gradient(layer, features, hole):

@@ -53,14 +53,17 @@ def session(exported):
 
 
 @pytest.fixture(scope="session")
-def float_session(tmp_path_factory):
+def official_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("official")
+    return write_run(folder / "run", preset="official", image_size=32)
+
+
+@pytest.fixture(scope="session")
+def float_session(official_run):
     """The other half of the options: official attention, float32, channels first."""
-    folder = tmp_path_factory.mktemp("float")
-    run = write_run(folder / "run", preset="official", image_size=32)
-    to_onnx.export(run, folder / "model.onnx", io="float32", layout="nchw", opset=18)
-    return onnxruntime.InferenceSession(
-        str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
-    )
+    model = official_run.with_name("model.onnx")
+    to_onnx.export(official_run, model, io="float32", layout="nchw", opset=18)
+    return onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
 
 
 class TestInpaintingFunction:
@@ -265,6 +268,17 @@ class TestOnnxFile:
         np.testing.assert_array_equal(result[mask <= 127], image[mask <= 127])
         assert expected[mask > 127].std() > 5  # a constant filling would prove nothing
         assert np.abs(result.astype(int) - expected).max() <= 1
+
+    def test_official_agrees_with_keras_where_the_hole_touches_the_border(
+        self, float_session, official_run
+    ):
+        image = (photographs(2, 64, 64) / 255).astype("float32").transpose(0, 3, 1, 2)
+        mask = np.zeros((2, 64, 64), "float32")
+        mask[0, :, :32] = mask[1, 40:, 20:] = 1
+        function = InpaintingFunction(musical_tf.load(official_run), "float32", "nchw")
+        expected = np.asarray(function(image, mask))
+        assert expected.transpose(0, 2, 3, 1)[mask > 0].std() > 0.02
+        np.testing.assert_allclose(fill(float_session, image, mask), expected, atol=1e-4)
 
     def test_each_image_has_its_own_mask(self, session):
         image, mask = photographs(3, 32, 48), holes(3, 32, 48)

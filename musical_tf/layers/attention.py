@@ -34,9 +34,10 @@ class ContextualAttention(keras.layers.Layer):
     6. Hole positions take `out_i`, known ones keep `f_i` bit for bit. A sample without a valid
        candidate passes unchanged.
 
-    `variant="official"` follows the authors' code instead: all patches of `f * (1 - hole) + 1e-7`
-    are candidates, queries are not normalised, the propagation window sums the scores over query
-    positions *before* the softmax, and the unit-norm patches are pasted, divided by k^2.
+    `variant="official"` follows the authors' code instead: all patches of `f * (1 - hole)` are
+    candidates, zero-padded first and then 1e-7 more everywhere, the padding included. Queries are
+    not normalized, the propagation window sums the scores over query positions *before* the
+    softmax, and the unit-norm patches are pasted, divided by k^2.
 
     Scores, softmax and sums are float32 whatever the dtype policy.
 

@@ -24,8 +24,11 @@ from musical_tf.layers.patch_matching import (
     _as_rows,
     _gram,
     _softmax,
+    _without_border,
     box_sum,
     diagonal_box_sum,
+    offset_known,
+    paste_with_margin,
     query_box_sum,
 )
 
@@ -73,7 +76,9 @@ def attention_weights(
     features, or `pasted_features` for the variant `"official"`, which does not paste them as they
     are. The rows of `"paper"` sum to one, to less beside the border, where a part of the pasted
     patch falls outside the map. Positions of the hole have weight as well: a patch is pasted as a
-    whole, and Eq. (2) shifts candidates, next to the hole, into it.
+    whole, and Eq. (2) shifts candidates, next to the hole, into it. `"official"` also pastes the
+    padding around the map, whose value is that of a missing position; the weight of the padding is
+    spread evenly over the hole.
 
     Memory: `(h + 2a)(w + 2a) H W` numbers a sample, for a rectangle of h x w and a halo
     a = 2 (patch_size // 2) + propagation_size // 2.
@@ -148,17 +153,24 @@ def _official_weights(features, hole, region, size, propagation_size, softmax_sc
     """The same in the order and with the normalisation of the authors' code."""
     radius, reach = size // 2, propagation_size // 2
     inside = ops.ones_like(hole)
-    known = features * (1.0 - hole) + KNOWN_OFFSET
+    known = offset_known(features, hole, radius)
     energy = ops.sum(ops.square(known), axis=-1, keepdims=True)
-    inverse_norm = _as_columns(ops.rsqrt(box_sum(energy, size)))
+    energy = _without_border(box_sum(energy, size), (1, 2), radius)
+    inverse_norm = _as_columns(ops.rsqrt(energy))
 
     gram = _gram(region.crop(features, 2 * radius + reach), known, hole)
-    scores = diagonal_box_sum(gram, size) * inverse_norm
+    scores = _without_border(diagonal_box_sum(gram, size), (3, 4), radius) * inverse_norm
     scores = scores * _as_rows(region.crop(inside, radius + reach))
     attention = _softmax(softmax_scale * query_box_sum(scores, propagation_size))
     attention = attention * _as_rows(region.crop(inside, radius))
-    pasted = diagonal_box_sum(attention * inverse_norm, size) / size**2
-    return pasted * _as_columns(ops.where(hole > 0.5, KNOWN_OFFSET, 1.0))
+    pasted = paste_with_margin(attention * inverse_norm, size) * (KNOWN_OFFSET / size**2)
+    within = _without_border(pasted, (3, 4), radius)
+    # The padding has the value of a missing position, whose weight its own is added to.
+    border = ops.pad(inside, [[0, 0], [radius, radius], [radius, radius], [0, 0]])
+    outside = ops.sum(pasted * _as_columns(1.0 - border), axis=(3, 4), keepdims=True)
+    missing = _as_columns(hole)
+    share = missing / ops.maximum(ops.sum(missing, axis=(3, 4), keepdims=True), 1.0)
+    return ops.where(missing > 0.5, within, within / KNOWN_OFFSET) + outside * share
 
 
 @dataclass(frozen=True)

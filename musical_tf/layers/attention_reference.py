@@ -66,9 +66,11 @@ def _attend_paper(features, hole, size, propagation_size, softmax_scale):
 
 def _attend_official(features, hole, size, propagation_size, softmax_scale):
     batch, height, width, _ = ops.shape(features)
-    known = features * (1.0 - hole) + KNOWN_OFFSET
+    around = (size // 2, size // 2)
+    # The zeros around the map get the offset too.
+    known = ops.pad(features * (1.0 - hole), ((0, 0), around, around, (0, 0))) + KNOWN_OFFSET
     queries = _extract_patches(features, size)
-    candidates = _extract_patches(known, size)
+    candidates = _extract_patches(known, size, padding="VALID")
     energy = ops.sum(ops.square(candidates), axis=-1, keepdims=True)
     unit_candidates = candidates * ops.rsqrt(energy)
     scores = ops.matmul(queries, ops.transpose(unit_candidates, (0, 2, 1)))
@@ -81,12 +83,12 @@ def _attend_official(features, hole, size, propagation_size, softmax_scale):
     return ops.where(hole > 0.5, filling, features)
 
 
-def _extract_patches(maps, size):
-    """`(B, H, W, C)` -> `(B, H*W, size*size*C)`, zero-padded at the border."""
+def _extract_patches(maps, size, padding="SAME"):
+    """`(B, H, W, C)` -> `(B, H*W, size*size*C)`, zero-padded at the border unless `"VALID"`."""
     import tensorflow as tf  # imported here: the layers run on any backend, only this oracle not
 
     patches = tf.image.extract_patches(
-        maps, [1, size, size, 1], strides=[1, 1, 1, 1], rates=[1, 1, 1, 1], padding="SAME"
+        maps, [1, size, size, 1], strides=[1, 1, 1, 1], rates=[1, 1, 1, 1], padding=padding
     )
     batch, height, width, _ = ops.shape(patches)
     return ops.reshape(patches, (batch, height * width, size * size * maps.shape[-1]))

@@ -23,6 +23,7 @@ neighbours; either way its sum is a three-dimensional convolution of the array a
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -36,8 +37,8 @@ PATCH_NORM_FLOOR = 1e-4
 scores 0, not NaN."""
 
 KNOWN_OFFSET = 1e-7
-"""What the authors' code adds to the known features, so that a patch inside the hole has a
-direction."""
+"""What the authors' code adds to the known features and to the zeros around the map, so that a
+patch inside the hole has a direction."""
 
 ROW_SUM_FLOOR = 1e-6
 """What a row of propagated attention is divided by at least: a query beside the map's border whose
@@ -75,15 +76,18 @@ def attend(
     """
     window = _QueryWindow(hole)
     halo = max(_halo(size, propagation_size) for size in patch_sizes)
-    attend_one_size = _attend_paper if variant == "paper" else _attend_official
+    margin = max(patch_sizes) // 2
+    attend_one_size = (
+        _attend_paper if variant == "paper" else functools.partial(_attend_official, margin=margin)
+    )
 
     def fill(features, hole, window):
-        keys = features if variant == "paper" else features * (1.0 - hole) + KNOWN_OFFSET
+        keys = features if variant == "paper" else offset_known(features, hole, margin)
         gram = _marked_gram if variant == "paper" else _gram
         scores = gram(window.crop(features, halo), keys, hole)  # (B, h, w, W, H)
         return [
             attend_one_size(
-                _shrink(scores, halo - _halo(size, propagation_size)),
+                _without_border(scores, (1, 2), halo - _halo(size, propagation_size)),
                 keys,
                 hole,
                 window,
@@ -106,6 +110,25 @@ def attend(
             replaced = ops.logical_and(replaced, has_candidate)
         attended.append(ops.where(replaced, window.paste(filling), features))
     return attended
+
+
+def offset_known(features: Tensor, hole: Tensor, margin: int) -> Tensor:
+    """The features that the authors' code cuts its candidates from.
+
+    The known features, zero in the hole and around the map, and then `KNOWN_OFFSET` more
+    everywhere, the padding included.
+
+    Args:
+        features: `(B, H, W, C)` float32.
+        hole: `(B, H, W, 1)` float32, 1 = missing.
+        margin: Int >= 0, positions around the map.
+
+    Returns:
+        `(B, H + 2 margin, W + 2 margin, C)` float32.
+    """
+    known = features * (1.0 - hole) + KNOWN_OFFSET
+    around = [margin, margin]
+    return ops.pad(known, [[0, 0], around, around, [0, 0]], constant_values=KNOWN_OFFSET)
 
 
 def _in_bands(fill, features, hole, window, halo, max_scores):
@@ -168,20 +191,40 @@ def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_
     return _weighted_sum(overlapped, features) / ops.maximum(count, 1.0)
 
 
-def _attend_official(gram, known, hole, window, size, propagation_size, softmax_scale):
-    """The same in the order and with the normalisation of the authors' code."""
+def _attend_official(gram, keys, hole, window, size, propagation_size, softmax_scale, margin):
+    """The same in the order and with the normalization of the authors' code.
+
+    `keys`, and with them the candidates of `gram`, have `margin` positions around the map, see
+    `offset_known`: a patch at the border has `KNOWN_OFFSET` where it lies outside.
+    """
     radius, reach = size // 2, propagation_size // 2
     inside = ops.ones_like(hole)
-    energy = ops.sum(ops.square(known), axis=-1, keepdims=True)
-    inverse_norm = _as_columns(ops.rsqrt(box_sum(energy, size)))
+    keys = _without_border(keys, (1, 2), margin - radius)
+    energy = ops.sum(ops.square(keys), axis=-1, keepdims=True)
+    energy = _without_border(box_sum(energy, size), (1, 2), radius)
+    inverse_norm = _as_columns(ops.rsqrt(energy))
 
-    inner = diagonal_box_sum(gram, size) * inverse_norm
-    scores = inner * _as_rows(window.crop(inside, radius + reach))
+    inner = _without_border(diagonal_box_sum(gram, size), (3, 4), margin)
+    scores = inner * inverse_norm * _as_rows(window.crop(inside, radius + reach))
     attention = _softmax(softmax_scale * query_box_sum(scores, propagation_size))
     attention = attention * _as_rows(window.crop(inside, radius))
 
-    overlapped = diagonal_box_sum(attention * inverse_norm, size)
-    return _weighted_sum(overlapped, known) * (1.0 / size**2)
+    overlapped = paste_with_margin(attention * inverse_norm, size)
+    return _weighted_sum(overlapped, keys) * (1.0 / size**2)
+
+
+def paste_with_margin(attention: Tensor, size: int) -> Tensor:
+    """The diagonal box sum of the attention, for patches that reach beyond the map.
+
+    Args:
+        attention: `(B, h, w, W, H)` float, each candidate's weight.
+        size: Odd int, side of a patch.
+
+    Returns:
+        `(B, h - size + 1, w - size + 1, W + size - 1, H + size - 1)`.
+    """
+    around = [size // 2, size // 2]
+    return diagonal_box_sum(ops.pad(attention, [[0, 0], [0, 0], [0, 0], around, around]), size)
 
 
 def _halo(size: int, propagation_size: int) -> int:
@@ -400,10 +443,9 @@ def _softmax(logits):
     return ops.reshape(ops.softmax(flat, axis=-1), shape)
 
 
-def _shrink(scores, margin):
-    if margin == 0:
-        return scores
-    return scores[:, margin:-margin, margin:-margin]
+def _without_border(tensor, axes, border):
+    """`tensor` less `border` positions at both ends of each of `axes`."""
+    return _shifted(tensor, axes, border, 2 * border + 1) if border else tensor
 
 
 def _shifted(tensor, axes, shift, size):
