@@ -71,7 +71,7 @@ class Options(Protocol):
     """What a request asks for beside its image and mask; `schemas.Options` says what each means."""
 
     strategy: str | None
-    threshold: int
+    threshold: int | None
     invert: bool
     dilate: int
     format: str

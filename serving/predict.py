@@ -104,10 +104,11 @@ def _run(arguments: argparse.Namespace) -> int:
     failures: list[str] = []
     suspects: list[str] = []
     bar = ProgressBar(len(jobs))
+    readings: list[str] = []
     for index, job in enumerate(jobs):
         bar.start(index, job.image.name)
         try:
-            what, share = fill_file(session, job, arguments, bar.advance)
+            what, share = fill_file(session, job, arguments, bar.advance, readings.append)
             counts[what] += 1
             if share > SUSPICIOUS:
                 suspects.append(f"{share:.0%} of {job.image}")
@@ -125,6 +126,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if failures:
         summary.append(f"{len(failures)} failed")
     print(f"{', '.join(summary)} in {bar.seconds:.1f} s on {session.provider}")
+    if single:
+        for reading in readings:
+            print(printable(f"mask {reading}"))
     if suspects:
         notes.append(
             f"images of which more than half was filled: {len(suspects)}, for instance "
@@ -344,6 +348,7 @@ def fill_file(
     job: Job,
     arguments: argparse.Namespace,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[str, float]:
     """Fills one image and writes the result, whole or not at all.
 
@@ -352,6 +357,7 @@ def fill_file(
         job: What to fill, and where to.
         arguments: Parsed options, those of `add_arguments` and `skip_existing`.
         progress: Called with `(windows done, windows in all)`.
+        tell: Called with how the mask was read, in one line.
 
     Returns:
         What became of it, in the words of the summary, and the hole's share of it.
@@ -369,7 +375,9 @@ def fill_file(
     with silent_libraries():
         photograph = images.read_photograph(job.image, max_pixels=arguments.max_pixels)
         if isinstance(job.mask, Path):
-            hole = images.read_mask(job.mask, max_pixels=arguments.max_pixels, **choice)
+            mask = images.load_mask(job.mask, max_pixels=arguments.max_pixels, **choice)
+            hole, reading = mask.hole, mask.reading
+            del mask
     if isinstance(job.mask, Path):
         if arguments.resize_mask:
             hole = images.fit_mask(hole, *photograph.pixels.shape[:2])
@@ -378,6 +386,9 @@ def fill_file(
     else:
         hole = images.alpha_mask(photograph, **choice)
         alpha = np.where(hole, np.uint8(255), photograph.alpha)
+        reading = "opacity of the image"
+    if tell is not None:
+        tell(f"{job.mask}: {reading}; {hole.mean():.1%} of the image is hole")
     hole = images.dilate(hole, arguments.dilate)
     image_format = images.format_of(job.output)
     share = float(hole.mean())
@@ -429,8 +440,8 @@ def silent_libraries() -> Iterator[None]:
 
 
 def other(polarity: str) -> str:
-    """The polarity that `polarity` is not."""
-    return next(other for other in images.POLARITIES if other != polarity)
+    """The polarity to try when `polarity` selects the wrong part."""
+    return "black" if polarity == "white" else "white"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -482,14 +493,15 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
         "--polarity",
         choices=images.POLARITIES,
         default="white",
-        help="which side of the mask is the hole (default: %(default)s)",
+        help="part of the mask that is the hole; clear is its transparent part "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--threshold",
         type=int,
-        default=127,
         metavar="0..254",
-        help="mask values above it are white (default: %(default)s)",
+        help="mask levels above it are white (default: 127, and the marks of a mask that has no "
+        "brighter level)",
     )
     parser.add_argument(
         "--dilate",

@@ -33,7 +33,13 @@ class Options(BaseModel):
         "around each hole, shrunk as a whole, or as it is. Default: the model's own, crop if its "
         "file names none.",
     )
-    threshold: int = Field(127, ge=0, le=254, description="Mask values above it are the hole.")
+    threshold: int | None = Field(
+        None,
+        ge=0,
+        le=254,
+        description="Mask levels above it are the hole. Default: 127; if the mask has no brighter "
+        "level, its marks are the hole.",
+    )
     invert: bool = Field(False, description="The hole is dark in the mask.")
     dilate: int = Field(
         0, ge=0, le=256, description="Pixels by which the hole grows on every side."

@@ -442,7 +442,7 @@ def test_mask_polarity_and_threshold(tmp_path):
     assert inverted.tolist() == [[True, True, True, False, False, False]]
     assert images.read_mask(path, threshold=0).tolist() == [[False] + [True] * 5]
     assert images.read_mask(path, threshold=254).tolist() == [[False] * 5 + [True]]
-    with pytest.raises(ValueError, match="unknown polarity 'grey'; valid: white, black"):
+    with pytest.raises(ValueError, match="unknown polarity 'grey'; valid: white, black, clear"):
         images.read_mask(path, polarity="grey")
     with pytest.raises(ValueError, match="threshold must be within 0 and 255, got 256"):
         images.read_mask(path, threshold=256)
@@ -484,12 +484,86 @@ def test_a_mask_may_be_a_netpbm_file_of_16_bits(tmp_path, largest):
     np.testing.assert_array_equal(images.read_mask(path), [[False, False, True, True]])
 
 
-def test_mask_of_zeros_and_ones_is_explained(tmp_path):
+DISC = np.hypot(*np.mgrid[-20:20, -30:30]) < 9
+
+
+def _drawn(ink, background=(0, 0, 0, 0)):
+    return Image.fromarray(np.where(DISC[..., None], ink, background).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(DISC),
+        Image.fromarray((DISC * 255).astype(np.uint8)),
+        Image.fromarray((DISC * 1).astype(np.uint8)),
+        Image.fromarray((DISC * 2).astype(np.uint8)),
+        Image.fromarray((DISC * 1).astype(np.uint16)),
+        Image.fromarray((DISC * 255).astype(np.uint16)),
+        Image.fromarray((DISC * 300).astype(np.uint16)),
+        Image.fromarray((DISC * 65535).astype(np.uint16)),
+        Image.fromarray((DISC * (1 + np.arange(60) % 2)).astype(np.uint8)),  # labels 1 and 2
+        Image.fromarray((DISC[..., None] * np.array([70, 0, 0])).astype(np.uint8)),
+        Image.fromarray((DISC[..., None] * np.array([0, 0, 120])).astype(np.uint8)),
+        Image.fromarray((DISC * 255).astype(np.uint8)).convert("P"),
+        _drawn((255, 255, 255, 255)),
+        _drawn((255, 255, 255, 90)),
+        _drawn((0, 0, 0, 255)),
+        _drawn((0, 0, 0, 90)),
+        _drawn((40, 40, 60, 255), (255, 255, 255, 0)),
+        _drawn((255, 0, 0, 128)),
+    ],
+)
+def test_what_a_person_marks_is_the_hole(tmp_path, image):
+    image.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "mask.png"), DISC)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray((~DISC * 255).astype(np.uint8)),
+        Image.fromarray((~DISC * 1).astype(np.uint8)),
+        Image.fromarray((~DISC * 1).astype(np.uint16)),
+        _drawn((0, 0, 0, 255)),
+        _drawn((0, 0, 0, 90)),
+    ],
+)
+def test_what_a_person_marks_in_black_is_the_hole(tmp_path, image):
+    image.save(tmp_path / "mask.png")
+    hole = images.read_mask(tmp_path / "mask.png", polarity="black")
+    np.testing.assert_array_equal(hole, DISC)
+
+
+def test_the_clear_part_can_be_the_hole(tmp_path):
     path = tmp_path / "mask.png"
-    Image.fromarray(np.array([[0, 1]], np.uint8)).save(path)
-    with pytest.raises(images.ImageError, match="only the values 0 and 1"):
+    _drawn((9, 200, 30, 0), (255, 128, 7, 255)).save(path)
+    np.testing.assert_array_equal(images.read_mask(path, polarity="clear"), DISC)
+    Image.fromarray(DISC).save(path)
+    with pytest.raises(images.ImageError, match="must have an alpha channel for polarity clear"):
+        images.read_mask(path, polarity="clear")
+
+
+def test_a_mask_that_marks_something_and_selects_nothing_is_refused(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray((DISC * 100).astype(np.uint8)).save(path)
+    with pytest.raises(images.ImageError, match=r"levels above 127, got levels 0, 100, so nothing"):
+        images.read_mask(path, threshold=127)
+    Image.fromarray(np.full((4, 4), 100, np.uint8)).save(path)
+    with pytest.raises(images.ImageError, match="got level 100 everywhere"):
         images.read_mask(path)
-    assert images.read_mask(path, threshold=0).tolist() == [[False, True]]
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+    assert not images.read_mask(path).any()
+    Image.fromarray(np.zeros((4, 4, 4), np.uint8)).save(path)
+    assert not images.read_mask(path).any()
+
+
+def test_a_mask_says_how_it_was_read(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray((DISC * 255).astype(np.uint16)).save(path)
+    assert images.load_mask(path).reading == (
+        "16-bit gray, levels 0, 255: levels above 127 are the hole"
+    )
 
 
 def test_mask_from_alpha():

@@ -86,6 +86,7 @@ def test_one_image(call, photo, mask, tmp_path):
     assert (code, err) == (0, "")
     assert out.startswith("1 filled in ")
     assert "CPUExecutionProvider" in out
+    assert f"mask {mask}: gray, levels 0, 255: levels above 127 are the hole; 7.8% of" in out
     np.testing.assert_array_equal(load(output), reference_fill(picture(), centre()))
 
 

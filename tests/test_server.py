@@ -986,8 +986,8 @@ def test_the_documentation_describes_what_there_is(client):
     ):
         properties = content["schema"]["properties"]
         assert set(properties) == {"image", "mask", *OPTIONS}
-        # These differ by model and by format; each other default is taken, and is the default.
-        own = {"strategy", "quality"}
+        # These differ by model, mask and format; each other default is taken, and is the default.
+        own = {"strategy", "threshold", "quality"}
         assert not [name for name in own if "default" in properties[name]]
         for name in set(OPTIONS) - own:
             value = json.dumps(properties[name]["default"]).strip('"')

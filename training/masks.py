@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from musical_tf.images import read_mask
+from musical_tf.images import THRESHOLD, read_mask
 
 from .datasets import UnusableImageError, list_images, open_file
 
@@ -166,7 +166,9 @@ class MixedHoles(HoleSource):
 
 
 class FolderHoles(HoleSource):
-    """Holes drawn by somebody else: the mask images of a folder, at any depth; above 127 = hole.
+    """Holes drawn by somebody else: the mask images of a folder, at any depth.
+
+    `musical_tf.images.load_mask` states which pixels of a file are hole.
 
     All are read when the folder is opened, so that a bad one is refused by name before the training
     starts, and kept at one bit a pixel. A mask of another size is stretched to the square; a pixel
@@ -199,7 +201,7 @@ class FolderHoles(HoleSource):
             raise ValueError(f"mask {path}: {error}") from error
         if not hole.any():
             raise ValueError(
-                f"mask {path} is empty: no pixel above 127 (of 0 to 255), so nothing to fill"
+                f"mask {path} is empty: no pixel above {THRESHOLD}, so nothing to fill"
             )
         if hole.all():
             raise ValueError(

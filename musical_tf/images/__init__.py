@@ -2,10 +2,13 @@
 
 from .masks import (
     POLARITIES,
+    THRESHOLD,
+    Mask,
     alpha_mask,
     check_sizes,
     dilate,
     fit_mask,
+    load_mask,
     read_mask,
     threshold_mask,
 )
@@ -16,8 +19,10 @@ __all__ = [
     "MAX_PIXELS",
     "POLARITIES",
     "READABLE",
+    "THRESHOLD",
     "WRITABLE",
     "ImageError",
+    "Mask",
     "Photograph",
     "TooManyPixelsError",
     "alpha_mask",
@@ -26,6 +31,7 @@ __all__ = [
     "encode_photograph",
     "fit_mask",
     "format_of",
+    "load_mask",
     "read_mask",
     "read_photograph",
     "threshold_mask",

@@ -1,6 +1,7 @@
 """Reads masks from image files, and works on holes."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,62 +11,188 @@ from PIL import Image
 from .opening import MAX_PIXELS, STRIP_PIXELS, ImageError, decoded, strips, turn_upright
 from .photographs import Photograph
 
-POLARITIES = ("white", "black")
+POLARITIES = ("white", "black", "clear")
+THRESHOLD = 127
+"""The level above which a pixel of a mask is white, where no threshold is given."""
+
+_FEW_LEVELS = 16  # a file of more levels is shaded, not labeled
+_JPEG_NOISE = 8  # levels by which a JPEG's black differs from 0
 
 
-def read_mask(
+@dataclass(frozen=True)
+class Mask:
+    """A hole and how it was read.
+
+    Attributes:
+        hole: `(H, W)` bool, True = hole.
+        reading: The levels found and the rule that selected the hole, for the user.
+    """
+
+    hole: np.ndarray
+    reading: str
+
+
+def read_mask(source: str | Path | BinaryIO, **options) -> np.ndarray:
+    """Returns the hole of `load_mask`: `(H, W)` bool, True = hole."""
+    return load_mask(source, **options).hole
+
+
+def load_mask(
     source: str | Path | BinaryIO,
     *,
     name: str | None = None,
     polarity: str = "white",
-    threshold: int = 127,
+    threshold: int | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> np.ndarray:
+) -> Mask:
     """Reads a mask from an image file.
 
-    A pixel's value is its brightest channel, so that strokes of any bright colour count. A
-    transparent pixel is never hole. EXIF orientation is honoured.
+    The rule, for every program of this project:
+
+    1. EXIF orientation is honored. The level of a pixel is its brightest channel, 0 to 255. A
+       file of 16 bits whose values all fit in 8 bits keeps its values; otherwise the upper 8 bits
+       count.
+    2. Transparent pixels are not hole. If a partly transparent file has no bright visible pixel,
+       the level is the opacity, so that black drawn on a clear layer marks the hole.
+    3. Levels above the threshold are the hole ("white"), or levels up to the threshold ("black").
+    4. Without a given threshold, the threshold is 127, and strongly colored pixels count as white.
+       If no level is above 127, every level but 0 is white where the file has at most 16 levels
+       (labels); otherwise levels above half of the highest are. "black" treats a file that has no
+       level up to 127 alike, from the other end.
+    5. "clear" reads the opacity alone: the transparent part is the hole.
 
     Args:
         source: A path, or a binary stream.
-        name: What to call it in messages; the path by default.
-        polarity: "white": values above the threshold are hole. "black": values up to it are.
-        threshold: 0 to 255.
+        name: The name for messages; the path by default.
+        polarity: One of `POLARITIES`.
+        threshold: 0 to 255, taken literally; None for the automatic choice of step 4.
         max_pixels: Larger images are refused before they are decoded.
-
-    Returns:
-        `(H, W)` bool, True = hole.
 
     Raises:
         OSError: If the file cannot be opened.
-        ImageError: If it is no image, is damaged or too large, or holds only the values 0 and 1.
+        ImageError: If the file is no image, is damaged or too large, or marks something and selects
+            nothing.
+        ValueError: On an unknown polarity or a threshold outside [0, 255].
     """
+    _check_choice(polarity, THRESHOLD if threshold is None else threshold)
     name = str(source) if name is None else name
-    with decoded(source, name, max_pixels) as image:
+    deep = []
+
+    def note_depth(image: Image.Image, _: str) -> None:
+        deep.extend(tile for tile in image.tile if ";16" in str(tile.args))
+
+    with decoded(source, name, max_pixels, note_depth) as image:
         turn_upright(image)
         # What a PPM file has 16 bits of, Pillow opens as 32.
         if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
             raise ImageError(f"{name}: a mask must have 8 or 16 bits a channel, it has 32")
-        values = np.empty((image.height, image.width), np.uint8)
-        for rows, strip in strips(image):
-            values[rows] = _brightest(strip, 0 if polarity == "white" else 255)
-    if threshold > 0 and values.max() == 1:
+        values, kind = _levels(image, name, polarity, threshold)
+        noise = _JPEG_NOISE if image.format in ("JPEG", "MPO") else 0
+        cut_off = bool(deep) and not image.mode.startswith("I")
+    counts = np.bincount(values.reshape(-1)[:STRIP_PIXELS], minlength=256)
+    for start in range(STRIP_PIXELS, values.size, STRIP_PIXELS):
+        counts += np.bincount(values.reshape(-1)[start : start + STRIP_PIXELS], minlength=256)
+    found = np.flatnonzero(counts)
+    reading = f"{kind}, {_say_levels(found)}"
+    if cut_off and found[-1] == 0:
         raise ImageError(
-            f"{name}: it holds only the values 0 and 1, so nothing in it is above {threshold}; "
-            "save masks as 0 and 255, or set the threshold to 0"
+            f"{name}: its 16-bit values must use the upper 8 bits, got only values below 256; "
+            "save the mask with 8 bits a channel"
         )
-    return threshold_mask(values, polarity, threshold)
+    if polarity == "clear":
+        hole = values <= 255 - (THRESHOLD if threshold is None else threshold) - 1
+        return Mask(hole, f"{reading}: the clear part is the hole")
+    level = THRESHOLD if threshold is None else threshold
+    if threshold is None and len(found) > 1:
+        if noise < found[-1] <= level:  # nothing is bright
+            level = 0 if len(found) <= _FEW_LEVELS else int(found[-1]) // 2
+        elif polarity == "black" and level < found[0] < 255 - noise:  # nothing is dark
+            level = 254 if len(found) <= _FEW_LEVELS else (int(found[0]) + 255) // 2
+    hole = threshold_mask(values, polarity, level)
+    side = "above" if polarity == "white" else "up to"
+    nothing = len(found) == 1 and found[0] == (0 if polarity == "white" else 255)
+    quiet = found[-1] <= noise if polarity == "white" else found[0] >= 255 - noise
+    if not nothing and not quiet and not hole.any():
+        raise ImageError(
+            f"{name}: the mask must have levels {side} {level}, got {_say_levels(found)}, so "
+            "nothing is selected; set the threshold or the polarity"
+        )
+    return Mask(hole, f"{reading}: levels {side} {level} are the hole")
+
+
+def _say_levels(found: np.ndarray) -> str:
+    if len(found) == 1:
+        return f"level {found[0]} everywhere"
+    if len(found) <= 4:
+        return f"levels {', '.join(map(str, found))}"
+    return f"{len(found)} levels from {found[0]} to {found[-1]}"
+
+
+def _levels(
+    image: Image.Image, name: str, polarity: str, threshold: int | None
+) -> tuple[np.ndarray, str]:
+    """The levels of a mask, `(H, W)` uint8, and the words for where they come from."""
+    values = np.empty((image.height, image.width), np.uint8)
+    if image.mode.startswith("I"):
+        if polarity == "clear":
+            raise ImageError(f"{name}: a mask must have an alpha channel for polarity clear")
+        fits = image.getextrema()[1] <= 255
+        for rows, strip in strips(image):
+            deep = np.asarray(strip).astype(np.uint16)
+            values[rows] = deep if fits else np.maximum(deep >> 8, deep > 0)
+        return values, "16-bit gray"
+    if not image.has_transparency_data:
+        if polarity == "clear":
+            raise ImageError(f"{name}: a mask must have an alpha channel for polarity clear")
+        for rows, strip in strips(image):
+            values[rows] = _brightest(strip, polarity, threshold)
+        return values, "gray" if image.mode in ("1", "L") else "color"
+    alpha = np.empty_like(values)
+    bright = False
+    background = (0 if polarity == "white" else 255,) * 3 + (255,)
+    for rows, strip in strips(image):
+        layers = strip.convert("RGBA")
+        alpha[rows] = np.asarray(layers.getchannel("A"))
+        colors = _brightest(layers.convert("RGB"), polarity, threshold)
+        bright = bright or bool((colors[alpha[rows] > 0] > (threshold or THRESHOLD)).any())
+        flat = Image.new("RGBA", layers.size, background)
+        flat.alpha_composite(layers)
+        values[rows] = _brightest(flat.convert("RGB"), polarity, threshold)
+    if polarity == "clear":
+        return alpha, "opacity"
+    if polarity == "white" and not bright and alpha.min() < 255:
+        return alpha, "opacity of a dark drawing"
+    return values, "color on a clear layer" if alpha.min() < 255 else "color"
+
+
+def _brightest(image: Image.Image, polarity: str, threshold: int | None) -> np.ndarray:
+    """The brightest channel of every pixel, uint8; strong colors are white by default."""
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    channels = np.asarray(image.convert("RGB"))
+    level = channels.max(axis=2)
+    if polarity == "white" and threshold is None:
+        chroma = level - channels.min(axis=2)
+        level = np.where((level >= 32) & (chroma >= level // 2 + 1), np.uint8(255), level)
+    return level
+
+
+def _check_choice(polarity: str, threshold: int) -> None:
+    if polarity not in POLARITIES:
+        raise ValueError(f"unknown polarity {polarity!r}; valid: {', '.join(POLARITIES)}")
+    if not 0 <= threshold <= 255:
+        raise ValueError(f"threshold must be within 0 and 255, got {threshold}")
 
 
 def alpha_mask(
-    photograph: Photograph, *, polarity: str = "white", threshold: int = 127
+    photograph: Photograph, *, polarity: str = "white", threshold: int | None = None
 ) -> np.ndarray:
     """Takes the mask from a photograph's transparency.
 
     Args:
         photograph: A photograph with alpha.
-        polarity: "white": transparent pixels are hole. "black": opaque ones are.
-        threshold: 0 to 255, compared with 255 - alpha.
+        polarity: "white" or "clear": transparent pixels are hole. "black": opaque ones are.
+        threshold: 0 to 255, compared with 255 - alpha; 127 by default.
 
     Returns:
         `(H, W)` bool, True = hole.
@@ -75,6 +202,8 @@ def alpha_mask(
     """
     if photograph.alpha is None:
         raise ImageError("it has no alpha channel to take the mask from")
+    threshold = THRESHOLD if threshold is None else threshold
+    polarity = "white" if polarity == "clear" else polarity
     return threshold_mask(255 - photograph.alpha, polarity, threshold)
 
 
@@ -83,7 +212,7 @@ def threshold_mask(values: np.ndarray, polarity: str = "white", threshold: int =
 
     Args:
         values: `(H, W)` uint8.
-        polarity: "white": values above the threshold are hole. "black": values up to it are.
+        polarity: "black": values up to the threshold are hole; otherwise values above it.
         threshold: 0 to 255.
 
     Returns:
@@ -92,11 +221,8 @@ def threshold_mask(values: np.ndarray, polarity: str = "white", threshold: int =
     Raises:
         ValueError: On an unknown polarity or a threshold outside [0, 255].
     """
-    if polarity not in POLARITIES:
-        raise ValueError(f"unknown polarity {polarity!r}; valid: {', '.join(POLARITIES)}")
-    if not 0 <= threshold <= 255:
-        raise ValueError(f"threshold must be within 0 and 255, got {threshold}")
-    return values > threshold if polarity == "white" else values <= threshold
+    _check_choice(polarity, threshold)
+    return values <= threshold if polarity == "black" else values > threshold
 
 
 def dilate(hole: np.ndarray, radius: int) -> np.ndarray:
@@ -198,16 +324,3 @@ def fit_mask(hole: np.ndarray, height: int, width: int) -> np.ndarray:
         )
     mask = Image.fromarray(hole.astype(np.float32))  # eight bits would round a speck away
     return np.asarray(mask.resize((width, height), Image.Resampling.BOX)) > 0
-
-
-def _brightest(image: Image.Image, background: int) -> np.ndarray:
-    """The brightest channel of every pixel, uint8; what is transparent shows the background."""
-    if image.mode.startswith("I"):
-        return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-    if image.has_transparency_data:
-        layers = image.convert("RGBA")
-        flat = Image.new("RGBA", layers.size, (background,) * 3 + (255,))
-        image = Image.alpha_composite(flat, layers)
-    if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"))
-    return np.asarray(image.convert("RGB")).max(axis=2)
