@@ -72,6 +72,7 @@ def copied(quick, tmp_path):
 
 def test_a_run_leaves_everything_it_promises(straight):
     assert {path.name for path in straight.iterdir()} == {
+        ".lock",
         *("recipe.json", "log.csv", "log.jsonl", "checkpoints", "generator.keras"),
         *("samples", "tensorboard", "time.json"),
     }
@@ -215,6 +216,23 @@ def test_a_missing_data_folder_is_reported_before_tensorflow_starts(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "is not there" in done.stderr
+
+
+def test_two_runs_in_one_folder_are_refused_until_the_first_is_killed(copied, capsys):
+    script = (
+        "import pathlib, sys, time\nfrom training import fit\n"
+        "with fit.run_lock(pathlib.Path(sys.argv[1])):\n"
+        "    print('locked', flush=True)\n    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", script, str(copied)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout.readline() == "locked\n"
+            assert run("--run-dir", copied, "--resume") == 2
+            assert "another process is training" in capsys.readouterr().err
+        finally:
+            first.kill()
+    assert run("--run-dir", copied, "--resume") == 0
 
 
 # --- wrong usage ------------------------------------------------------------------------------

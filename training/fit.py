@@ -24,6 +24,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
 import numpy as np
 
 from musical_tf.files import write_whole
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from .trainer import Objective, Trainer
 
 PROGRAM = "musical-fit"
+
+LOCK_FILE = ".lock"
+"""Held while a process trains in a run folder."""
 
 SKIPPED_FILE = "skipped.txt"
 """Every photograph a run could not use, one a line with the reason, in its run folder."""
@@ -240,12 +244,42 @@ def check_dataset(arguments: argparse.Namespace) -> None:
     datasets.open_dataset(arguments.dataset, where, "train", image_size=64)
 
 
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Holds a run's folder; the system releases the lock when the process ends, even by a kill.
+
+    Raises:
+        UsageError: If another process trains there.
+    """
+    lock = filelock.FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UsageError(
+            f"--run-dir must be free, got {folder}, where another process is training; wait for "
+            "it to end, or choose another --run-dir"
+        ) from error
+    except NotImplementedError:
+        print(f"{PROGRAM}: warning: {folder} is on a file system without locks", file=sys.stderr)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def fit(arguments: argparse.Namespace, started: float) -> int:
+    """Does what the parsed command line says, holding the run's folder; see `_fit`."""
+    with contextlib.ExitStack() as open_files:
+        return _fit(arguments, started, open_files)
+
+
+def _fit(arguments: argparse.Namespace, started: float, open_files: contextlib.ExitStack) -> int:
     """Does what the parsed command line says.
 
     Args:
         arguments: From `make_parser`.
         started: `time.monotonic()` when the program began; `--max-minutes` counts from there.
+        open_files: Closed when the run ends; takes the lock of the run's folder.
 
     Returns:
         The exit code.
@@ -275,6 +309,8 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
                 start_from(networks.generator, recipe.init)
             print(describe(recipe, networks, photographs, steps))
             return 0
+        if stored and (cluster is None or cluster.index == 0):
+            open_files.enter_context(run_lock(Path(arguments.run_dir)))
         identity = dataclasses.asdict(recipe) | {"photographs": fingerprint(photographs)}
         checkpoint = find_checkpoint(Path(arguments.run_dir), identity) if stored else None
         if checkpoint is not None and steps < checkpoint.step:
@@ -300,7 +336,7 @@ def fit(arguments: argparse.Namespace, started: float) -> int:
                 placement.require_agreement(_digests(trainer.state()))
             # Last: what could not be built leaves no folder that would stand in the next try's way.
             if placement.is_chief:
-                folder = open_run_dir(arguments.run_dir, recipe, bool(stored))
+                folder = open_run_dir(arguments.run_dir, recipe, bool(stored), open_files)
             else:
                 folder = Path(arguments.run_dir)
         run = Run(folder, recipe, identity, photographs, holes, steps)
@@ -716,13 +752,16 @@ def describe(
 # --- the run ------------------------------------------------------------------------------------
 
 
-def open_run_dir(run_dir: str | None, recipe: Recipe, resume: bool) -> Path:
+def open_run_dir(
+    run_dir: str | None, recipe: Recipe, resume: bool, open_files: contextlib.ExitStack
+) -> Path:
     """Makes the run's folder, or finds it, and writes the recipe into it.
 
     Args:
         run_dir: The folder, or None for a new numbered one in `runs/`.
         recipe: What is going to be trained.
-        resume: Whether the folder holds a run already, to be continued.
+        resume: Whether the folder holds a run already, to be continued; it is locked then.
+        open_files: Takes the folder's lock.
 
     Returns:
         The folder.
@@ -737,13 +776,16 @@ def open_run_dir(run_dir: str | None, recipe: Recipe, resume: bool) -> Path:
         path = Path(run_dir)
         require_free(path, resume)
     path.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        open_files.enter_context(run_lock(path))
+        require_free(path, resume)  # again: another run may have started before the lock
     write_whole(path / "recipe.json", recipe.to_json())
     return path
 
 
 def require_free(path: Path, resume: bool) -> None:
     """Raises UsageError if a run is there already and not to be continued."""
-    if not resume and path.is_dir() and any(path.iterdir()):
+    if not resume and path.is_dir() and any(each.name != LOCK_FILE for each in path.iterdir()):
         raise UsageError(
             f"{path} is not empty; continue its run with --resume, or choose another --run-dir"
         )

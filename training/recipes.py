@@ -18,8 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pydantic
+
 from . import datasets, masks
 
+LARGEST = 2**31 - 1
+"""Largest whole number of a recipe: what seeds, TensorFlow's shapes and thread counts can hold."""
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 SCHEDULES = ("constant", "cosine")
 CROPS = ("center", "random")
@@ -104,12 +108,17 @@ class Recipe:
             value = getattr(self, field.name)
             expected = _hint(Recipe, field.name)
             if expected is float and type(value) is int:
-                object.__setattr__(self, field.name, float(value))
+                try:
+                    object.__setattr__(self, field.name, float(value))
+                except OverflowError as error:
+                    raise ValueError(f"{field.name} must be below 1e308, got more") from error
             elif not _is_a(value, expected):
                 raise ValueError(
                     f"{field.name} must be {_name(expected)}, got {value!r} "
                     f"({type(value).__name__})"
                 )
+            if type(value) is int:
+                self._require(field.name, f"at most {LARGEST}", lambda v: v <= LARGEST)
         datasets.get_spec(self.dataset)
         self._require(
             "image_size", "a multiple of 16, at least 64", lambda v: v >= 64 and v % 16 == 0
@@ -162,7 +171,24 @@ class Recipe:
                 f"recipe has unknown {self.method} options {', '.join(unknown)}; known: "
                 f"{', '.join(sorted(known))}"
             )
-        return config_class(**{name: _thaw(value) for name, value in self.config.items()})
+        try:
+            # Strict JSON: lists are tuples, but text is no number.
+            return pydantic.TypeAdapter(config_class).validate_json(
+                json.dumps(self.config, allow_nan=False), strict=True
+            )
+        except pydantic.ValidationError as error:
+            raise ValueError(self._explained(error, config_class)) from error
+        # `Config` compares and orders what it was given; `json` refuses infinities.
+        except (TypeError, AttributeError, OverflowError, RecursionError, ValueError) as error:
+            raise ValueError(f"recipe has impossible {self.method} options: {error}") from error
+
+    def _explained(self, error: pydantic.ValidationError, config_class: type) -> str:
+        first = error.errors(include_url=False)[0]
+        if not first["loc"]:  # raised by the class itself
+            return f"recipe has impossible {self.method} options: {first['msg']}"
+        name = str(first["loc"][0])
+        expected = _name(_hint(config_class, name))
+        return f"recipe: config.{name} must be {expected}, got {self.config.get(name)!r}"
 
     def open_photographs(self, split: str = "train") -> datasets.Photographs:
         """Opens a split of the recipe's dataset, pre-processed as the recipe says."""
@@ -205,7 +231,7 @@ class Recipe:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
             raise ValueError(f"recipe is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"recipe must be a JSON object, got {type(values).__name__}")
