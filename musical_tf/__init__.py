@@ -7,6 +7,7 @@ this package and has to start without TensorFlow.
 import importlib
 from typing import Any
 
+from musical_tf import keras_registration
 from musical_tf.version import __version__
 
 _FUNCTIONS = ("create", "load")
@@ -28,3 +29,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+keras_registration.register_now_or_later()

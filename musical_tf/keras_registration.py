@@ -1,0 +1,79 @@
+"""Registers the generators with Keras as soon as a program imports Keras, and not before.
+
+`keras.models.load_model` finds a class of this package only after its module has been imported.
+`musical_tf` itself imports no Keras, so it waits for the program's own `import keras`.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import pkgutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+
+def register_now_or_later() -> None:
+    """Imports the methods if Keras is loaded, else right after the program's import of Keras."""
+    if "keras" not in sys.modules:
+        sys.meta_path.insert(0, _KerasFinder())
+    elif not _is_loading("keras"):
+        _import_methods()
+
+
+def _import_methods() -> None:
+    # A module of this package that imports Keras is not complete yet; what it needs it imports.
+    if any(_is_loading(name) for name in list(sys.modules) if name.startswith("musical_tf.")):
+        return
+    folder = Path(__file__).parent / "methods"
+    try:
+        for module in pkgutil.iter_modules([str(folder)]):
+            importlib.import_module(f"musical_tf.methods.{module.name}")
+    except Exception as error:  # the program asked for Keras only
+        warnings.warn(f"musical_tf cannot register its generators: {error}", stacklevel=2)
+
+
+def _is_loading(name: str) -> bool:
+    return getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False)
+
+
+class _KerasFinder(importlib.abc.MetaPathFinder):
+    """Finds Keras where everybody finds it, and imports the methods after it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Returns Keras' own spec with a loader that imports the methods at the end."""
+        if fullname != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            sys.meta_path.insert(0, self)
+            return None
+        spec.loader = _KerasLoader(spec.loader)
+        return spec
+
+
+class _KerasLoader(importlib.abc.Loader):
+    """Loads Keras with its own loader, then imports the methods."""
+
+    def __init__(self, loader: importlib.abc.Loader):
+        self._loader = loader
+
+    def __getattr__(self, name: str):
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """Creates the module as Keras' loader does."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Runs Keras, gives it its own loader back, and imports the methods."""
+        self._loader.exec_module(module)
+        module.__loader__ = module.__spec__.loader = self._loader
+        # Keras is complete; its `_initializing` ends only after this function.
+        _import_methods()
