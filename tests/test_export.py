@@ -18,9 +18,8 @@ from PIL import Image
 import musical_tf
 from benchmarks import export_precision, growth, measure
 from export import to_onnx, to_saved_model
-from musical_tf import inference, onnx_runtime
+from musical_tf import onnx_runtime
 from musical_tf.inference import InpaintingFunction
-from serving import tiling
 from serving.session import InpaintingSession, estimate_memory
 from tests.tiny_run import fill, holes, one_line, photographs, write_run
 
@@ -131,11 +130,6 @@ class TestInpaintingFunction:
             InpaintingFunction(self.Recorder(), layout="hwc")
         with pytest.raises(ValueError, match="size_multiple must be a positive integer"):
             InpaintingFunction(lambda inputs, training: inputs[0])
-
-    def test_command_line_offers_the_same_choices(self):
-        assert tuple(inference.VALUE_RANGES) == tuple(inference.MASK_POLARITIES) == to_onnx.IOS
-        assert inference.LAYOUTS == to_onnx.LAYOUTS
-        assert tiling.STRATEGIES == to_onnx.STRATEGIES
 
 
 class TestOnnxFile:

@@ -18,7 +18,7 @@ def installed(tmp_path, monkeypatch):
     folder.mkdir()
     elsewhere.mkdir()
     for name, level in (("faces", 10), ("photo", None)):
-        metadata = metadata_for(name=name, data=f"{name} of somebody")
+        metadata = metadata_for(name=name, data=f"{name} of somebody", strategy="original")
         write_model(folder / f"{name}.onnx", metadata=metadata, result=level)
     monkeypatch.setattr(named_models, "FOLDER", folder)
     monkeypatch.chdir(elsewhere)

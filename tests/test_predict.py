@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
+    metadata = metadata_for(strategy="original")  # pictures smaller than its training size
+    return write_model(tmp_path_factory.mktemp("model") / "model.onnx", metadata=metadata)
 
 
 def picture(height=40, width=48, seed=0):
@@ -135,7 +136,8 @@ def test_the_models_own_strategy_unless_told_otherwise(call, tmp_path):
     assert call(image=photo, mask=mask, output=output, model=whole, strategy="crop")[0] == 0
     cropped = load(output)
     assert (cropped != reference_fill(pixels, hole)).any()
-    assert call(image=photo, mask=mask, output=output)[0] == 0
+    plain = write_model(tmp_path / "plain.onnx")
+    assert call(image=photo, mask=mask, output=output, model=plain)[0] == 0
     np.testing.assert_array_equal(load(output), cropped)
 
 
@@ -356,7 +358,7 @@ def test_progress_shows_images_and_windows_on_a_terminal_only(call, tmp_path, ma
     hole = np.zeros((300, 400), bool)
     hole[20:30, ::100] = hole[250:260, ::100] = True
     image = save(tmp_path / "images" / "one.png", picture(300, 400))
-    inputs = {"image": image.parent, "mask": save(tmp_path / "m.png", hole)}
+    inputs = {"image": image.parent, "mask": save(tmp_path / "m.png", hole), "strategy": "crop"}
     _, _, err = call(**inputs, output=tmp_path / "out")
     assert err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -636,7 +638,7 @@ hole[200:260, 300:380] = True
 hole[1500:3000, 2000:3800] = True
 hole[np.arange(3900), np.arange(3900) + 20] = True
 before = peak_kibibytes()
-filled = session.inpaint(image, hole)
+filled = session.inpaint(image, hole, "crop")
 after = peak_kibibytes()
 assert np.array_equal(filled[~hole], image[~hole])
 assert np.ptp(filled[hole]) <= 2

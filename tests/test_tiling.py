@@ -1,30 +1,8 @@
 import numpy as np
 import pytest
 
-from serving import membrane, tiling
+from serving import membrane, resampling, tiling, windows
 from tests.serving_model import reference_fill
-
-
-def brute_force_labels(hole):
-    """Flood fill in reading order, pixel by pixel."""
-    labels = np.zeros(hole.shape, np.int32)
-    count = 0
-    for row, column in zip(*np.nonzero(hole), strict=True):
-        if labels[row, column]:
-            continue
-        count += 1
-        stack = [(row, column)]
-        while stack:
-            y, x = stack.pop()
-            if (
-                0 <= y < hole.shape[0]
-                and 0 <= x < hole.shape[1]
-                and hole[y, x]
-                and not labels[y, x]
-            ):
-                labels[y, x] = count
-                stack += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-    return labels, count
 
 
 def square_hole(shape, *boxes):
@@ -46,50 +24,29 @@ def test_labels_of_a_hand_drawn_hole():
         ##.#
     """
     hole = np.array([[c == "#" for c in line.strip()] for line in drawing.split()])
-    labels, count = tiling.label_components(hole)
-    assert count == 4
+    labels, boxes = windows.label_components(hole)
+    assert len(boxes) == 4
     assert labels.tolist() == [[1, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 0], [3, 3, 0, 4]]
 
 
-def test_labels_equal_flood_fill_on_random_holes():
+def test_components_are_numbered_by_their_first_row():
+    """`plan` searches them by it."""
     rng = np.random.default_rng(1)
-    for _ in range(150):
-        hole = rng.random(rng.integers(1, 16, 2)) < rng.random()
-        labels, count = tiling.label_components(hole)
-        expected, expected_count = brute_force_labels(hole)
-        assert count == expected_count
-        np.testing.assert_array_equal(labels, expected)
-
-
-def test_labels_join_a_spiral_and_a_comb():
-    # Shapes whose parts meet late in reading order, the hard case for joining runs.
-    spiral = np.zeros((41, 41), bool)
-    y, x, dy, dx = 0, 0, 0, 1
-    for length in [40, 40, *np.repeat(np.arange(38, 1, -2), 2).tolist()]:
-        for _ in range(length):
-            spiral[y, x] = True
-            y, x = y + dy, x + dx
-        dy, dx = dx, -dy
-    comb = np.zeros((20, 41), bool)
-    comb[:, ::2] = True
-    assert tiling.label_components(comb)[1] == 21
-    comb[-1] = True
-    assert tiling.label_components(comb)[1] == 1
-    labels, count = tiling.label_components(spiral)
-    np.testing.assert_array_equal(labels, brute_force_labels(spiral)[0])
-    assert count == 1
+    for _ in range(50):
+        labels, boxes = windows.label_components(rng.random(rng.integers(1, 40, 2)) < 0.3)
+        assert (np.diff(boxes[:, 0]) >= 0).all()
+        assert len(boxes) == labels.max()
 
 
 def test_boxes_are_tight():
-    labels, count = tiling.label_components(square_hole((20, 30), (2, 3, 5, 9), (10, 20, 20, 30)))
-    assert tiling.component_boxes(labels, count).tolist() == [[2, 3, 5, 9], [10, 20, 20, 30]]
+    _, boxes = windows.label_components(square_hole((20, 30), (2, 3, 5, 9), (10, 20, 20, 30)))
+    assert boxes.tolist() == [[2, 3, 5, 9], [10, 20, 20, 30]]
 
 
 def test_labels_of_nothing():
-    labels, count = tiling.label_components(np.zeros((3, 4), bool))
-    assert count == 0
+    labels, boxes = windows.label_components(np.zeros((3, 4), bool))
     assert not labels.any()
-    assert tiling.component_boxes(labels, count).shape == (0, 4)
+    assert boxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize("strategy", tiling.STRATEGIES)
@@ -132,8 +89,8 @@ def test_every_hole_pixel_belongs_to_exactly_one_window():
         def run(window, window_hole):
             return window
 
-        windows, labels, cell = tiling.plan(hole, 64)
-        for window in windows:
+        placed, labels, cell = tiling.plan(hole, 64)
+        for window in placed:
             upsampled = np.isin(labels, window.components).repeat(cell, 0).repeat(cell, 1)
             times[window.core.slices] += upsampled[:400, :500][window.core.slices]
             view, core = window.view, window.core
@@ -198,7 +155,7 @@ def test_a_window_that_would_leave_out_a_tenth_at_most_takes_the_whole_image(sha
     hole[4:20, 40:60] = True
     (window,) = tiling.plan(hole, 64).windows
     assert window.scale == scale
-    whole = tiling.Box(0, 0, *shape)
+    whole = windows.Box(0, 0, *shape)
     assert (window.view == whole) == (scale > 1)
 
 
@@ -221,9 +178,9 @@ def test_long_scratch_is_followed_at_full_sharpness():
     hole = np.zeros((600, 900), bool)
     for row in range(600):
         hole[row, row : row + 4] = True
-    windows = tiling.plan(hole, 64).windows
-    assert 10 < len(windows) < 60
-    assert {window.scale for window in windows} == {1.0}
+    placed = tiling.plan(hole, 64).windows
+    assert 10 < len(placed) < 60
+    assert {window.scale for window in placed} == {1.0}
 
 
 def test_holes_that_lie_together_share_a_window():
@@ -295,7 +252,7 @@ def test_strips_leave_no_seams(monkeypatch, strategy):
 
     monkeypatch.setattr(tiling, "_FIT_PIXELS", 0)
     whole = tiling.fill(image, hole, run, 64, strategy)
-    monkeypatch.setattr(tiling, "_STRIP_PIXELS", 5000)
+    monkeypatch.setattr(resampling, "STRIP_PIXELS", 5000)
     # Pillow keeps a box's edges in single precision, which may tip a rounding.
     np.testing.assert_allclose(tiling.fill(image, hole, run, 64, strategy), whole, rtol=0, atol=1)
     (window, window_hole), (strips, strips_hole) = seen
@@ -308,7 +265,7 @@ def test_what_enlarging_lacks_is_carried_on_into_the_hole(monkeypatch):
     stripes = np.where(np.arange(256) // 6 % 2, 80, 160).astype(np.uint8)
     image = np.broadcast_to(stripes[None, :, None], (256, 256, 3)).copy()
     hole = square_hole((256, 256), (100, 20, 101, 236))
-    truth, _ = tiling._shrink(image, np.zeros_like(hole), 4.0)
+    truth, _ = resampling.to_model(image, np.zeros_like(hole), 4.0)
 
     def error():
         filled = tiling.fill(image, hole, lambda window, _: truth, 64, "resize")
@@ -357,9 +314,9 @@ def test_many_holes_take_windows_by_their_area_and_not_by_their_number():
     for step in (16, 8, 4):
         hole = np.zeros((600, 900), bool)
         hole[::step, ::step] = True
-        windows = tiling.plan(hole, 64).windows
-        assert {window.scale for window in windows} == {1.0}
-        counts.append(len(windows))
+        placed = tiling.plan(hole, 64).windows
+        assert {window.scale for window in placed} == {1.0}
+        counts.append(len(placed))
     # One window's share is half its side squared at the least.
     assert max(counts) <= 1.2 * (600 / 32) * (900 / 32)
     assert max(counts) < 1.5 * min(counts)
@@ -371,3 +328,49 @@ def test_errors_say_what_is_valid():
         tiling.fill(image, hole, reference_fill, 64, "zoom")
     with pytest.raises(ValueError, match="working_size must be at least 1 pixel, got 0"):
         tiling.fill(image, hole, reference_fill, 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hole", "views"),
+    [
+        # CelebA at half its size and at its own: the middle square of the training.
+        ((109, 89), (32, 22, 76, 66), [(10, 0, 99, 89)]),
+        ((218, 178), (64, 44, 152, 132), [(20, 0, 198, 178)]),
+        # A hole outside the middle: the closest square that holds its cells with a margin.
+        ((200, 100), (0, 10, 30, 40), [(0, 0, 100, 100)]),
+        ((100, 200), (40, 140, 60, 160), [(0, 74, 100, 174)]),
+        # A hole longer than a square.
+        ((200, 100), (5, 10, 195, 40), [(0, 0, 100, 100), (50, 0, 150, 100), (100, 0, 200, 100)]),
+    ],
+)
+def test_resize_frames_squares_by_the_shorter_side(shape, hole, views):
+    placed = tiling.plan(square_hole(shape, hole), 128, "resize").windows
+    assert [tuple(window.view) for window in placed] == views
+    assert {window.scale for window in placed} == {min(shape) / 128}
+
+
+@pytest.mark.parametrize("strategy", ["crop", "resize"])
+def test_a_small_photograph_is_enlarged_to_the_working_size(strategy):
+    image, hole = photograph(109, 89) // 2, square_hole((109, 89), (32, 22, 76, 66))
+    image[hole] = 255
+    shapes = []
+
+    def run(small, small_hole):
+        shapes.append(small.shape)
+        assert small[~small_hole].max() < 128  # nothing from under the hole
+        return np.where(small_hole[..., None], np.uint8(90), small)
+
+    filled = tiling.fill(image, hole, run, 128, strategy)
+    assert shapes == [(128, 128, 3)]
+    np.testing.assert_array_equal(filled[~hole], image[~hole])
+    assert (filled[36:72, 26:62] == 90).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1000), (8, 8), (3, 400)])
+def test_enlarging_is_bounded(shape):
+    hole = np.zeros(shape, bool)
+    hole[0, 1:5] = True
+    for strategy in ("crop", "resize"):
+        placed = tiling.plan(hole, 256, strategy).windows
+        assert {window.scale for window in placed} == {0.25}
+        assert max(window.view.width for window in placed) <= 64

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musical_tf.contract import PREFIX
+
 if TYPE_CHECKING:
     from musical_tf.layers.attention_maps import AttentionMap
-
-METADATA_PREFIX = "musical_tf."
-"""Before every key of an exported file's metadata."""
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
@@ -176,9 +175,9 @@ class OnnxPredictor:
             ) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.metadata = {
-            key.removeprefix(METADATA_PREFIX): value
+            key.removeprefix(PREFIX): value
             for key, value in metadata.items()
-            if key.startswith(METADATA_PREFIX)
+            if key.startswith(PREFIX)
         }
         self._float, self._channels_first = self._read_contract(file)
         if "method" in self.metadata:

@@ -1,0 +1,147 @@
+"""The contract of an exported ONNX file: what its metadata promises to whoever runs the file.
+
+`export` writes it, `serving` checks it. Standard library only, so that both read each fact here.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+CONTRACT = "1"
+"""Version of the contract; a file of an unknown version is refused."""
+
+PREFIX = "musical_tf."
+"""Prefix of every key of the metadata, which keeps other tools' keys apart."""
+
+LAYOUTS = ("nhwc", "nchw")
+"""Order of the image's axes."""
+
+VALUE_RANGES = {"uint8": "[0, 255]", "float32": "[0, 1]"}
+"""The image's value range by `io`; its keys are the valid values of `io`."""
+
+MASK_POLARITIES = {"uint8": "above 127 = hole", "float32": "above 0.5 = hole"}
+"""What the mask means, by `io`."""
+
+STRATEGIES = ("crop", "resize", "original")
+"""How a model looks at a photograph that is not of its training size; see `serving.tiling`."""
+
+_LARGEST = {  # beyond that it is no photograph's size, and no memory's
+    "training_size": 8192,
+    "size_multiple": 1024,
+    "attention_max_scores": 10**15,
+}
+
+
+class ModelError(ValueError):
+    """The model file cannot be read, is not one of ours, or breaks its own contract."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contract:
+    """What a model file says about itself.
+
+    Attributes:
+        method: Name of the method, for instance "musical".
+        preset: Its preset.
+        training_size: Side in pixels of the images it was trained on.
+        size_multiple: The network's own granularity; the graph pads to it, so callers need not.
+        io: "uint8" or "float32".
+        layout: "nhwc" or "nchw".
+        value_range: "[0, 255]" or "[0, 1]", of image and result.
+        mask_polarity: "above 127 = hole" or "above 0.5 = hole".
+        precision: "float32", "float16" or "int8".
+        dataset: What it was trained on.
+        weights_sha256: Hash of the weights.
+        weights_licence: Their licence.
+        project_version: Version of musical_tf that wrote the file.
+        parity: How far ONNX Runtime was from Keras when the file was written.
+        attention_max_scores: The bound on its attention's memory; None where there is none.
+        name: What a model that is part of the package, or made from one, is called; None for any
+            other.
+        data: Its photographs in words; None where the file does not say.
+        strategy: How it looks at a photograph unless told otherwise, one of `STRATEGIES`; "crop"
+            where the file does not say.
+    """
+
+    method: str
+    preset: str
+    training_size: int
+    size_multiple: int
+    io: str
+    layout: str
+    value_range: str
+    mask_polarity: str
+    precision: str
+    dataset: str
+    weights_sha256: str
+    weights_licence: str
+    project_version: str
+    parity: dict[str, Any]
+    attention_max_scores: int | None = None
+    name: str | None = None
+    data: str | None = None
+    strategy: str = "crop"
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> "Contract":
+        """Reads and checks the contract in a model file's metadata.
+
+        Args:
+            metadata: The file's `metadata_props`.
+
+        Raises:
+            ModelError: If there is no contract, if it is a version this module does not know, if an
+                entry is missing, or if an entry has a value the contract does not allow.
+        """
+        version = metadata.get(PREFIX + "contract")
+        if version is None:
+            raise ModelError(
+                f"not a model exported by this project: its metadata has no '{PREFIX}contract' "
+                f"(it has: {', '.join(sorted(metadata)) or 'nothing'})"
+            )
+        if version != CONTRACT:
+            raise ModelError(
+                f"its contract is version {version!r} and this program knows version {CONTRACT!r} "
+                "only: install the version that wrote it, or export it again"
+            )
+        fields = {}
+        for field in dataclasses.fields(cls):
+            if PREFIX + field.name in metadata:
+                fields[field.name] = metadata[PREFIX + field.name]
+            elif field.default is dataclasses.MISSING:
+                raise ModelError(f"its metadata lacks '{PREFIX}{field.name}'")
+        for name, largest in _LARGEST.items():
+            if name not in fields:
+                continue
+            digits = fields[name]
+            short = digits.isdecimal() and len(digits) <= len(str(largest))
+            if not short or not 1 <= int(digits) <= largest:
+                raise ModelError(
+                    f"'{PREFIX}{name}' must be a whole number within 1 and {largest}, "
+                    f"got {digits[:40]!r}"
+                )
+            fields[name] = int(digits)
+        if fields["layout"] not in LAYOUTS:
+            _refuse_value("layout", fields["layout"], LAYOUTS)
+        if fields["io"] not in VALUE_RANGES:
+            _refuse_value("io", fields["io"], tuple(VALUE_RANGES))
+        value_range, polarity = VALUE_RANGES[fields["io"]], MASK_POLARITIES[fields["io"]]
+        if fields["value_range"] != value_range:
+            _refuse_value("value_range", fields["value_range"], (value_range,))
+        if fields["mask_polarity"] != polarity:
+            _refuse_value("mask_polarity", fields["mask_polarity"], (polarity,))
+        if fields.get("strategy", cls.strategy) not in STRATEGIES:
+            _refuse_value("strategy", fields["strategy"], STRATEGIES)
+        try:
+            fields["parity"] = json.loads(fields["parity"])
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"'{PREFIX}parity' is not JSON: {error}") from error
+        if not isinstance(fields["parity"], dict):
+            raise ModelError(
+                f"'{PREFIX}parity' must be a JSON object, got {str(fields['parity'])[:40]}"
+            )
+        return cls(**fields)
+
+
+def _refuse_value(name: str, value: str, valid: tuple[str, ...]) -> None:
+    raise ModelError(f"'{PREFIX}{name}' is {value!r}; expected {' or '.join(map(repr, valid))}")

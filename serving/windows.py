@@ -1,0 +1,353 @@
+"""Places the windows through which a model sees a photograph; `tiling.fill` runs them."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from musical_tf.contract import STRATEGIES
+
+# Holes are planned on a grid this fine: close enough, and cheap at 24 megapixels.
+_CELLS_PER_WORKING_SIZE = 32
+_CORE = 0.75  # share of a window's side that it may fill; the rest is context
+_GROUP = 0.5  # share of a window's side within which holes are gathered: what models train on
+_MINIMUM_KNOWN = 0.25  # a window with less to copy from than this grows
+_SCALE_STEP = 1.25  # resolution of the search for a hole's thickness
+_NEARLY_ALL = 0.9  # share of the image's sides from which on a window takes the whole image
+_STRETCH = 1.5  # sharpness that may be given up to fill a hole in one window rather than several
+_MARGIN = 0.125  # share of a square's side that is context between the hole and the square's edge
+_MOST_ENLARGED = 4.0  # times that a small photograph is enlarged for the model, at most
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels, `bottom` and `right` exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The box as an index into an `(H, W, ...)` array."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.right - self.left
+
+
+class Window(NamedTuple):
+    """One run of the model.
+
+    Attributes:
+        view: What the model sees.
+        core: Where its result is used; inside `view`.
+        scale: Image pixels for one pixel of the model; below 1 where the image is enlarged.
+        components: Numbers of the components this window fills, see `Plan.labels`; of a component
+            larger than `core` it fills the part inside.
+    """
+
+    view: Box
+    core: Box
+    scale: float
+    components: np.ndarray
+
+
+class Plan(NamedTuple):
+    """The windows that fill a hole, in the order in which they must run.
+
+    Attributes:
+        windows: Every hole pixel belongs to exactly one of them.
+        labels: `(ceil(H / cell), ceil(W / cell))` int32: the component under each cell, 0 where
+            there is no hole.
+        cell: Side of a cell in pixels.
+    """
+
+    windows: list[Window]
+    labels: np.ndarray
+    cell: int
+
+
+def plan(hole: np.ndarray, working_size: int, strategy: str = "crop") -> Plan:
+    """Places the windows for `fill`.
+
+    Args:
+        hole: `(H, W)` bool.
+        working_size: Side in pixels at which the model sees a window.
+        strategy: One of `STRATEGIES`.
+
+    Returns:
+        The plan; without windows if nothing is missing.
+
+    Raises:
+        ValueError: On an unknown strategy or a working size below 1.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"unknown strategy {strategy!r}; valid: {', '.join(STRATEGIES)}")
+    if working_size < 1:
+        raise ValueError(f"working_size must be at least 1 pixel, got {working_size}")
+    height, width = hole.shape
+    whole = Box(0, 0, height, width)
+    fitted = max(min(height, width) / working_size, 1 / _MOST_ENLARGED)
+    cell = max(1, int(min(1.0, fitted) * working_size) // _CELLS_PER_WORKING_SIZE)
+    cells = _any_in_cells(hole, cell)
+    if not cells.any():
+        return Plan([], cells.astype(np.int32), cell)
+    if strategy == "crop":
+        labels, boxes = label_components(cells)
+        boxes = np.minimum(boxes * cell, np.array([height, width, height, width]))
+        return Plan(_around_holes(labels, boxes, whole, cell, working_size), labels, cell)
+    core = _bounds(cells, cell, whole)
+    if strategy == "original":
+        placed = [(whole, core)]
+        scale = 1.0
+    else:
+        scale = fitted
+        placed = _squares(core, whole, int(scale * working_size + 1e-6))
+    windows = [Window(*boxes, scale, np.array([1])) for boxes in placed]
+    labels = cells.astype(np.int32)
+    return Plan([each for each in windows if _touches(labels, cell, each.core, 1)], labels, cell)
+
+
+def label_components(hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers the connected parts of a hole; pixels that touch at a corner belong together.
+
+    Args:
+        hole: `(H, W)` bool.
+
+    Returns:
+        `(labels, boxes)`: `(H, W)` int32, 0 outside the hole and 1 to `count` inside, numbered in
+        reading order of each part's first pixel; and `(count, 4)` int64, the top, left, bottom and
+        right of component `i + 1` in row `i`, the last two exclusive.
+    """
+    from scipy import ndimage  # 0.1 s: only a session that fills a hole needs it
+
+    labels = np.empty(hole.shape, np.int32)
+    ndimage.label(hole, np.ones((3, 3), bool), output=labels)
+    boxes = [
+        (rows.start, columns.start, rows.stop, columns.stop)
+        for rows, columns in ndimage.find_objects(labels)
+    ]
+    return labels, np.array(boxes, np.int64).reshape(-1, 4)
+
+
+def _squares(hole: Box, whole: Box, side: int) -> list[tuple[Box, Box]]:
+    """Squares in a row, as few as cover a hole with a margin, as `(view, core)`.
+
+    A photograph of training is fitted by its shorter side and cut to a square, usually the middle
+    one: a hole that one square holds is seen in the square closest to the middle.
+    """
+    wide = whole.width > whole.height
+    low, high = (hole.left, hole.right) if wide else (hole.top, hole.bottom)
+    limit = max(whole.width, whole.height)
+    length = min(side, limit)
+    margin = int(_MARGIN * length)
+    if high - low <= length - margin:  # one square holds it, with the context that is left
+        margin = min(margin, (length - (high - low)) // 2)
+    start, end = max(low - margin, 0), min(high + margin, limit)
+    if end - start <= length:
+        starts = [min(max((limit - length) // 2, end - length, 0), start, limit - length)]
+    else:
+        count = 1 + int(np.ceil((end - start - length) / max(1, length - 2 * margin)))
+        starts = np.linspace(start, end - length, count).round().astype(int).tolist()
+    inner = [(after + before + length) // 2 for before, after in pairwise(starts)]
+    placed = []
+    for position, first, last in zip(starts, [low, *inner], [*inner, high], strict=True):
+        if wide:
+            view = Box(0, position, whole.height, position + length)
+            core = Box(hole.top, first, hole.bottom, last)
+        else:
+            view = Box(position, 0, position + length, whole.width)
+            core = Box(first, hole.left, last, hole.right)
+        placed.append((view, core))
+    return placed
+
+
+def _around_holes(
+    labels: np.ndarray, boxes: np.ndarray, whole: Box, cell: int, working_size: int
+) -> list[Window]:
+    """The windows of the strategy `crop`.
+
+    Args:
+        labels: Of the cells, from `label_components`.
+        boxes: `(count, 4)`, of the components in pixels.
+        whole: The photograph.
+        cell: Side of a cell in pixels.
+        working_size: Side in pixels at which the model sees a window.
+    """
+    height, width = whole.height, whole.width
+    count = len(boxes)
+    # A photograph smaller than the working size is enlarged to it by its shorter side.
+    sharpest = min(1.0, max(min(height, width) / working_size, 1 / _MOST_ENLARGED))
+    whole_scale = max(sharpest, max(height, width) / working_size)
+    thick = _thickness_scales(labels, count, cell, working_size, sharpest)
+    thick = np.minimum(thick, whole_scale)
+    longest = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    single = np.minimum(np.maximum(thick, longest / (_CORE * working_size)), whole_scale)
+    in_one = single <= _STRETCH * thick
+    scales = np.where(in_one, single, thick)
+
+    windows: list[Window] = []
+    waiting = np.ones(count, bool)
+
+    def waiting_inside(area: Box, scale: float) -> np.ndarray:
+        """Components that fit into `area` and may be shrunk by `scale`, none of them done."""
+        # They are numbered by their first row, so only a band of them needs looking at.
+        first, last = np.searchsorted(boxes[:, 0], (area.top, area.bottom))
+        band = boxes[first:last]
+        fits = waiting[first:last] & (scales[first:last] <= _SCALE_STEP * scale)
+        fits &= (band[:, 1] >= area.left) & (band[:, 3] <= area.right)
+        fits &= band[:, 2] <= area.bottom
+        return np.flatnonzero(fits) + first
+
+    # Small holes first: they are filled sharply, and then they are context for the large ones.
+    for index in np.lexsort((boxes[:, 1], boxes[:, 0], scales)):
+        if not waiting[index]:
+            continue
+        box, scale = Box(*boxes[index].tolist()), float(scales[index])
+        side = int(scale * working_size + 1e-6)
+        if in_one[index]:
+            # Nothing of this size waits further up, so the window is centred on what lies below.
+            reach = int(_GROUP * side)
+            area = Box(box.top, box.left, box.top + reach, box.left + reach)
+            group = np.append(boxes[waiting_inside(area, scale)], boxes[index : index + 1], axis=0)
+            corner, end = group[:, :2].min(axis=0), group[:, 2:].max(axis=0)
+            cores = [Box(*corner.tolist(), *end.tolist())]
+        else:
+            cores = _split(box, max(cell, side // 2 // cell * cell))
+        waiting[index] = False
+        for core in cores:
+            if not in_one[index] and not _touches(labels, cell, core, index + 1):
+                continue
+            view = _place(core, side, whole)
+            if in_one[index]:
+                core = _core_of(view, side, core, whole)
+            neighbours = waiting_inside(core, scale)
+            waiting[neighbours] = False
+            view, grown = _grow(view, side, core, whole, labels, cell)
+            if min(view.height / height, view.width / width) >= _NEARLY_ALL:
+                # A little less sharp, and framed as the photographs of the training were.
+                view, grown = whole, max(height, width)
+            components = neighbours + 1
+            windows.append(
+                Window(
+                    view,
+                    core,
+                    min(max(scale, grown / working_size), whole_scale),
+                    np.append(components, index + 1),
+                )
+            )
+    return windows
+
+
+def _any_in_cells(hole: np.ndarray, cell: int) -> np.ndarray:
+    """`(ceil(H / cell), ceil(W / cell))` bool: whether a cell holds any hole pixel."""
+    rows = np.logical_or.reduceat(hole, np.arange(0, hole.shape[0], cell), axis=0)
+    return np.logical_or.reduceat(rows, np.arange(0, hole.shape[1], cell), axis=1)
+
+
+def _bounds(cells: np.ndarray, cell: int, whole: Box) -> Box:
+    rows, columns = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
+    return Box(
+        int(rows[0]) * cell,
+        int(columns[0]) * cell,
+        min((int(rows[-1]) + 1) * cell, whole.bottom),
+        min((int(columns[-1]) + 1) * cell, whole.right),
+    )
+
+
+def _thickness_scales(
+    labels: np.ndarray, count: int, cell: int, working_size: int, sharpest: float
+) -> np.ndarray:
+    """`(count,)` float: the smallest scale at which a component is at most half a window thick.
+
+    No scale is below `sharpest`. Thickness is the side of the largest square that fits inside. Half
+    a window is what the models are trained on.
+    """
+    height, width = labels.shape
+    sums = np.zeros((height + 1, width + 1), np.int32)
+    np.cumsum(labels > 0, axis=0, out=sums[1:, 1:])
+    np.cumsum(sums, axis=1, out=sums)
+    scales = np.full(count, sharpest)
+    scale = sharpest
+    while True:
+        # Two cells more than half a window: an unaligned hole reaches into up to two cells more
+        # than it fills.
+        side = int(working_size * scale / 2 / cell) + 2
+        if side > min(height, width):
+            return scales
+        inside = sums[side:, side:] - sums[:-side, side:]
+        inside -= sums[side:, :-side]
+        inside += sums[:-side, :-side]
+        full = inside == side * side
+        owners = np.unique(labels[: full.shape[0], : full.shape[1]][full])
+        if not len(owners):
+            return scales
+        scale *= _SCALE_STEP
+        scales[owners - 1] = scale
+
+
+def _split(box: Box, step: int) -> list[Box]:
+    """Cuts a box into tiles of `step` pixels, in reading order."""
+    return [
+        Box(top, left, min(top + step, box.bottom), min(left + step, box.right))
+        for top in range(box.top, box.bottom, step)
+        for left in range(box.left, box.right, step)
+    ]
+
+
+def _touches(labels: np.ndarray, cell: int, box: Box, number: int) -> bool:
+    return bool(
+        np.any(
+            labels[
+                box.top // cell : -(-box.bottom // cell), box.left // cell : -(-box.right // cell)
+            ]
+            == number
+        )
+    )
+
+
+def _place(core: Box, side: int, whole: Box) -> Box:
+    """A square of `side` around `core`, moved into the image, cut where the image is smaller."""
+
+    def span(low: int, high: int, limit: int) -> tuple[int, int]:
+        length = min(max(side, high - low), limit)
+        start = min(max((low + high - length) // 2, 0), limit - length)
+        return start, start + length
+
+    top, bottom = span(core.top, core.bottom, whole.bottom)
+    left, right = span(core.left, core.right, whole.right)
+    return Box(top, left, bottom, right)
+
+
+def _core_of(view: Box, side: int, box: Box, whole: Box) -> Box:
+    """The part of a window far enough from its border, or at the image's own; holds `box`."""
+    margin = int(side * (1 - _CORE) / 2)
+    return Box(
+        min(box.top, view.top + (margin if view.top > 0 else 0)),
+        min(box.left, view.left + (margin if view.left > 0 else 0)),
+        max(box.bottom, view.bottom - (margin if view.bottom < whole.bottom else 0)),
+        max(box.right, view.right - (margin if view.right < whole.right else 0)),
+    )
+
+
+def _grow(
+    view: Box, side: int, core: Box, whole: Box, labels: np.ndarray, cell: int
+) -> tuple[Box, int]:
+    """Widens a window until enough of it is known to copy from, at most to the whole image."""
+    while view != whole:
+        seen = labels[
+            view.top // cell : -(-view.bottom // cell), view.left // cell : -(-view.right // cell)
+        ]
+        if (seen == 0).mean() >= _MINIMUM_KNOWN:
+            break
+        side = int(np.ceil(side * 1.5))
+        view = _place(core, side, whole)
+    return view, max(view.height, view.width)
