@@ -133,7 +133,7 @@ def main() -> None:
     _warm_up()
     work: queue.SimpleQueue = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(source, work), daemon=True).start()
-    send(target, (True, None))
+    _send(target, (True, None))
     while True:
         _reply(target, *work.get())
 
@@ -162,6 +162,10 @@ def _reply(
             pickle.loads(pickle.dumps(reply))
         except Exception:
             reply = False, RuntimeError(f"{type(error).__name__}: {error}")
+    _send(target, reply)
+
+
+def _send(target: BinaryIO, reply: tuple[bool, Any]) -> None:
     try:
         send(target, reply)
     except OSError:  # nobody waits for it
