@@ -49,7 +49,11 @@ BLOCK = re.compile(r"(<!-- results:([\w/-]+) -->\n).*?(<!-- /results -->)", re.D
 UNINTERESTING = ("steps", "epochs", "init", "seed", "checkpoint_every")
 """Keys of recipes that tell no two tries apart."""
 
-SAME_PHOTOGRAPHS = ("dataset", "split", "image_size", "shorter_side", "mask", "count", "protocols")
+SAME_PHOTOGRAPHS = (
+    *("dataset", "split", "image_size", "shorter_side", "resampling", "mask", "count", "protocols"),
+)
+BEFORE_RESAMPLING = {"resampling": "bilinear"}
+"""The filter of results that were measured before it was written down."""
 KEPT = ("command", "created", "commit", "hardware", "software")
 COMPARED = ("cost", "training")
 """What a method of a comparison has beyond one of an evaluation."""
@@ -81,7 +85,7 @@ def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> dict:
     record, methods, measured, verdicts = {}, [], [], []
     for folder, label in evaluations.items():
         source = json.loads((folder / "results.json").read_text())
-        shared = {key: source[key] for key in SAME_PHOTOGRAPHS}
+        shared = {key: (BEFORE_RESAMPLING | source)[key] for key in SAME_PHOTOGRAPHS}
         if record and shared != record:
             different = [key for key in SAME_PHOTOGRAPHS if shared[key] != record[key]]
             raise ValueError(
@@ -115,6 +119,8 @@ def documents(folders: list[Path], name: str) -> dict[str, bytes]:
     if len(folders) != 1 or not (folders[0] / "results.md").is_file():
         return {}
     results = json.loads((folders[0] / "results.json").read_text())
+    if "verdicts" not in results:  # an evaluation, whose table is all there is
+        return {}
     with tempfile.TemporaryDirectory() as folder:
         compare_page.write(Path(folder), results, (), ())
         page = (Path(folder) / "index.html").read_bytes()
@@ -157,7 +163,7 @@ def describe_tries(
     metrics, shared, measured = {}, {}, []
     for folder, given in evaluations.items():
         source = json.loads((folder / "results.json").read_text())
-        photographs = {key: source[key] for key in SAME_PHOTOGRAPHS}
+        photographs = {key: (BEFORE_RESAMPLING | source)[key] for key in SAME_PHOTOGRAPHS}
         if shared and photographs != shared:
             different = [key for key in SAME_PHOTOGRAPHS if photographs[key] != shared[key]]
             raise ValueError(f"{folder} differs from the others in {', '.join(different)}")
@@ -215,10 +221,9 @@ def training_table(record: dict) -> str:
     if record["verdict"]:
         lines += ["", record["verdict"]]
     if record["measured"]:
-        size = record["image_size"]
         lines += _made_by(
             f"{record['count']} photographs of the {record['split']} split of "
-            f"`{record['dataset']}`, {size} x {size}, {record['mask']} hole, protocol `authors`; "
+            f"`{record['dataset']}`, {_scaled(record)}, {record['mask']} hole, protocol `authors`; "
             f"{record['measured'][0]['hardware']}",
             [entry["command"] for entry in record["measured"]],
         )
@@ -330,7 +335,7 @@ def settings_table(record: dict) -> str:
     for name, setting in record["settings"].items():
         for method, each in setting["methods"].items():
             first = method == setting["model"]
-            place = [f"{DATASETS[setting['dataset']]}, {setting['side']} px", setting["hole"]]
+            place = [_place(setting), setting["hole"]]
             metrics, known = each["metrics"], each["known_change"]
             cells = [COLUMNS[c][1].format(metrics[c]) if c in metrics else "" for c in COLUMNS]
             cells += ["exact" if known == 0 else f"± {known}"]
@@ -375,7 +380,7 @@ def short_settings_table(record: dict) -> str:
     header = ["photographs", "hole", "model", "", *others]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for each in settings:
-        place = f"{DATASETS[each['dataset']]}, {each['side']} px"
+        place = _place(each)
         cells = [cell(each["methods"].get(n)) for n in (each["model"], *others)]
         lines.append(f"| {place} | {each['hole']} | `{each['model']}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -424,13 +429,30 @@ def table(record: dict) -> str:
         lines.append(f"| {method['label']} | {' | '.join(values)} |")
     if compared:
         lines += ["", *(verdict_line(each) for each in record["verdicts"] if best_of(each))]
-    size = record["image_size"]
     lines += _made_by(
-        f"{record['count']} photographs of the {record['split']} split, {size} x {size}, "
+        f"{record['count']} photographs of the {record['split']} split, {_scaled(record)}, "
         f"{record['mask']} hole, protocol `authors`; {record['measured'][0]['hardware']}",
         [entry["command"] for entry in record["measured"]],
     )
     return "\n".join(lines) + "\n"
+
+
+def _scaled(record: dict) -> str:
+    """The size of the photographs and how they were scaled to it."""
+    size, side = record["image_size"], record.get("shorter_side", record["image_size"])
+    resampling = (BEFORE_RESAMPLING | record)["resampling"]
+    scaled = f"{resampling} scaling" + ("" if side == size else f" to a shorter side of {side}")
+    return f"{size} x {size}, {scaled}"
+
+
+def _place(setting: dict) -> str:
+    """A setting's photographs, and their scaling where it is not that of today's tests."""
+    side, shorter_side = setting["side"], setting["shorter_side"]
+    text = f"{DATASETS[setting['dataset']]}, {side} px"
+    if shorter_side != side:
+        text += f" of a shorter side of {shorter_side}"
+    resampling = (BEFORE_RESAMPLING | setting)["resampling"]
+    return text if resampling == "bicubic" else f"{text}, {resampling}"
 
 
 def _made_by(what: str, commands: list[str]) -> list[str]:

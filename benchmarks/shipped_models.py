@@ -197,6 +197,7 @@ def measure_setting(
         "dataset": setting.dataset,
         "side": setting.side,
         "shorter_side": test.photographs.shorter_side,
+        "resampling": test.photographs.resampling,
         "hole": setting.name.rpartition(", ")[2],
         "count": len(measured.rows),
         "methods": figures,
@@ -233,9 +234,11 @@ def kept_in(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def is_kept(setting: Setting, path: Path) -> bool:
-    """Whether a setting was measured with the weights that are there now."""
+    """Whether a setting was measured with the present weights at the present test scale."""
     weights = library.card(setting.model)["files"]["keras"]["sha256"]
-    return kept_in(path).get(setting.name, {}).get("weights_sha256") == weights
+    wanted = {"weights_sha256": weights, "shorter_side": setting.side, "resampling": "bicubic"}
+    record = kept_in(path).get(setting.name, {})
+    return all(record.get(key) == value for key, value in wanted.items())
 
 
 def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:

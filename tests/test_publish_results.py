@@ -221,6 +221,7 @@ def setting(psnr, missed=(), **bars):
         "MI-GAN": {"metrics": metrics | {"lpips/alex": 0.2}, "known_change": 26},
     }
     place = {"dataset": "celeba", "side": 256, "hole": "center", "count": 500, "model": "faces"}
+    place |= {"shorter_side": 256, "resampling": "bicubic"}
     ran = {"command": "python -m b", "hardware": "two cores"}
     return {"methods": methods, "bars": bars, "missed": list(missed), **place, **ran}
 
@@ -270,3 +271,12 @@ def test_a_card_becomes_tables(tmp_path):
     card["stages"][0] = spent | {"recipe": recipe | {"ablation": "no_attention"}}
     assert publish_results.table(card).splitlines()[-2].startswith("| 1, no attention | – | 64 |")
     assert lines[-1] == "| 2 | 8500 files | 64 | center | 16 | 0.0005 | 1,500 | 90 | 171 |"
+
+
+def test_figures_at_another_scale_than_todays_say_so():
+    setting = {"dataset": "celeba", "side": 256, "shorter_side": 256, "resampling": "bicubic"}
+    assert publish_results._place(setting) == "CelebA, 256 px"
+    before = setting | {"shorter_side": 350}
+    del before["resampling"]
+    expected = "CelebA, 256 px of a shorter side of 350, bilinear"
+    assert publish_results._place(before) == expected

@@ -180,6 +180,7 @@ def test_figures_are_kept_as_they_come_and_go_with_their_weights(tmp_path, monke
     def setting(model, dataset, side, weights):
         name = f"{dataset}, {side} px, center"
         place = {"dataset": dataset, "side": side, "hole": "center", "count": 3}
+        place |= {"shorter_side": side, "resampling": "bicubic"}
         kept = {"model": model, "weights_sha256": weights, **place}
         return {name: kept | {"methods": {model: figures(side / 10, 0.9)}}}
 
@@ -198,6 +199,10 @@ def test_figures_are_kept_as_they_come_and_go_with_their_weights(tmp_path, monke
     assert not shipped_models.is_kept(small, file)
     shipped_models.keep(file, setting("faces", "celeba", 128, "new"))
     assert shipped_models.is_kept(small, file)
+    other_scale = setting("faces", "celeba", 128, "new")
+    other_scale["celeba, 128 px, center"]["shorter_side"] = 175
+    shipped_models.keep(tmp_path / "other.json", other_scale)
+    assert not shipped_models.is_kept(small, tmp_path / "other.json")
     assert not shipped_models.is_kept(shipped_models.Setting("faces", "celeba", 256), file)
     names = list(json.loads(file.read_text())["settings"])
     assert names == ["celeba, 128 px, center", "paris_streetview, 256 px, center"]
