@@ -29,7 +29,6 @@ Fill = Callable[[np.ndarray, np.ndarray, str | None], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy)`; returns uint8 `(H, W, 3)`."""
 
 _LONGEST_SIDE = {"webp": 16383, "jpeg": 65535, "avif": 65535}
-_MOST_SCANS = 100  # progressive encoders write about ten
 
 
 class Codec(Protocol):
@@ -171,9 +170,6 @@ def _read(
     code = f"invalid_{name}"
     if not content:
         raise RequestError(400, code, f"{name}: it is empty")
-    # Each scan of a progressive JPEG may be a few bytes and goes over the whole image again.
-    if content[:2] == b"\xff\xd8" and (scans := content.count(b"\xff\xda")) > _MOST_SCANS:
-        raise RequestError(400, code, f"{name}: a JPEG of {scans} scans is not decoded")
     with _image_errors(code):
         return read(io.BytesIO(content), name=name, max_pixels=max_pixels, **choice), content
 

@@ -28,6 +28,8 @@ have; only when they are called."""
 SERVING_MAY_IMPORT = {"numpy", "PIL", "scipy"}
 """Beside the standard library and its own modules: what `pip install .[serve]` installs."""
 
+IMAGE_MODULES = ("musical_tf.images.opening", "musical_tf.images.depth")
+IMAGE_DECODERS = {"pillow_heif", "tifffile"}
 KERAS_FREE = (
     "musical_tf.contract",
     "musical_tf.files",
@@ -145,7 +147,9 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
         if any(module == free or module.startswith(free + ".") for free in KERAS_FREE):
             name = found.name.split(".")[0]
             ours = found.within(*KERAS_FREE)
-            if not ours and name not in SERVING_MAY_IMPORT | sys.stdlib_module_names:
+            decoder = found.lazy and name in IMAGE_DECODERS and module in IMAGE_MODULES
+            allowed = SERVING_MAY_IMPORT | sys.stdlib_module_names
+            if not ours and not decoder and name not in allowed:
                 return "serving starts through this module: NumPy and Pillow only"
         if parts[1] == "layers" and found.within(
             "musical_tf.losses", "musical_tf.methods", "musical_tf.discriminators"

@@ -97,13 +97,13 @@ def test_alpha_is_kept_also_where_it_hides_colours(tmp_path, mode, suffix):
 
 def test_palette_becomes_true_colour_with_the_same_colours(tmp_path):
     indexed = Image.fromarray(picture()).quantize(16)
-    for suffix in (".png", ".gif", ".tiff"):
+    for suffix in (".png", ".tiff"):
         path = tmp_path / f"a{suffix}"
         indexed.save(path)
         photograph = images.read_photograph(path)
         again = reread(images.encode_photograph(photograph, photograph.pixels))
         assert again.mode == "RGB"
-        assert again.format == ("PNG" if suffix == ".gif" else photograph.format)
+        assert again.format == photograph.format
         np.testing.assert_array_equal(np.asarray(again), np.asarray(indexed.convert("RGB")))
 
 
@@ -279,12 +279,10 @@ def test_another_format_on_request_and_what_it_cannot_hold():
     with pytest.raises(images.ImageError, match="JPEG cannot hold transparency; write one of PNG"):
         images.encode_photograph(photograph, photograph.pixels, "JPEG")
     assert reread(images.encode_photograph(photograph, photograph.pixels, "WEBP")).mode == "RGBA"
-    with pytest.raises(
-        images.ImageError, match=r"unknown output format '\.xyz'; write one of \.png"
-    ):
+    with pytest.raises(images.ImageError, match=r"must be one of \.png .*, got '\.xyz'"):
         images.format_of("a.xyz")
-    with pytest.raises(images.ImageError, match="GIF cannot hold filled pixels"):
-        images.format_of("a.gif")
+    with pytest.raises(images.ImageError, match=r"must be one of \.png .*, got '\.heic'"):
+        images.format_of("a.heic")
     assert images.format_of("A.JPG") == "JPEG"
 
 
@@ -303,7 +301,7 @@ def test_another_format_on_request_and_what_it_cannot_hold():
         ("a.ppm", lambda p: p.write_bytes(b"P6 4 4 65535\n" + bytes(96)), "16 bits a channel"),
         ("a.pgm", lambda p: p.write_bytes(b"P5 4 4 65535\n" + bytes(32)), "16 bits a channel"),
         (
-            "a.gif",
+            "a.webp",
             lambda p: Image.new("L", (8, 8)).save(
                 p, save_all=True, append_images=[Image.new("L", (8, 8), 9)]
             ),
@@ -330,7 +328,7 @@ def test_what_is_refused_is_named(tmp_path, name, write, message):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".bmp", ".gif", ".ppm"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".bmp", ".avif", ".ppm"])
 def test_truncated_and_damaged_files_are_named_and_nothing_else_is_raised(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(picture(60, 80)).save(path)

@@ -1,11 +1,15 @@
 """Opens image files of the formats this project reads, within limits."""
 
 import contextlib
+import functools
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import ExifTags, Image, ImageOps
+
+from . import bounds
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded by default: Pillow's own limit against decompression bombs."""
@@ -14,18 +18,24 @@ READABLE = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".webp": "WEBP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
     ".ppm": "PPM",
     ".pgm": "PPM",
-    ".gif": "GIF",
+    ".pbm": "PPM",
+    ".pnm": "PPM",
+    ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
 }
 """Suffix -> format. Pillow knows more, among them formats that start other programs to decode."""
 
-WRITABLE = {suffix: name for suffix, name in READABLE.items() if name != "GIF"}
-"""GIF is a palette format: it cannot hold the filled pixels without changing known ones."""
+WRITABLE = {suffix: name for suffix, name in READABLE.items() if name not in ("HEIF", "AVIF")}
+"""Suffix -> format of the outputs."""
 
 FORMATS = sorted(set(READABLE.values()))
 
@@ -52,16 +62,19 @@ def decoded(
     name: str,
     max_pixels: int,
     refuse: Callable[[Image.Image, str], None] | None = None,
+    notes: list[str] | None = None,
 ) -> Iterator[Image.Image]:
     """Opens and decodes an image; whatever Pillow stumbles over becomes an `ImageError`.
 
     `refuse` looks at the image before it is decoded, and raises `ImageError` if it is not wanted.
+    `notes` gets a sentence for everything in the file that is left out.
     """
+    notes = [] if notes is None else notes
+    content = read_content(source, name)
     with contextlib.ExitStack() as stack:
-        try:
-            # Opened here and not by Pillow: a missing file is not a damaged one.
-            stream = source if hasattr(source, "read") else stack.enter_context(open(source, "rb"))
-            image = stack.enter_context(Image.open(stream, formats=FORMATS))
+        with _damage_named(name, max_pixels):
+            image = stack.enter_context(_opened(content, name, notes))
+            del content
             if image.width * image.height > max_pixels:
                 raise TooManyPixelsError(
                     f"{name}: it has {image.width} x {image.height} pixels, "
@@ -70,18 +83,93 @@ def decoded(
             if refuse is not None:
                 refuse(image, name)
             image.load()
-        except (ImageError, FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
-            raise
-        except Image.UnidentifiedImageError as error:
-            known = ", ".join(FORMATS)
-            raise ImageError(f"{name}: it is not an image in a known format ({known})") from error
-        except Image.DecompressionBombError as error:
-            raise TooManyPixelsError(
-                f"{name}: it has more pixels than the limit of {max_pixels}"
-            ) from error
-        except Exception as error:  # decoders raise whatever damage leads them to, SyntaxError too
-            raise ImageError(f"{name}: it is damaged: {error}") from error
+            _bound_metadata(image, notes)
         yield image
+
+
+def read_content(source: str | Path | BinaryIO, name: str) -> bytes:
+    """The bytes of a file or stream, within the limit.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        ImageError: If it is too large.
+    """
+    with contextlib.ExitStack() as stack:
+        # Opened here and not by Pillow: a missing file is not a damaged one.
+        stream = source if hasattr(source, "read") else stack.enter_context(open(source, "rb"))
+        content = stream.read(bounds.MAX_BYTES + 1)
+    if len(content) > bounds.MAX_BYTES:
+        raise ImageError(f"{name}: an image file must have at most {bounds.MAX_BYTES} bytes")
+    return content
+
+
+def size_of(content: bytes) -> tuple[int, int]:
+    """Width and height that a file's header says; (0, 0) where it says nothing."""
+    try:
+        with _opened(content, "", []) as image:
+            return image.size
+    except Exception:  # damage, or too large: the reader finds the words for it
+        return 0, 0
+
+
+@contextlib.contextmanager
+def _damage_named(name: str, max_pixels: int) -> Iterator[None]:
+    """Turns what decoders raise into `ImageError`."""
+    try:
+        yield
+    except (ImageError, FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
+        raise
+    except bounds.BoundError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise TooManyPixelsError(
+            f"{name}: it has more pixels than the limit of {max_pixels}"
+        ) from error
+    except Exception as error:  # decoders raise whatever damage leads them to, SyntaxError too
+        raise ImageError(f"{name}: it is damaged: {error}") from error
+
+
+def _opened(content: bytes, name: str, notes: list[str]) -> Image.Image:
+    """The image of a file's bytes, not yet decoded, unless Pillow cannot decode it in C."""
+    image_format = bounds.format_of_content(content)
+    if image_format is None:
+        if content[:2] in (b"P1", b"P2", b"P3"):
+            raise ImageError(f"{name}: it is a plain PNM file; save it as a binary one (P4 to P6)")
+        known = ", ".join(FORMATS)
+        raise ImageError(f"{name}: it is not an image in a known format ({known})")
+    if image_format == "HEIF" and not _register_heif():
+        raise ImageError(
+            f"{name}: it is HEIC, which needs pillow-heif: pip install 'musical-tf[heif]'"
+        )
+    content = bounds.bounded(content, image_format, notes)
+    return Image.open(io.BytesIO(content), formats=[image_format])
+
+
+@functools.cache
+def _register_heif() -> bool:
+    """Registers the HEIF decoder with Pillow; False if its package is missing."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return True
+
+
+def _bound_metadata(image: Image.Image, notes: list[str]) -> None:
+    """Drops EXIF, XMP and profiles above the limits before anything parses them."""
+    limits = {"icc_profile": bounds.MAX_PROFILE}
+    limits |= dict.fromkeys(("xmp", "XML:com.adobe.xmp"), bounds.MAX_METADATA)
+    for key, limit in limits.items():
+        if len(image.info.get(key) or b"") > limit:
+            what = "color profile" if key == "icc_profile" else "XMP"
+            notes.append(f"its {what} was dropped: it has more than {limit} bytes")
+            del image.info[key]
+    # A JPEG's has been bounded: Pillow parses it while it opens the file.
+    if image.format not in ("JPEG", "MPO") and isinstance(image.info.get("exif"), bytes):
+        exif = bounds.bounded_exif(image.info.pop("exif"), notes)
+        if exif is not None:
+            image.info["exif"] = exif
 
 
 def turn_upright(image: Image.Image) -> bytes | None:

@@ -4,7 +4,7 @@
 |---|---|
 | RGB, RGBA | filled as they are; alpha is kept |
 | grey, grey with alpha | filled in RGB, written as grey; known pixels keep their level exactly |
-| palette (PNG, GIF, TIFF) | written in true colour: a palette has no room for new colours |
+| palette (PNG, TIFF) | written in true colour: a palette has no room for new colours |
 | bilevel | written as grey, for the same reason |
 | EXIF orientation | pixels are turned upright, and the tag is set to match |
 | EXIF, ICC profile, resolution | kept; previews inside EXIF are dropped, they show what was there |
@@ -56,6 +56,7 @@ class Photograph:
         icc_profile: The colour profile, as it is.
         exif: EXIF with the orientation set to upright and without previews.
         encoding: What the file's format is to be told to write it the same way again.
+        notes: Sentences about what in the file was not kept.
     """
 
     pixels: np.ndarray
@@ -66,6 +67,7 @@ class Photograph:
     icc_profile: bytes | None = None
     exif: bytes | None = None
     encoding: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def read_photograph(
@@ -83,7 +85,8 @@ def read_photograph(
         ImageError: If it is no image, is damaged, is too large, or is of a kind that is refused.
     """
     name = str(source) if name is None else name
-    with decoded(source, name, max_pixels, _refuse_photograph) as image:
+    notes: list[str] = []
+    with decoded(source, name, max_pixels, _refuse_photograph, notes) as image:
         encoding = _encoding_of(image)
         # An MPO is a JPEG with more pictures behind the first: depth maps, the other eye.
         image_format = "JPEG" if image.format == "MPO" else image.format
@@ -102,7 +105,9 @@ def read_photograph(
                 strip = strip.convert("LA" if grey else "RGBA")
                 alpha[rows] = np.asarray(strip.getchannel("A"))
             pixels[rows] = np.asarray(strip.convert("RGB"))
-    return Photograph(pixels, alpha, grey, image_format, stored_size, icc_profile, exif, encoding)
+    return Photograph(
+        pixels, alpha, grey, image_format, stored_size, icc_profile, exif, encoding, tuple(notes)
+    )
 
 
 def encode_photograph(
@@ -118,7 +123,7 @@ def encode_photograph(
         photograph: Where the rest comes from.
         pixels: `(H, W, 3)` uint8 RGB. For a grey photograph the filled pixels are made grey.
         image_format: "PNG", "JPEG", "WEBP", "TIFF", "BMP" or "PPM"; the photograph's own by
-            default, and PNG in place of GIF.
+            default, and PNG in place of one that is not written.
         alpha: `(H, W)` uint8 in place of the photograph's own.
         quality: 1 to 100 for JPEG, WebP and AVIF, which other formats ignore. By default a JPEG's
             own tables or 95, WebP without loss, AVIF 90.
@@ -127,7 +132,8 @@ def encode_photograph(
         ImageError: If the format cannot hold the image's transparency.
     """
     if image_format is None:
-        image_format = "PNG" if photograph.format == "GIF" else photograph.format
+        written = photograph.format in WRITABLE.values()
+        image_format = photograph.format if written else "PNG"
     alpha = photograph.alpha if alpha is None else alpha
     if alpha is not None and image_format not in _WITH_ALPHA:
         if not (alpha == 255).all():
@@ -196,12 +202,9 @@ def format_of(path: str | Path) -> str:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
-        why = (
-            "GIF cannot hold filled pixels without changing known ones"
-            if suffix == ".gif"
-            else f"unknown output format {suffix!r}"
+        raise ImageError(
+            f"{path}: the suffix of an output must be one of {' '.join(WRITABLE)}, got {suffix!r}"
         )
-        raise ImageError(f"{path}: {why}; write one of {' '.join(WRITABLE)}")
     return WRITABLE[suffix]
 
 

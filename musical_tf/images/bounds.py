@@ -1,0 +1,385 @@
+"""Checks the bytes of an image file before a decoder reads them.
+
+A few bytes can make a decoder use minutes of processor time or gigabytes of memory. Every function
+here takes time and memory in proportion to the file, and refuses the file or mends it.
+"""
+
+import contextlib
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_BYTES = 2 * 2**30
+"""Largest file that is read, in bytes: 178 million pixels of 8 bytes fit."""
+
+MAX_METADATA = 2**20
+"""Largest EXIF, XMP and single tag that are kept, in bytes."""
+
+MAX_PROFILE = 16 * 2**20
+"""Largest color profile that is kept, in bytes: the most that a JPEG can hold."""
+
+MAX_NUMBERS = 4096
+"""Most numbers that a tag may hold: each would become a Python object."""
+
+MAX_TAGS = 2**16
+"""Most tags of a directory: what a TIFF can hold that is no BigTIFF."""
+
+MAX_ALL_NUMBERS = 2**18
+"""Most numbers that all tags together may hold."""
+
+MAX_STRIPS = 2**16
+"""Most strips or tiles of a TIFF: the decoder is called for each."""
+
+MAX_PAGES = 64
+"""Most pages of a TIFF that are looked at."""
+
+MAX_CHUNKS = 100_000
+"""Most chunks of a PNG: each takes some microseconds."""
+
+MAX_SEGMENTS = 10_000
+"""Most segments of a JPEG: each takes some microseconds."""
+
+MAX_SCANS = 100
+"""Most scans of a JPEG: each is decoded over the whole image. Encoders write about ten."""
+
+MAX_RUN_LENGTH_PIXELS = 16_000_000
+MAX_RUN_LENGTH_BYTES = 8 * 2**20
+"""Largest run-length encoded BMP: Pillow decodes these in Python."""
+
+_HEADER_BYTES = 2**16  # of a PNM file, comments included
+_PNM = re.compile(rb"P([456])((?:\s|#[^\r\n]*[\r\n])+)(\d{1,9})", re.DOTALL)
+_PNM_NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})", re.DOTALL)
+_EXIF = re.compile(rb"(?:\0\0\0\0|Exif\0\0)(?=II\*\0|MM\0\*)")
+_TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_TYPE_SIZES |= {16: 8, 17: 8, 18: 8}
+_TYPES_OF_BYTES = (1, 2, 7)
+_STRIP_TAGS = {273: "strips", 279: "strips", 324: "tiles", 325: "tiles"}
+_PROFILE_TAG = 34675
+_DIRECTORY_TAGS = (34665, 34853, 40965)  # EXIF, GPS, interoperability
+
+
+class BoundError(ValueError):
+    """A file that would cost too much to decode; the message says why, without the file's name."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """An entry of a TIFF directory: its number, type and count, and the positions of both."""
+
+    number: int
+    kind: int
+    count: int
+    entry: int
+    data: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a binary PNM file."""
+
+    kind: int
+    width: int
+    height: int
+    largest: int
+    end: int
+
+
+def format_of_content(content: bytes) -> str | None:
+    """Pillow's name of the format that the first bytes say; None if it is not read."""
+    head = bytes(content[:64])
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:4] in _TIFF_HEADS:
+        return "TIFF"
+    if head[:2] == b"BM":
+        return "BMP"
+    if re.match(rb"P[456][\s#]", head):
+        return "PPM"
+    if head[4:8] == b"ftyp":
+        size = struct.unpack(">I", head[:4])[0]
+        brands = {head[8:12]} | {head[at : at + 4] for at in range(16, min(size, 64), 4)}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & _HEIF_BRANDS:
+            return "HEIF"
+    return None
+
+
+def bounded(content: bytes, image_format: str, notes: list[str]) -> bytes:
+    """The file as it may be decoded.
+
+    Args:
+        content: The whole file.
+        image_format: What `format_of_content` says.
+        notes: Gets a sentence for everything that is left out.
+
+    Raises:
+        BoundError: If decoding the file would take more than its size explains.
+    """
+    if image_format == "JPEG":
+        return _bounded_jpeg(content, notes)
+    if image_format == "TIFF":
+        return _bounded_tiff(content, notes)
+    if image_format == "PNG":
+        for number, _ in enumerate(png_chunks(content)):
+            if number >= MAX_CHUNKS:
+                raise BoundError(f"a PNG must have at most {MAX_CHUNKS} chunks, got more")
+    if image_format in ("AVIF", "HEIF"):  # whose decoders parse EXIF while they open the file
+        places = [(found.end(), len(content)) for found in _EXIF.finditer(content)]
+        return _mended(content, places, notes)
+    if image_format == "BMP":
+        _check_bmp(content)
+    if image_format == "PPM":
+        pnm_header(content)
+    return content
+
+
+def bounded_exif(exif: bytes, notes: list[str]) -> bytes | None:
+    """EXIF without tags of more than `MAX_NUMBERS` numbers; None if it is above `MAX_METADATA`."""
+    if len(exif) > MAX_METADATA:
+        notes.append(
+            f"its EXIF was dropped: it has {len(exif)} bytes, more than the limit of {MAX_METADATA}"
+        )
+        return None
+    start = len(re.match(rb"(?:Exif\0\0){0,2}", exif).group())
+    return exif[:start] + _mended(exif[start:], [(0, len(exif))], notes)
+
+
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and length of the data of each chunk."""
+    position = 8
+    while position + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        yield kind, position + 8, length
+        position += 12 + length
+
+
+def pnm_header(content: bytes) -> Header:
+    """Reads the header of a binary PNM file.
+
+    Raises:
+        BoundError: If it is damaged, or longer than 64 KiB.
+    """
+    head = bytes(content[:_HEADER_BYTES])
+    found = _PNM.match(head)
+    numbers = []
+    position = 2
+    if found:
+        kind = int(found.group(1))
+        for _ in range(2 if kind == 4 else 3):
+            number = _PNM_NUMBER.match(head, position)
+            if number is None:
+                break
+            numbers.append(int(number.group(1)))
+            position = number.end()
+        if kind == 4:
+            numbers.append(1)
+    if len(numbers) < 3 or not 0 < numbers[2] < 65536 or not all(numbers):
+        raise BoundError(f"a PNM header must be whole within {_HEADER_BYTES} bytes, got another")
+    return Header(kind, *numbers, end=position + 1)
+
+
+# ---- JPEG
+
+
+def _bounded_jpeg(content: bytes, notes: list[str]) -> bytes:
+    """Counts segments and scans, and bounds the EXIF, of which Pillow joins all segments."""
+    exif: list[tuple[int, int]] = []
+    scans = 0
+    for number, (marker, start, end) in enumerate(jpeg_segments(content)):
+        scans += marker == 0xDA
+        if scans > MAX_SCANS:
+            raise BoundError(f"a JPEG must have at most {MAX_SCANS} scans, got more")
+        if number >= MAX_SEGMENTS:
+            raise BoundError(f"a JPEG must have at most {MAX_SEGMENTS} segments, got more")
+        if marker == 0xE1 and scans == 0 and content[start + 4 : start + 10] == b"Exif\0\0":
+            exif.append((start, end))
+    if len(exif) < 2:
+        return _mended(content, [(start + 10, end) for start, end in exif], notes)
+    whole = bounded_exif(b"".join(content[start + 10 : end] for start, end in exif), notes) or b""
+    parts = [
+        b"\xff\xe1" + struct.pack(">H", 8 + len(part)) + b"Exif\0\0" + part
+        for part in (whole[at : at + 65000] for at in range(0, len(whole), 65000))
+    ]
+    pieces, position = [content[: exif[0][0]], *parts], exif[0][1]
+    for start, end in exif[1:]:
+        pieces.append(content[position:start])
+        position = end
+    return b"".join([*pieces, content[position:]])
+
+
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+END_OF_IMAGE = 0xD9
+
+
+def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment of the first picture, its end marker included."""
+    position = 2
+    while found := _NEXT_MARKER.search(content, position):
+        marker, start = found.group()[1], found.start()
+        if marker in (END_OF_IMAGE, 0xD8, 0x01):
+            yield marker, start, start + 2
+            if marker == END_OF_IMAGE:
+                return
+            position = start + 2
+            continue
+        if start + 4 > len(content):
+            return
+        position = start + 2 + max(2, struct.unpack_from(">H", content, start + 2)[0])
+        yield marker, start, min(position, len(content))
+
+
+# ---- BMP
+
+
+def _check_bmp(content: bytes) -> None:
+    """Bounds run-length encoding, which Pillow decodes in Python."""
+    if len(content) < 34 or struct.unpack_from("<I", content, 14)[0] < 40:
+        return
+    width, height = struct.unpack_from("<ii", content, 18)
+    if struct.unpack_from("<I", content, 30)[0] not in (1, 2):
+        return
+    if abs(width * height) > MAX_RUN_LENGTH_PIXELS or len(content) > MAX_RUN_LENGTH_BYTES:
+        raise BoundError(
+            f"a run-length encoded BMP must have at most {MAX_RUN_LENGTH_PIXELS} pixels and "
+            f"{MAX_RUN_LENGTH_BYTES} bytes, got {abs(width * height)} and {len(content)}; "
+            "save it as PNG"
+        )
+
+
+# ---- TIFF
+
+
+def tiff_order(content: bytes) -> tuple[str, bool]:
+    """The byte order of a TIFF or of EXIF, as `struct` spells it, and whether it is a BigTIFF."""
+    order = "<" if content[:2] == b"II" else ">"
+    return order, content[2:4] in (b"+\0", b"\0+")
+
+
+def tiff_pages(content: bytes) -> list[list[Tag]]:
+    """The tags of each page, at most `MAX_PAGES` + 1 of them.
+
+    Raises:
+        BoundError: If a directory has more than `MAX_TAGS` entries.
+    """
+    order, big = tiff_order(content)
+    pages: list[list[Tag]] = []
+    seen: set[int] = set()
+    with contextlib.suppress(struct.error):  # cut off: the decoder says so if it matters
+        position = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)[0]
+        while position and position not in seen and len(pages) <= MAX_PAGES:
+            seen.add(position)
+            tags, position = _directory(content, position, order, big)
+            pages.append(tags)
+    return pages
+
+
+def tag_value(content: bytes, tag: Tag) -> tuple[int, ...]:
+    """The whole numbers of a tag; empty where they are of another type or beyond the file."""
+    codes = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
+    if tag.kind not in codes or tag.count > MAX_NUMBERS:
+        return ()
+    try:
+        order = tiff_order(content)[0]
+        return struct.unpack_from(f"{order}{tag.count}{codes[tag.kind]}", content, tag.data)
+    except (struct.error, OverflowError):
+        return ()
+
+
+def _directory(content: bytes, position: int, order: str, big: bool) -> tuple[list[Tag], int]:
+    """The tags of the directory at `position`, and the position of the next directory.
+
+    Of a directory that is cut off, the tags before the cut, as Pillow reads it.
+    """
+    head, entry, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+    word = order + ("Q" if big else "I")
+    step = struct.calcsize(order + entry) + inline
+    tags: list[Tag] = []
+    with contextlib.suppress(struct.error):
+        (count,) = struct.unpack_from(order + head, content, position)
+        if count > MAX_TAGS:
+            raise BoundError(f"a TIFF directory must have at most {MAX_TAGS} tags, got {count}")
+        position += struct.calcsize(order + head)
+        for start in range(position, position + count * step, step):
+            number, kind, numbers = struct.unpack_from(order + entry, content, start)
+            data = start + step - inline
+            if numbers * _TYPE_SIZES.get(kind, 1) > inline:
+                (data,) = struct.unpack_from(word, content, data)
+            tags.append(Tag(number, kind, numbers, start, data))
+        return tags, struct.unpack_from(word, content, position + count * step)[0]
+    return tags, 0
+
+
+def _bounded_tiff(content: bytes, notes: list[str]) -> bytes:
+    """Bounds the tags of the first page, and refuses pages that would be lost."""
+    pages = tiff_pages(content)
+    for page in pages[:1]:
+        for tag in page:
+            if tag.number in _STRIP_TAGS and tag.count > MAX_STRIPS:
+                what = _STRIP_TAGS[tag.number]
+                raise BoundError(
+                    f"a TIFF must have at most {MAX_STRIPS} {what}, got {tag.count}; "
+                    "save it with larger ones"
+                )
+    return _mended(content, [(0, len(content))], notes)
+
+
+def _mended(content: bytes, places: list[tuple[int, int]], notes: list[str]) -> bytes:
+    """The file with the count of each tag that is too large set to 0, so that Pillow skips it.
+
+    Args:
+        content: The file.
+        places: Start and end of each TIFF or EXIF.
+        notes: Gets a sentence about the tags.
+    """
+    parts, dropped = memoryview(content), []
+    counts = []
+    for start, end in places:
+        part = parts[start:end]
+        if bytes(part[:4]) not in _TIFF_HEADS:
+            continue
+        order, big = tiff_order(part)
+        for tag, size in _oversized(part):
+            counts.append((start + tag.entry + 4, order + ("Q" if big else "I")))
+            dropped.append(f"{tag.number} ({size} bytes)")
+    if not dropped:
+        return content
+    more = ", ..." if len(dropped) > 8 else ""
+    notes.append(f"tags that are too large were dropped: {', '.join(dropped[:8])}{more}")
+    mended = bytearray(content)
+    for position, code in counts:
+        struct.pack_into(code, mended, position, 0)
+    return bytes(mended)
+
+
+def _oversized(content: memoryview) -> Iterator[tuple[Tag, int]]:
+    """The tags of the first directory, and of those in it, that are too large; their bytes."""
+    order, big = tiff_order(content)
+    numbers, seen = 0, set()
+    with contextlib.suppress(struct.error):  # cut off: the parser skips the rest as well
+        word = order + ("Q" if big else "I")
+        positions = [*struct.unpack_from(word, content, 8 if big else 4)]
+        while positions:
+            position = positions.pop()
+            if position in seen:
+                continue
+            seen.add(position)
+            for tag in _directory(content, position, order, big)[0]:
+                size = tag.count * _TYPE_SIZES.get(tag.kind, 1)
+                if tag.number in _DIRECTORY_TAGS and tag.count == 1:
+                    positions += tag_value(content, tag)
+                if tag.number in _STRIP_TAGS:
+                    continue
+                if tag.kind not in _TYPES_OF_BYTES:
+                    numbers += tag.count
+                limit = MAX_PROFILE if tag.number == _PROFILE_TAG else MAX_METADATA
+                many = tag.kind not in _TYPES_OF_BYTES and tag.count > MAX_NUMBERS
+                if size > limit or many or numbers > MAX_ALL_NUMBERS:
+                    yield tag, size

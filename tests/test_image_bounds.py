@@ -1,0 +1,196 @@
+"""Files that would make a decoder take minutes or gigabytes, and the formats that are read."""
+
+import io
+import struct
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import ExifTags, Image
+
+from musical_tf import images
+from musical_tf.images import bounds
+from tests.test_images import picture, png_chunk
+
+
+def encoded(pixels, image_format, **options):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+def read(content):
+    return images.read_photograph(io.BytesIO(content), name="image")
+
+
+def refusal(content):
+    """The message by which photograph and mask are refused, and that it comes at once."""
+    started = time.process_time()
+    messages = []
+    for function in (images.read_photograph, images.read_mask):
+        with pytest.raises(images.ImageError) as error:
+            function(io.BytesIO(content), name="image")
+        messages.append(str(error.value))
+    assert time.process_time() - started < 2
+    assert messages[0].startswith("image: ")
+    return messages[0]
+
+
+def exif_of(kind, count, data):
+    """EXIF of one tag that holds `data`."""
+    return b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 33434, kind, count, 26) + bytes(4) + data
+
+
+def with_chunk(png, kind, data):
+    return png[:33] + png_chunk(kind, data) + png[33:]
+
+
+@pytest.mark.parametrize("magic", [b"P1", b"P2", b"P3"])
+def test_plain_pnm_is_refused_before_it_is_parsed(magic):
+    assert "plain PNM" in refusal(magic + b" 400 400\n" + b"#\n0" * 2**19)
+
+
+@pytest.mark.parametrize("suffix", ["GIF", "ICO", "TGA", "JPEG2000", "EPS", "PDF"])
+def test_other_formats_are_refused(suffix):
+    assert "not an image in a known format" in refusal(encoded(picture(), suffix))
+
+
+def test_pnm_headers_with_comments():
+    pixels = picture(4, 5)
+    photograph = read(b"P6\n# a comment\n5 # another\n4\n255\n" + pixels.tobytes())
+    np.testing.assert_array_equal(photograph.pixels, pixels)
+    assert "PNM header" in refusal(b"P6 " + b"#" * 10_000_000 + b"\n5 4 255\n" + pixels.tobytes())
+    assert "PNM header" in refusal(b"P6 5 4 99999\n" + pixels.tobytes())
+
+
+def grow(call):
+    """Bytes that Python's objects take at most while `call` runs, beyond what they take before."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("kind", "unit"), [(3, b"\1\0"), (5, b"\1\0\0\0\1\0\0\0"), (6, b"\1")])
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "AVIF", "JPEG"])
+def test_numbers_of_a_huge_tag_never_become_objects(kind, unit, image_format):
+    count = 60_000 // len(unit) if image_format == "JPEG" else 900_000 // len(unit)
+    exif = exif_of(kind, count, unit * count)
+    if image_format == "TIFF":
+        content = tagged_tiff(65000, kind, count, unit * count)
+    else:
+        content = encoded(picture(), image_format, exif=b"Exif\0\0" + exif)
+    result = []
+    assert grow(lambda: result.append(read(content))) < 8 * len(content) + 2**20
+    assert "tags that are too large were dropped" in " ".join(result[0].notes)
+    np.testing.assert_array_equal(result[0].pixels.shape, (24, 32, 3))
+
+
+def tagged_tiff(number, kind, count, data):
+    """A TIFF of one strip that has one more tag."""
+    pixels = picture()
+    extra = [(number, kind, count, data, True)]
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        writer.write(pixels, photometric="rgb", extratags=extra, metadata=None)
+    return stream.getvalue()
+
+
+def test_large_exif_is_dropped_with_a_note_and_the_photograph_kept():
+    exif = exif_of(3, 2**20, b"\1\0" * 2**20)
+    photograph = read(with_chunk(encoded(picture(), "PNG"), b"eXIf", exif))
+    assert photograph.exif is None
+    assert "its EXIF was dropped" in photograph.notes[0]
+    np.testing.assert_array_equal(photograph.pixels, picture())
+
+
+def test_exif_in_many_segments_of_a_jpeg_is_bounded():
+    jpeg = encoded(picture(), "JPEG")
+    whole = exif_of(3, 10**6, b"\1\0" * 10**6)
+    segments = [
+        b"\xff\xe1" + struct.pack(">H", 8 + len(part)) + b"Exif\0\0" + part
+        for part in (whole[at : at + 65000] for at in range(0, len(whole), 65000))
+    ]
+    content = jpeg[:2] + b"".join(segments) + jpeg[2:]
+    photographs = []
+    assert grow(lambda: photographs.append(read(content))) < 8 * len(content) + 2**20
+    assert "EXIF was dropped" in photographs[0].notes[0]
+    content = jpeg[:2] + b"".join(segments[:3]) + jpeg[2:]
+    assert "too large" in " ".join(read(content).notes)
+
+
+def test_exif_of_ordinary_size_has_no_note():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Camera"
+    for image_format in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF"):
+        photograph = read(encoded(picture(), image_format, exif=exif))
+        assert photograph.notes == ()
+        loaded = Image.Exif()
+        loaded.load(photograph.exif)
+        assert loaded[ExifTags.Base.Make] == "Camera"
+
+
+def test_strips_of_a_tiff_are_bounded():
+    count = bounds.MAX_STRIPS + 1
+    content = bytearray(encoded(picture(), "TIFF"))
+    (tag,) = (tag for tag in bounds.tiff_pages(content)[0] if tag.number == 273)
+    struct.pack_into("<II", content, tag.entry + 4, count, len(content))
+    content += struct.pack("<I", 8) * count
+    assert f"at most {bounds.MAX_STRIPS} strips, got {count}" in refusal(bytes(content))
+
+
+def test_large_profiles_are_dropped_with_a_note():
+    content = tagged_tiff(34675, 7, bounds.MAX_PROFILE + 1, bytes(bounds.MAX_PROFILE + 1))
+    photograph = read(content)
+    assert photograph.icc_profile is None
+    assert "34675" in photograph.notes[0]
+
+
+def test_run_length_encoded_bmp_is_bounded_and_read():
+    def bmp(width, height, data):
+        header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(data), 0, 0, 256, 0)
+        palette = b"".join(bytes([level, level, level, 0]) for level in range(256))
+        start = 14 + len(header) + len(palette)
+        return (
+            b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + palette + data
+        )
+
+    photograph = read(bmp(4, 2, b"\4\x07\0\0\4\x09\0\1"))
+    assert photograph.pixels[..., 0].tolist() == [[9] * 4, [7] * 4]
+    assert "run-length encoded BMP must have" in refusal(bmp(9000, 9000, b"\0\0" * 10))
+    assert "run-length encoded BMP must have" in refusal(bmp(9, 9, b"\1\1" * 2**23))
+
+
+def test_scans_segments_and_chunks_are_bounded():
+    jpeg = encoded(picture(), "JPEG", progressive=True)
+    scan = jpeg.rindex(b"\xff\xda")
+    assert "at most 100 scans" in refusal(jpeg[:scan] + jpeg[scan:-2] * 200 + jpeg[-2:])
+    assert "segments" in refusal(jpeg[:2] + b"\xff\xfe\0\2" * 20_000 + jpeg[2:])
+    png = encoded(picture(), "PNG")
+    assert "chunks" in refusal(png[:33] + png_chunk(b"teSt", b"") * 100_001 + png[33:])
+
+
+def test_a_film_behind_a_jpeg_holds_no_scans():
+    """Motion photographs: random bytes look like markers."""
+    content = encoded(picture(), "JPEG") + b"\xff\xda\0\2" * 1000
+    assert read(content).format == "JPEG"
+
+
+def test_avif_and_heic_are_read():
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    smooth = np.asarray(Image.fromarray(picture(8, 8)).resize((64, 48), Image.Resampling.BICUBIC))
+    for image_format in ("AVIF", "HEIF"):
+        photograph = read(encoded(smooth, image_format, quality=95))
+        assert photograph.format == image_format
+        assert np.abs(photograph.pixels.astype(int) - smooth).mean() < 6
+
+
+def test_heic_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(images.opening, "_register_heif", lambda: False)
+    content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    assert "pip install 'musical-tf[heif]'" in refusal(content)
