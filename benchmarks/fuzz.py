@@ -53,6 +53,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from benchmarks import measure
 from musical_tf import images
+from musical_tf.images.opening import register_heif
 from serving.predict import silent_libraries
 from serving.session import InferenceError, InpaintingSession, ModelError
 from serving.tiling import STRATEGIES
@@ -162,6 +163,8 @@ def seed_files() -> dict[str, bytes]:
             add(kind, mode, **rich)
     for mode in ("DDS", "SGI", "JPEG2000", "EPS", "MPO", "AVIF", "SPIDER", "XBM"):
         add(mode, "RGB" if mode != "XBM" else "1")
+    if register_heif():
+        add("HEIF", "RGB")
     add("PDF", "RGB", creationDate=time.gmtime(0), modDate=time.gmtime(0))
     add("PNG", "P", transparency=bytes([0, 5, 200]))
     add("JPEG", "RGB", progressive=True, **rich)

@@ -181,8 +181,7 @@ def test_a_film_behind_a_jpeg_holds_no_scans():
 
 
 def test_avif_and_heic_are_read():
-    heif = pytest.importorskip("pillow_heif")
-    heif.register_heif_opener()
+    assert images.opening.register_heif()
     smooth = np.asarray(Image.fromarray(picture(8, 8)).resize((64, 48), Image.Resampling.BICUBIC))
     for image_format in ("AVIF", "HEIF"):
         photograph = read(encoded(smooth, image_format, quality=95))
@@ -191,6 +190,6 @@ def test_avif_and_heic_are_read():
 
 
 def test_heic_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(images.opening, "_register_heif", lambda: False)
+    monkeypatch.setattr(images.opening, "register_heif", lambda: False)
     content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
     assert "pip install 'musical-tf[heif]'" in refusal(content)

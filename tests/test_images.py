@@ -274,6 +274,42 @@ def test_a_tiff_does_not_leak_its_structure_into_a_jpeg(tmp_path):
     assert not {256, 257, 273, 277, 279} & set(tags)
 
 
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "AVIF"])
+def test_quality_decides_the_size(image_format):
+    photograph = images.Photograph(picture(96, 128))
+    sizes = []
+    for quality in (20, 95):
+        content = images.encode_photograph(
+            photograph, photograph.pixels, image_format, quality=quality
+        )
+        assert reread(content).format == image_format
+        sizes.append(len(content))
+    assert sizes[0] < 0.7 * sizes[1]
+    for quality in (0, 101):
+        with pytest.raises(ValueError, match=f"quality must be from 1 to 100, got {quality}"):
+            images.encode_photograph(photograph, photograph.pixels, image_format, quality=quality)
+
+
+def test_quality_replaces_the_tables_of_a_jpeg(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(picture(96, 128)).save(path, quality=95)
+    photograph = images.read_photograph(path)
+    small = images.encode_photograph(photograph, photograph.pixels, quality=20)
+    assert len(small) < 0.7 * len(images.encode_photograph(photograph, photograph.pixels))
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_avif_is_written_as_it_was_read(tmp_path, channels):
+    path = tmp_path / "a.avif"
+    Image.fromarray(picture(48, 64, channels)).save(path, icc_profile=SRGB)
+    photograph = images.read_photograph(path)
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert (again.format, again.mode) == ("AVIF", "RGBA" if channels == 4 else "RGB")
+    assert again.info["icc_profile"] == SRGB
+    error = np.abs(np.asarray(again)[..., :3].astype(int) - photograph.pixels)
+    assert error.mean() < 3
+
+
 def test_another_format_on_request_and_what_it_cannot_hold():
     photograph = images.Photograph(picture(), alpha=np.full((24, 32), 9, np.uint8))
     with pytest.raises(images.ImageError, match="JPEG cannot hold transparency; write one of PNG"):

@@ -34,8 +34,10 @@ READABLE = {
 }
 """Suffix -> format. Pillow knows more, among them formats that start other programs to decode."""
 
-WRITABLE = {suffix: name for suffix, name in READABLE.items() if name not in ("HEIF", "AVIF")}
-"""Suffix -> format of the outputs."""
+WRITABLE = {
+    suffix: name for suffix, name in READABLE.items() if suffix not in (".pbm", ".heic", ".heif")
+}
+"""Suffix -> format of the outputs. A bilevel PBM has no room for filled pixels."""
 
 FORMATS = sorted(set(READABLE.values()))
 
@@ -121,6 +123,11 @@ def _damage_named(name: str, max_pixels: int) -> Iterator[None]:
         raise
     except bounds.BoundError as error:
         raise ImageError(f"{name}: {error}") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(
+            f"{name}: it is not an image in a known format ({', '.join(FORMATS)}), or its header "
+            "is damaged"
+        ) from error
     except Image.DecompressionBombError as error:
         raise TooManyPixelsError(
             f"{name}: it has more pixels than the limit of {max_pixels}"
@@ -137,7 +144,7 @@ def _opened(content: bytes, name: str, notes: list[str]) -> Image.Image:
             raise ImageError(f"{name}: it is a plain PNM file; save it as a binary one (P4 to P6)")
         known = ", ".join(FORMATS)
         raise ImageError(f"{name}: it is not an image in a known format ({known})")
-    if image_format == "HEIF" and not _register_heif():
+    if image_format == "HEIF" and not register_heif():
         raise ImageError(
             f"{name}: it is HEIC, which needs pillow-heif: pip install 'musical-tf[heif]'"
         )
@@ -146,7 +153,7 @@ def _opened(content: bytes, name: str, notes: list[str]) -> Image.Image:
 
 
 @functools.cache
-def _register_heif() -> bool:
+def register_heif() -> bool:
     """Registers the HEIF decoder with Pillow; False if its package is missing."""
     try:
         import pillow_heif

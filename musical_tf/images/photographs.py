@@ -11,6 +11,7 @@
 | PNG's gamma, primaries, sRGB | kept in a PNG without ICC profile |
 | JPEG quality | the file's own quantization tables and subsampling are used again |
 | WebP | written lossless, so that known pixels are not encoded a second time |
+| AVIF | written with quality 90 and 4:4:4, known pixels change by what that loses |
 | CMYK, Lab, YCbCr, HSV | refused: the way to RGB and back would change known pixels |
 | 16 or 32 bits a channel | refused: the models work in 8 bits |
 | several frames or pages | refused: all but the first would be lost |
@@ -122,7 +123,7 @@ def encode_photograph(
     Args:
         photograph: Where the rest comes from.
         pixels: `(H, W, 3)` uint8 RGB. For a grey photograph the filled pixels are made grey.
-        image_format: "PNG", "JPEG", "WEBP", "TIFF", "BMP" or "PPM"; the photograph's own by
+        image_format: "PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM" or "AVIF"; the photograph's own by
             default, and PNG in place of one that is not written.
         alpha: `(H, W)` uint8 in place of the photograph's own.
         quality: 1 to 100 for JPEG, WebP and AVIF, which other formats ignore. By default a JPEG's
@@ -131,6 +132,8 @@ def encode_photograph(
     Raises:
         ImageError: If the format cannot hold the image's transparency.
     """
+    if quality is not None and not 1 <= quality <= 100:
+        raise ValueError(f"quality must be from 1 to 100, got {quality}")
     if image_format is None:
         written = photograph.format in WRITABLE.values()
         image_format = photograph.format if written else "PNG"
@@ -153,13 +156,10 @@ def encode_photograph(
         options["exif"] = photograph.exif
     if image_format == photograph.format:
         options |= photograph.encoding
-    elif image_format == "JPEG":
-        options |= {"quality": 95, "subsampling": 0}
-    # What these levels save in time is a multiple, what they cost in size a few percent.
+    options |= _quality_options(image_format, quality, "qtables" in options)
+    # What this level saves in time is a multiple, what it costs in size a few percent.
     if image_format == "PNG":
         options["compress_level"] = 4
-    if image_format == "WEBP":
-        options |= {"lossless": True, "exact": True, "quality": 25}
     if image_format == "TIFF":
         options.setdefault("compression", "tiff_adobe_deflate")
         if "exif" in options and _has_directories(options["exif"]):
@@ -185,6 +185,22 @@ def encode_photograph(
         except Exception as error:
             failure = error
     raise ImageError(f"it cannot be written as {image_format}: {failure}") from failure
+
+
+def _quality_options(image_format: str, quality: int | None, has_tables: bool) -> dict[str, Any]:
+    """What tells the encoder of a format how much it may lose."""
+    if image_format == "JPEG":
+        if quality is not None:
+            return {"quality": quality, "qtables": None}
+        return {} if has_tables else {"quality": 95, "subsampling": 0}
+    if image_format == "WEBP":
+        if quality is not None:
+            return {"quality": quality, "exact": True}
+        # The lowest effort: lossless, what is lost is a few percent of the size.
+        return {"lossless": True, "exact": True, "quality": 25}
+    if image_format == "AVIF":
+        return {"quality": 90 if quality is None else quality, "subsampling": "4:4:4"}
+    return {}
 
 
 def _has_directories(content: bytes) -> bool:
