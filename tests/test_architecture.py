@@ -139,7 +139,7 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
         if (
             file in ("musical_tf/__init__.py", "musical_tf/version.py")
             and not found.lazy
-            and not found.within("musical_tf.version")
+            and not found.within("musical_tf.version", "musical_tf.keras_registration")
             and found.name.split(".")[0] not in sys.stdlib_module_names
         ):
             return "musical_tf.serving starts through this file and must not load keras"
