@@ -79,49 +79,50 @@ def _shrink(image: np.ndarray, hole: np.ndarray, size: tuple[int, int]) -> np.nd
     return small
 
 
-def from_model(filled: np.ndarray, view: Box, core: Box) -> Iterator[tuple[slice, np.ndarray]]:
-    """The part of a filled window that lies in `core`, at the image's own size, strip by strip.
+def from_model(filled: np.ndarray, view: Box, area: Box) -> Iterator[tuple[slice, np.ndarray]]:
+    """The part of a filled window that lies in `area`, at the image's own size, strip by strip.
 
     Yields:
-        `(rows, pixels)`: rows of `core`, and uint8 `(rows, core.width, 3)`.
+        `(rows, pixels)`: rows of `area`, and uint8 `(rows, area.width, 3)`.
     """
     height, width = filled.shape[:2]
-    top, left = core.top - view.top, core.left - view.left
+    top, left = area.top - view.top, area.left - view.left
     if (height, width) == (view.height, view.width):
         yield (
-            slice(0, core.height),
-            filled[top : top + core.height, left : left + core.width],
+            slice(0, area.height),
+            filled[top : top + area.height, left : left + area.width],
         )
         return
     down, across = height / view.height, width / view.width
     # Columns first, for all strips alike: Pillow's own order depends on the size, and its rounding
     # on the order, which would show as seams.
     wide = Image.fromarray(filled).resize(
-        (core.width, height),
+        (area.width, height),
         Image.Resampling.BICUBIC,
-        box=(left * across, 0, (left + core.width) * across, height),
+        box=(left * across, 0, (left + area.width) * across, height),
     )
-    for rows in _strips(core.height, core.width):
+    for rows in _strips(area.height, area.width):
         enlarged = wide.resize(
-            (core.width, rows.stop - rows.start),
+            (area.width, rows.stop - rows.start),
             Image.Resampling.BICUBIC,
-            box=(0, (top + rows.start) * down, core.width, (top + rows.stop) * down),
+            box=(0, (top + rows.start) * down, area.width, (top + rows.stop) * down),
         )
         yield rows, np.asarray(enlarged)
 
 
 def from_model_fitted(
-    filled: np.ndarray, view: Box, core: Box, image: np.ndarray, known: np.ndarray
+    filled: np.ndarray, view: Box, area: Box, image: np.ndarray, known: np.ndarray
 ) -> np.ndarray:
     """As `from_model`, at once, plus what enlarging lacks around the hole, carried on into it.
 
     Args:
-        filled, view, core: As there.
-        image: `(view.height, view.width, 3)` uint8, what is at the image's own size.
-        known: `(view.height, view.width)` bool, where it is more than a guess.
+        filled, view, area: As there.
+        image: `(area.height, area.width, 3)` uint8, the pixels at the image's own size.
+        known: `(area.height, area.width)` bool, False where a pixel is missing.
+
+    Returns:
+        `(area.height, area.width, 3)` uint8.
     """
-    enlarged = np.concatenate([part for _, part in from_model(filled, view, view)])
+    enlarged = np.concatenate([part for _, part in from_model(filled, view, area)])
     lacking = membrane.span(image.astype(np.float32) - enlarged, known)
-    fitted = np.clip(np.rint(enlarged + lacking), 0, 255).astype(np.uint8)
-    top, left = core.top - view.top, core.left - view.left
-    return fitted[top : top + core.height, left : left + core.width]
+    return np.clip(np.rint(enlarged + lacking), 0, 255).astype(np.uint8)

@@ -7,7 +7,8 @@ photograph through windows. `windows.plan` places them, `fill` runs them:
 
 * `crop`: one window around each hole, about twice as wide as the hole is thick, shrunk to the
   working size when it is larger. Holes that lie together share a window. A long thin hole, a
-  scratch or a wire, is followed by several windows; each sees what the ones before it filled.
+  scratch or a wire, is followed by several windows; each sees what the ones before it filled. Where
+  that would take many windows, they are larger and less sharp.
 * `resize`: the framing of the training, for models of whole things such as faces. The photograph is
   resized so that its shorter side is the working size, and a square of it is filled, the one
   closest to the middle that holds the hole. A hole that is longer than a square takes several.
@@ -19,9 +20,9 @@ because a model fills best at the scale at which it was trained.
 Only hole pixels are ever written, so known pixels are the input's own, bit for bit, whichever
 strategy is used. What lies under a hole is erased before anything is resized, so it cannot bleed
 into the pixels around it. Photographs are shrunk and enlarged in strips, so that a window as large
-as the photograph needs no copies of it. What shrinking and enlarging took from a window of up to a
-megapixel is known around the hole, and carried on into it: no soft rim, and thin strokes keep the
-sharpness of what they run through.
+as the photograph needs no copies of it. Shrinking loses sharpness. What was lost in the known
+surroundings of a hole within a megapixel is carried on into the hole: no soft rim, and thin strokes
+keep the sharpness of what they run through.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ import numpy as np
 from musical_tf.contract import STRATEGIES
 
 from .resampling import from_model, from_model_fitted, to_model
-from .windows import Window, plan
+from .windows import Window, bounds, plan
 
 __all__ = ["STRATEGIES", "Progress", "Run", "fill", "plan"]
 
@@ -41,7 +42,8 @@ Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Progress = Callable[[int, int], None]
 """Is told `(windows done, windows in all)`, before the first window and after each."""
 
-_FIT_PIXELS = 2**20  # pixels of the largest window whose lost sharpness is carried on into the hole
+_FIT_PIXELS = 2**20  # of the largest hole, with its surroundings, whose sharpness is carried on
+_FIT_MARGIN = 32  # pixels around a hole from which its lost sharpness is known, at the least
 
 
 def fill(
@@ -119,12 +121,16 @@ def _paste(
         remaining: `(H, W)` bool, what is still missing; `mine` is cleared in place.
     """
     view, core = window.view, window.core
-    target = result[core.slices]
-    if window.scale > 1 and view.height * view.width <= _FIT_PIXELS:
-        seen = result[view.slices], ~remaining[view.slices]
-        parts = [(slice(0, core.height), from_model_fitted(filled, view, core, *seen))]
+    area = bounds(mine, 1, core)
+    inside = area.within(core)
+    target, mine = result[area.slices], mine[inside]
+    around = area.grown(max(_FIT_MARGIN, min(area.height, area.width) // 2), view)
+    if window.scale > 1 and around.height * around.width <= _FIT_PIXELS:
+        seen = result[around.slices], ~remaining[around.slices]
+        fitted = from_model_fitted(filled, view, around, *seen)
+        parts = [(slice(0, area.height), fitted[area.within(around)])]
     else:
-        parts = from_model(filled, view, core)
+        parts = from_model(filled, view, area)
     for rows, pixels in parts:
         np.copyto(target[rows], pixels, where=mine[rows, :, None])
-    remaining[core.slices][mine] = False
+    remaining[area.slices][mine] = False

@@ -14,7 +14,9 @@ _GROUP = 0.5  # share of a window's side within which holes are gathered: what m
 _MINIMUM_KNOWN = 0.25  # a window with less to copy from than this grows
 _SCALE_STEP = 1.25  # resolution of the search for a hole's thickness
 _NEARLY_ALL = 0.9  # share of the image's sides from which on a window takes the whole image
-_STRETCH = 1.5  # sharpness that may be given up to fill a hole in one window rather than several
+_STRETCH = 2.0  # sharpness that may be given up to fill a hole in one window rather than several
+_FEW = 4  # windows that are few enough; for more, sharpness is given up as far as `_FLOORS` says
+_FLOORS = (1.0, 1.5, 2.0, 3.0, 4.0)  # scales below which no window stays
 _MARGIN = 0.125  # share of a square's side that is context between the hole and the square's edge
 _MOST_ENLARGED = 4.0  # times that a small photograph is enlarged for the model, at most
 
@@ -41,6 +43,22 @@ class Box(NamedTuple):
     def width(self) -> int:
         """Columns."""
         return self.right - self.left
+
+    def within(self, other: "Box") -> tuple[slice, slice]:
+        """The box as an index into an array of the pixels of `other`, which holds it."""
+        return (
+            slice(self.top - other.top, self.bottom - other.top),
+            slice(self.left - other.left, self.right - other.left),
+        )
+
+    def grown(self, margin: int, limit: "Box") -> "Box":
+        """The box and `margin` pixels on every side, cut at `limit`."""
+        return Box(
+            max(self.top - margin, limit.top),
+            max(self.left - margin, limit.left),
+            min(self.bottom + margin, limit.bottom),
+            min(self.right + margin, limit.right),
+        )
 
 
 class Window(NamedTuple):
@@ -104,7 +122,7 @@ def plan(hole: np.ndarray, working_size: int, strategy: str = "crop") -> Plan:
         labels, boxes = label_components(cells)
         boxes = np.minimum(boxes * cell, np.array([height, width, height, width]))
         return Plan(_around_holes(labels, boxes, whole, cell, working_size), labels, cell)
-    core = _bounds(cells, cell, whole)
+    core = bounds(cells, cell, whole)
     if strategy == "original":
         placed = [(whole, core)]
         scale = 1.0
@@ -173,7 +191,10 @@ def _squares(hole: Box, whole: Box, side: int) -> list[tuple[Box, Box]]:
 def _around_holes(
     labels: np.ndarray, boxes: np.ndarray, whole: Box, cell: int, working_size: int
 ) -> list[Window]:
-    """The windows of the strategy `crop`.
+    """The windows of the strategy `crop`, few if a little sharpness buys that.
+
+    The lowest of `_FLOORS` that leaves at most `_FEW` windows is taken. Where none does, long
+    strokes get the highest, which shortens their chains of windows, and all other holes the lowest.
 
     Args:
         labels: Of the cells, from `label_components`.
@@ -182,20 +203,55 @@ def _around_holes(
         cell: Side of a cell in pixels.
         working_size: Side in pixels at which the model sees a window.
     """
-    height, width = whole.height, whole.width
-    count = len(boxes)
     # A photograph smaller than the working size is enlarged to it by its shorter side.
-    sharpest = min(1.0, max(min(height, width) / working_size, 1 / _MOST_ENLARGED))
-    whole_scale = max(sharpest, max(height, width) / working_size)
-    thick = _thickness_scales(labels, count, cell, working_size, sharpest)
+    sharpest = max(min(whole.height, whole.width) / working_size, 1 / _MOST_ENLARGED)
+    sharpest = min(1.0, sharpest)
+    whole_scale = max(sharpest, max(whole.height, whole.width) / working_size)
+    thick = _thickness_scales(labels, len(boxes), cell, working_size, sharpest)
     thick = np.minimum(thick, whole_scale)
     longest = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     single = np.minimum(np.maximum(thick, longest / (_CORE * working_size)), whole_scale)
-    in_one = single <= _STRETCH * thick
-    scales = np.where(in_one, single, thick)
 
+    def at(floor: float, stroke_floor: float) -> list[Window]:
+        in_one = single <= _STRETCH * np.maximum(thick, min(floor, whole_scale))
+        scales = np.where(in_one, np.maximum(single, floor), np.maximum(thick, stroke_floor))
+        scales = np.minimum(scales, whole_scale)
+        return _chain(labels, boxes, scales, in_one, whole, cell, working_size, whole_scale)
+
+    windows = at(sharpest, sharpest)
+    lowest = len(windows)
+    for floor in _FLOORS:
+        # A window of twice the side replaces four at the most.
+        if len(windows) <= _FEW or lowest > _FEW * _FLOORS[-1] ** 2:
+            break
+        if floor > sharpest:
+            windows = at(floor, floor)
+    if len(windows) > _FEW:
+        windows = at(sharpest, _FLOORS[-1])
+    return windows
+
+
+def _chain(
+    labels: np.ndarray,
+    boxes: np.ndarray,
+    scales: np.ndarray,
+    in_one: np.ndarray,
+    whole: Box,
+    cell: int,
+    working_size: int,
+    whole_scale: float,
+) -> list[Window]:
+    """Windows for components whose scales are chosen, in the order in which they must run.
+
+    Args:
+        labels, boxes, whole, cell, working_size: As in `_around_holes`.
+        scales: `(count,)` float, of each component.
+        in_one: `(count,)` bool, whether one window fills it.
+        whole_scale: The scale at which the photograph's longer side is the working size.
+    """
+    height, width = whole.height, whole.width
     windows: list[Window] = []
-    waiting = np.ones(count, bool)
+    waiting = np.ones(len(boxes), bool)
 
     def waiting_inside(area: Box, scale: float) -> np.ndarray:
         """Components that fit into `area` and may be shrunk by `scale`, none of them done."""
@@ -221,11 +277,9 @@ def _around_holes(
             corner, end = group[:, :2].min(axis=0), group[:, 2:].max(axis=0)
             cores = [Box(*corner.tolist(), *end.tolist())]
         else:
-            cores = _split(box, max(cell, side // 2 // cell * cell))
+            cores = _split(labels, index + 1, box, max(cell, int(_CORE * side)), cell)
         waiting[index] = False
         for core in cores:
-            if not in_one[index] and not _touches(labels, cell, core, index + 1):
-                continue
             view = _place(core, side, whole)
             if in_one[index]:
                 core = _core_of(view, side, core, whole)
@@ -253,13 +307,20 @@ def _any_in_cells(hole: np.ndarray, cell: int) -> np.ndarray:
     return np.logical_or.reduceat(rows, np.arange(0, hole.shape[1], cell), axis=1)
 
 
-def _bounds(cells: np.ndarray, cell: int, whole: Box) -> Box:
+def bounds(cells: np.ndarray, cell: int, area: Box) -> Box:
+    """The box around what is True.
+
+    Args:
+        cells: `(ceil(area.height / cell), ceil(area.width / cell))` bool, not False everywhere.
+        cell: Side of a cell in pixels.
+        area: What the cells cover, from its top left corner on.
+    """
     rows, columns = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
     return Box(
-        int(rows[0]) * cell,
-        int(columns[0]) * cell,
-        min((int(rows[-1]) + 1) * cell, whole.bottom),
-        min((int(columns[-1]) + 1) * cell, whole.right),
+        area.top + int(rows[0]) * cell,
+        area.left + int(columns[0]) * cell,
+        min(area.top + (int(rows[-1]) + 1) * cell, area.bottom),
+        min(area.left + (int(columns[-1]) + 1) * cell, area.right),
     )
 
 
@@ -294,13 +355,36 @@ def _thickness_scales(
         scales[owners - 1] = scale
 
 
-def _split(box: Box, step: int) -> list[Box]:
-    """Cuts a box into tiles of `step` pixels, in reading order."""
-    return [
-        Box(top, left, min(top + step, box.bottom), min(left + step, box.right))
-        for top in range(box.top, box.bottom, step)
-        for left in range(box.left, box.right, step)
-    ]
+def _split(labels: np.ndarray, number: int, box: Box, step: int, cell: int) -> list[Box]:
+    """Boxes of at most `step` pixels a side around the parts of a component, along its longer side.
+
+    Args:
+        labels: Of the cells.
+        number: The component's.
+        box: Around the component, or a part of it.
+        step: Pixels.
+        cell: Side of a cell in pixels.
+    """
+    if max(box.height, box.width) <= step:
+        return [box]
+    down = box.height >= box.width
+    low, high = (box.top, box.bottom) if down else (box.left, box.right)
+    count = -(-(high - low) // step)
+    cut = max(cell, -(-(high - low) // count // cell) * cell)
+    boxes = []
+    for start in range(low, high, cut):
+        end = min(start + cut, high)
+        part = box._replace(
+            **({"top": start, "bottom": end} if down else {"left": start, "right": end})
+        )
+        inside = labels[
+            part.top // cell : -(-part.bottom // cell), part.left // cell : -(-part.right // cell)
+        ]
+        found = inside == number
+        if found.any():
+            tight = bounds(found, cell, part)
+            boxes += _split(labels, number, tight, step, cell)
+    return boxes
 
 
 def _touches(labels: np.ndarray, cell: int, box: Box, number: int) -> bool:
