@@ -27,17 +27,6 @@ def png_chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + checksum
 
 
-def png_of_16_bits(colour_type, channels, size=4):
-    header = struct.pack(">IIBBBBB", size, size, 16, colour_type, 0, 0, 0)
-    rows = (b"\0" + bytes(size * channels * 2)) * size
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + png_chunk(b"IHDR", header)
-        + png_chunk(b"IDAT", zlib.compress(rows))
-        + png_chunk(b"IEND", b"")
-    )
-
-
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -326,16 +315,8 @@ def test_another_format_on_request_and_what_it_cannot_hold():
     ("name", "write", "message"),
     [
         ("a.jpg", lambda p: Image.new("CMYK", (8, 8)).save(p), "it is CMYK: .*convert it to RGB"),
-        ("a.tif", lambda p: Image.new("LAB", (8, 8)).save(p), "it is Lab"),
         ("a.tif", lambda p: Image.new("F", (8, 8)).save(p), "32-bit floating point"),
         ("a.tif", lambda p: Image.new("I", (8, 8)).save(p), "32-bit integer"),
-        ("a.png", lambda p: p.write_bytes(png_of_16_bits(0, 1)), "16 bits a channel"),
-        ("a.png", lambda p: p.write_bytes(png_of_16_bits(2, 3)), "16 bits a channel"),
-        ("a.png", lambda p: p.write_bytes(png_of_16_bits(4, 2)), "16 bits a channel"),
-        ("a.png", lambda p: p.write_bytes(png_of_16_bits(6, 4)), "16 bits a channel"),
-        ("a.tif", lambda p: Image.new("I;16", (8, 8)).save(p), "16 bits a channel"),
-        ("a.ppm", lambda p: p.write_bytes(b"P6 4 4 65535\n" + bytes(96)), "16 bits a channel"),
-        ("a.pgm", lambda p: p.write_bytes(b"P5 4 4 65535\n" + bytes(32)), "16 bits a channel"),
         (
             "a.webp",
             lambda p: Image.new("L", (8, 8)).save(

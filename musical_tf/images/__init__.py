@@ -13,7 +13,7 @@ from .masks import (
     threshold_mask,
 )
 from .opening import MAX_PIXELS, READABLE, WRITABLE, ImageError, TooManyPixelsError
-from .photographs import Photograph, encode_photograph, format_of, read_photograph
+from .photographs import Photograph, encode_photograph, format_of, lost_in, read_photograph
 
 __all__ = [
     "MAX_PIXELS",
@@ -32,6 +32,7 @@ __all__ = [
     "fit_mask",
     "format_of",
     "load_mask",
+    "lost_in",
     "read_mask",
     "read_photograph",
     "threshold_mask",

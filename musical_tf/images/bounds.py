@@ -236,6 +236,11 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
         yield marker, start, min(position, len(content))
 
 
+def has_end_marker(content: bytes) -> bool:
+    """Whether the first picture of a JPEG is followed by its end marker."""
+    return any(marker == END_OF_IMAGE for marker, _, _ in jpeg_segments(content))
+
+
 # ---- BMP
 
 
@@ -279,6 +284,40 @@ def tiff_pages(content: bytes) -> list[list[Tag]]:
             tags, position = _directory(content, position, order, big)
             pages.append(tags)
     return pages
+
+
+def tiff_size(content: bytes) -> tuple[int, int]:
+    """Width and height of the first page as stored; (0, 0) where it does not say."""
+    first = {
+        tag.number: tag_value(content, tag) for page in tiff_pages(content)[:1] for tag in page
+    }
+    width, height = (next(iter(first.get(number, ())), 0) for number in (256, 257))
+    return width, height
+
+
+def lost_pages(content: bytes) -> str:
+    """The reason why the first page of a TIFF is not all of it; empty if it is.
+
+    Previews, and masks of transparency, are no pages of their own.
+    """
+    pages = [{tag.number: tag for tag in page} for page in tiff_pages(content)]
+    kinds = [tag_value(content, page[254]) if 254 in page else (0,) for page in pages]
+    old = [tag_value(content, page[255]) if 255 in page else (1,) for page in pages]
+    smaller = [
+        bool(kind[:1] and kind[0] & 1) or kind_of_old == (2,)
+        for kind, kind_of_old in zip(kinds, old, strict=True)
+    ]
+    if smaller and smaller[0]:
+        return "its first page is a preview; save the photograph as a file of its own"
+    if len(pages) > MAX_PAGES or any(
+        not small and not (kind[:1] and kind[0] & 4)
+        for small, kind in zip(smaller[1:], kinds[1:], strict=True)
+    ):
+        return (
+            "it has several frames, and all but the first would be lost; "
+            "save the one you want as a file of its own"
+        )
+    return ""
 
 
 def tag_value(content: bytes, tag: Tag) -> tuple[int, ...]:

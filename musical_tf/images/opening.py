@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, ImageOps
 
-from . import bounds
+from . import bounds, depth
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded by default: Pillow's own limit against decompression bombs."""
@@ -74,16 +74,14 @@ def decoded(
     notes = [] if notes is None else notes
     content = read_content(source, name)
     with contextlib.ExitStack() as stack:
-        with _damage_named(name, max_pixels):
-            image = stack.enter_context(_opened(content, name, notes))
-            del content
-            if image.width * image.height > max_pixels:
-                raise TooManyPixelsError(
-                    f"{name}: it has {image.width} x {image.height} pixels, "
-                    f"more than the limit of {max_pixels}"
-                )
+        with damage_named(name, max_pixels):
+            content, image_format = _checked(content, name, notes)
+            image = stack.enter_context(_opened(content, image_format, name, max_pixels))
             if refuse is not None:
                 refuse(image, name)
+            if image_format == "JPEG" and not bounds.has_end_marker(content):
+                image = stack.enter_context(_without_end(content, name, notes))
+            del content
             image.load()
             _bound_metadata(image, notes)
         yield image
@@ -108,20 +106,20 @@ def read_content(source: str | Path | BinaryIO, name: str) -> bytes:
 def size_of(content: bytes) -> tuple[int, int]:
     """Width and height that a file's header says; (0, 0) where it says nothing."""
     try:
-        with _opened(content, "", []) as image:
-            return image.size
+        content, image_format = _checked(content, "", [])
+        return _header_size(content, image_format)
     except Exception:  # damage, or too large: the reader finds the words for it
         return 0, 0
 
 
 @contextlib.contextmanager
-def _damage_named(name: str, max_pixels: int) -> Iterator[None]:
+def damage_named(name: str, max_pixels: int) -> Iterator[None]:
     """Turns what decoders raise into `ImageError`."""
     try:
         yield
     except (ImageError, FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
         raise
-    except bounds.BoundError as error:
+    except (bounds.BoundError, depth.DepthError) as error:
         raise ImageError(f"{name}: {error}") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(
@@ -136,8 +134,8 @@ def _damage_named(name: str, max_pixels: int) -> Iterator[None]:
         raise ImageError(f"{name}: it is damaged: {error}") from error
 
 
-def _opened(content: bytes, name: str, notes: list[str]) -> Image.Image:
-    """The image of a file's bytes, not yet decoded, unless Pillow cannot decode it in C."""
+def _checked(content: bytes, name: str, notes: list[str]) -> tuple[bytes, str]:
+    """A file's bytes as they may be decoded, and the format that they are in."""
     image_format = bounds.format_of_content(content)
     if image_format is None:
         if content[:2] in (b"P1", b"P2", b"P3"):
@@ -148,8 +146,49 @@ def _opened(content: bytes, name: str, notes: list[str]) -> Image.Image:
         raise ImageError(
             f"{name}: it is HEIC, which needs pillow-heif: pip install 'musical-tf[heif]'"
         )
-    content = bounds.bounded(content, image_format, notes)
-    return Image.open(io.BytesIO(content), formats=[image_format])
+    return bounds.bounded(content, image_format, notes), image_format
+
+
+def _header_size(content: bytes, image_format: str) -> tuple[int, int]:
+    """Width and height as the header says, without decoding."""
+    if image_format == "PPM":
+        header = bounds.pnm_header(content)
+        return header.width, header.height
+    if image_format == "TIFF":
+        return bounds.tiff_size(content)
+    with Image.open(io.BytesIO(content), formats=[image_format]) as image:
+        return image.size
+
+
+def _opened(content: bytes, image_format: str, name: str, max_pixels: int) -> Image.Image:
+    """The image of a bounded file, not yet decoded, unless Pillow does not decode it right."""
+    width, height = _header_size(content, image_format)
+    if width * height > max_pixels:
+        raise TooManyPixelsError(
+            f"{name}: it has {width} x {height} pixels, more than the limit of {max_pixels}"
+        )
+    if image_format == "TIFF":
+        depth.bits_of(content, image_format)  # raises for what is not read
+    image = depth.open_image(content, image_format)
+    return image or Image.open(io.BytesIO(content), formats=[image_format])
+
+
+def _without_end(content: bytes, name: str, notes: list[str]) -> Image.Image:
+    """A JPEG without its end marker, if no pixel is missing.
+
+    A decoder reads beyond the last pixel only if it misses one, so what follows the file decides
+    whether two decodes differ.
+    """
+    junk = bytes(range(1, 240)) * 8
+    whole, other = (
+        Image.open(io.BytesIO(content + tail + b"\xff\xd9"), formats=["JPEG"])
+        for tail in (b"", junk)
+    )
+    with other:
+        if whole.tobytes() != other.tobytes():
+            raise ImageError(f"{name}: it is damaged: it ends before its last pixel")
+    notes.append("it ends without its end marker, and no pixel is missing")
+    return whole
 
 
 @functools.cache
@@ -188,6 +227,7 @@ def turn_upright(image: Image.Image) -> bytes | None:
     try:
         ImageOps.exif_transpose(image, in_place=True)
         exif = image.getexif()
+        exif.bigtiff = False  # written back as such, the next reader does not expect it
         for tag in _STRUCTURAL_TAGS:
             exif.pop(tag, None)
         if not len(exif):

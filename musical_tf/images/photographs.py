@@ -9,17 +9,22 @@
 | EXIF orientation | pixels are turned upright, and the tag is set to match |
 | EXIF, ICC profile, resolution | kept; previews inside EXIF are dropped, they show what was there |
 | PNG's gamma, primaries, sRGB | kept in a PNG without ICC profile |
+| PNG's cICP | kept in a PNG |
 | JPEG quality | the file's own quantization tables and subsampling are used again |
 | WebP | written lossless, so that known pixels are not encoded a second time |
 | AVIF | written with quality 90 and 4:4:4, known pixels change by what that loses |
-| CMYK, Lab, YCbCr, HSV | refused: the way to RGB and back would change known pixels |
-| 16 or 32 bits a channel | refused: the models work in 8 bits |
-| several frames or pages | refused: all but the first would be lost |
+| 16 bits a channel (PNG, TIFF, PPM) | filled in 8 bits, written with 16; known samples stay exact |
+| CMYK with a profile, Lab | converted to sRGB, with a note |
+| CMYK without one, YCbCr, HSV | refused: the way to RGB and back would change known pixels |
+| packed 12 bits, 32 bits or floating point a channel | refused by name |
+| 10 or 12 bits a channel in AVIF | read as 8, with a note |
+| several frames or pages | refused: all but the first would be lost; previews are no pages |
 | MPO, JPEG with a gain map | its first picture, as JPEG: the others show what was there |
 
 Text chunks and XMP are not copied: they may describe, or even show, what has been removed.
 """
 
+import functools
 import io
 import struct
 from dataclasses import dataclass, field
@@ -27,17 +32,28 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
-from .opening import MAX_PIXELS, WRITABLE, ImageError, decoded, strips, turn_upright
+from . import bounds, depth
+from .opening import (
+    MAX_PIXELS,
+    WRITABLE,
+    ImageError,
+    damage_named,
+    decoded,
+    read_content,
+    strips,
+    turn_upright,
+)
 
+_JPEG_SEGMENT = 65533  # bytes of EXIF that a JPEG holds
 _LOSSLESS_TIFF = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
 _WITH_EXIF = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")
+_CONVERTED = {"CMYK": "CMYK", "LAB": "Lab"}
 _WHY_REFUSED = {
-    "CMYK": "CMYK: the way to RGB and back would change known pixels; convert it to RGB",
+    "CMYK": "CMYK: without a profile its colors are unknown; convert it to RGB",
     "YCbCr": "YCbCr: the way to RGB and back would change known pixels; convert it to RGB",
-    "LAB": "Lab: the way to RGB and back would change known pixels; convert it to RGB",
     "HSV": "HSV: the way to RGB and back would change known pixels; convert it to RGB",
     "I": "32-bit integer: the models work in 8 bits a channel; convert it to 8 bits",
     "F": "32-bit floating point: the models work in 8 bits a channel; convert it to 8 bits",
@@ -58,6 +74,8 @@ class Photograph:
         exif: EXIF with the orientation set to upright and without previews.
         encoding: What the file's format is to be told to write it the same way again.
         notes: Sentences about what in the file was not kept.
+        samples: `(H, W, C)` uint16, upright, alpha last, of a file of 16 bits a channel; `pixels`
+            are their upper bytes. None for the others.
     """
 
     pixels: np.ndarray
@@ -69,6 +87,7 @@ class Photograph:
     exif: bytes | None = None
     encoding: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    samples: np.ndarray | None = None
 
 
 def read_photograph(
@@ -87,28 +106,88 @@ def read_photograph(
     """
     name = str(source) if name is None else name
     notes: list[str] = []
-    with decoded(source, name, max_pixels, _refuse_photograph, notes) as image:
-        encoding = _encoding_of(image)
+    content = read_content(source, name)
+    refuse = functools.partial(_refuse_photograph, content)
+    with decoded(io.BytesIO(content), name, max_pixels, refuse, notes) as image:
+        encoding = _encoding_of(image, content)
         # An MPO is a JPEG with more pictures behind the first: depth maps, the other eye.
         image_format = "JPEG" if image.format == "MPO" else image.format
-        icc_profile = image.info.get("icc_profile")
         stored_size = image.size
-        if image.format == "TIFF":  # Pillow has turned it by now
-            stored_size = image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[257]
+        if image_format == "TIFF":  # Pillow has turned it by now
+            stored_size = bounds.tiff_size(content)
+        with damage_named(name, max_pixels):
+            samples = depth.samples_of(content, image, image_format)
+        if samples is None and (bits := depth.bits_of(content, image_format)) > 8:
+            notes.append(f"its {bits} bits a channel are read as 8")
+        del content
         exif = turn_upright(image)
-        grey = image.mode in ("1", "L", "LA")
-        pixels = np.empty((image.height, image.width, 3), np.uint8)
-        alpha = None
-        if image.has_transparency_data:
-            alpha = np.empty((image.height, image.width), np.uint8)
-        for rows, strip in strips(image):
-            if alpha is not None:
-                strip = strip.convert("LA" if grey else "RGBA")
-                alpha[rows] = np.asarray(strip.getchannel("A"))
-            pixels[rows] = np.asarray(strip.convert("RGB"))
+        if samples is None:
+            image, icc_profile = _in_rgb(image, name, notes)
+            grey = image.mode in ("1", "L", "LA")
+            pixels, alpha = _pixels_of(image, grey)
+        else:
+            icc_profile = image.info.get("icc_profile")
+            grey = samples.shape[2] < 3
+            pixels, alpha = _upper_bytes(samples)
+        if image_format == "JPEG" and image.mode == "RGB" and len(encoding.get("qtables", ())) > 3:
+            encoding = {"dpi": encoding["dpi"]} if "dpi" in encoding else {}
     return Photograph(
-        pixels, alpha, grey, image_format, stored_size, icc_profile, exif, encoding, tuple(notes)
+        pixels,
+        alpha,
+        grey,
+        image_format,
+        stored_size,
+        icc_profile,
+        exif,
+        encoding,
+        tuple(notes),
+        samples,
     )
+
+
+def _pixels_of(image: Image.Image, grey: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels and alpha of an image of 8 bits."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    alpha = None
+    if image.has_transparency_data:
+        alpha = np.empty((image.height, image.width), np.uint8)
+    for rows, strip in strips(image):
+        if alpha is not None:
+            strip = strip.convert("LA" if grey else "RGBA")
+            alpha[rows] = np.asarray(strip.getchannel("A"))
+        pixels[rows] = np.asarray(strip.convert("RGB"))
+    return pixels, alpha
+
+
+def _upper_bytes(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels and alpha of samples of 16 bits."""
+    upper = (samples >> 8).astype(np.uint8)
+    alpha = np.ascontiguousarray(upper[..., -1]) if upper.shape[2] in (2, 4) else None
+    colors = upper[..., :3] if upper.shape[2] > 2 else upper[..., :1].repeat(3, axis=2)
+    return np.ascontiguousarray(colors), alpha
+
+
+def _in_rgb(image: Image.Image, name: str, notes: list[str]) -> tuple[Image.Image, bytes | None]:
+    """The image, converted through its profile if it is CMYK or Lab, and its profile."""
+    profile = image.info.get("icc_profile")
+    if image.mode not in _CONVERTED:
+        return image, profile
+    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    what = _CONVERTED[image.mode]
+    try:
+        source = (
+            ImageCms.createProfile("LAB")
+            if image.mode == "LAB"
+            else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        )
+        image = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except (OSError, ImageCms.PyCMSError) as error:
+        raise ImageError(
+            f"{name}: its profile does not convert {what} to RGB: {error}; convert it to RGB"
+        ) from error
+    notes.append(f"it was converted from {what} to sRGB")
+    written = target.tobytes()
+    return image, written[:24] + bytes(12) + written[36:]  # without the time of day
 
 
 def encode_photograph(
@@ -117,6 +196,7 @@ def encode_photograph(
     image_format: str | None = None,
     alpha: np.ndarray | None = None,
     quality: int | None = None,
+    hole: np.ndarray | None = None,
 ) -> bytes:
     """Encodes new pixels with everything else that the photograph's file carried.
 
@@ -173,10 +253,17 @@ def encode_photograph(
         options |= {"lossless": False, "quality": quality}
     if "dpi" in photograph.encoding and image_format in ("PNG", "JPEG", "TIFF", "BMP"):
         options["dpi"] = photograph.encoding["dpi"]
+    deep = None
+    if photograph.samples is not None and image_format in depth.DEEP_FORMATS:
+        deep = _deep_samples(photograph, image, alpha, hole)
+    if image_format == "JPEG" and len(options.get("exif", b"")) > _JPEG_SEGMENT:
+        del options["exif"]  # see `lost_in`
     # Encoders raise whatever a damaged tag or profile leads them to.
     for dropped in (None, "exif", "icc_profile"):
         options.pop(dropped, None)
         try:
+            if deep is not None:
+                return depth.encode(deep, image_format, options)
             stream = io.BytesIO()
             image.save(stream, image_format, **options)
             return stream.getvalue()
@@ -185,6 +272,23 @@ def encode_photograph(
         except Exception as error:
             failure = error
     raise ImageError(f"it cannot be written as {image_format}: {failure}") from failure
+
+
+def _deep_samples(
+    photograph: Photograph, image: Image.Image, alpha: np.ndarray | None, hole: np.ndarray | None
+) -> np.ndarray:
+    """The photograph's samples with new ones in the hole, 8 bits spread over 16."""
+    samples = photograph.samples.copy()
+    colors = 1 if photograph.grey else 3
+    new = np.asarray(image).reshape(*samples.shape[:2], -1)
+    if hole is None:
+        hole = (new[..., :colors] != samples[..., :colors] >> 8).any(axis=2)
+    samples[hole, :colors] = new[hole][:, :colors] * np.uint16(257)
+    if alpha is None:
+        return np.ascontiguousarray(samples[..., :colors])
+    changed = alpha != samples[..., -1] >> 8
+    samples[changed, -1] = alpha[changed] * np.uint16(257)
+    return samples
 
 
 def _quality_options(image_format: str, quality: int | None, has_tables: bool) -> dict[str, Any]:
@@ -224,57 +328,86 @@ def format_of(path: str | Path) -> str:
     return WRITABLE[suffix]
 
 
-def _refuse_photograph(image: Image.Image, name: str) -> None:
+def _refuse_photograph(content: bytes, image: Image.Image, name: str) -> None:
     """Raises `ImageError` for a photograph that could not be written back as it came."""
+    if image.format == "TIFF":
+        if reason := bounds.lost_pages(content):
+            raise ImageError(f"{name}: {reason}")
     # Asked, and not counted: a small file may hold so many frames that this takes minutes.
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    elif getattr(image, "is_animated", False) and image.format != "MPO":
         raise ImageError(
             f"{name}: it has several frames, and all but the first would be lost; "
             "save the one you want as a file of its own"
         )
-    # Pillow opens 16-bit colour as 8-bit without a word; only the decoder's arguments tell.
-    for tile in image.tile:
-        for argument in tile.args if isinstance(tile.args, tuple) else (tile.args,):
-            if (isinstance(argument, str) and ";16" in argument) or (
-                tile.codec_name.startswith("ppm") and isinstance(argument, int) and argument > 255
-            ):
-                raise ImageError(
-                    f"{name}: it has 16 bits a channel: the models work in 8; convert it to 8 bits"
-                )
-    if image.mode in _WHY_REFUSED:
+    if image.mode == "CMYK" and image.info.get("icc_profile"):
+        return
+    if image.mode in _WHY_REFUSED and depth.bits_of(content, image.format) <= 8:
         raise ImageError(f"{name}: it is {_WHY_REFUSED[image.mode]}")
 
 
-def _encoding_of(image: Image.Image) -> dict[str, Any]:
+def _encoding_of(image: Image.Image, content: bytes) -> dict[str, Any]:
     """The options that make Pillow write the image's format the way this file was written."""
     options: dict[str, Any] = {}
     dpi = image.info.get("dpi")
     if dpi and all(np.isfinite(float(value)) and value > 0 for value in dpi):
         options["dpi"] = tuple(float(value) for value in dpi)
     if image.format in ("JPEG", "MPO"):
-        options["qtables"] = image.quantization
+        options["qtables"] = _tables_of(image)
         options["subsampling"] = JpegImagePlugin.get_sampling(image)
         options["progressive"] = "progressive" in image.info
     if image.format == "TIFF" and image.info.get("compression") in _LOSSLESS_TIFF:
         options["compression"] = image.info["compression"]
-    if image.format == "PNG" and (chunks := _colour_chunks(image)):
+    if image.format == "PNG" and (chunks := _color_chunks(image, content)):
         options["pnginfo"] = chunks
     return options
 
 
-def _colour_chunks(image: Image.Image) -> PngImagePlugin.PngInfo | None:
-    """The chunks by which a PNG without ICC profile says what its numbers mean as colours."""
+def _tables_of(image: Image.Image) -> list[list[int]]:
+    """The quantization tables in the order of the components that use them.
+
+    A file may give them any numbers; Pillow writes them from number 0.
+    """
+    numbers = [component[3] for component in image.layer]
+    while len(numbers) > 1 and numbers[-1] == numbers[-2]:
+        numbers.pop()
+    return [list(image.quantization[number]) for number in numbers]
+
+
+def _color_chunks(image: Image.Image, content: bytes) -> PngImagePlugin.PngInfo | None:
+    """The chunks by which a PNG says what its numbers mean as colors, beside its ICC profile."""
     chunks = {}
-    if "gamma" in image.info:
-        chunks[b"gAMA"] = struct.pack(">I", round(image.info["gamma"] * 100000))
-    if len(image.info.get("chromaticity", ())) == 8:
-        primaries = (round(value * 100000) for value in image.info["chromaticity"])
-        chunks[b"cHRM"] = struct.pack(">8I", *primaries)
-    if "srgb" in image.info:
-        chunks[b"sRGB"] = bytes([image.info["srgb"]])
-    if not chunks or "icc_profile" in image.info:
+    for kind, start, length in bounds.png_chunks(content):
+        if kind == b"cICP" and length == 4:  # has precedence over a profile
+            chunks[kind] = content[start : start + length]
+        if kind == b"IDAT":
+            break
+    if "icc_profile" not in image.info:
+        if "gamma" in image.info:
+            chunks[b"gAMA"] = struct.pack(">I", round(image.info["gamma"] * 100000))
+        if len(image.info.get("chromaticity", ())) == 8:
+            primaries = (round(value * 100000) for value in image.info["chromaticity"])
+            chunks[b"cHRM"] = struct.pack(">8I", *primaries)
+        if "srgb" in image.info:
+            chunks[b"sRGB"] = bytes([image.info["srgb"]])
+    if not chunks:
         return None
     info = PngImagePlugin.PngInfo()
-    for kind, content in chunks.items():
-        info.add(kind, content)
+    for kind, data in chunks.items():
+        info.add(kind, data)
     return info
+
+
+def lost_in(photograph: Photograph, image_format: str) -> tuple[str, ...]:
+    """Sentences about what a format cannot hold of a photograph's metadata and depth."""
+    lost = []
+    if photograph.samples is not None and image_format not in depth.DEEP_FORMATS:
+        lost.append(f"its 16 bits a channel become 8: {image_format} has no more")
+    if image_format == "JPEG" and len(photograph.exif or b"") > _JPEG_SEGMENT:
+        lost.append(
+            f"its EXIF of {len(photograph.exif)} bytes was dropped: a JPEG holds {_JPEG_SEGMENT}; "
+            "write a PNG to keep it"
+        )
+    kept = photograph.encoding.get("pnginfo")
+    if image_format != "PNG" and kept and any(chunk[0] == b"cICP" for chunk in kept.chunks):
+        lost.append(f"its color space (cICP) was dropped: {image_format} does not hold it")
+    return tuple(lost)

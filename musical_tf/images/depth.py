@@ -1,0 +1,365 @@
+"""Reads and writes 16 bits a channel, which Pillow decodes as 8.
+
+Pillow's decoders unpack 16-bit samples by their high bytes, or, told the other byte order, by their
+low bytes. Two decodes give both. A TIFF that stores one plane after the other is decoded plane by
+plane, each as a grey image.
+"""
+
+import io
+import struct
+import types
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from . import bounds
+
+DEEP_FORMATS = ("PNG", "TIFF", "PPM")
+"""Formats that are written with 16 bits a channel."""
+
+_ROWS = 256  # that are compressed at a time
+_PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_SWAPPED = {"16B": "16L", "16L": "16B", "16N": "16B" if struct.pack("=H", 1)[0] else "16L"}
+# Tags of a plane: how the strips or tiles are stored, and how the image is turned.
+_PLANE_TAGS = (254, 256, 257, 259, 266, 274, 278, 317, 322, 323)
+
+
+class DepthError(ValueError):
+    """A depth or layout that is not read; the message says which, without the file's name."""
+
+
+def bits_of(content: bytes, image_format: str) -> int:
+    """Bits a channel that a file says it has, at least 8.
+
+    Raises:
+        DepthError: If it is a TIFF of a depth that is not read.
+    """
+    if image_format == "PNG":
+        return max(8, content[24]) if len(content) > 24 else 8
+    if image_format == "PPM":
+        return 16 if bounds.pnm_header(content).largest > 255 else 8
+    if image_format == "TIFF":
+        return _tiff_bits(content)
+    if image_format in ("AVIF", "HEIF"):
+        place = content.find(b"av1C", 0, 2**16)
+        if place >= 0 and place + 6 < len(content) and content[place + 6] & 0x40:
+            return 12 if content[place + 6] & 0x20 else 10
+    return 8
+
+
+def open_image(content: bytes, image_format: str) -> Image.Image | None:
+    """The image of a file that Pillow decodes wrongly or slowly, in 8 bits; None for the others."""
+    if image_format == "PPM" and bounds.pnm_header(content).largest != 255:
+        header = bounds.pnm_header(content)
+        if header.kind == 4:
+            return None
+        values = _pnm_values(content, header)
+        if header.kind == 5 and header.largest > 255:
+            return _named(Image.fromarray(values[..., 0]), "PPM")
+        return _named(Image.fromarray(_squeezed(values >> 8).astype(np.uint8)), "PPM")
+    if image_format == "TIFF" and _is_planar(content) and _tiff_bits(content) == 16:
+        planes = _planes(content)
+        with Image.open(io.BytesIO(planes[0]), formats=["TIFF"]) as image:
+            image.load()
+            info = {key: image.info[key] for key in ("compression",) if key in image.info}
+        channels = [Image.fromarray((_tiff_grey(plane) >> 8).astype(np.uint8)) for plane in planes]
+        merged = _named(Image.merge(_MODES[len(channels)], channels), "TIFF", "RGB;16N")
+        merged.info |= info | _tiff_info(content)
+        return merged
+    return None
+
+
+def samples_of(content: bytes, image: Image.Image, image_format: str) -> np.ndarray | None:
+    """The samples of a 16-bit file.
+
+    Args:
+        content: The file, bounded.
+        image: The same file as decoded, not yet turned upright.
+        image_format: PNG, TIFF or PPM.
+
+    Returns:
+        `(H, W, C)` uint16, upright, alpha last; None for a file of up to 8 bits.
+    """
+    if image_format not in DEEP_FORMATS or bits_of(content, image_format) <= 8:
+        return None
+    if image_format == "PPM":
+        return _pnm_values(content, bounds.pnm_header(content))
+    if image_format == "PNG":
+        samples = _png_samples(content)
+        if "transparency" in image.info:
+            key = np.atleast_1d(np.asarray(image.info["transparency"]))
+            opaque = (samples != key.astype(np.uint16)).any(axis=2, keepdims=True)
+            samples = np.concatenate([samples, opaque * np.uint16(65535)], axis=2)
+        return _upright(samples, image.getexif().get(274))
+    if _is_planar(content):
+        planes = np.stack([_tiff_grey(plane) for plane in _planes(content)], axis=2)
+        return _upright(planes, _tag(content, 274))
+    if _tag(content, 277, 1) == 1:
+        levels = _tiff_grey(content)[..., None]
+        return levels if _tag(content, 262) else ~levels  # 0: white is zero
+    return _two_decodes(content, "TIFF")
+
+
+# ---- decoding
+
+
+def _two_decodes(content: bytes, image_format: str) -> np.ndarray:
+    """Samples of RGB and RGBA from their high bytes and their low bytes."""
+    halves = []
+    for swap in (False, True):
+        with Image.open(io.BytesIO(content), formats=[image_format]) as image:
+            if swap:
+                image.tile = [_swapped(tile) for tile in image.tile]
+            image.load()
+            halves.append(np.asarray(image).astype(np.uint16))
+    return halves[0] << 8 | halves[1]
+
+
+def _swapped(tile: Any) -> Any:
+    """The tile with the other byte order."""
+    arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    mode, _, order = arguments[0].partition(";")
+    if order not in _SWAPPED:
+        raise DepthError(f"16 bits a channel in the layout {arguments[0]!r} are not read")
+    return tile._replace(args=(f"{mode};{_SWAPPED[order]}", *arguments[1:]))
+
+
+def _png_samples(content: bytes) -> np.ndarray:
+    kind = content[25]
+    if kind == 4:  # two bytes of grey and two of alpha are unpacked as four channels
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.tile = [tile._replace(args="RGBA") for tile in image.tile]
+            image.load()
+            four = np.asarray(image).astype(np.uint16)
+        return four[..., 0::2] << 8 | four[..., 1::2]
+    if kind in (2, 6):
+        return _two_decodes(content, "PNG")
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        return np.asarray(image).astype(np.uint16)[..., None]
+
+
+def _pnm_values(content: bytes, header: bounds.Header) -> np.ndarray:
+    """`(H, W, C)` uint16, scaled to 65535."""
+    channels = 3 if header.kind == 6 else 1
+    shape = header.height, header.width, channels
+    count = header.height * header.width * channels
+    kind = ">u2" if header.largest > 255 else "u1"
+    values = np.frombuffer(content, kind, count, header.end).reshape(shape)
+    if header.largest == 65535:
+        return values.astype(np.uint16)
+    largest = np.uint32(header.largest)
+    return ((np.minimum(values, largest) * np.uint32(65535) + largest // 2) // largest).astype(
+        np.uint16
+    )
+
+
+def _squeezed(values: np.ndarray) -> np.ndarray:
+    return values[..., 0] if values.shape[2] == 1 else values
+
+
+def _named(image: Image.Image, image_format: str, layout: str = "") -> Image.Image:
+    """The image with the attributes of one that Pillow has opened."""
+    image.format = image_format
+    image.tile = [types.SimpleNamespace(codec_name="", args=layout)]
+    return image
+
+
+def _upright(samples: np.ndarray, orientation: Any) -> np.ndarray:
+    """Turns `(H, W, C)` as EXIF's orientation says."""
+    if orientation in (5, 6, 7, 8):
+        samples = samples.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return np.ascontiguousarray(samples)
+
+
+# ---- TIFF
+
+
+def _tag(content: bytes, number: int, default: int | None = None) -> int | None:
+    return next(iter(_tags(content, number)), default)
+
+
+def _tags(content: bytes, number: int) -> tuple[int, ...]:
+    for tag in (bounds.tiff_pages(content) or [[]])[0]:
+        if tag.number == number:
+            return bounds.tag_value(content, tag)
+    return ()
+
+
+def _tiff_bits(content: bytes) -> int:
+    bits = set(_tags(content, 258)) or {1}
+    formats = set(_tags(content, 339)) or {1}
+    photometric, channels = _tag(content, 262, 0), _tag(content, 277, 1)
+    if not formats <= {1, 4}:
+        names = {2: "integer", 3: "floating point"}
+        found = names.get(max(formats), f"sample format {max(formats)}")
+        raise DepthError(f"it is {max(bits)}-bit {found}: save it with 8 or 16 bits a channel")
+    if bits <= {1, 2, 4, 8}:
+        return 8
+    said = ", ".join(str(number) for number in sorted(bits))
+    if bits != {16}:
+        raise DepthError(f"it has {said} bits a channel: save it with 8 or 16")
+    names = {3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
+    if photometric in names:
+        raise DepthError(f"it is {names[photometric]} of 16 bits a channel: convert it to RGB")
+    extra = _tags(content, 338)
+    planar = _is_planar(content)
+    if (channels, photometric) not in ((1, 0), (1, 1), (3, 2), (4, 2)) or (
+        channels == 4 and extra not in ((2,), ()) and not planar
+    ):
+        raise DepthError(
+            f"{channels} channels of 16 bits in a TIFF must be grey, RGB, or RGB with straight "
+            "alpha: save it as PNG"
+        )
+    return 16
+
+
+def _is_planar(content: bytes) -> bool:
+    return _tag(content, 284, 1) == 2 and (_tag(content, 277, 1) or 1) > 1
+
+
+def _tiff_grey(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content), formats=["TIFF"]) as image:
+        return np.asarray(image).astype(np.uint16)
+
+
+def _planes(content: bytes) -> list[bytes]:
+    """The file once for each plane, with a directory that shows this plane as a grey image."""
+    order, big = bounds.tiff_order(content)
+    tags = {tag.number: tag for tag in bounds.tiff_pages(content)[0]}
+    places, sizes = (324, 325) if 324 in tags else (273, 279)
+    channels = _tag(content, 277, 1)
+    numbers = {number: _all_numbers(content, tags[number]) for number in (places, sizes)}
+    each = len(numbers[places]) // channels
+    if not each or len(numbers[places]) != each * channels:
+        raise DepthError("its strips do not divide into planes")
+    planes = []
+    for plane in range(channels):
+        values = {
+            number: bounds.tag_value(content, tags[number])
+            for number in _PLANE_TAGS
+            if number in tags and number != 274
+        }
+        values |= {258: (16,), 262: (1,), 277: (1,), 284: (1,)}
+        for number in (places, sizes):
+            values[number] = numbers[number][plane * each : (plane + 1) * each]
+        planes.append(_with_directory(content, values, order, big))
+    return planes
+
+
+def _all_numbers(content: bytes, tag: bounds.Tag) -> tuple[int, ...]:
+    code = {3: "H", 4: "I", 13: "I", 16: "Q"}[tag.kind]
+    return struct.unpack_from(
+        f"{bounds.tiff_order(content)[0]}{tag.count}{code}", content, tag.data
+    )
+
+
+def _with_directory(
+    content: bytes, values: dict[int, tuple[int, ...]], order: str, big: bool
+) -> bytes:
+    """The file with one more directory, of whole numbers, as its first."""
+    word, entry, head = ("Q", "HHQQ", "Q") if big else ("I", "HHII", "H")
+    kind, size = (16, 8) if big else (4, 4)
+    pad = bytes(-len(content) % 16)
+    start = len(content) + len(pad)
+    end = (
+        start + struct.calcsize(order + head) + len(values) * struct.calcsize(order + entry) + size
+    )
+    directory, behind = struct.pack(order + head, len(values)), b""
+    for number in sorted(values):
+        numbers = values[number]
+        data = numbers[0] if len(numbers) == 1 else end + len(behind)
+        if len(numbers) != 1:
+            behind += struct.pack(f"{order}{len(numbers)}{word}", *numbers)
+        directory += struct.pack(order + entry, number, kind, len(numbers), data)
+    directory += struct.pack(order + word, 0) + behind
+    first = struct.pack(order + word, start)
+    at = 8 if big else 4
+    return b"".join([content[:at], first, content[at + size :], pad, directory])
+
+
+def _tiff_info(content: bytes) -> dict[str, Any]:
+    """Resolution, profile and EXIF of a TIFF whose pixels Pillow does not decode."""
+    directory = Image.Exif()
+    directory.endian, big = bounds.tiff_order(content)
+    directory.bigtiff = big
+    position = struct.unpack_from(
+        directory.endian + ("Q" if big else "I"), content, 8 if big else 4
+    )[0]
+    directory.load_from_fp(io.BytesIO(content), position)
+    info: dict[str, Any] = {}
+    if isinstance(directory.get(34675), bytes):
+        info["icc_profile"] = directory[34675]
+    resolution = directory.get(282), directory.get(283)
+    if all(resolution) and directory.get(296, 2) in (2, 3):
+        inches = 1 if directory.get(296, 2) == 2 else 2.54
+        info["dpi"] = tuple(float(value) * inches for value in resolution)
+    directory.bigtiff = False
+    for number in (273, 279, 324, 325, 34675):
+        directory.pop(number, None)
+    info["exif"] = directory.tobytes()
+    return info
+
+
+# ---- encoding
+
+
+def encode(samples: np.ndarray, image_format: str, options: dict[str, Any]) -> bytes:
+    """Encodes `(H, W, C)` uint16 as PNG, TIFF or PPM, with Pillow's options for the format."""
+    if image_format == "PNG":
+        return _encode_png(samples, options)
+    if image_format == "TIFF":
+        return _encode_tiff(samples, options)
+    height, width, channels = samples.shape
+    head = f"P{6 if channels == 3 else 5} {width} {height} 65535\n".encode()
+    return head + samples.astype(">u2").tobytes()
+
+
+def _encode_png(samples: np.ndarray, options: dict[str, Any]) -> bytes:
+    """Pillow writes the metadata around one pixel, and the pixel is replaced."""
+    height, width, channels = samples.shape
+    stream = io.BytesIO()
+    Image.new(_MODES[channels], (1, 1)).save(stream, "PNG", **options)
+    kind = next(kind for kind, count in _PNG_CHANNELS.items() if count == channels)
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    packer = zlib.compressobj(options.get("compress_level", 4))
+    packed = []
+    for top in range(0, height, _ROWS):
+        rows = samples[top : top + _ROWS].astype(">u2").view(np.uint8)
+        rows = rows.reshape(len(rows), -1)
+        filtered = np.ones((len(rows), 1 + rows.shape[1]), np.uint8)  # 1: the filter Sub
+        filtered[:, 1:] = rows
+        filtered[:, 1 + 2 * channels :] -= rows[:, : -2 * channels]
+        packed.append(packer.compress(filtered.tobytes()))
+    packed.append(packer.flush())
+    pieces = [b"\x89PNG\r\n\x1a\n"]
+    written = stream.getvalue()
+    for chunk, start, length in bounds.png_chunks(written):
+        data = {b"IHDR": header, b"IDAT": b"".join(packed)}.get(
+            chunk, written[start : start + length]
+        )
+        pieces += [struct.pack(">I", len(data)), chunk, data]
+        pieces.append(struct.pack(">I", zlib.crc32(data, zlib.crc32(chunk))))
+    return b"".join(pieces)
+
+
+def _encode_tiff(samples: np.ndarray, options: dict[str, Any]) -> bytes:
+    """Pillow writes the bytes as an image of twice the width, whose size and depth are mended."""
+    height, width, channels = samples.shape
+    rows = samples.astype("<u2").view(np.uint8).reshape(height, 2 * width, channels)
+    stream = io.BytesIO()
+    Image.fromarray(_squeezed(rows)).save(stream, "TIFF", **options)
+    written = bytearray(stream.getvalue())
+    order, _ = bounds.tiff_order(written)
+    for tag in bounds.tiff_pages(written)[0]:
+        if tag.number == 256:
+            struct.pack_into(order + {3: "H", 4: "I"}[tag.kind], written, tag.data, width)
+        if tag.number == 258:
+            struct.pack_into(f"{order}{tag.count}H", written, tag.data, *[16] * tag.count)
+    return bytes(written)

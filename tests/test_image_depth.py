@@ -1,0 +1,309 @@
+"""Depth, color models and the odd files that every viewer shows."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import ExifTags, Image, ImageCms
+
+from musical_tf import images
+from musical_tf.images import bounds
+from tests.test_image_bounds import encoded, read, refusal, with_chunk
+from tests.test_images import SRGB, picture, png_chunk, reread
+
+
+def deep(channels=3, height=24, width=32):
+    rng = np.random.default_rng(channels)
+    return rng.integers(0, 65536, (height, width, channels), dtype=np.uint16)
+
+
+def png16(samples, extra=b"", interlace=0):
+    height, width, channels = samples.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, interlace)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + extra
+        + png_chunk(b"IDAT", zlib.compress(rows))
+        + png_chunk(b"IEND", b"")
+    )
+
+
+def tiff(samples, **options):
+    options.setdefault("photometric", "rgb" if samples.shape[-1] > 2 else "minisblack")
+    if options.get("planarconfig") == "separate":
+        samples = samples.transpose(2, 0, 1)
+    elif samples.shape[-1] == 1:
+        samples = samples[..., 0]
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, np.ascontiguousarray(samples), metadata=None, **options)
+    return stream.getvalue()
+
+
+def pnm(samples):
+    height, width, channels = samples.shape
+    head = f"P{5 if channels == 1 else 6} {width} {height} 65535\n".encode()
+    return head + samples.astype(">u2").tobytes()
+
+
+ALPHA = {"extrasamples": ["unassalpha"]}
+DEEP_FILES = {
+    **{f"PNG {channels}": (png16, channels, {}) for channels in (1, 2, 3, 4)},
+    "PPM 1": (pnm, 1, {}),
+    "PPM 3": (pnm, 3, {}),
+    "TIFF grey": (tiff, 1, {}),
+    "TIFF rgb": (tiff, 3, {}),
+    "TIFF rgba": (tiff, 4, ALPHA),
+    "TIFF big-endian": (tiff, 3, {"byteorder": ">"}),
+    "TIFF deflate": (tiff, 3, {"compression": "zlib"}),
+    "TIFF planar": (tiff, 3, {"planarconfig": "separate"}),
+    "TIFF planar strips": (tiff, 3, {"planarconfig": "separate", "rowsperstrip": 5}),
+    "TIFF planar tiles": (tiff, 3, {"planarconfig": "separate", "tile": (16, 16)}),
+    "TIFF planar deflate": (tiff, 3, {"planarconfig": "separate", "compression": "zlib"}),
+    "TIFF planar big-endian": (tiff, 3, {"planarconfig": "separate", "byteorder": ">"}),
+    "TIFF planar BigTIFF": (tiff, 3, {"planarconfig": "separate", "bigtiff": True}),
+    "TIFF planar rgba": (tiff, 4, {"planarconfig": "separate", **ALPHA}),
+    "TIFF BigTIFF": (tiff, 3, {"bigtiff": True}),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP_FILES)
+def test_16_bits_in_16_bits_out_with_exact_known_samples(kind):
+    write, channels, options = DEEP_FILES[kind]
+    samples = deep(channels)
+    photograph = read(write(samples, **options))
+    np.testing.assert_array_equal(photograph.samples, samples)
+    colors = samples[..., :3] if channels > 2 else samples[..., :1].repeat(3, axis=2)
+    np.testing.assert_array_equal(photograph.pixels, colors >> 8)
+    assert photograph.grey == (channels < 3)
+    filled = photograph.pixels.copy()
+    hole = np.zeros(filled.shape[:2], bool)
+    hole[5:9, 6:12] = True
+    filled[hole] = 200
+    expected = samples.copy()
+    expected[hole, : 1 if photograph.grey else 3] = 200 * 257
+    for image_format in (None, "PNG", "TIFF", "PPM"):
+        if channels in (2, 4) and image_format == "PPM":
+            continue
+        for where in (hole, None):
+            again = images.encode_photograph(photograph, filled, image_format, hole=where)
+            if channels == 2 and image_format == "TIFF":
+                continue  # Pillow does not read what others do, see below
+            np.testing.assert_array_equal(read(again).samples, expected)
+    other = tifffile.imread(
+        io.BytesIO(images.encode_photograph(photograph, filled, "TIFF", hole=hole))
+    )
+    np.testing.assert_array_equal(other.reshape(expected.shape), expected)
+    assert images.lost_in(photograph, "TIFF") == ()
+    assert "become 8" in images.lost_in(photograph, "WEBP")[0]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bit_png_agrees_with_another_reader_and_writer(channels):
+    cv2 = pytest.importorskip("cv2")
+    samples = deep(channels)
+    written = images.encode_photograph(read(png16(samples)), read(png16(samples)).pixels, "PNG")
+    theirs = cv2.imdecode(np.frombuffer(written, np.uint8), cv2.IMREAD_UNCHANGED)
+    if channels > 2:
+        theirs = theirs[..., [2, 1, 0, 3][:channels] if channels == 4 else [2, 1, 0]]
+    if channels != 2:  # OpenCV makes grey with alpha four channels
+        np.testing.assert_array_equal(theirs.reshape(samples.shape), samples)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG 3", "PNG 2", "TIFF rgb", "TIFF grey", "TIFF planar"])
+def test_16_bits_are_turned_as_8_are(kind, orientation):
+    write, channels, options = DEEP_FILES[kind]
+    samples = deep(channels)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    if write is png16:
+        content = write(samples, png_chunk(b"eXIf", exif.tobytes()[6:]))
+    else:
+        content = write(samples, extratags=[(274, 3, 1, orientation, True)], **options)
+    photograph = read(content)
+    eight = read(encoded((samples >> 8).astype(np.uint8).squeeze(), "PNG", exif=exif))
+    np.testing.assert_array_equal(photograph.pixels, eight.pixels)
+    upper = photograph.samples[..., : 1 if channels < 3 else 3] >> 8
+    np.testing.assert_array_equal(np.broadcast_to(upper, eight.pixels.shape), eight.pixels)
+    assert photograph.stored_size == (32, 24)
+    again = read(images.encode_photograph(photograph, photograph.pixels))
+    np.testing.assert_array_equal(again.samples, photograph.samples)
+
+
+def test_metadata_of_16_bits_is_kept():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Camera"
+    extra = png_chunk(b"cICP", bytes([12, 13, 0, 1])) + png_chunk(b"eXIf", exif.tobytes()[6:])
+    written = images.encode_photograph(read(png16(deep(), extra)), read(png16(deep())).pixels)
+    assert png_chunk(b"cICP", bytes([12, 13, 0, 1])) in written
+    assert reread(written).getexif()[ExifTags.Base.Make] == "Camera"
+    for options in ({}, {"planarconfig": "separate"}, {"bigtiff": True}):
+        content = tiff(deep(), iccprofile=SRGB, resolution=(300, 300), software="S", **options)
+        photograph = read(content)
+        again = reread(images.encode_photograph(photograph, photograph.pixels))
+        assert again.info["icc_profile"] == SRGB
+        assert again.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        assert again.getexif()[ExifTags.Base.Software] == "S"
+
+
+def test_transparent_key_of_a_16_bit_png():
+    samples = deep()
+    samples[2, 3] = (1000, 2000, 3000)
+    photograph = read(png16(samples, png_chunk(b"tRNS", struct.pack(">3H", 1000, 2000, 3000))))
+    assert np.argwhere(photograph.alpha == 0).tolist() == [[2, 3]]
+    np.testing.assert_array_equal(photograph.samples[..., :3], samples)
+
+
+def test_masks_of_16_bits_in_planes():
+    mask = np.zeros((24, 32, 3), np.uint16)
+    mask[5:9, 6:12] = 65535
+    for options in ({}, {"planarconfig": "separate"}):
+        content = tiff(mask, **options)
+        np.testing.assert_array_equal(
+            images.read_mask(io.BytesIO(content), name="m"), mask[..., 0] > 0
+        )
+
+
+def test_packed_12_bits_are_refused_by_name():
+    content = bytearray(tiff(np.zeros((24, 32, 3), np.uint16)))
+    (tag,) = (tag for tag in bounds.tiff_pages(bytes(content))[0] if tag.number == 258)
+    struct.pack_into("<3H", content, tag.data, 12, 12, 12)
+    assert "it has 12 bits a channel: save it with 8 or 16" in refusal(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "what"),
+    [(np.uint32, "32 bits"), (np.float32, "floating point"), (np.float16, "floating point")],
+)
+def test_other_depths_are_refused_by_name(dtype, what):
+    assert what in refusal(tiff(np.zeros((24, 32, 3), dtype)))
+
+
+def test_rgb565_bmp_is_read():
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    header = struct.pack("<IiiHHIIiiII", 40, 4, -1, 1, 16, 3, 8, 0, 0, 0, 0)
+    data = struct.pack("<4H", 0xF800, 0x07E0, 0x001F, 0xFFFF)
+    start = 14 + len(header) + len(masks)
+    content = b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + masks + data
+    photograph = read(content)
+    assert photograph.pixels[0].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255] * 3]
+    assert photograph.samples is None
+
+
+def test_cmyk_and_lab_are_converted_or_refused_by_name():
+    lab = ImageCms.profileToProfile(
+        Image.fromarray(picture()),
+        ImageCms.createProfile("sRGB"),
+        ImageCms.createProfile("LAB"),
+        outputMode="LAB",
+    )
+    stream = io.BytesIO()
+    lab.save(stream, "TIFF")
+    photograph = read(stream.getvalue())
+    assert np.abs(photograph.pixels.astype(int) - picture()).mean() < 3
+    assert "converted from Lab to sRGB" in photograph.notes[0]
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(photograph.icc_profile))
+    assert "sRGB" in ImageCms.getProfileDescription(profile)
+    for image_format in ("JPEG", "TIFF"):
+        stream = io.BytesIO()
+        Image.new("CMYK", (8, 8)).save(stream, image_format, icc_profile=SRGB)
+        with pytest.raises(images.ImageError, match="profile does not convert CMYK to RGB"):
+            read(stream.getvalue())
+
+
+def test_cmyk_is_converted_through_its_profile(monkeypatch):
+    """Pillow makes no CMYK profile, so the conversion itself is replaced."""
+    calls = []
+
+    def convert(image, source, target, **options):
+        calls.append((image.mode, options["outputMode"]))
+        return image.convert("RGB")
+
+    monkeypatch.setattr(ImageCms, "profileToProfile", convert)
+    stream = io.BytesIO()
+    Image.fromarray(picture()).convert("CMYK").save(stream, "JPEG", icc_profile=SRGB, quality=95)
+    photograph = read(stream.getvalue())
+    assert calls == [("CMYK", "RGB")]
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert (again.format, again.mode) == ("JPEG", "RGB")
+    assert "converted from CMYK to sRGB" in photograph.notes[0]
+
+
+def test_bigtiff_is_written_back_readable():
+    content = tiff(picture(), bigtiff=True, software="S")
+    photograph = read(content)
+    np.testing.assert_array_equal(photograph.pixels, picture())
+    for image_format in ("TIFF", "PNG", "JPEG", "WEBP"):
+        again = reread(images.encode_photograph(photograph, photograph.pixels, image_format))
+        assert again.getexif()[ExifTags.Base.Software] == "S"
+
+
+@pytest.mark.parametrize("profile", [None, SRGB])
+def test_cicp_is_kept_in_a_png(profile):
+    options = {"icc_profile": profile} if profile else {}
+    content = with_chunk(encoded(picture(), "PNG", **options), b"cICP", bytes([12, 13, 0, 1]))
+    photograph = read(content)
+    written = images.encode_photograph(photograph, photograph.pixels)
+    assert png_chunk(b"cICP", bytes([12, 13, 0, 1])) in written
+    assert reread(written).info.get("icc_profile") == profile
+    assert "cICP" in images.lost_in(photograph, "TIFF")[0]
+
+
+def test_exif_too_large_for_a_jpeg_is_said():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Camera"
+    exif.get_ifd(ExifTags.IFD.Exif)[0x9286] = b"ASCII\0\0\0" + b"x" * 70000
+    photograph = read(encoded(picture(), "PNG", exif=exif))
+    assert images.lost_in(photograph, "PNG") == ()
+    assert "write a PNG to keep it" in images.lost_in(photograph, "JPEG")[0]
+    assert not reread(images.encode_photograph(photograph, photograph.pixels, "JPEG")).getexif()
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert len(again.getexif().get_ifd(ExifTags.IFD.Exif)[0x9286]) > 70000
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_jpeg_whose_only_table_has_another_number(number):
+    content = bytearray(encoded(picture()[..., 0], "JPEG", quality=90))
+    content[content.index(b"\xff\xdb") + 4] = number
+    content[content.index(b"\xff\xc0") + 12] = number
+    photograph = read(bytes(content))
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert list(again.quantization.values()) == list(reread(content).quantization.values())
+
+
+def pages(*kinds):
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        for kind in kinds:
+            writer.write(picture(), photometric="rgb", subfiletype=kind, metadata=None)
+    return stream.getvalue()
+
+
+def test_preview_pages_of_a_tiff_are_no_pages():
+    np.testing.assert_array_equal(read(pages(0, 1, 1)).pixels, picture())
+    assert "several frames" in refusal_of_photograph(pages(0, 0))
+    assert "several frames" in refusal_of_photograph(pages(0, 1, 2))
+    assert "first page is a preview" in refusal_of_photograph(pages(1, 0))
+
+
+def refusal_of_photograph(content):
+    with pytest.raises(images.ImageError) as error:
+        read(content)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("cut", [1, 2])
+def test_jpeg_without_its_end_marker_is_read(progressive, cut):
+    whole = encoded(picture(60, 80), "JPEG", progressive=progressive)
+    photograph = read(whole[:-cut])
+    np.testing.assert_array_equal(photograph.pixels, read(whole).pixels)
+    assert "without its end marker" in photograph.notes[0]
+    for missing in (12, 100, 400):
+        assert "it is damaged" in refusal(whole[:-missing])
