@@ -157,7 +157,12 @@ def fill_request(
         return Filled(content, name, width, height)  # not even encoded again
     with _image_errors("invalid_image"):
         encoded = codec.encode_photograph(
-            photograph, pixels, image_format, alpha, quality=options.quality
+            photograph,
+            pixels,
+            image_format,
+            alpha,
+            quality=options.quality,
+            hole=None if photograph.samples is None else hole,
         )
     return Filled(encoded, name, width, height)
 

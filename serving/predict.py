@@ -391,6 +391,9 @@ def fill_file(
         tell(f"{job.mask}: {reading}; {hole.mean():.1%} of the image is hole")
     hole = images.dilate(hole, arguments.dilate)
     image_format = images.format_of(job.output)
+    if tell is not None:
+        for note in (*photograph.notes, *images.lost_in(photograph, image_format)):
+            tell(f"{job.image}: {note}")
     share = float(hole.mean())
     if share:
         if hole.all():
@@ -405,9 +408,8 @@ def fill_file(
             arguments.working_size,
             progress=progress,
         )
-        del hole
         photograph = replace(photograph, pixels=pixels)  # and the unfilled ones make room
-        content = images.encode_photograph(photograph, pixels, image_format, alpha)
+        content = images.encode_photograph(photograph, pixels, image_format, alpha, hole=hole)
     elif image_format == photograph.format:
         content = job.image.read_bytes()  # nothing to fill: not even encoded again
     else:

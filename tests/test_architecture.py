@@ -28,8 +28,10 @@ have; only when they are called."""
 SERVING_MAY_IMPORT = {"numpy", "PIL", "scipy"}
 """Beside the standard library and its own modules: what `pip install .[serve]` installs."""
 
-IMAGE_MODULES = ("musical_tf.images.opening", "musical_tf.images.depth")
-IMAGE_DECODERS = {"pillow_heif", "tifffile"}
+IMAGE_MODULES = ("musical_tf.images.opening",)
+IMAGE_DECODERS = {"pillow_heif"}
+"""Imported in a function, where their extra is installed."""
+
 KERAS_FREE = (
     "musical_tf.contract",
     "musical_tf.files",

@@ -108,14 +108,18 @@ def samples_of(content: bytes, image: Image.Image, image_format: str) -> np.ndar
 
 def _two_decodes(content: bytes, image_format: str) -> np.ndarray:
     """Samples of RGB and RGBA from their high bytes and their low bytes."""
-    halves = []
+    samples = None
     for swap in (False, True):
         with Image.open(io.BytesIO(content), formats=[image_format]) as image:
             if swap:
                 image.tile = [_swapped(tile) for tile in image.tile]
             image.load()
-            halves.append(np.asarray(image).astype(np.uint16))
-    return halves[0] << 8 | halves[1]
+            if samples is None:
+                samples = np.asarray(image).astype(np.uint16)
+                samples <<= 8
+            else:
+                samples |= np.asarray(image)
+    return samples
 
 
 def _swapped(tile: Any) -> Any:
