@@ -14,6 +14,7 @@ every `--save-every` seconds the weights are written anew.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         recipe = _recipe(arguments)
         _require_jax()
-        train(recipe, arguments, started)
+        with contextlib.ExitStack() as open_files:
+            train(recipe, arguments, started, open_files)
     except ModuleNotFoundError as error:
         return _fail(f"{error}: pip install 'jax[cuda13]', or jax for a processor", 1)
     except ArithmeticError as error:
@@ -142,13 +144,19 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def train(recipe: Recipe, arguments: argparse.Namespace, started: float) -> None:
+def train(
+    recipe: Recipe,
+    arguments: argparse.Namespace,
+    started: float,
+    open_files: contextlib.ExitStack,
+) -> None:
     """Trains and writes the run's folder.
 
     Args:
         recipe: What to train; its number of steps is replaced where `arguments.seconds` is given.
         arguments: `run_dir`, `seconds`, `save_every`.
         started: `time.monotonic()` when the program began; `seconds` counts from there.
+        open_files: Takes the lock of the run's folder.
 
     Raises:
         ArithmeticError: If a loss is not finite; the weights last written stay.
@@ -179,7 +187,7 @@ def train(recipe: Recipe, arguments: argparse.Namespace, started: float) -> None
     total = -(-total // STEPS_A_CALL) * STEPS_A_CALL
 
     recipe = dataclasses.replace(recipe, steps=total, epochs=None)
-    folder = fit.open_run_dir(arguments.run_dir, recipe, resume=False)
+    folder = fit.open_run_dir(arguments.run_dir, recipe, False, open_files)
     photographs = {"photographs": store.fingerprint}
     write_whole(folder / "photographs.json", json.dumps(photographs) + "\n")
     lines, begun, cpu = [], time.monotonic(), time.process_time()
