@@ -62,6 +62,7 @@ def measure_case(case: Case, precision: str, rounds: int) -> dict[str, Any]:
     import keras
 
     from musical_tf import methods
+    from training import optimization
 
     policy = "float32" if precision == EXACT else precision
     if precision == EXACT:
@@ -72,7 +73,7 @@ def measure_case(case: Case, precision: str, rounds: int) -> dict[str, Any]:
     config = module.Config.from_preset(case.preset, lambda_adversarial=0.0)
     generator = module.build_generator(config, dtype=policy)
     objective = module.build_objective(config)
-    optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5)
+    optimizer = optimization.adam(2e-4, beta_1=0.5, beta_2=0.999)
     if policy == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(generator.trainable_variables)
@@ -83,7 +84,7 @@ def measure_case(case: Case, precision: str, rounds: int) -> dict[str, Any]:
         inputs = [batch["image"], batch["hole"]]
         prediction, _ = generator.stateless_call(weights, frozen, inputs, training=True)
         terms = objective.generator_terms(batch, prediction, {})
-        loss = sum(objective.generator_weights[name] * terms[name] for name in terms)
+        loss = optimization.weighted_sum(terms, objective.generator_weights)
         with keras.StatelessScope(state_mapping=zip(optimizer.variables, scaling, strict=True)):
             return optimizer.scale_loss(loss), loss
 

@@ -11,7 +11,8 @@ from PIL import Image, ImageEnhance
 
 import musical_tf
 from export import ship
-from training import fit_jax, recipes
+from tests import jax_probe
+from training import fit, fit_jax, recipes
 
 SIZE = 64
 
@@ -144,7 +145,7 @@ def test_colours_change_as_pillow_changes_them():
         (["--run-dir", "new", "--set", "lambda_adversarial=0.3"], "adversarial term is for"),
         (["--run-dir", "new", "--seconds", "-1"], "--seconds must be above 0, got -1.0"),
         (["--run-dir", "new", "--seconds", "9", "--steps", "9"], "takes the place of --steps"),
-        (["--run-dir", "new", "--set", "gradient_clip=1"], "are for training.fit only"),
+        (["--run-dir", "new", "--set", "gradient_accumulation=2"], "is for training.fit only"),
         (["--run-dir", "new", "--precision", "mixed_float16"], "float32 or mixed_bfloat16"),
         (["--run-dir", "new"], "backend must be jax, got tensorflow: set KERAS_BACKEND=jax"),
     ],
@@ -190,3 +191,44 @@ def test_a_run_learns_and_leaves_what_tensorflow_loads(tmp_path):
     stage = ship.describe_stage(tmp_path / "run")
     assert stage["steps"] == stage["recipe"]["steps"] == 60
     assert stage["photographs"].startswith("3 files, ")
+
+
+@pytest.fixture(scope="module")
+def trained_under_jax(tmp_path_factory):
+    output = tmp_path_factory.mktemp("jax") / "trained.npz"
+    command = [sys.executable, "-m", "tests.jax_probe", str(output)]
+    subprocess.run(command, env=os.environ | {"KERAS_BACKEND": "jax"}, check=True)
+    return np.load(output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "schedule"), jax_probe.CASES)
+def test_twenty_steps_are_those_of_the_trainer(trained_under_jax, network, schedule):
+    """From equal weights on equal batches: one rate, one Adam, one clipping, one average."""
+
+    def found(name):
+        start = f"{network} {schedule} {name} "
+        keys = sorted(key for key in trained_under_jax.files if key.startswith(start))
+        return [trained_under_jax[key] for key in keys]
+
+    recipe = jax_probe.recipe_of(schedule)
+    generator, objective = jax_probe.networks_of(network, recipe)
+    started = [variable.numpy() for variable in generator.trainable_variables]
+    trainer = fit.make_trainer(recipe, fit.Networks(generator, {}, objective), jax_probe.STEPS)
+    losses = [trainer.update(batch)["total"] for batch in jax_probe.batches()]
+    np.testing.assert_allclose(found("losses"), losses, rtol=2e-6)
+    paths = [variable.path for variable in generator.trainable_variables]
+    # The bias before a normalization cancels: its gradient is noise, which Adam scales up.
+    norms = [path for path in paths if path.endswith("_norm/gamma")]
+    cancelled = {path.replace("_norm/gamma", "_conv/bias") for path in norms}
+    tolerance = {"convolution": 2e-8, "musical": 2e-5}[network]
+    for name, values in (
+        ("weights", generator.trainable_variables),
+        ("averages", trainer.averages),
+    ):
+        for path, other, value, start in zip(paths, found(name), values, started, strict=True):
+            if path in cancelled:
+                continue
+            difference = np.abs(other - value.numpy()).max()
+            assert difference <= tolerance, f"{name} of {path} differ by {difference}"
+            assert np.abs(other - start).max() > 10 * tolerance, path

@@ -25,13 +25,9 @@ from training.callbacks import (
     TensorBoard,
     show_duration,
 )
+from training.optimization import learning_rate_schedule
 from training.recipes import PRECISIONS
-from training.trainer import (
-    NonFiniteError,
-    Trainer,
-    dtype_policy,
-    learning_rate_schedule,
-)
+from training.trainer import NonFiniteError, Trainer, dtype_policy
 
 SIZE = 16
 

@@ -706,7 +706,8 @@ def make_trainer(
     recipe: Recipe, networks: Networks, steps: int, placement: Distribution | None = None
 ) -> "Trainer":
     """Returns the trainer of a recipe that runs for `steps` steps in all."""
-    from .trainer import Trainer, learning_rate_schedule
+    from .optimization import learning_rate_schedule
+    from .trainer import Trainer
 
     return Trainer(
         networks.generator,

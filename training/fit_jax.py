@@ -3,10 +3,11 @@
     KERAS_BACKEND=jax python -m training.fit_jax --dataset folder --data-dir DIR --preset lite \\
         --run-dir DIR
 
-Flags and recipe are those of `training.fit`, and so are the layers and the objective; TensorFlow is
-not needed. Photographs and a store of holes lie in the GPU's memory, crops, zooms, flips, colours
-and holes are drawn there, and `STEPS_A_CALL` steps are one call: the GPU never waits for the
-machine around it. For MUSICAL without its adversarial term, and photographs that fit.
+Flags and recipe are those of `training.fit`, and so are the layers, the objective and the optimizer
+(`optimization.py`); TensorFlow is not needed. Photographs and a store of holes lie in the GPU's
+memory, crops, zooms, flips, colours and holes are drawn there, and `STEPS_A_CALL` steps are one
+call: the GPU never waits for the machine around it. For MUSICAL without its adversarial term, and
+photographs that fit.
 
 The run's folder holds `recipe.json`, `log.jsonl`, `time.json`, `photographs.json` and
 `generator.keras`, which TensorFlow loads. There are no checkpoints: a run cannot be resumed, but
@@ -137,8 +138,8 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
             "--set lambda_adversarial=0 is without it"
         )
     recipe.open_photographs("train")  # before the seconds that building takes
-    if recipe.gradient_accumulation != 1 or recipe.gradient_clip:
-        raise ValueError("gradient_accumulation and gradient_clip are for training.fit only")
+    if recipe.gradient_accumulation != 1:
+        raise ValueError("gradient_accumulation is for training.fit only")
     if recipe.precision == "mixed_float16":
         raise ValueError("precision must be float32 or mixed_bfloat16, got mixed_float16")
     return recipe
@@ -174,17 +175,18 @@ def train(
     trainer = _Trainer(recipe, generator, objective)
     state, key = trainer.start(), jax.random.key(recipe.seed)
     arrays = {name: jax.device_put(value) for name, value in store.arrays.items()}
-    total = recipe.total_steps(len(store.arrays["sizes"]))
+    total = _whole_calls(recipe.total_steps(len(store.arrays["sizes"])))
+    rates = trainer.rates(total)[:STEPS_A_CALL]
     # The first call compiles, the second says how long one takes; what they give is dropped.
     for _ in range(2):
         before = time.monotonic()
-        jax.block_until_ready(trainer.call(state, arrays, key, np.int32(0), np.float32(total)))
+        jax.block_until_ready(trainer.call(state, arrays, key, np.int32(0), rates))
         a_call = time.monotonic() - before
     print(f"{1000 * a_call / STEPS_A_CALL:.1f} ms a step of {recipe.batch_size}", flush=True)
     if arguments.seconds is not None:
         left = arguments.seconds * (1.0 - OVERHEAD) - (time.monotonic() - started)
         total = STEPS_A_CALL * max(1, int(left / a_call))
-    total = -(-total // STEPS_A_CALL) * STEPS_A_CALL
+    rates = trainer.rates(total)
 
     recipe = dataclasses.replace(recipe, steps=total, epochs=None)
     folder = fit.open_run_dir(arguments.run_dir, recipe, False, open_files)
@@ -193,8 +195,8 @@ def train(
     lines, begun, cpu = [], time.monotonic(), time.process_time()
     saved = begun
     for step in range(STEPS_A_CALL, total + 1, STEPS_A_CALL):
-        first = np.int32(step - STEPS_A_CALL)
-        state, terms = trainer.call(state, arrays, key, first, np.float32(total))
+        first = step - STEPS_A_CALL
+        state, terms = trainer.call(state, arrays, key, np.int32(first), rates[first:step])
         terms = {name: float(value) for name, value in terms.items()}
         if not all(map(np.isfinite, terms.values())):
             raise ArithmeticError(f"a loss is not finite at step {step}: {terms}")
@@ -211,6 +213,10 @@ def train(
         shown = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
         print(f"step {step} of {total}: {shown}", flush=True)
     print(f"done: {total} steps, weights in {folder / 'generator.keras'}", flush=True)
+
+
+def _whole_calls(steps: int) -> int:
+    return -(-steps // STEPS_A_CALL) * STEPS_A_CALL
 
 
 def _build(recipe: Recipe) -> tuple[Any, Any]:
@@ -371,78 +377,99 @@ def _draw_hole(arrays, key, recipe):
 
 
 class _Trainer:
-    """Adam over compiled calls. The state is (weights, moments, moments, averaged weights)."""
+    """The optimizer of `training.trainer` over compiled calls.
+
+    The state is (weights, the optimizer's variables, averaged weights).
+    """
 
     def __init__(self, recipe: Recipe, generator: Any, objective: Any):
         import jax
+
+        from . import optimization
 
         self.recipe = recipe
         self.generator = generator
         self.objective = objective
         self.frozen = [each.value for each in generator.non_trainable_variables]
+        self.optimizer = optimization.adam(
+            recipe.learning_rate, recipe.beta_1, recipe.beta_2, recipe.gradient_clip
+        )
+        self.optimizer.build(generator.trainable_variables)
         self.call: Callable = jax.jit(self._call)
+        self.update: Callable = jax.jit(self._update)
 
     def start(self) -> tuple:
         from jax import numpy as jnp
 
         weights = [jnp.array(each.value) for each in self.generator.trainable_variables]
-        zeros = [jnp.zeros_like(each) for each in weights]
-        return weights, zeros, zeros, weights
+        return weights, [jnp.array(each.value) for each in self.optimizer.variables], weights
+
+    def rates(self, total: int) -> Any:
+        """The learning rate of each step of a run of `total` steps, `(total,)` float32."""
+        import jax
+        from jax import numpy as jnp
+
+        from . import optimization
+
+        recipe = self.recipe
+        rate = optimization.learning_rate_schedule(
+            recipe.schedule, recipe.learning_rate, total, recipe.warmup_steps
+        )
+        if not callable(rate):
+            return jnp.full((total,), rate, "float32")
+        return jax.jit(jax.vmap(rate))(jnp.arange(total))
 
     def save(self, state: tuple, file: Path) -> None:
         """Writes the averaged weights, or the last where none are averaged."""
-        averaged = state[3] if self.recipe.ema else state[0]
-        for variable, value in zip(self.generator.trainable_variables, averaged, strict=True):
+        weights, _, averaged = state
+        kept = averaged if self.recipe.ema else weights
+        for variable, value in zip(self.generator.trainable_variables, kept, strict=True):
             variable.assign(value)
         with whole_file(file) as partial:
             self.generator.save(partial)
 
-    def _call(self, state, arrays, key, first, total):
+    def _call(self, state, arrays, key, first, rates):
+        """`STEPS_A_CALL` steps from step `first` on, one for each of `rates`."""
         import jax
         from jax import numpy as jnp
 
-        def step(state, number):
-            return self._step(state, arrays, jax.random.fold_in(key, number), number, total)
+        def step(state, numbered):
+            number, rate = numbered
+            batch = draw_batch(arrays, jax.random.fold_in(key, number), self.recipe)
+            return self._update(state, batch, number, rate)
 
-        state, terms = jax.lax.scan(step, state, first + jnp.arange(STEPS_A_CALL))
+        numbers = first + jnp.arange(STEPS_A_CALL)
+        state, terms = jax.lax.scan(step, state, (numbers, rates))
         return state, {name: jnp.mean(values) for name, values in terms.items()}
 
-    def _step(self, state, arrays, key, number, total):
+    def _update(self, state, batch, number, rate):
+        """One step on a batch, after `number` finished ones."""
         import jax
-        from jax import numpy as jnp
 
-        recipe = self.recipe
-        batch = draw_batch(arrays, key, recipe)
-        weights, first, second, averaged = state
+        from . import optimization
+
+        weights, slots, averaged = state
         (_, terms), gradients = jax.value_and_grad(self._loss, has_aux=True)(weights, batch)
-
-        done = number.astype("float32")
-        count = done + 1.0
-        rate = recipe.learning_rate * jnp.minimum(1.0, count / max(recipe.warmup_steps, 1))
-        if recipe.schedule == "cosine":
-            left = jnp.maximum(total - recipe.warmup_steps, 1.0)
-            past = jnp.clip((done - recipe.warmup_steps) / left, 0.0, 1.0)
-            rate = rate * 0.5 * (1.0 + jnp.cos(jnp.pi * past))
-        rate = rate * jnp.sqrt(1.0 - recipe.beta_2**count) / (1.0 - recipe.beta_1**count)
-        # The average starts from the first weights; a short run is not to be of them.
-        decay = jnp.minimum(recipe.ema, (1.0 + count) / (10.0 + count))
-
-        def blend(share, old, new):
-            return [share * a + (1.0 - share) * b for a, b in zip(old, new, strict=True)]
-
-        first = blend(recipe.beta_1, first, gradients)
-        second = blend(recipe.beta_2, second, [each * each for each in gradients])
-        weights = [
-            weight - rate * a / (jnp.sqrt(b) + 1e-7)
-            for weight, a, b in zip(weights, first, second, strict=True)
+        learning_rate = self.optimizer.learning_rate
+        slots = [
+            rate if variable is learning_rate else value
+            for variable, value in zip(self.optimizer.variables, slots, strict=True)
         ]
-        return (weights, first, second, blend(decay, averaged, weights)), terms
+        weights, slots = self.optimizer.stateless_apply(slots, gradients, weights)
+        if self.recipe.ema:
+            averaged = [
+                average + optimization.average_change(average, weight, self.recipe.ema, number)
+                for average, weight in zip(averaged, weights, strict=True)
+            ]
+        return (weights, slots, averaged), terms
 
     def _loss(self, weights, batch):
+        from . import optimization
+
         inputs = [batch["image"], batch["hole"]]
         prediction, _ = self.generator.stateless_call(weights, self.frozen, inputs, training=True)
         terms = self.objective.generator_terms(batch, prediction, {})
-        total = sum(self.objective.generator_weights[name] * terms[name] for name in terms)
+        total = optimization.weighted_sum(terms, self.objective.generator_weights)
         return total, {**terms, "total": total}
 
 

@@ -19,9 +19,10 @@ import tensorflow as tf
 from musical_tf import conventions
 from musical_tf.files import whole_file
 
-from . import distribution
+from . import distribution, optimization
 from .callbacks import Callback
-from .recipes import PRECISIONS, SCHEDULES
+from .optimization import weighted_sum
+from .recipes import PRECISIONS
 
 Batch = dict[str, tf.Tensor]
 """`image` (B, H, W, 3) float32 RGB in [-1, 1] and `hole` (B, H, W, 1) float32, 1 = missing."""
@@ -64,53 +65,6 @@ class Objective(Protocol):
 
 class NonFiniteError(ArithmeticError):
     """A loss term or a weight became NaN or infinite. The message names it and the step."""
-
-
-class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
-    """A constant rate, reached on a straight line over the first `warmup_steps` steps."""
-
-    def __init__(self, learning_rate: float, warmup_steps: int):
-        self.learning_rate = learning_rate
-        self.warmup_steps = warmup_steps
-
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the rate of the step that follows `step` finished ones."""
-        ramp = tf.cast(step + 1, tf.float32) / float(max(self.warmup_steps, 1))
-        return self.learning_rate * tf.minimum(ramp, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {"learning_rate": self.learning_rate, "warmup_steps": self.warmup_steps}
-
-
-def learning_rate_schedule(
-    name: str, learning_rate: float, steps: int, warmup_steps: int = 0
-) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Builds a learning rate as a function of the number of finished steps.
-
-    Args:
-        name: `constant`, or `cosine`: down to zero at `steps` along half a cosine.
-        learning_rate: Float > 0, the highest rate.
-        steps: Int, length of the whole run.
-        warmup_steps: Int >= 0, steps from (nearly) zero up to `learning_rate`. A run that is
-            shorter ends on the way up.
-
-    Returns:
-        A float, or a Keras schedule.
-
-    Raises:
-        ValueError: On an unknown name.
-    """
-    if name not in SCHEDULES:
-        raise ValueError(f"unknown learning-rate schedule {name!r}; one of {', '.join(SCHEDULES)}")
-    if name == "cosine":
-        return keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup_steps else learning_rate,
-            decay_steps=max(steps - warmup_steps, 1),
-            warmup_target=learning_rate if warmup_steps else None,
-            warmup_steps=warmup_steps,
-        )
-    return LinearWarmup(learning_rate, warmup_steps) if warmup_steps else learning_rate
 
 
 @contextlib.contextmanager
@@ -175,8 +129,8 @@ class Trainer:
             the optimizer's own count: loss scaling leaves steps out of that one.
         beta_1, beta_2: Floats, Adam's.
         ema: Float in [0, 1). Above 0, a moving average of the generator's trainable weights with
-            this decay is kept and is what `inference_weights` puts in place. It warms up as (1 +
-            step) / (10 + step).
+            this decay is kept and is what `inference_weights` puts in place, see
+            `optimization.average_change`.
         clip_norm: Float >= 0, 0 = off. Gradients of one optimizer are scaled down to this global
             norm, after unscaling.
         precision: One of `PRECISIONS`: the policy the models were built with. `mixed_float16` wraps
@@ -240,14 +194,9 @@ class Trainer:
         )
 
         def adam(variables: Sequence[keras.Variable], name: str) -> keras.optimizers.Optimizer:
-            optimizer = adam_class(
-                learning_rate=float(self._rate(0)),
-                beta_1=beta_1,
-                beta_2=beta_2,
-                # PyTorch's, which the authors trained with; Keras' own is 1e-7.
-                epsilon=1e-8,
-                global_clipnorm=clip_norm or None,
-                name=name,
+            rate = float(self._rate(0))
+            optimizer = optimization.adam(
+                rate, beta_1, beta_2, clip_norm, name=name, kind=adam_class
             )
             if precision == "mixed_float16":
                 optimizer = loss_scale_class(optimizer, name=f"{name}_loss_scale")
@@ -459,10 +408,10 @@ class Trainer:
     def _update_averages(self) -> None:
         if not self.averages:
             return
-        step = tf.cast(self.step, tf.float32)
-        decay = tf.minimum(self.ema, (1.0 + step) / (10.0 + step))
         for average, variable in zip(self.averages, self.generator_variables, strict=True):
-            average.assign_sub((1.0 - decay) * (average - variable.value))
+            average.assign_add(
+                optimization.average_change(average, variable.value, self.ema, self.step)
+            )
 
     def _rate(self, step: tf.Tensor | int) -> tf.Tensor:
         if callable(self.learning_rate):
@@ -673,17 +622,6 @@ class Trainer:
                     raise NonFiniteError(
                         f"{name} weight {variable.name!r} is not finite at step {self.step.numpy()}"
                     )
-
-
-def weighted_sum(terms: Mapping[str, tf.Tensor], weights: Mapping[str, float]) -> tf.Tensor:
-    """Returns the sum of weight x term, added one after the other.
-
-    `tf.add_n` adds in the order in which its inputs happen to be ready: another rounding each time.
-    """
-    total = tf.zeros((), tf.float32)
-    for name, value in terms.items():
-        total += weights[name] * value
-    return total
 
 
 def gradients_of(

@@ -1,0 +1,124 @@
+"""The update of the weights: learning rate, Adam and averaged weights.
+
+One definition for both backends: `trainer` uses it under TensorFlow, `fit_jax` under JAX. Nothing
+here imports either.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from musical_tf.conventions import Tensor
+
+from .recipes import SCHEDULES
+
+EPSILON = 1e-8
+"""Adam's epsilon: PyTorch's, which the authors trained with. Keras' own is 1e-7."""
+
+
+class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """A constant rate, reached on a straight line over the first `warmup_steps` steps."""
+
+    def __init__(self, learning_rate: float, warmup_steps: int):
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the rate of the step that follows `step` finished ones."""
+        ramp = ops.cast(step + 1, "float32") / float(max(self.warmup_steps, 1))
+        return self.learning_rate * ops.minimum(ramp, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"learning_rate": self.learning_rate, "warmup_steps": self.warmup_steps}
+
+
+def learning_rate_schedule(
+    name: str, learning_rate: float, steps: int, warmup_steps: int = 0
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Builds a learning rate as a function of the number of finished steps.
+
+    Args:
+        name: `constant`, or `cosine`: down to zero at `steps` along half a cosine.
+        learning_rate: Float > 0, the highest rate.
+        steps: Int, length of the whole run.
+        warmup_steps: Int >= 0, steps from (nearly) zero up to `learning_rate`. A run that is
+            shorter ends on the way up.
+
+    Returns:
+        A float, or a Keras schedule.
+
+    Raises:
+        ValueError: On an unknown name.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown learning-rate schedule {name!r}; one of {', '.join(SCHEDULES)}")
+    if name == "cosine":
+        return keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup_steps else learning_rate,
+            decay_steps=max(steps - warmup_steps, 1),
+            warmup_target=learning_rate if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+    return LinearWarmup(learning_rate, warmup_steps) if warmup_steps else learning_rate
+
+
+def adam(
+    learning_rate: float,
+    beta_1: float,
+    beta_2: float,
+    clip_norm: float = 0.0,
+    *,
+    name: str = "adam",
+    kind: type[keras.optimizers.Adam] = keras.optimizers.Adam,
+) -> keras.optimizers.Adam:
+    """The optimizer of every network.
+
+    Args:
+        learning_rate: Float, the rate of the first step. The trainer assigns the others.
+        beta_1, beta_2: Floats in [0, 1).
+        clip_norm: Float >= 0. Gradients are scaled down to this global norm; 0 = off.
+        name: The optimizer's name.
+        kind: The class, for a subclass of Keras' Adam.
+
+    Returns:
+        An optimizer that is not built.
+    """
+    return kind(
+        learning_rate=learning_rate,
+        beta_1=beta_1,
+        beta_2=beta_2,
+        epsilon=EPSILON,
+        global_clipnorm=clip_norm or None,
+        name=name,
+    )
+
+
+def average_change(average: Tensor, weight: Tensor, ema: float, step: Tensor) -> Tensor:
+    """The change of a moving average of weights in one step, to be added to the average.
+
+    The decay warms up as `(1 + step) / (10 + step)`, so that the first weights do not dominate the
+    average of a short run.
+
+    Args:
+        average: The average so far; the first weights at the start.
+        weight: The weight after this step's update.
+        ema: Float in [0, 1), the decay.
+        step: Int scalar, steps finished before this one.
+    """
+    step = ops.cast(step, "float32")
+    decay = ops.minimum(ema, (1.0 + step) / (10.0 + step))
+    return (1.0 - decay) * (weight - average)
+
+
+def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Returns the sum of weight x term in float32, added in the order of the terms.
+
+    `tf.add_n` adds in the order in which its inputs are ready, which rounds differently each time.
+    """
+    total = ops.zeros((), "float32")
+    for name, value in terms.items():
+        total = total + weights[name] * ops.cast(value, "float32")
+    return total
