@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -105,7 +106,6 @@ def test_16_bits_in_16_bits_out_with_exact_known_samples(kind):
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_16_bit_png_agrees_with_another_reader_and_writer(channels):
-    cv2 = pytest.importorskip("cv2")
     samples = deep(channels)
     written = images.encode_photograph(read(png16(samples)), read(png16(samples)).pixels, "PNG")
     theirs = cv2.imdecode(np.frombuffer(written, np.uint8), cv2.IMREAD_UNCHANGED)
