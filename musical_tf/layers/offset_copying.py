@@ -20,6 +20,7 @@ import numpy as np
 from keras import ops
 
 from musical_tf.conventions import Tensor, composite
+from musical_tf.layers.gaussian_blur import gaussian_blur
 from musical_tf.layers.membrane import Membrane
 
 SIZE_MULTIPLE = 4
@@ -192,7 +193,7 @@ class OffsetCopying(keras.layers.Layer):
             coarser = graph, offsets, _propagate(graph, offsets, level.rounds)
 
         best = _best(*coarser[1:], 1)
-        copied = graph.reaches_known(best)  # (N, 1)
+        _, copied = graph.look_up(best)  # (N, 1)
         best = ops.where(copied, best[:, 0], 0)
         joined = ops.pad(_join(graph, best), [[0, 1], [0, 0]])
         places = ops.stack([graph.row, graph.column], axis=1) + best
@@ -238,7 +239,7 @@ class _Graph:
         roughness = _roughness(guide)
         expected = membrane(roughness, 1.0 - _erode(1.0 - hole, 9))
         log = ops.log(ops.maximum(ops.concatenate([roughness, expected], axis=-1), 1e-3))
-        marks = ops.concatenate([_blur(guide, level.guide_sigma), log, is_known], axis=-1)
+        marks = ops.concatenate([gaussian_blur(guide, level.guide_sigma), log, is_known], axis=-1)
         self.colors = ops.reshape(guide, (-1, 3))  # (H W, 3)
         self.marks = ops.reshape(marks, (-1, 6))  # (H W, 6)
 
@@ -265,15 +266,18 @@ class _Graph:
         """`(..., N, L, 2)` offsets -> `(..., N, L, 3)` colors that they lead to."""
         return _rows_of(self.colors, self._index(*self._targets(offsets)))
 
-    def reaches_known(self, offsets):
-        """`(N, L)` bool: whether an offset leads to a known pixel with known neighbors."""
+    def look_up(self, offsets):
+        """Marks `(N, L, 6)` of the pixels that offsets lead to, and whether they may be copied.
+
+        The second is `(N, L)` bool: a known pixel with known neighbors.
+        """
         targets = self._targets(offsets)
-        is_known = _rows_of(self.marks, self._index(*targets))[..., 5] > 0.5
-        return ops.logical_and(self._is_inside(*targets), is_known)
+        marks = _rows_of(self.marks, self._index(*targets))
+        return marks, ops.logical_and(self._is_inside(*targets), marks[..., 5] > 0.5)
 
     def energies(self, offsets):
         """`(N, L)` energy of each offset by itself."""
-        there = _rows_of(self.marks, self._index(*self._targets(offsets)))
+        there, is_usable = self.look_up(offsets)
         here = _rows_of(self.marks, self._index(self.row, self.column))[:, None]
         energy = WEIGHTS.guide * _square(there[..., :3] - here[..., :3])
         energy = energy + WEIGHTS.roughness * ops.square(there[..., 3] - here[..., 4])
@@ -281,15 +285,16 @@ class _Graph:
         jumps = _square(self.copied(offsets + _STEPS) - beside)  # (4, N, L)
         border = ops.sum(ops.where(self.bordered[..., None], jumps, 0.0), axis=0)
         energy = energy + WEIGHTS.border * border
-        return ops.where(self.reaches_known(offsets), energy, INVALID)
+        return ops.where(is_usable, energy, INVALID)
 
     def seams(self, offsets):
         """`(4, N, L, L)` energy of an offset of a node beside one of its neighbor."""
         neighbors = ops.minimum(self.neighbors, self.count - 1)
         theirs = _rows_of(offsets, neighbors)  # (4, N, L, 2)
         # Both copies are compared here and at the neighbor: (4, N, L, 6).
-        here = self.copied(offsets)[None] + ops.zeros_like(self.copied(theirs))
-        mine = ops.concatenate([here, self.copied(offsets + _STEPS)], axis=-1)
+        beside = self.copied(offsets + _STEPS)
+        here = self.copied(offsets)[None] + ops.zeros_like(beside)
+        mine = ops.concatenate([here, beside], axis=-1)
         other = ops.concatenate([self.copied(theirs), self.copied(theirs + _STEPS)], axis=-1)
         product = ops.matmul(mine, ops.transpose(other, (0, 1, 3, 2)))
         seams = _square(mine)[..., None] + _square(other)[:, :, None] - 2.0 * product
@@ -376,18 +381,15 @@ def _join(graph, offsets):
     residual = right_side - apply(copies)
     energy = ops.sum(ops.square(residual), axis=0)
 
-    def improve(_, values, residual, direction, energy):
+    values, direction = copies, residual
+    for _ in range(JOINING_ROUNDS):
         applied = apply(direction)
         length = energy / ops.maximum(ops.sum(direction * applied, axis=0), 1e-12)
         values, residual = values + length * direction, residual - length * applied
         left = ops.sum(ops.square(residual), axis=0)
         direction = residual + left / ops.maximum(energy, 1e-12) * direction
-        return values, residual, direction, left
-
-    state = (copies, residual, residual, energy)
-    for round_ in range(JOINING_ROUNDS):
-        state = improve(round_, *state)
-    return state[0]
+        energy = left
+    return values
 
 
 def _rows_of(values, indices):
@@ -411,7 +413,7 @@ def _candidates(guide, hole):
     chosen = []
     for maps, asked, count, among_known in (
         (cells, usable * near, KNOWN_CANDIDATES, True),
-        (_blur(cells, 1.5), missing, GUIDE_CANDIDATES, False),
+        (gaussian_blur(cells, 1.5), missing, GUIDE_CANDIDATES, False),
     ):
         patches = _patches(maps)
         patches = patches - ops.mean(patches, axis=0, keepdims=True)
@@ -446,7 +448,7 @@ def _frequent(down, right, votes, height, width, count):
     by_row = ops.one_hot(down + height, 2 * height + 1) * votes[:, None]
     by_column = ops.one_hot(right + width, 2 * width + 1)
     histogram = ops.matmul(ops.transpose(by_row), by_column)[None, :, :, None]
-    histogram = _blur(histogram, 1.0)
+    histogram = gaussian_blur(histogram, 1.0)
     peaks = ops.where(histogram >= ops.max_pool(histogram, 5, 1, "same"), histogram, 0.0)
     columns = 2 * width + 1
     order = ops.top_k(ops.reshape(peaks, (1, -1)), count)[1][0]
@@ -475,22 +477,8 @@ def _erode(known, size):
 
 def _roughness(image):
     """Root mean square of the high-pass around each pixel, `(1, H, W, 1)`."""
-    detail = image - _blur(image, 2.0)
-    return ops.sqrt(_blur(ops.mean(ops.square(detail), axis=-1, keepdims=True), 4.0) + 1e-6)
-
-
-def _blur(image, sigma):
-    """Gaussian blur over 2.5 deviations; at the border the weights inside are rescaled to 1."""
-    radius = max(round(2.5 * sigma), 1)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).astype("float32")
-    return _weigh(image, weights) / _weigh(ops.ones_like(image[:1, :, :, :1]), weights)
-
-
-def _weigh(image, weights):
-    for shape in ((-1, 1, 1, 1), (1, -1, 1, 1)):
-        kernel = np.repeat(weights.reshape(shape), image.shape[-1], axis=2)
-        image = ops.depthwise_conv(image, kernel, padding="same")
-    return image
+    detail = image - gaussian_blur(image, 2.0)
+    return ops.sqrt(gaussian_blur(ops.mean(ops.square(detail), axis=-1, keepdims=True), 4.0) + 1e-6)
 
 
 def _square(difference):

@@ -20,6 +20,7 @@ import numpy as np
 from keras import ops
 
 from musical_tf.conventions import Tensor, composite, downsample_hole
+from musical_tf.layers.gaussian_blur import gaussian_blur
 from musical_tf.layers.membrane import Membrane
 from musical_tf.layers.patch_matching import (
     _as_columns,
@@ -137,7 +138,7 @@ class ResidualAggregation(keras.layers.Layer):
             return fill
         hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
         filled = composite(fill, ops.cast(image, "float32"), hole)
-        residual = filled - _blur(filled, RESIDUAL_SIGMA)
+        residual = filled - gaussian_blur(filled, RESIDUAL_SIGMA)
         expected = self.membrane(_energy(residual, 1.0 - hole), hole)
         aggregated = hole * _aggregate(filled, residual, expected, hole)
         found = _energy(aggregated, hole) + 1e-6
@@ -188,7 +189,7 @@ def _attention(marks, missing, window):
     """`(B, h, w, 4)` marks to know a place by -> `(B, n, m, w, h)`, for the window and half a
     pasted patch around it. Rows sum to one, or to zero where none is asked for or no patch can be
     pasted."""
-    marks = _blur(marks, 0.5)
+    marks = gaussian_blur(marks, 0.5)
     halo = PASTED // 2 + MATCHED // 2
     inside = ops.ones_like(missing)
     energy = ops.sum(ops.square(marks), axis=-1, keepdims=True)
@@ -241,20 +242,6 @@ def _paste_weights(channels):
         part = parts[PASTED - 1 - place[0], PASTED - 1 - place[1]]
         shares[place] = np.repeat(part.reshape(-1), channels).astype("float32")
     return shares
-
-
-def _blur(image, sigma):
-    """Gaussian blur over 2.5 deviations; at the border the weights inside are all there are."""
-    radius = max(round(2.5 * sigma), 1)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).astype("float32")
-    return _weigh(image, weights) / _weigh(ops.ones_like(image[:1, :, :, :1]), weights)
-
-
-def _weigh(image, weights):
-    for shape in ((-1, 1, 1, 1), (1, -1, 1, 1)):
-        kernel = np.repeat(weights.reshape(shape), image.shape[-1], axis=2)
-        image = ops.depthwise_conv(image, kernel, padding="same")
-    return image
 
 
 def _box_mean(maps, size):
