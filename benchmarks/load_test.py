@@ -63,7 +63,12 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     with contextlib.ExitStack() as stack:
         ports = {
-            batch: stack.enter_context(_server(options.model, batch)) for batch in options.batch
+            batch: stack.enter_context(
+                running_server(
+                    str(Path(options.model).resolve()), "--batch", str(batch), "--queue", "64"
+                )
+            )[1]
+            for batch in options.batch
         }
         for name, (side, hole_side) in PHOTOGRAPHS.items():
             files = _files(size * side, round(size * hole_side))
@@ -237,15 +242,25 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 @contextlib.contextmanager
-def _server(model: str, batch: int) -> Iterator[int]:
-    """A server in a process of its own, on a free port of this machine."""
+def running_server(model: str, *options: str) -> Iterator[tuple[int, int]]:
+    """Runs a server in a process of its own, on a free port of this machine.
+
+    Args:
+        model: Name or file of the model.
+        options: Further words of the command line.
+
+    Yields:
+        The process's number and the port. The server is ready.
+
+    Raises:
+        RuntimeError: If it does not start, or is not ready within `TIMEOUT` seconds.
+    """
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "serving.server", "--model", str(Path(model).resolve())),
-            *("--port", "0"),
-            *("--batch", str(batch), "--queue", "64", "--no-access-log"),
+            *(sys.executable, "-m", "serving.server", "--model", model),
+            *("--port", "0", "--no-access-log", *options),
         ],
-        cwd=Path(__file__).resolve().parents[1],
+        cwd=measure.ROOT,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -259,7 +274,7 @@ def _server(model: str, batch: int) -> Iterator[int]:
             if time.monotonic() > end:
                 raise RuntimeError("the server did not become ready")
             time.sleep(0.1)
-        yield port
+        yield process.pid, port
     finally:
         process.terminate()
         process.wait()

@@ -21,19 +21,17 @@ minutes that it ran. Needs Linux.
 """
 
 import argparse
-import contextlib
 import json
 import random
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import measure
+from benchmarks.load_test import running_server
 from benchmarks.memory_over_time import Memory
 from benchmarks.soak_requests import (
     PATIENCE,
@@ -51,31 +49,6 @@ HOSTILE_SHARE = 0.1
 
 BURST = 200
 """Hostile files at once, at the end."""
-
-
-@contextlib.contextmanager
-def _server(model: str) -> Iterator[tuple[int, int]]:
-    """A server in a process of its own: its process and its port."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "serving.server", "--model", model),
-            *("--port", "0", "--no-access-log"),
-        ],
-        cwd=measure.ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        found = re.search(r"http://127\.0\.0\.1:(\d+) ", process.stdout.readline())
-        if found is None:
-            raise RuntimeError("the server did not start")
-        port = int(found[1])
-        while get(port, "/readyz")[0] != 200:
-            time.sleep(0.1)
-        yield process.pid, port
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _capacity(port: int, requests: list[Good], seconds: float) -> float:
@@ -157,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     good = good_requests(InpaintingSession(options.model))
     hostile = hostile_requests(good[0])
-    with _server(options.model) as (process, port):
+    with running_server(options.model) as (process, port):
         capacity = _capacity(port, good, options.capacity_seconds)
         print(f"capacity: {capacity:.1f} good requests a second", flush=True)
         load, started = Load(port), time.monotonic()
