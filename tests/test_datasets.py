@@ -424,8 +424,13 @@ def test_cmyk_becomes_rgb():
 
 
 def test_samples_of_unknown_range_are_refused():
-    for pixels in (np.zeros((20, 20), np.float32), np.full((20, 20), 10**6, np.int32)):
+    for pixels, kind in (
+        (np.zeros((20, 20), np.float32), "32-bit floating point"),
+        (np.full((20, 20), 10**6, np.int32), "32-bit integer"),
+    ):
         with pytest.raises(UnusableImageError, match="range is not known"):
+            datasets.to_rgb(Image.fromarray(pixels))
+        with pytest.raises(UnusableImageError, match=f"it is {kind}"):
             decode(Image.fromarray(pixels), "TIFF")
 
 
@@ -501,7 +506,7 @@ def test_unusable_files_are_skipped_counted_and_named(mixed):
     assert [path[-9:] for path in loaded] == [f"good{number}.png" for number in range(8)]
     reasons = {path.rsplit("/", 1)[-1]: reason for path, reason in photographs.skipped.items()}
     assert len(reasons) == 8
-    assert "truncated" in reasons["a-truncated.jpg"]
+    assert "it ends before its last pixel" in reasons["a-truncated.jpg"]
     assert "not an image in a known format" in reasons["b-text.jpg"]
     assert "not an image in a known format" in reasons["c-empty.png"]
     assert "tiny: 15 x 15, expected a shorter side of at least 16" in reasons["d-tiny.png"]
