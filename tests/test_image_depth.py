@@ -6,6 +6,7 @@ import zlib
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms
@@ -53,6 +54,7 @@ def pnm(samples):
 
 
 ALPHA = {"extrasamples": ["unassalpha"]}
+PREDICTED = {"predictor": True, **ALPHA}
 DEEP_FILES = {
     **{f"PNG {channels}": (png16, channels, {}) for channels in (1, 2, 3, 4)},
     "PPM 1": (pnm, 1, {}),
@@ -70,6 +72,12 @@ DEEP_FILES = {
     "TIFF planar BigTIFF": (tiff, 3, {"planarconfig": "separate", "bigtiff": True}),
     "TIFF planar rgba": (tiff, 4, {"planarconfig": "separate", **ALPHA}),
     "TIFF BigTIFF": (tiff, 3, {"bigtiff": True}),
+    "TIFF grey alpha": (tiff, 2, ALPHA),
+    "TIFF grey alpha white is zero": (tiff, 2, {"photometric": "miniswhite", **ALPHA}),
+    "TIFF grey alpha big-endian": (tiff, 2, {"byteorder": ">", "compression": "zlib", **ALPHA}),
+    "TIFF grey alpha tiles": (tiff, 2, {"tile": (16, 16), "compression": "zlib", **PREDICTED}),
+    "TIFF grey alpha predictor": (tiff, 2, {"compression": "zlib", **PREDICTED}),
+    "TIFF grey alpha planar": (tiff, 2, {"planarconfig": "separate", **ALPHA}),
 }
 
 
@@ -78,6 +86,8 @@ def test_16_bits_in_16_bits_out_with_exact_known_samples(kind):
     write, channels, options = DEEP_FILES[kind]
     samples = deep(channels)
     photograph = read(write(samples, **options))
+    if options.get("photometric") == "miniswhite":
+        samples[..., 0] = ~samples[..., 0]
     np.testing.assert_array_equal(photograph.samples, samples)
     colors = samples[..., :3] if channels > 2 else samples[..., :1].repeat(3, axis=2)
     np.testing.assert_array_equal(photograph.pixels, colors >> 8)
@@ -93,8 +103,6 @@ def test_16_bits_in_16_bits_out_with_exact_known_samples(kind):
             continue
         for where in (hole, None):
             again = images.encode_photograph(photograph, filled, image_format, hole=where)
-            if channels == 2 and image_format == "TIFF":
-                continue  # Pillow does not read what others do, see below
             np.testing.assert_array_equal(read(again).samples, expected)
     other = tifffile.imread(
         io.BytesIO(images.encode_photograph(photograph, filled, "TIFF", hole=hole))
@@ -102,6 +110,65 @@ def test_16_bits_in_16_bits_out_with_exact_known_samples(kind):
     np.testing.assert_array_equal(other.reshape(expected.shape), expected)
     assert images.lost_in(photograph, "TIFF") == ()
     assert "become 8" in images.lost_in(photograph, "WEBP")[0]
+
+
+@pytest.mark.parametrize("image_format", sorted(set(images.WRITABLE.values())))
+def test_every_mode_and_depth_that_is_written_is_read(image_format):
+    compressions = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits")
+    lossy = {"JPEG": 4, "AVIF": 4}.get(image_format, 0)
+    smooth = np.linspace(0, 65535, 24 * 32).reshape(24, 32, 1).astype(np.uint16)
+    for channels in (1, 2, 3, 4):
+        for samples in (None, smooth.repeat(channels, axis=2)):
+            eight = smooth.repeat(3, axis=2).astype(np.uint16) >> 8
+            alpha = (smooth[..., 0] >> 8).astype(np.uint8) if channels in (2, 4) else None
+            for compression in compressions if image_format == "TIFF" else (None,):
+                encoding = {"compression": compression} if compression else {}
+                photograph = images.Photograph(
+                    eight.astype(np.uint8), alpha, channels < 3, image_format, (32, 24),
+                    encoding=encoding, samples=samples,
+                )  # fmt: skip
+                if alpha is not None and image_format in ("JPEG", "BMP", "PPM"):
+                    with pytest.raises(images.ImageError, match="cannot hold transparency"):
+                        images.encode_photograph(photograph, photograph.pixels)
+                    continue
+                again = read(images.encode_photograph(photograph, photograph.pixels))
+                if samples is not None and image_format in ("PNG", "TIFF", "PPM"):
+                    np.testing.assert_array_equal(again.samples, samples)
+                difference = np.abs(again.pixels.astype(int) - photograph.pixels)
+                assert difference.max() <= lossy
+                if alpha is not None:
+                    assert np.abs(again.alpha.astype(int) - alpha).max() <= lossy
+
+
+@pytest.mark.parametrize("twelve", [False, True])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_heic_of_10_and_12_bits_gives_16(mode, twelve, monkeypatch):
+    monkeypatch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", twelve)
+    samples = deep(len(mode))
+    stream = io.BytesIO()
+    pillow_heif.from_bytes(f"{mode};16", (32, 24), samples.tobytes()).save(
+        stream, quality=-1, chroma=444, matrix_coefficients=0
+    )
+    photograph = read(stream.getvalue())
+    bits = 12 if twelve else 10
+    expected = np.rint((samples >> 16 - bits) * (65535 / (2**bits - 1))).astype(np.uint16)
+    np.testing.assert_array_equal(photograph.samples, expected)
+    assert photograph.notes == ()
+    written = read(images.encode_photograph(photograph, photograph.pixels))
+    assert written.format == "PNG"
+    np.testing.assert_array_equal(written.samples, photograph.samples)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_avif_of_more_than_8_bits_is_refused_by_name(bits):
+    level = (2**bits - 1) * np.ones((24, 32, 3), np.uint8 if bits == 8 else np.uint16)
+    _, content = cv2.imencode(".avif", level, [cv2.IMWRITE_AVIF_DEPTH, bits])
+    content = content.tobytes()
+    np.testing.assert_array_equal(images.read_mask(io.BytesIO(content), name="m"), True)
+    if bits == 8:
+        assert read(content).pixels.min() == 255
+    else:
+        assert f"must have 8 bits a channel in AVIF, got {bits}" in refusal_of_photograph(content)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

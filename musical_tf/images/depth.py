@@ -2,29 +2,33 @@
 
 Pillow's decoders unpack 16-bit samples by their high bytes, or, told the other byte order, by their
 low bytes. Two decodes give both. A TIFF that stores one plane after the other is decoded plane by
-plane, each as a grey image.
+plane, each as a grey image. Grey with alpha is decoded as a grey image of twice the width.
+pillow-heif decodes the 10 and 12 bits of HEIC.
 """
 
 import io
+import re
 import struct
 import types
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from . import bounds
 
 DEEP_FORMATS = ("PNG", "TIFF", "PPM")
 """Formats that are written with 16 bits a channel."""
 
+_AV1_DEPTH = re.compile(rb"av1C\x81.(.)", re.DOTALL)  # the byte with the flags of 10 and 12 bits
 _ROWS = 256  # that are compressed at a time
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _SWAPPED = {"16B": "16L", "16L": "16B", "16N": "16B" if struct.pack("=H", 1)[0] else "16L"}
-# Tags of a plane: how the strips or tiles are stored, and how the image is turned.
-_PLANE_TAGS = (254, 256, 257, 259, 266, 274, 278, 317, 322, 323)
+# Tags of a plane: how the strips or tiles are stored.
+_PLANE_TAGS = (254, 256, 257, 259, 266, 278, 317, 322, 323)
 
 
 class DepthError(ValueError):
@@ -43,10 +47,11 @@ def bits_of(content: bytes, image_format: str) -> int:
         return 16 if bounds.pnm_header(content).largest > 255 else 8
     if image_format == "TIFF":
         return _tiff_bits(content)
-    if image_format in ("AVIF", "HEIF"):
-        place = content.find(b"av1C", 0, 2**16)
-        if place >= 0 and place + 6 < len(content) and content[place + 6] & 0x40:
-            return 12 if content[place + 6] & 0x20 else 10
+    if image_format == "AVIF":
+        flags = [found.group(1)[0] for found in _AV1_DEPTH.finditer(content)]
+        return max(((12 if byte & 0x20 else 10) for byte in flags if byte & 0x40), default=8)
+    if image_format == "HEIF":
+        return max(8, _open_heif(content).info["bit_depth"])
     return 8
 
 
@@ -60,15 +65,12 @@ def open_image(content: bytes, image_format: str) -> Image.Image | None:
         if header.kind == 5 and header.largest > 255:
             return _named(Image.fromarray(values[..., 0]), "PPM")
         return _named(Image.fromarray(_squeezed(values >> 8).astype(np.uint8)), "PPM")
-    if image_format == "TIFF" and _is_planar(content) and _tiff_bits(content) == 16:
-        planes = _planes(content)
-        with Image.open(io.BytesIO(planes[0]), formats=["TIFF"]) as image:
-            image.load()
-            info = {key: image.info[key] for key in ("compression",) if key in image.info}
-        channels = [Image.fromarray((_tiff_grey(plane) >> 8).astype(np.uint8)) for plane in planes]
-        merged = _named(Image.merge(_MODES[len(channels)], channels), "TIFF", "RGB;16N")
-        merged.info |= info | _tiff_info(content)
-        return merged
+    if image_format == "TIFF" and _tiff_bits(content) == 16:
+        samples = _tiff_samples(content)
+        if samples is not None:
+            image = Image.fromarray(_squeezed((samples >> 8).astype(np.uint8)))
+            image.info |= _tiff_info(content)
+            return _named(image, "TIFF", "RGB;16N")
     return None
 
 
@@ -76,15 +78,21 @@ def samples_of(content: bytes, image: Image.Image, image_format: str) -> np.ndar
     """The samples of a 16-bit file.
 
     Args:
-        content: The file, bounded.
+        content: The file.
         image: The same file as decoded, not yet turned upright.
-        image_format: PNG, TIFF or PPM.
+        image_format: Pillow's name of the format.
 
     Returns:
         `(H, W, C)` uint16, upright, alpha last; None for a file of up to 8 bits.
     """
-    if image_format not in DEEP_FORMATS or bits_of(content, image_format) <= 8:
+    if image_format not in (*DEEP_FORMATS, "HEIF"):
         return None
+    content = bounds.bounded(content, image_format, [])
+    bits = bits_of(content, image_format)
+    if bits <= 8:
+        return None
+    if image_format == "HEIF":
+        return _heif_samples(content, 2**bits - 1)
     if image_format == "PPM":
         return _pnm_values(content, bounds.pnm_header(content))
     if image_format == "PNG":
@@ -94,9 +102,8 @@ def samples_of(content: bytes, image: Image.Image, image_format: str) -> np.ndar
             opaque = (samples != key.astype(np.uint16)).any(axis=2, keepdims=True)
             samples = np.concatenate([samples, opaque * np.uint16(65535)], axis=2)
         return _upright(samples, image.getexif().get(274))
-    if _is_planar(content):
-        planes = np.stack([_tiff_grey(plane) for plane in _planes(content)], axis=2)
-        return _upright(planes, _tag(content, 274))
+    if (samples := _tiff_samples(content)) is not None:
+        return _upright(samples, _tag(content, 274))
     if _tag(content, 277, 1) == 1:
         levels = _tiff_grey(content)[..., None]
         return levels if _tag(content, 262) else ~levels  # 0: white is zero
@@ -152,12 +159,30 @@ def _pnm_values(content: bytes, header: bounds.Header) -> np.ndarray:
     count = header.height * header.width * channels
     kind = ">u2" if header.largest > 255 else "u1"
     values = np.frombuffer(content, kind, count, header.end).reshape(shape)
-    if header.largest == 65535:
+    return _scaled(values, header.largest)
+
+
+def _scaled(values: np.ndarray, largest: int) -> np.ndarray:
+    """Values from 0 to `largest` as uint16 from 0 to 65535."""
+    if largest == 65535:
         return values.astype(np.uint16)
-    largest = np.uint32(header.largest)
-    return ((np.minimum(values, largest) * np.uint32(65535) + largest // 2) // largest).astype(
-        np.uint16
-    )
+    table = np.arange(65536, dtype=np.uint32)
+    table = (np.minimum(table, largest) * np.uint32(65535) + np.uint32(largest // 2)) // largest
+    return table.astype(np.uint16)[values]
+
+
+def _open_heif(content: bytes) -> Any:
+    import pillow_heif  # an extra, and here only if the file has been opened by it
+
+    return pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=False, hdr_to_16bit=False)
+
+
+def _heif_samples(content: bytes, largest: int) -> np.ndarray:
+    image = _open_heif(content)
+    if image.premultiplied_alpha:
+        raise DepthError("its colors are multiplied by its alpha: save it as PNG")
+    values = np.asarray(image)
+    return _scaled(values.reshape(*values.shape[:2], -1), largest)
 
 
 def _squeezed(values: np.ndarray) -> np.ndarray:
@@ -212,14 +237,11 @@ def _tiff_bits(content: bytes) -> int:
     names = {3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
     if photometric in names:
         raise DepthError(f"it is {names[photometric]} of 16 bits a channel: convert it to RGB")
-    extra = _tags(content, 338)
-    planar = _is_planar(content)
-    if (channels, photometric) not in ((1, 0), (1, 1), (3, 2), (4, 2)) or (
-        channels == 4 and extra not in ((2,), ()) and not planar
-    ):
+    is_allowed = (channels, photometric) in ((1, 0), (1, 1), (2, 0), (2, 1), (3, 2), (4, 2))
+    if not is_allowed or (channels in (2, 4) and _tags(content, 338) not in ((2,), ())):
         raise DepthError(
-            f"{channels} channels of 16 bits in a TIFF must be grey, RGB, or RGB with straight "
-            "alpha: save it as PNG"
+            f"{channels} channels of 16 bits in a TIFF must be grey or RGB, or either with "
+            "straight alpha: save it as PNG"
         )
     return 16
 
@@ -233,28 +255,54 @@ def _tiff_grey(content: bytes) -> np.ndarray:
         return np.asarray(image).astype(np.uint16)
 
 
-def _planes(content: bytes) -> list[bytes]:
+def _tiff_samples(content: bytes) -> np.ndarray | None:
+    """Samples as stored, of planes or of grey with alpha; None for what Pillow decodes."""
+    if _is_planar(content):
+        samples = np.stack([_tiff_grey(plane) for plane in _planes(content)], axis=2)
+    elif _tag(content, 277, 1) == 2:
+        samples = _interleaved(content)
+    else:
+        return None
+    if _tag(content, 262) == 0:  # white is zero
+        samples[..., 0] = ~samples[..., 0]
+    return samples
+
+
+def _planes(content: bytes) -> Iterator[bytes]:
     """The file once for each plane, with a directory that shows this plane as a grey image."""
-    order, big = bounds.tiff_order(content)
-    tags = {tag.number: tag for tag in bounds.tiff_pages(content)[0]}
-    places, sizes = (324, 325) if 324 in tags else (273, 279)
+    values, places = _grey_tags(content)
     channels = _tag(content, 277, 1)
-    numbers = {number: _all_numbers(content, tags[number]) for number in (places, sizes)}
-    each = len(numbers[places]) // channels
-    if not each or len(numbers[places]) != each * channels:
+    each = len(values[places[0]]) // channels
+    if not each or any(len(values[number]) != each * channels for number in places):
         raise DepthError("its strips do not divide into planes")
-    planes = []
     for plane in range(channels):
-        values = {
-            number: bounds.tag_value(content, tags[number])
-            for number in _PLANE_TAGS
-            if number in tags and number != 274
-        }
-        values |= {258: (16,), 262: (1,), 277: (1,), 284: (1,)}
-        for number in (places, sizes):
-            values[number] = numbers[number][plane * each : (plane + 1) * each]
-        planes.append(_with_directory(content, values, order, big))
-    return planes
+        part = {number: values[number][plane * each : (plane + 1) * each] for number in places}
+        yield _with_directory(content, values | part)
+
+
+def _interleaved(content: bytes) -> np.ndarray:
+    """Grey and alpha, decoded as one row of both."""
+    values, _ = _grey_tags(content)
+    width = values[256][0]
+    tile = values.get(322, (width,))[0]
+    is_predicted = values.pop(317, (1,)) == (2,)  # from the sample two before
+    values |= {256: (2 * width,)} | ({322: (2 * tile,)} if 322 in values else {})
+    pairs = _tiff_grey(_with_directory(content, values)).reshape(-1, width, 2)
+    for left in range(0, width, tile) if is_predicted else ():
+        part = pairs[:, left : left + tile]
+        np.cumsum(part, axis=1, dtype=np.uint16, out=part)
+    return pairs
+
+
+def _grey_tags(content: bytes) -> tuple[dict[int, tuple[int, ...]], tuple[int, int]]:
+    """The tags of a grey image of the file's strips or tiles, and the numbers of their two tags."""
+    tags = {tag.number: tag for tag in bounds.tiff_pages(content)[0]}
+    places = (324, 325) if 324 in tags else (273, 279)
+    values = {
+        number: bounds.tag_value(content, tags[number]) for number in _PLANE_TAGS if number in tags
+    }
+    values |= {258: (16,), 262: (1,), 277: (1,), 284: (1,)}
+    return values | {number: _all_numbers(content, tags[number]) for number in places}, places
 
 
 def _all_numbers(content: bytes, tag: bounds.Tag) -> tuple[int, ...]:
@@ -264,10 +312,9 @@ def _all_numbers(content: bytes, tag: bounds.Tag) -> tuple[int, ...]:
     )
 
 
-def _with_directory(
-    content: bytes, values: dict[int, tuple[int, ...]], order: str, big: bool
-) -> bytes:
+def _with_directory(content: bytes, values: dict[int, tuple[int, ...]]) -> bytes:
     """The file with one more directory, of whole numbers, as its first."""
+    order, big = bounds.tiff_order(content)
     word, entry, head = ("Q", "HHQQ", "Q") if big else ("I", "HHII", "H")
     kind, size = (16, 8) if big else (4, 4)
     pad = bytes(-len(content) % 16)
@@ -298,6 +345,8 @@ def _tiff_info(content: bytes) -> dict[str, Any]:
     )[0]
     directory.load_from_fp(io.BytesIO(content), position)
     info: dict[str, Any] = {}
+    if (compression := TiffImagePlugin.COMPRESSION_INFO.get(_tag(content, 259, 1))) is not None:
+        info["compression"] = compression
     if isinstance(directory.get(34675), bytes):
         info["icc_profile"] = directory[34675]
     resolution = directory.get(282), directory.get(283)

@@ -14,10 +14,11 @@
 | WebP | written lossless, so that known pixels are not encoded a second time |
 | AVIF | written with quality 90 and 4:4:4, known pixels change by what that loses |
 | 16 bits a channel (PNG, TIFF, PPM) | filled in 8 bits, written with 16; known samples stay exact |
+| 10 or 12 bits a channel in HEIC | the same, scaled to 16 bits |
 | CMYK with a profile, Lab | converted to sRGB, with a note |
 | CMYK without one, YCbCr, HSV | refused: the way to RGB and back would change known pixels |
 | packed 12 bits, 32 bits or floating point a channel | refused by name |
-| 10 or 12 bits a channel in AVIF | read as 8, with a note |
+| 10 or 12 bits a channel in AVIF | refused by name: Pillow decodes 8 of them |
 | several frames or pages | refused: all but the first would be lost; previews are no pages |
 | MPO, JPEG with a gain map | its first picture, as JPEG: the others show what was there |
 
@@ -75,7 +76,7 @@ class Photograph:
         encoding: What the file's format is to be told to write it the same way again.
         notes: Sentences about what in the file was not kept.
         samples: `(H, W, C)` uint16, upright, alpha last, of a file of 16 bits a channel; `pixels`
-            are their upper bytes. None for the others.
+            are their upper bytes, None for a file of 8 bits.
     """
 
     pixels: np.ndarray
@@ -117,8 +118,6 @@ def read_photograph(
             stored_size = bounds.tiff_size(content)
         with damage_named(name, max_pixels):
             samples = depth.samples_of(content, image, image_format)
-        if samples is None and (bits := depth.bits_of(content, image_format)) > 8:
-            notes.append(f"its {bits} bits a channel are read as 8")
         del content
         exif = turn_upright(image)
         if samples is None:
@@ -341,7 +340,12 @@ def _refuse_photograph(content: bytes, image: Image.Image, name: str) -> None:
         )
     if image.mode == "CMYK" and image.info.get("icc_profile"):
         return
-    if image.mode in _WHY_REFUSED and depth.bits_of(content, image.format) <= 8:
+    bits = depth.bits_of(content, image.format)
+    if image.format == "AVIF" and bits > 8:
+        raise ImageError(
+            f"{name}: it must have 8 bits a channel in AVIF, got {bits}; save it as a 16-bit PNG"
+        )
+    if image.mode in _WHY_REFUSED and bits <= 8:
         raise ImageError(f"{name}: it is {_WHY_REFUSED[image.mode]}")
 
 
