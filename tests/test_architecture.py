@@ -28,7 +28,7 @@ have; only when they are called."""
 SERVING_MAY_IMPORT = {"numpy", "PIL", "scipy"}
 """Beside the standard library and its own modules: what `pip install .[serve]` installs."""
 
-IMAGE_MODULES = ("musical_tf.images.opening",)
+IMAGE_MODULES = ("musical_tf.images.depth", "musical_tf.images.opening")
 IMAGE_DECODERS = {"pillow_heif"}
 """Imported in a function, where their extra is installed."""
 
