@@ -218,7 +218,7 @@ def test_official_adds_the_terms_of_the_later_code():
     data = batch_of(32)
     outputs = generator.training_outputs(inputs_of(data))
     terms = objective.generator_terms(data, outputs, discriminators)
-    vgg = losses.VGG16Features()
+    vgg = losses.VGG16Features(normalization="none")  # the later code feeds [-1, 1] as it is
     pairs = list(zip(vgg(data["image"]), vgg(outputs["prediction"]), strict=True))
     content = sum(np.square(a - b).mean() for a, b in pairs)
     grams = [[np.asarray(losses.gram_matrix(each)) for each in pair] for pair in pairs]
@@ -312,9 +312,13 @@ def test_golden():
 
 
 def test_recipes():
-    paper = recipes.resolve("celeba", data_dir="photographs", method="shift_net")
-    assert (paper.batch_size, paper.epochs, paper.image_size) == (1, 30, 256)
-    assert (paper.learning_rate, paper.beta_1, paper.schedule) == (2e-4, 0.5, "constant")
+    paper, official = (
+        recipes.resolve("celeba", data_dir="photographs", method="shift_net", preset=preset)
+        for preset in ("paper", "official")
+    )
+    for recipe in (paper, official):  # both codes: 30 epochs, none of decay
+        assert (recipe.batch_size, recipe.epochs, recipe.image_size) == (1, 30, 256)
+        assert (recipe.learning_rate, recipe.beta_1, recipe.schedule) == (2e-4, 0.5, "constant")
     assert paper.method_config() == shift_net.Config()
     lite = recipes.resolve("celeba", data_dir="photographs", method="shift_net", preset="lite")
     assert lite.image_size % 2 ** lite.method_config().levels == 0

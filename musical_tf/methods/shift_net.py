@@ -35,8 +35,8 @@ PRESETS = ("paper", "official", "lite")
 RECIPE: Mapping[str, dict] = {
     # Section 4: Adam 2e-4, beta_1 0.5, one photograph a step, 30 epochs.
     "paper": {"batch_size": 1, "epochs": 30},
-    # The PyTorch code: 20 epochs at this rate, then 100 down to 0. A cosine stands for both.
-    "official": {"batch_size": 1, "epochs": 120, "schedule": "cosine"},
+    # The PyTorch code: 30 epochs at this rate, then 0 epochs of decay.
+    "official": {"batch_size": 1, "epochs": 30},
     "lite": {"learning_rate": 5e-4},
 }
 """What the training recipe of a preset differs in from the project's own of that name."""
@@ -134,6 +134,7 @@ _PRESET_FIELDS: Mapping[str, dict] = {
         "lambda_hole": 400.0,
         "lambda_style": 10.0,
         "lambda_content": 1.0,
+        "feature_normalization": "none",
         "discriminator_normalization": "instance",
         "discriminator_spectral": True,
     },
