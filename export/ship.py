@@ -33,6 +33,8 @@ from typing import Any
 
 import numpy as np
 
+from musical_tf.arguments import Parser
+
 from . import to_onnx
 
 PROGRAM = "python -m export.ship"
@@ -88,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Make a trained run one of the models that are part of the package: a float16 "
         "ONNX file, Keras weights and a card, all of them or none.",

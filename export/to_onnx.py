@@ -30,6 +30,7 @@ if not __package__:  # run as a script, so the checkout itself is not on the pat
     if (_CHECKOUT / "musical_tf").is_dir():
         sys.path.insert(0, str(_CHECKOUT))
 
+from musical_tf.arguments import Parser
 from musical_tf.contract import CONTRACT, LAYOUTS, PREFIX, STRATEGIES, VALUE_RANGES
 
 IOS = tuple(VALUE_RANGES)
@@ -106,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Export a trained generator to one ONNX file: image and mask in, finished "
         "picture out, any batch, height and width.",
         epilog="Inputs: `image` [batch, height, width, 3] RGB and `mask` [batch, height, width]; "

@@ -22,6 +22,8 @@ if __package__:
 else:  # run as a script: the folder of the script is on the path
     import to_onnx
 
+from musical_tf.arguments import Parser
+
 DESCRIPTION_FILE = "assets.extra/musical_tf.json"
 """The contract's metadata inside the SavedModel; `assets.extra` is the folder TensorFlow leaves to
 its users."""
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Export a trained generator to a SavedModel, loadable without musical_tf and "
         "ready for TensorFlow Serving (signature serving_default: image, mask -> inpainted).",
         epilog="The SavedModel and Keras are compared first: above one grey level of difference "

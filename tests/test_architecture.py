@@ -33,6 +33,7 @@ IMAGE_DECODERS = {"pillow_heif"}
 """Imported in a function, where their extra is installed."""
 
 KERAS_FREE = (
+    "musical_tf.arguments",
     "musical_tf.contract",
     "musical_tf.files",
     "musical_tf.images",
@@ -56,6 +57,9 @@ SERVER_MAY_IMPORT = SERVING_MAY_IMPORT | {
     *("fastapi", "starlette", "pydantic", "python_multipart", "uvicorn", "prometheus_client"),
 }
 """What `pip install .[server,serve]` adds, for these modules and no other."""
+
+ARGUMENTS_MODULE = "musical_tf/arguments.py"
+"""The parser that the command lines of `training`, `export` and `serving` share."""
 
 ONNX_RUNTIME_MODULE = "musical_tf/onnx_runtime.py"
 """The one module that imports ONNX Runtime, after it has disabled the telemetry."""
@@ -129,7 +133,7 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
         return "a relative import that leaves its folder works only where it is installed"
     if found.within("onnxruntime") and top != "examples" and file != ONNX_RUNTIME_MODULE:
         return "ONNX Runtime is imported by musical_tf.onnx_runtime.load, without its telemetry"
-    if file == ONNX_RUNTIME_MODULE:
+    if file == ONNX_RUNTIME_MODULE or (file == ARGUMENTS_MODULE and found.within("argparse")):
         return None
     if top == "musical_tf":
         if found.within(*(f"musical_tf.{folder}" for folder in FOLDERS)):
@@ -229,6 +233,7 @@ def tree(tmp_path):
         "export/to_onnx.py": "import onnx, tf2onnx\nfrom musical_tf import load",
         "export/to_saved_model.py": "from . import to_onnx",
         "serving/__init__.py": "",
+        "musical_tf/arguments.py": "import argparse",
         "musical_tf/onnx_runtime.py": "def load():\n    import onnxruntime",
         "serving/session.py": "import numpy, json\nfrom PIL import Image\n"
         "from musical_tf import onnx_runtime",

@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from musical_tf.arguments import Parser
+
 from . import attention_maps, compare_page, compare_report, cost, measuring, published, report
 from .datasets import DATASETS
 from .measuring import DEFAULT_IMAGE_SIZE, EvaluationSet, Method, OutputFolder
@@ -46,7 +48,7 @@ SHARED_OPTIONS = {"dataset": "--dataset", "image_size": "--image-size", "mask": 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="musical-compare",
         description="Compare trained runs, ONNX files and classical methods on the same "
         "photographs and holes: tables beside the papers' own, pictures, cost, training.",

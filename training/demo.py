@@ -26,6 +26,7 @@ from typing import NoReturn
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from musical_tf.arguments import Parser
 from musical_tf.files import whole_file
 
 from .datasets import evaluation_samples, open_dataset
@@ -282,7 +283,7 @@ def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog=PROGRAM,
         description="Trains, evaluates, exports and fills photographs, and draws one picture.",
     )

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from musical_tf.arguments import Parser
+
 from . import attention_maps, measuring, report
 from .datasets import DATASETS
 from .measuring import DEFAULT_IMAGE_SIZE, EvaluationSet, Method, OutputFolder
@@ -43,7 +45,7 @@ FILES = ("index.html", "contact_sheet.png", "results.md", "results.json")
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="musical-evaluate",
         description="Measure a trained run or an ONNX file: tables, a contact sheet and a page of "
         "the images side by side, worst first.",

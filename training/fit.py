@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import numpy as np
 
+from musical_tf.arguments import Parser
 from musical_tf.files import write_whole
 
 from . import datasets, distribution, masks, recipes
@@ -70,7 +71,7 @@ class TrainingError(RuntimeError):
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the command line's parser; its help is kept in docs/fit-help.txt."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         usage=f"{PROGRAM} --dataset NAME [options]\n       {PROGRAM} --run-dir DIR --resume",
         description="Trains an inpainting network on photographs.",
