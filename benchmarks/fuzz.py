@@ -54,8 +54,8 @@ from PIL import ExifTags, Image, ImageCms
 from benchmarks import measure
 from musical_tf import images
 from musical_tf.images.opening import register_heif
-from serving.predict import silent_libraries
 from serving.session import InferenceError, InpaintingSession, ModelError
+from serving.terminal import silent_libraries
 from serving.tiling import STRATEGIES
 from tests.serving_model import METADATA, metadata_for, write_model
 

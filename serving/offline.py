@@ -21,7 +21,8 @@ from typing import Any
 
 from musical_tf.files import remove_partials, write_whole
 
-from .predict import FAILURES, Job, fill_file, open_session, say_of
+from .filling import FAILURES, fill_file, open_session, say_of
+from .pairing import Job
 
 FOLDER = ".musical-inpaint-many"
 """Of the ledger, within the folder of the outputs; hidden, so nobody takes it for images."""

@@ -30,11 +30,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from musical_tf.arguments import Parser
 from musical_tf.files import write_whole
 from musical_tf.images import ImageError
 
-from . import named_models, offline, predict
-from .predict import ALPHA, FORMATS, Job
+from . import named_models, offline, terminal
+from .file_options import FORMATS, add_arguments, check_numbers
+from .filling import open_session, other
+from .pairing import ALPHA, Job, list_jobs
+from .predict import SUSPICIOUS
 from .session import Contract
 
 PROGRAM = "musical-inpaint-many"
@@ -68,26 +72,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(arguments)
     except ModuleNotFoundError as error:
         absent = (error.name or "").partition(".")[0]
-        predict.complain(
+        terminal.complain(
             f"the Python package {absent} is not installed; "
             "pip install 'musical-tf[batch,serve]' brings what this command needs",
             program=PROGRAM,
         )
         return 1
     except (OSError, ValueError) as error:
-        predict.clear_line()
-        predict.complain(predict.say(error), program=PROGRAM)
+        terminal.clear_line()
+        terminal.complain(terminal.say(error), program=PROGRAM)
         return 2
     except KeyboardInterrupt:
-        predict.clear_line()
-        predict.complain("interrupted; the same command goes on from there", program=PROGRAM)
+        terminal.clear_line()
+        terminal.complain("interrupted; the same command goes on from there", program=PROGRAM)
         return 130
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if sys.platform == "win32":
         raise ValueError("this command needs Linux or macOS; musical-inpaint runs on Windows too")
-    predict.check_numbers(arguments)
+    check_numbers(arguments)
     for name, low, high in (("workers", 1, 10_000), ("threads", 1, 1024), ("gpus", 0, 64)):
         value = getattr(arguments, name)
         if value is not None and not low <= value <= high:
@@ -97,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
     mask = ALPHA if arguments.mask == ALPHA else Path(arguments.mask).absolute()
     if folder.exists() and not folder.is_dir():
         raise ImageError(f"{folder}: --image must be a folder; musical-inpaint fills single files")
-    jobs, notes = predict.list_jobs(
+    jobs, notes = list_jobs(
         folder, mask, output, suffix=FORMATS.get(arguments.format), protected=model
     )
     _prepare_ray(arguments.address)
@@ -115,12 +119,12 @@ def _run(arguments: argparse.Namespace) -> int:
         figures, trouble = {"seconds": 0.0, "workers": 0}, ""
         if pending:
             for note in notes:
-                predict.complain(note, "note", PROGRAM)
+                terminal.complain(note, "note", PROGRAM)
             notes = []
             figures, trouble = _fill(pending, options, run)
         figures["seconds_in_all"] = round(time.monotonic() - started, 1)
         figures["restarts"] = max(0, ledger.processes(run) - figures["workers"])
-        account = offline.take_account(ledger, jobs, folder, predict.SUSPICIOUS)
+        account = offline.take_account(ledger, jobs, folder, SUSPICIOUS)
         report = {**_report_of(account, trouble), "last_run": {"images": len(pending), **figures}}
         write_whole(output / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     return _conclude(report, account, notes, output / REPORT, arguments)
@@ -138,10 +142,10 @@ def _fill(pending: Sequence[Job], options: dict[str, Any], run: str) -> tuple[di
             progress = _Progress(len(pending))
             for outcomes in _outcomes(pending, options, run, workers):
                 progress.advance(outcomes)
-            predict.clear_line()
+            terminal.clear_line()
             figures["seconds"] = round(time.monotonic() - started, 1)
     except (ray.exceptions.RayError, RuntimeError) as error:
-        predict.clear_line()
+        terminal.clear_line()
         lines = [line for line in str(error).splitlines() if line.strip()]
         return figures, f"Ray has given up: {' '.join(lines[-1].split()) if lines else error!r}"
     return figures, ""
@@ -224,16 +228,16 @@ def _cluster(options: dict[str, Any]) -> Iterator[int]:
             where = {"address": address}
         for attempt in range(_STARTS if address is None else 1):
             try:
-                with predict.silent_libraries():  # what is wrong comes as an exception as well
+                with terminal.silent_libraries():  # what is wrong comes as an exception as well
                     ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
                 break
             except Exception as error:  # of no common class but this
                 if address is not None:
                     raise ValueError(
-                        f"no Ray cluster at {address}: {predict.say(error)}"
+                        f"no Ray cluster at {address}: {terminal.say(error)}"
                     ) from error
                 if attempt == _STARTS - 1:
-                    raise RuntimeError(f"it did not start: {predict.say(error)}") from error
+                    raise RuntimeError(f"it did not start: {terminal.say(error)}") from error
         stack.callback(ray.shutdown)
         resources = ray.cluster_resources()
         if address is not None:
@@ -261,7 +265,7 @@ def _knock(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise ValueError(f"no Ray cluster at {address}: {predict.say(error)}") from error
+        raise ValueError(f"no Ray cluster at {address}: {terminal.say(error)}") from error
 
 
 def _usable_cpus() -> int:
@@ -275,7 +279,7 @@ def _check_model(arguments: argparse.Namespace) -> Contract:
     """Opens the model once, so that what is wrong is said before anything starts; its contract."""
     if arguments.address is not None:  # the machine with the accelerator is another one
         arguments = argparse.Namespace(**(vars(arguments) | {"provider": "cpu"}))
-    return predict.open_session(arguments).contract
+    return open_session(arguments).contract
 
 
 def _settings(options: dict[str, Any], contract: Contract) -> dict[str, Any]:
@@ -321,24 +325,24 @@ def _conclude(
             f"; {last['images']} now, {last['images'] / last['seconds']:.1f} images/s by "
             f"{last['workers']} workers{restarts}"
         )
-    print(f"{', '.join(words)}{speed}; report: {predict.printable(str(path))}")
+    print(f"{', '.join(words)}{speed}; report: {terminal.printable(str(path))}")
     if account.suspects:
         image, share = next(iter(account.suspects.items()))
         notes.append(
             f"images of which more than half was filled: {len(account.suspects)}, for instance "
             f"{share:.0%} of {image}; if that is what should stay, say --polarity "
-            f"{predict.other(arguments.polarity)}"
+            f"{other(arguments.polarity)}"
         )
     for note in notes:
-        predict.complain(note, "note", PROGRAM)
+        terminal.complain(note, "note", PROGRAM)
     if report["trouble"]:
-        predict.complain(report["trouble"], program=PROGRAM)
+        terminal.complain(report["trouble"], program=PROGRAM)
         return 1
     for failure in failures[:_SHOWN]:
-        predict.complain(failure["reason"], program=PROGRAM)
+        terminal.complain(failure["reason"], program=PROGRAM)
     if len(failures) > _SHOWN:
         rest = len(failures) - _SHOWN
-        predict.complain(f"and {rest} more, listed in {path}", program=PROGRAM)
+        terminal.complain(f"and {rest} more, listed in {path}", program=PROGRAM)
     return 1 if failures else 0
 
 
@@ -346,7 +350,7 @@ class _Progress:
     """A bar on a terminal; elsewhere, in a log, a line now and then."""
 
     def __init__(self, total: int) -> None:
-        self._bar = predict.ProgressBar(total)
+        self._bar = terminal.ProgressBar(total)
         self._total, self._done, self._failed, self._said = total, 0, 0, 0.0
 
     def advance(self, outcomes: Sequence[str]) -> None:
@@ -357,8 +361,8 @@ class _Progress:
         if not sys.stderr.isatty() and self._bar.seconds - self._said > _LINE_EVERY:
             self._said = self._bar.seconds
             speed = self._done / self._said
-            left = predict.duration((self._total - self._done) / speed)
-            predict.complain(
+            left = terminal.duration((self._total - self._done) / speed)
+            terminal.complain(
                 f"{self._done} of {self._total}, {speed:.1f} images/s, {left} left, "
                 f"{self._failed} failed",
                 "progress",
@@ -366,14 +370,14 @@ class _Progress:
             )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=PROGRAM,
         description="Fills holes in a folder of any number of photographs, with several processes "
         "or machines. Run it again to go on where it was ended.",
         allow_abbrev=False,
     )
-    predict.add_arguments(parser, folders_only=True)
+    add_arguments(parser, folders_only=True)
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes (default: as many as the CPUs allow)"
     )

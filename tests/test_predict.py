@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import serving_memory
-from serving import named_models, predict
+from serving import named_models, predict, terminal
 from tests.serving_model import metadata_for, reference_fill, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -362,7 +362,7 @@ def test_progress_shows_images_and_windows_on_a_terminal_only(call, tmp_path, ma
     _, _, err = call(**inputs, output=tmp_path / "out")
     assert err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(predict, "_REDRAW", 0.0)
+    monkeypatch.setattr(terminal, "_REDRAW", 0.0)
     monkeypatch.setenv("COLUMNS", "60")
     _, out, err = call(**inputs, output=tmp_path / "out")
     assert out.startswith("1 filled in")

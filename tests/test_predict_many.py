@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from musical_tf import files
-from serving import offline, predict, predict_many
+from serving import offline, pairing, predict, predict_many
 from tests.serving_model import metadata_for, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,8 +47,8 @@ def flags(folder: Path, model: Path, output: str = "out") -> list[str]:
     return [*words, "--model", str(model)]
 
 
-def jobs_in(folder: Path) -> list[predict.Job]:
-    return predict.list_jobs(folder / "photos", folder / "masks", folder / "out")[0]
+def jobs_in(folder: Path) -> list[pairing.Job]:
+    return pairing.list_jobs(folder / "photos", folder / "masks", folder / "out")[0]
 
 
 def options(folder: Path, model: Path) -> dict:
@@ -238,8 +238,8 @@ def test_only_own_partial_files_are_removed(tmp_path):
 
 def test_rows_carry_every_file_name(tmp_path):
     name = os.fsdecode(b"\xff\xfe.png")
-    for mask in (tmp_path / "m.png", predict.ALPHA, None):
-        job = predict.Job(tmp_path / name, mask, tmp_path / "out" / name, f"about {name}")
+    for mask in (tmp_path / "m.png", pairing.ALPHA, None):
+        job = pairing.Job(tmp_path / name, mask, tmp_path / "out" / name, f"about {name}")
         row = offline.row_of(job)
         assert all(isinstance(value, bytes | bool | None) for value in row.values())
         assert offline.job_of(row) == job
