@@ -13,6 +13,7 @@ import re
 import shutil
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -99,6 +100,16 @@ class Server:
             time.sleep(0.02)
         port = self._server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
+        while not self._is_ready():
+            assert time.monotonic() < deadline + 40, "the server did not get ready in time"
+            time.sleep(0.1)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz"):
+                return True
+        except urllib.error.HTTPError:
+            return False
 
     def fill_again(self, index: int = -1) -> bytes:
         """What the API answers to a recorded request."""
@@ -140,9 +151,10 @@ def find_chromium() -> str | None:
 @pytest.fixture(scope="module")
 def chromium():
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import expect, sync_playwright
     except ModuleNotFoundError:
         pytest.fail("these tests need the Python package playwright: pip install '.[examples]'")
+    expect.set_options(timeout=15_000)  # milliseconds; enough for a machine with other work
     path = find_chromium()
     if path is None:
         pytest.fail("these tests need Chromium; on Debian and Ubuntu: apt install chromium")
@@ -186,6 +198,15 @@ class Screen:
         assert foreign == []
         assert self.context.cookies() == []
         assert self.page.evaluate("() => localStorage.length") == 0
+
+    def check_accessibility(self):
+        """That axe finds nothing, in what is on the screen."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        violations = Axe().run(self.page).response["violations"]
+        assert [
+            (each["id"], [node["target"] for node in each["nodes"]]) for each in violations
+        ] == []
 
     # what a visitor does
 
@@ -525,6 +546,29 @@ def test_zoom_about_the_pointer_pan_and_fit(visit):
     )
     assert screen.point(100, 200) == (pytest.approx(x, abs=1), pytest.approx(y, abs=1))
     assert page.inner_text("#zoom-level") != "100\u2009%"
+
+    def factor(**event) -> float:
+        """By how much a wheel event zooms in; it keeps what the pointer is at."""
+        width = picture.bounding_box()["width"]
+        page.evaluate(
+            """([x, y, event]) => document.getElementById("stage").dispatchEvent(new WheelEvent(
+                "wheel", { clientX: x, clientY: y, cancelable: true, ...event }))""",
+            [x, y, event],
+        )
+        screen.next_frame()
+        assert screen.point(100, 200) == (pytest.approx(x, abs=1), pytest.approx(y, abs=1))
+        return picture.bounding_box()["width"] / width
+
+    notch = factor(deltaY=-100)
+    assert 1.1 < notch < 1.25
+    assert factor(deltaY=200) == pytest.approx(notch**-2, rel=0.01)
+    assert factor(deltaY=-6.25, deltaMode=1) == pytest.approx(notch, rel=0.01)
+    assert factor(deltaY=-100, ctrlKey=True) == pytest.approx(notch, rel=0.01)
+    page.keyboard.down("Control")
+    assert factor(deltaY=30, ctrlKey=True) == pytest.approx(notch**-0.3, rel=0.01)
+    page.keyboard.up("Control")
+    # Without the key it is a pinch of a touch pad, reported as -100 ln f.
+    assert factor(deltaY=-10, ctrlKey=True) == pytest.approx(np.exp(0.1), rel=0.01)
 
     before = picture.bounding_box()
     page.keyboard.down("Space")
@@ -947,9 +991,10 @@ _TEXTS = """() => {
 def test_contrast(visit, scheme):
     screen = visit(color_scheme=scheme, reduced_motion="reduce")
     page = screen.page
-    screen.expect("#model").to_contain_text("trained on")
+    screen.expect("#about").to_contain_text("trained on")
 
     def check(at_least: int):
+        screen.check_accessibility()
         texts = page.evaluate(_TEXTS)
         assert len(texts) >= at_least
         for text, colour, background, opacity in texts:
@@ -1062,6 +1107,19 @@ def test_leaving_with_an_unsaved_result_is_asked_about(visit):
     assert not page.evaluate(asks)
 
 
+def test_forced_colors_hide_nothing(visit):
+    screen = visit(forced_colors="active")
+    assert "neural" not in screen.page.inner_text("#start")
+    screen.check_accessibility()
+    screen.open(encode(np.full((80, 120, 3), 128, np.uint8))).wait_open()
+    screen.check_accessibility()
+    slider = decode(screen.page.locator("#size").screenshot())[..., :3].astype(int)
+    is_seen = np.abs(slider - slider[2, 2]).max(axis=2) > 100
+    middle = len(slider) // 2
+    assert is_seen[middle].mean() > 0.9  # the track, end to end
+    assert 8 <= is_seen[middle - 6].sum() <= is_seen.shape[1] // 4  # the thumb
+
+
 # ---- several models
 
 
@@ -1079,7 +1137,7 @@ def two_models(tmp_path_factory):
 
 def test_one_model_is_no_choice(visit):
     screen = visit()
-    screen.expect("#model").to_contain_text("trained on")
+    screen.expect("#about").to_contain_text("trained on")
     screen.expect("#choice").to_be_hidden()
 
 

@@ -156,7 +156,7 @@ async function run() {
     const mask = await encodeMask(photograph.width, photograph.height, strokes);
     signal.throwIfAborted();
     if (mask.holePixels === 0) {
-      say("Nothing is painted any more. Paint over what should go.");
+      say("The eraser removed all paint. Paint over what should go.");
       return;
     }
     const { blob, milliseconds } = await inpaint(photograph.blob, photograph.name, mask.blob, {
@@ -171,7 +171,7 @@ async function run() {
     await show({ fades: true });
     const seconds = (milliseconds || performance.now() - since) / 1000;
     const took = seconds < 0.1 ? "less than 0.1" : seconds.toFixed(seconds < 10 ? 1 : 0);
-    say(`Filled in ${took} s. Go on, compare, or download.`);
+    say(`Filled in ${took} s. Paint again, compare or download.`);
   } catch (error) {
     if (signal.aborted) {
       say("Cancelled. Your painting is still here.");
@@ -774,15 +774,32 @@ element("token-dialog").addEventListener("close", async (event) => {
   else if (!isAccepted) askForToken(null);
 });
 
+/** The models of the package, as people call what they are for. */
+const PURPOSES = {
+  faces: {
+    label: "Portrait",
+    text: "This server fills portraits: one face, upright and from the front.",
+  },
+  photo: {
+    label: "Everything else",
+    text: "Streets, buildings and landscapes work best. Large faces do not.",
+  },
+};
+
 /** Lets one choose where there is something to choose from. */
 function offerModels(offered) {
   const choice = element("model-choice");
   const chosen = choice.value;
   models = offered;
-  choice.replaceChildren(...models.map(({ model }) => new Option(model.replace(/\.onnx$/, ""), model)));
+  choice.replaceChildren(...models.map(({ model }) => new Option(labelOf(model), model)));
   if (models.some(({ model }) => model === chosen)) choice.value = chosen;
   element("choice").hidden = models.length < 2;
   describeChosen();
+}
+
+function labelOf(name) {
+  const known = models.every(({ model }) => model in PURPOSES);
+  return known ? PURPOSES[name].label : name.replace(/\.onnx$/, "");
 }
 
 function describeChosen() {
@@ -790,7 +807,9 @@ function describeChosen() {
   const name = model.name ? `“${model.name}”, ` : "";
   const data = model.data ?? model.dataset;
   const words = `${name}${model.method} ${model.preset}, trained on ${data} at ${model.training_size} pixels`;
-  element("model").textContent = `Its model: ${words}.`;
+  const purpose = PURPOSES[model.model]?.text ?? "";
+  element("model").textContent =
+    models.length > 1 ? "Choose at the top what your photograph shows." : purpose;
   element("about").textContent =
     `This server runs ${words}, on ${model.provider.replace("ExecutionProvider", "")}.`;
 }

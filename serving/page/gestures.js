@@ -7,6 +7,11 @@
  */
 
 const SECOND_FINGER_MILLISECONDS = 300;
+const PIXELS_PER_DELTA = [1, 16, 400]; // by the event's deltaMode: pixels, lines, pages
+const WHEEL_SPEED = 0.0015; // logarithm of the zoom factor, per pixel
+const PINCH_SPEED = 0.01; // the same: browsers report a pinch by the factor f as -100 ln f pixels
+const LARGEST_PINCH = 50; // pixels; what is larger comes from a wheel
+const LARGEST_WHEEL = 400;
 
 /**
  * @param {HTMLElement} stage
@@ -98,12 +103,28 @@ export function listen(stage, handlers) {
     "wheel",
     (event) => {
       event.preventDefault();
-      const pixels = event.deltaY * [1, 16, 400][event.deltaMode];
-      const speed = event.ctrlKey ? 0.01 : 0.0015; // a pinch on a touch pad comes as ctrl + wheel
-      handlers.zoom(position(event), Math.exp(-Math.max(-400, Math.min(400, pixels)) * speed));
+      handlers.zoom(position(event), wheelFactor(event));
     },
     { passive: false },
   );
+}
+
+let isControlDown = false;
+for (const type of ["keydown", "keyup"]) {
+  window.addEventListener(type, ({ key }) => {
+    if (key === "Control") isControlDown = type === "keydown";
+  });
+}
+window.addEventListener("blur", () => {
+  isControlDown = false;
+});
+
+/** The zoom factor of a wheel event; a pinch on a touch pad is one with `ctrlKey` and no key down. */
+function wheelFactor({ deltaY, deltaMode, ctrlKey }) {
+  const pixels = deltaY * PIXELS_PER_DELTA[deltaMode];
+  const isPinch = ctrlKey && !isControlDown && deltaMode === 0 && Math.abs(pixels) < LARGEST_PINCH;
+  const bounded = Math.max(-LARGEST_WHEEL, Math.min(LARGEST_WHEEL, pixels));
+  return Math.exp(-bounded * (isPinch ? PINCH_SPEED : WHEEL_SPEED));
 }
 
 function pinch(touches) {
