@@ -740,7 +740,7 @@ def test_a_token_is_asked_for_where_the_model_is(session):
                 response = client.request(method, path, headers=headers)
                 assert (response.status_code, error_of(response)[0]) == (401, "unauthorized")
                 assert response.headers["www-authenticate"] == "Bearer"
-        for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/", "/page/style.css"):
+        for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/", "/page/base.css"):
             assert client.get(path).status_code == 200
         client.headers["authorization"] = "Bearer s3cret"
         assert client.get("/v1/model").status_code == 200
@@ -940,7 +940,7 @@ SECURITY = {
     ("path", "status"),
     [
         ("/", 200),
-        ("/page/style.css", 200),
+        ("/page/base.css", 200),
         ("/docs", 200),
         ("/docs/assets/swagger-ui.css", 200),
         ("/openapi.json", 200),

@@ -1,0 +1,48 @@
+/** The state of the page, shared by its modules, and what can be said about it. */
+
+import { Display } from "./display.js";
+import { release } from "./photographs.js";
+import { Timeline } from "./timeline.js";
+import { Viewport } from "./viewport.js";
+
+export const element = (id) => document.getElementById(id);
+export const stage = element("stage");
+export const timeline = new Timeline();
+export const viewport = new Viewport();
+export const display = new Display(viewport);
+
+export const editor = {
+  tool: "brush",
+  size: 32, // of the brush, in pixels of the photograph
+  stroke: null, // the one that is being painted
+  corner: null, // where the rectangle in the making began
+  point: null, // where the pointer is, in CSS pixels of the stage
+  cursor: null, // where the arrow keys have moved the brush, in pixels of the photograph
+  isSpaceDown: false,
+  running: null, // an AbortController
+  limits: {}, // of the server
+  models: [], // of the server
+  saved: null, // the photograph that was downloaded last
+  shown: null, // the photograph that is on the screen
+};
+
+/** Makes a state current, and lets go of photographs that no step leads back to. */
+export function push(state) {
+  const before = photographs();
+  timeline.push(state);
+  const after = photographs();
+  for (const photograph of before) {
+    if (!after.has(photograph)) release(photograph);
+  }
+}
+
+function photographs() {
+  return new Set(timeline.states.flatMap(({ photograph }) => [photograph, photograph.original]));
+}
+
+export const isPainted = () => timeline.current.strokes.some((one) => !one.erases);
+
+export const isDrawn = () => editor.tool !== "rectangle";
+
+/** Whether what is seen is what would be painted on. */
+export const isUpToDate = () => editor.shown === timeline.current.photograph;

@@ -1,0 +1,92 @@
+/** Strokes, rectangles and the size of the brush. */
+
+import {
+  display,
+  editor,
+  element,
+  isDrawn,
+  isPainted,
+  push,
+  timeline,
+  viewport,
+} from "./editor.js";
+import { BrushStroke, RectangleStroke } from "./strokes.js";
+import { placeBrush, update } from "./view.js";
+
+const SIZE_STEP = 1.2;
+
+export function beginStroke(x, y) {
+  editor.stroke = new BrushStroke(editor.size, editor.tool === "eraser", x, y);
+  display.strokes = [...timeline.current.strokes, editor.stroke];
+  display.addFresh(editor.stroke);
+}
+
+export function endStroke() {
+  if (!editor.stroke) return;
+  const finished = editor.stroke.finish();
+  editor.stroke = null;
+  // An eraser that touches nothing is no step to undo.
+  if (finished.erases && !isPainted()) display.strokes = timeline.current.strokes;
+  else addStroke(finished);
+  update();
+}
+
+export function addStroke(finished) {
+  const { photograph, strokes } = timeline.current;
+  push({ photograph, strokes: [...strokes, finished] });
+  display.strokes = timeline.current.strokes;
+}
+
+export function abandonStroke() {
+  editor.stroke = null;
+  display.strokes = timeline.current?.strokes ?? [];
+  display.refresh();
+}
+
+export function endRectangle(to) {
+  const { width, height } = timeline.current.photograph;
+  const rectangle = RectangleStroke.between(editor.corner, to, width, height);
+  abandonRectangle();
+  if (rectangle) addStroke(rectangle);
+  update();
+}
+
+export function abandonRectangle() {
+  editor.corner = display.rectangle = null;
+  display.refresh();
+}
+
+export const defaultSize = ({ width, height }) =>
+  Math.max(6, Math.round(Math.min(width, height) * 0.08));
+
+export function largestSize() {
+  const { width, height } = timeline.current.photograph;
+  return Math.max(32, Math.round(Math.min(width, height) / 2));
+}
+
+export function setSize(pixels) {
+  editor.size = Math.min(Math.max(Math.round(pixels), 1), largestSize());
+  const input = element("size");
+  input.value = Math.round((Math.log(editor.size) / Math.log(largestSize())) * 1000);
+  input.setAttribute("aria-valuetext", `${editor.size} pixels`);
+  element("size-value").textContent = `${editor.size} px`;
+  placeBrush();
+}
+
+export function changeSize(direction) {
+  const next = Math.round(editor.size * SIZE_STEP ** direction);
+  setSize(next === editor.size ? editor.size + direction : next);
+  showSize();
+}
+
+/** Shows the size in the middle for a moment when there is no brush to see it by. */
+export function showSize() {
+  if (editor.point || editor.cursor || !isDrawn()) return;
+  const box = element("picture").getBoundingClientRect();
+  const x = box.left + box.width / 2;
+  const y = box.top + box.height / 2;
+  display.brush = { x, y, size: editor.size * viewport.scale };
+  display.placeBrush();
+  clearTimeout(showSize.timer);
+  showSize.timer = setTimeout(placeBrush, 900);
+}
