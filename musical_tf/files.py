@@ -1,11 +1,19 @@
-"""Files written whole or not at all. It imports the standard library only."""
+"""Files written whole or not at all, and opened without waiting. Standard library only."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows, which does not remove open files
+    fcntl = None
 
 _PREFIX = ".partial-"
 
@@ -39,18 +47,68 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file whole or not at all, with the mode of the file that is replaced.
+
+    The owner is kept where that is permitted.
 
     Raises:
         OSError: See `whole_file`.
     """
     data = content.encode() if isinstance(content, str) else content
     with whole_file(path) as partial, open(partial, "xb") as stream:
+        _lock(stream.fileno())
+        _copy_permissions(path, stream.fileno())
         stream.write(data)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Opens a regular file for reading. The opening of a FIFO would wait for a writer.
+
+    Raises:
+        OSError: If it cannot be opened, or is a FIFO, a device or a socket.
+    """
+    # O_BINARY is of Windows, the others are of POSIX.
+    flags = os.O_RDONLY
+    for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    try:
+        descriptor = os.open(path, flags)
+        mode = os.fstat(descriptor).st_mode
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        mode = stat.S_IFSOCK
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    if mode != stat.S_IFSOCK:
+        os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, f"must be a regular file, got a {_kind(mode)}", str(path))
+
+
+def check_writable_kind(path: str | Path) -> None:
+    """Refuses to write in place of a FIFO, a device, a socket or a folder.
+
+    Raises:
+        OSError: If one of these is at `path`.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, f"must be a regular file, got a {_kind(mode)}", str(path))
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "FIFO" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
 def remove_partials(folder: str | Path, names: Iterable[str]) -> int:
     """Removes the temporary files that killed processes left in a folder.
+
+    The files of `write_whole` are locked while their process runs, and stay.
 
     Args:
         folder: The folder.
@@ -67,10 +125,42 @@ def remove_partials(folder: str | Path, names: Iterable[str]) -> int:
     removed = 0
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name[:length] in prefixes:
+            if entry.name[:length] in prefixes and entry.is_file(follow_symlinks=False):
+                with open(entry.path, "rb") as stream:
+                    if not _lock(stream.fileno()):
+                        continue
                 os.unlink(entry.path)
                 removed += 1
     return removed
+
+
+def _lock(descriptor: int) -> bool:
+    """Locks a file until it is closed; False if another process holds it."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+    return True
+
+
+def _copy_permissions(path: str | Path, descriptor: int) -> None:
+    """Gives an open file the owner, as far as permitted, and the mode of the file at `path`."""
+    try:
+        before = os.stat(path)
+    except OSError:
+        return
+    if not hasattr(os, "fchown"):  # Windows
+        return
+    for owner in (before.st_uid, -1):
+        try:
+            os.fchown(descriptor, owner, before.st_gid)
+        except OSError:
+            continue
+        break
+    os.fchmod(descriptor, before.st_mode & 0o777)
 
 
 def _prefix(name: str) -> str:

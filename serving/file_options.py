@@ -1,15 +1,27 @@
 """Options of the command lines that fill files."""
 
 import argparse
+from collections.abc import Sequence
 
 from musical_tf import images
 
 from . import named_models
+from .pairing import Job
 from .session import MEMORY_LIMIT
 from .tiling import STRATEGIES
 
-FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
+FORMATS = {name.lower(): suffix for suffix, name in reversed(images.WRITABLE.items())}
 """What `--format` takes -> the suffix it gives."""
+
+OWN_FORMAT = "same"
+LOSSY = ("JPEG", "WEBP", "AVIF")
+"""The formats that have a quality."""
+
+_ALIASES = {"jpg": "jpeg", "tif": "tiff"}
+
+
+def _format(text: str) -> str:
+    return _ALIASES.get(text.lower(), text.lower())
 
 
 def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -> None:
@@ -33,9 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
     parser.add_argument("--output", required=True, metavar="PATH", help=output_help)
     parser.add_argument(
         "--format",
-        choices=tuple(FORMATS),
-        help="of the outputs in a folder (default: that of their inputs); all but jpeg keep known "
-        "pixels bit for bit",
+        type=_format,
+        choices=(*sorted(FORMATS), OWN_FORMAT),
+        help="of the outputs in a folder; same is that of their inputs, or png for HEIC (default: "
+        "same). png, tiff, bmp, ppm, and webp without a quality, keep known pixels bit for bit",
+    )
+    parser.add_argument(
+        "--quality",
+        type=int,
+        metavar="1..100",
+        help="of JPEG, WebP and AVIF (default: a JPEG's own or 95, WebP without loss, AVIF 90)",
     )
     parser.add_argument(
         "--polarity",
@@ -107,6 +126,7 @@ def check_numbers(arguments: argparse.Namespace) -> None:
     for name, low, high in (
         ("threshold", 0, 254),
         ("dilate", 0, 1000),
+        ("quality", 1, 100),
         ("working_size", 16, 4096),
         ("threads", 0, 1024),
         ("memory_limit", 1, 4096),
@@ -116,3 +136,17 @@ def check_numbers(arguments: argparse.Namespace) -> None:
         if value is not None and not low <= value <= high:
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} must be within {low} and {high}, got {value}")
+
+
+def check_quality(quality: int | None, jobs: Sequence[Job]) -> None:
+    """Refuses a quality that no output has.
+
+    Raises:
+        ValueError: Names the formats that have one.
+    """
+    formats = {images.WRITABLE.get(job.output.suffix.lower(), "") for job in jobs}
+    if quality is not None and not formats & {*LOSSY}:
+        raise ValueError(
+            f"--quality must be used with {', '.join(LOSSY)}, got {', '.join(sorted(formats))}; "
+            "choose the format by --format, or by the suffix of --output"
+        )

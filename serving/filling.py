@@ -1,18 +1,20 @@
 """Fills one image file, for every command line that fills files."""
 
 import argparse
-from collections.abc import Callable
-from dataclasses import replace
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from musical_tf import images
-from musical_tf.files import write_whole
+from musical_tf.files import remove_partials, write_whole
 
 from .pairing import Job
 from .session import InferenceError, InpaintingSession
-from .terminal import say, silent_libraries
+from .terminal import printable, say, silent_libraries
 from .tiling import Progress
 
 
@@ -22,6 +24,33 @@ class OutputError(RuntimeError):
 
 FAILURES = (OSError, ValueError, InferenceError, OutputError, MemoryError)
 """What `fill_file` raises: that one image has failed, others may well not."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image.
+
+    Attributes:
+        what: In the words of the summary.
+        share: The share of the image that was filled.
+        image: Name of the image.
+        mask: Name of the mask, as `kind`, `levels` and `rule` of `images.Mask` say how it was read.
+        kind: See `mask`.
+        levels: See `mask`.
+        rule: See `mask`.
+        hole: The share of the image that the mask selects, before it is dilated.
+        notes: Sentences about what of the image was not kept.
+    """
+
+    what: str
+    share: float = 0.0
+    image: str = ""
+    mask: str = ""
+    kind: str = ""
+    levels: str = ""
+    rule: str = ""
+    hole: float = 0.0
+    notes: Sequence[str] = ()
 
 
 def open_session(arguments: argparse.Namespace) -> InpaintingSession:
@@ -39,8 +68,7 @@ def fill_file(
     job: Job,
     arguments: argparse.Namespace,
     progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
-) -> tuple[str, float]:
+) -> Outcome:
     """Fills one image and writes the result, whole or not at all.
 
     Args:
@@ -48,10 +76,6 @@ def fill_file(
         job: What to fill, and where to.
         arguments: Parsed options, those of `add_arguments` and `skip_existing`.
         progress: Called with `(windows done, windows in all)`.
-        tell: Called with how the mask was read, in one line.
-
-    Returns:
-        What became of it, in the words of the summary, and the hole's share of it.
 
     Raises:
         OSError, ValueError, MemoryError: If image or mask cannot be read or do not fit each other.
@@ -61,13 +85,14 @@ def fill_file(
     if job.problem:
         raise images.ImageError(job.problem)
     if arguments.skip_existing and job.output.is_file():
-        return "skipped", 0.0
+        return Outcome("skipped")
     choice = {"polarity": arguments.polarity, "threshold": arguments.threshold}
+    words = ("opacity of the image", "", "")
     with silent_libraries():
         photograph = images.read_photograph(job.image, max_pixels=arguments.max_pixels)
         if isinstance(job.mask, Path):
             mask = images.load_mask(job.mask, max_pixels=arguments.max_pixels, **choice)
-            hole, reading = mask.hole, mask.reading
+            hole, words = mask.hole, (mask.kind, mask.levels, mask.rule)
             del mask
     if isinstance(job.mask, Path):
         if arguments.resize_mask:
@@ -77,14 +102,10 @@ def fill_file(
     else:
         hole = images.alpha_mask(photograph, **choice)
         alpha = np.where(hole, np.uint8(255), photograph.alpha)
-        reading = "opacity of the image"
-    if tell is not None:
-        tell(f"{job.mask}: {reading}; {hole.mean():.1%} of the image is hole")
+    marked = float(hole.mean())
     hole = images.dilate(hole, arguments.dilate)
     image_format = images.format_of(job.output)
-    if tell is not None:
-        for note in (*photograph.notes, *images.lost_in(photograph, image_format)):
-            tell(f"{job.image}: {note}")
+    notes = (*photograph.notes, *images.lost_in(photograph, image_format))
     share = float(hole.mean())
     if share:
         if hole.all():
@@ -100,17 +121,74 @@ def fill_file(
             progress=progress,
         )
         photograph = replace(photograph, pixels=pixels)  # and the unfilled ones make room
-        content = images.encode_photograph(photograph, pixels, image_format, alpha, hole=hole)
-    elif image_format == photograph.format:
+        content = images.encode_photograph(
+            photograph, pixels, image_format, alpha, quality=arguments.quality, hole=hole
+        )
+    elif image_format == photograph.format and arguments.quality is None:
         content = job.image.read_bytes()  # nothing to fill: not even encoded again
     else:
-        content = images.encode_photograph(photograph, photograph.pixels, image_format)
+        content = images.encode_photograph(
+            photograph, photograph.pixels, image_format, quality=arguments.quality
+        )
+    output = _target(job)
     try:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(job.output, content)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(output, content)
     except OSError as error:
         raise OutputError(f"cannot write {say(error)}") from error
-    return ("filled" if share else "had nothing to fill"), share
+    what = "filled" if share else "had nothing to fill"
+    return Outcome(what, share, str(job.image), str(job.mask), *words, hole=marked, notes=notes)
+
+
+def _target(job: Job) -> Path:
+    """The file that is written: an output that is a link stays one."""
+    return Path(os.path.realpath(job.output))
+
+
+def remove_stale(jobs: Iterable[Job]) -> int:
+    """Removes the temporary files that killed processes left for these jobs; says how many."""
+    names: dict[Path, set[str]] = {}
+    for job in jobs:
+        output = _target(job)
+        names.setdefault(output.parent, set()).add(output.name)
+    removed = 0
+    for folder, outputs in names.items():
+        with contextlib.suppress(OSError):  # what cannot be removed stops nothing
+            removed += remove_partials(folder, outputs)
+    return removed
+
+
+def mask_lines(outcomes: Iterable[Outcome]) -> list[str]:
+    """How masks were read and which shares of the images are hole, a line for each rule."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.mask:
+            groups.setdefault((outcome.kind, outcome.rule), []).append(outcome)
+    lines = []
+    for (kind, rule), found in sorted(groups.items(), key=lambda item: -len(item[1])):
+        levels = {outcome.levels for outcome in found}
+        read = ", ".join(filter(None, (kind, levels.pop() if len(levels) == 1 else "")))
+        read = f"{read}: {rule}" if rule else read
+        least, most = (pick(found, key=lambda outcome: outcome.hole) for pick in (min, max))
+        masks = {outcome.mask for outcome in found}
+        whose = f"{len(masks)} masks" if len(masks) > 1 else f"mask {most.mask}"
+        share = f"{most.hole:.1%} of {'the' if len(found) == 1 else 'each'} image"
+        if f"{least.hole:.1%}" != f"{most.hole:.1%}":
+            share = f"from {least.hole:.1%} of {least.image} to {most.hole:.1%} of {most.image}"
+        line = f"{whose}: {read}; {share} is hole"
+        lines.append(printable(line))
+    return lines
+
+
+def note_lines(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """Notes about images, each once, from pairs of an image and a note."""
+    groups: dict[str, list[str]] = {}
+    for image, note in notes:
+        groups.setdefault(note, []).append(image)
+    return [
+        f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {note}"
+        for note, found in groups.items()
+    ]
 
 
 def other(polarity: str) -> str:

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from musical_tf.files import remove_partials, write_whole
+from musical_tf.files import write_whole
 
-from .filling import FAILURES, fill_file, open_session, say_of
+from .filling import FAILURES, Outcome, fill_file, open_session, say_of
 from .pairing import Job
 
 FOLDER = ".musical-inpaint-many"
@@ -38,7 +38,8 @@ _SETTINGS, _DRIVER, _WORKERS = "settings.json", "driver.lock", "workers.lock"
 
 @dataclass(frozen=True)
 class Entry:
-    """What one process has written about one image; `outcome` is None while it is begun only."""
+    """What one process has written about one image; `outcome` is None while it is begun only,
+    and `details` are the other fields of `filling.Outcome`."""
 
     run: str
     process: str
@@ -46,6 +47,7 @@ class Entry:
     outcome: str | None
     share: float = 0.0
     reason: str = ""
+    details: Mapping[str, Any] | None = None
 
 
 class Ledger:
@@ -124,20 +126,6 @@ class Ledger:
         """Image -> how many processes of a run have begun it and not come through."""
         return Counter(entry.image for entry in self.entries(run) if entry.outcome is None)
 
-    def remove_partials(self, jobs: Sequence[Job]) -> int:
-        """Removes the temporary files of processes that were killed while writing; says how many.
-
-        Only while no worker is at work. Files that are none of these jobs' are left alone.
-        """
-        names: dict[Path, set[str]] = {}
-        for job in jobs:
-            names.setdefault(job.output.parent, set()).add(job.output.name)
-        removed = 0
-        for folder, outputs in names.items():
-            if folder.is_dir():
-                removed += remove_partials(folder, outputs)
-        return removed
-
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         path = self._folder / _SETTINGS
         if not path.exists():
@@ -214,12 +202,14 @@ class Worker:
             return FAILED
         self._recorder.write(name, None)
         try:
-            outcome, share = fill_file(self._session, job, self._arguments)
+            outcome = fill_file(self._session, job, self._arguments)
         except FAILURES as error:
             self._recorder.write(name, FAILED, reason=say_of(job, error))
             return FAILED
-        self._recorder.write(name, outcome, share=round(share, 4))
-        return outcome
+        details = vars(outcome) | {"hole": round(outcome.hole, 4)}
+        what, share = details.pop("what"), round(details.pop("share"), 4)
+        self._recorder.write(name, what, share=share, details=details)
+        return what
 
     def close(self) -> None:
         """Lets other runs begin although this process goes on."""
@@ -236,6 +226,7 @@ class Account:
         lost: Images without output and without reason: not yet done, or lost if the run is over.
         twice: Images whose output was written more than once.
         suspects: Image -> share of it that was filled, where that is more than `share`.
+        filled: Image -> how it was filled, of those in `done` that the job filled.
     """
 
     done: dict[str, str]
@@ -243,6 +234,7 @@ class Account:
     lost: list[str]
     twice: list[str]
     suspects: dict[str, float]
+    filled: dict[str, Outcome]
 
 
 def take_account(ledger: Ledger, jobs: Sequence[Job], folder: Path, share: float = 1.0) -> Account:
@@ -258,6 +250,7 @@ def take_account(ledger: Ledger, jobs: Sequence[Job], folder: Path, share: float
     outcomes: dict[str, str] = {}
     reasons: dict[str, str] = {}
     shares: dict[str, float] = {}
+    details: dict[str, Mapping[str, Any]] = {}
     for entry in ledger.entries():
         if entry.outcome == FAILED:
             reasons[entry.image] = entry.reason
@@ -268,11 +261,14 @@ def take_account(ledger: Ledger, jobs: Sequence[Job], folder: Path, share: float
             written[entry.image] += 1
             outcomes[entry.image] = entry.outcome
             shares[entry.image] = entry.share
-    account = Account({}, {}, [], [image for image, times in written.items() if times > 1], {})
+            details[entry.image] = entry.details or {}
+    account = Account({}, {}, [], [image for image, times in written.items() if times > 1], {}, {})
     for job in jobs:
         name = image_name(job, folder)
         if not is_pending(job):
             account.done[name] = outcomes.get(name, "kept")
+            if name in details:
+                account.filled[name] = Outcome(outcomes[name], shares[name], **details[name])
             if shares.get(name, 0.0) > share:
                 account.suspects[name] = shares[name]
         elif name in reasons:
@@ -288,8 +284,12 @@ def is_pending(job: Job) -> bool:
 
 
 def image_name(job: Job, folder: Path) -> str:
-    """What an image is called in the ledger: its path within the folder of images."""
-    return job.image.relative_to(folder).as_posix()
+    """What a job is called in the ledger: the image's path within its folder, and which mask it is
+    if there are several."""
+    name = job.image.relative_to(folder).as_posix()
+    if job.output.stem == job.image.stem or not isinstance(job.mask, Path):
+        return name
+    return f"{name} with {job.mask.name}"
 
 
 def row_of(job: Job) -> dict[str, Any]:

@@ -2,13 +2,18 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musical_tf import images
+from musical_tf.files import check_writable_kind
 
 ALPHA = "alpha"
+
+MASK_NAME = re.compile(r"(.+)_mask\d*", re.DOTALL)
+"""Names that a mask may have beside its photograph's: `cat_mask` and `cat_mask001` for `cat`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ def list_jobs(
     for path, what in ((image, "image"), (mask, "mask")):
         if isinstance(path, Path) and not path.exists():
             raise FileNotFoundError(f"{path}: no such {what} file or folder")
+        if isinstance(path, Path) and _real(path) == Path(path.anchor):
+            raise images.ImageError(f"--{what} must not be the root folder, got {path}")
     if image.is_dir():
         jobs, notes = _list_folder(image, mask, output, suffix)
     else:
@@ -65,7 +72,7 @@ def list_jobs(
         images.format_of(target)
         found, problem = mask, ""
         if isinstance(mask, Path) and mask.is_dir():
-            found, problem = _only([path for path in _walk(mask) if path.stem == image.stem], mask)
+            found, problem = _only(_masks_of_one(image, mask), mask, image)
         jobs, notes = [Job(image, found, target, problem)], []
     _guard(jobs, overwrite_input, protected)
     return jobs, notes
@@ -76,37 +83,48 @@ def _list_folder(
 ) -> tuple[list[Job], list[str]]:
     if output.exists() and not output.is_dir():
         raise images.ImageError(f"{output}: --image is a folder, so --output must be one too")
-    mask_folder = mask if isinstance(mask, Path) and mask.is_dir() else None
     masks_at = mask if isinstance(mask, Path) else None
     inside = [path for path in (output, masks_at) if path and not _is_same(path, folder)]
     left_out: list[Path] = []
     unreadable: list[OSError] = []
-    paths = list(_walk(folder, inside, left_out, unreadable))
+    loops: list[Path] = []
+    paths = list(
+        images.find_images(
+            folder, excluded=inside, left_out=left_out, unreadable=unreadable, loops=loops
+        )
+    )
     if not paths and unreadable:
         raise unreadable[0]
     if not paths:
         raise images.ImageError(
             f"{folder}: no image files in this folder (known: {' '.join(images.READABLE)})"
         )
-    masks: dict[Path, list[Path]] = {}
-    for path in _walk(mask_folder) if mask_folder else ():
-        masks.setdefault(path.relative_to(mask_folder).with_suffix(""), []).append(path)
-    jobs, used = [], set()
+    notes: list[str] = []
+    masks = None
+    if masks_at is not None and masks_at.is_dir():
+        masks = _Masks(paths, folder, masks_at, notes)
+        paths = masks.photographs
+    jobs = []
     for path in paths:
-        relative = path.relative_to(folder)
-        found, problem = mask, ""
-        if mask_folder:
-            stem = relative.with_suffix("")
-            used.add(stem)
-            found, problem = _only(masks.get(stem, []), mask_folder)
-        jobs.append(Job(path, found, _writable_name(output / relative, suffix), problem))
+        target = output / path.relative_to(folder)
+        found = masks.of(path) if masks else [mask]
+        if len(found) > 1 and len({one.stem for one in found}) == len(found):
+            jobs += [
+                Job(path, one, _writable_name(target.with_name(one.stem + path.suffix), suffix))
+                for one in found
+            ]
+        elif masks:
+            one, problem = _only(found, masks_at, path)
+            jobs.append(Job(path, one, _writable_name(target, suffix), problem))
+        else:
+            jobs.append(Job(path, mask, _writable_name(target, suffix)))
     for error in unreadable:
         path = Path(error.filename)
         jobs.append(Job(path, None, output / path.relative_to(folder), f"{error.strerror}"))
-    unused = sorted(str(path) for stem in masks.keys() - used for path in masks[stem])
-    notes = []
-    if unused:
-        notes.append(f"masks without an image: {len(unused)}, for instance {unused[0]}")
+    if masks:
+        notes += masks.unused()
+    if loops:
+        notes.append(f"links to a folder above, not followed: {len(loops)}, such as {loops[0]}")
     if left_out:
         kinds = sorted({path.suffix.lower() or path.name for path in left_out})
         notes.append(
@@ -116,44 +134,96 @@ def _list_folder(
     return jobs, notes
 
 
-def _walk(
-    folder: Path,
-    excluded: Sequence[Path] = (),
-    left_out: list[Path] | None = None,
-    unreadable: list[OSError] | None = None,
-) -> Iterator[Path]:
-    """Image files below a folder in order of path, without hidden and excluded files and folders.
+class _Masks:
+    """The masks of a folder by their photographs' paths without suffix.
 
-    Other files are added to `left_out`, and the errors of folders that cannot be listed to
-    `unreadable`.
+    Args:
+        paths: The image files.
+        folder: Their folder.
+        mask_folder: The folder of masks. In the folder of the images, `MASK_NAME` tells which of
+            the files are masks.
+        notes: Gets a sentence for each part of the folder that cannot be read.
     """
-    resolve = _resolver()
-    skipped = {path.resolve() for path in excluded}
-    report = None if unreadable is None else unreadable.append
-    for parent, folders, names in os.walk(folder, onerror=report):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and resolve(Path(parent) / name) not in skipped
+
+    def __init__(
+        self, paths: Sequence[Path], folder: Path, mask_folder: Path, notes: list[str]
+    ) -> None:
+        self._folder = folder
+        self._exact: dict[Path, list[Path]] = {}
+        self._named: dict[Path, list[Path]] = {}
+        self._used: set[Path] = set()
+        self.photographs = list(paths)
+        stems = {self._key(path) for path in paths}
+        if _is_same(mask_folder, folder):
+            self._add_named(paths, folder)
+            masks = {one for stem in stems & self._named.keys() for one in self._named[stem]}
+            if not masks:
+                raise images.ImageError(
+                    f"{folder}: --image and --mask are one folder, so the mask of cat.jpg must "
+                    "have a name like cat_mask.png or cat_mask001.png, got none"
+                )
+            orphans = {one for found in self._named.values() for one in found}
+            self.photographs = [
+                path
+                for path in paths
+                if path not in masks and (path not in orphans or self._key(path) in self._named)
+            ]
+            return
+        unreadable: list[OSError] = []
+        found = list(images.find_images(mask_folder, unreadable=unreadable))
+        notes += [f"masks left out: {error.filename}: {error.strerror}" for error in unreadable]
+        for path in found:
+            self._exact.setdefault(path.relative_to(mask_folder).with_suffix(""), []).append(path)
+        self._add_named(
+            [one for stem in self._exact.keys() - stems for one in self._exact[stem]], mask_folder
         )
-        for name in sorted(names):
-            path = Path(parent) / name
-            if name.startswith(".") or resolve(path) in skipped:
-                continue
-            if path.suffix.lower() in images.READABLE:
-                yield path
-            elif left_out is not None:
-                left_out.append(path)
+
+    def _key(self, path: Path) -> Path:
+        return path.relative_to(self._folder).with_suffix("")
+
+    def _add_named(self, paths: Sequence[Path], folder: Path) -> None:
+        for path in sorted(paths):
+            if match := MASK_NAME.fullmatch(path.stem):
+                key = path.relative_to(folder).with_name(match[1])
+                self._named.setdefault(key, []).append(path)
+
+    def of(self, image: Path) -> list[Path]:
+        """The masks of an image."""
+        key = self._key(image)
+        found = self._exact.get(key) or self._named.get(key, [])
+        self._used.update(found)
+        return found
+
+    def unused(self) -> list[str]:
+        """A sentence about the masks that `of` has not given."""
+        every = {one for found in (self._exact | self._named).values() for one in found}
+        unused = sorted(every - self._used - set(self.photographs))
+        if not unused:
+            return []
+        return [f"masks without an image: {len(unused)}, for instance {unused[0]}"]
 
 
-def _only(found: list[Path], folder: Path) -> tuple[Path | None, str]:
+def _masks_of_one(image: Path, folder: Path) -> list[Path]:
+    """The masks of a single image in a folder of masks."""
+    if _is_same(folder, image.parent):
+        found = [path for path in images.find_images(folder) if path.parent == folder]
+    else:
+        found = list(images.find_images(folder))
+        if exact := [path for path in found if path.stem == image.stem]:
+            return exact
+    matches = ((path, MASK_NAME.fullmatch(path.stem)) for path in found)
+    return [path for path, match in matches if match and match[1] == image.stem]
+
+
+def _only(found: list[Path], folder: Path, image: Path) -> tuple[Path | None, str]:
     """The mask of an image, or None and why there is none."""
     if len(found) == 1:
         return found[0], ""
     if found:
         names = ", ".join(path.name for path in found)
         return None, f"several masks match it in {folder}: {names}"
-    return None, f"no mask of the same name in {folder}"
+    stem = image.stem
+    return None, f"no mask of the same name in {folder} ({stem}, {stem}_mask or {stem}_mask001)"
 
 
 def _writable_name(path: Path, suffix: str | None = None) -> Path:
@@ -164,20 +234,25 @@ def _writable_name(path: Path, suffix: str | None = None) -> Path:
     return path
 
 
+def _real(path: Path) -> Path:
+    """`Path.resolve`, which raises `RuntimeError` for a loop of links."""
+    return Path(os.path.realpath(path))
+
+
 def _resolver() -> Callable[[Path], Path]:
-    """`Path.resolve` for many files of few folders, each of which is looked up once."""
-    folder = functools.cache(Path.resolve)
+    """`_real` for many files of few folders, each of which is looked up once."""
+    folder = functools.cache(_real)
 
     @functools.cache
     def resolve(path: Path) -> Path:
         if path.name in ("", "..") or os.path.islink(path):
-            return path.resolve()
+            return _real(path)
         return folder(path.parent) / path.name
 
     return resolve
 
 
-def _is_same(first: Path, second: Path, resolve: Callable[[Path], Path] = Path.resolve) -> bool:
+def _is_same(first: Path, second: Path, resolve: Callable[[Path], Path] = _real) -> bool:
     return resolve(first) == resolve(second) or (
         first.exists() and second.exists() and first.samefile(second)
     )
@@ -191,6 +266,15 @@ def _guard(jobs: list[Job], overwrite_input: bool, protected: Path | None) -> No
     masks = {resolve(job.mask) for job in jobs if isinstance(job.mask, Path)}
     for index, job in enumerate(jobs):
         output = resolve(job.output)
+        try:
+            check_writable_kind(job.output)
+        except OSError as error:
+            jobs[index] = replace(job, problem=f"{job.output}: {error.strerror}")
+        if isinstance(job.mask, Path) and _is_same(job.mask, job.image, resolve):
+            problem = (
+                "the mask must be another file than the image (--mask alpha reads transparency)"
+            )
+            jobs[index] = replace(job, problem=problem)
         if output in by_output:
             # Neither is written, and the others are.
             first = by_output[output]

@@ -4,8 +4,8 @@
     python -m serving.predict --model faces --image PHOTO --mask MASK --output RESULT
 
 `--image`, `--mask` and `--output` each take a file or a folder. With a folder of images the masks
-are found by name without suffix (`cat.jpg` and `cat.png`), in the same subfolder; one mask file is
-used for every image; `--mask alpha` fills what is transparent.
+are found by name without suffix (`cat.jpg` and `cat.png`, `cat_mask.png` or `cat_mask001.png`), in
+the same subfolder; one mask file is used for every image; `--mask alpha` fills what is transparent.
 
 Exit code 0: everything was filled or skipped. 1: something failed while working; in a folder the
 rest has been done, and the failures are listed at the end. 2: wrong usage or unusable input.
@@ -22,10 +22,20 @@ from musical_tf import images
 from musical_tf.arguments import Parser
 
 from . import named_models
-from .file_options import FORMATS, add_arguments, check_numbers
-from .filling import FAILURES, fill_file, open_session, other, say_of
+from .file_options import FORMATS, add_arguments, check_numbers, check_quality
+from .filling import (
+    FAILURES,
+    Outcome,
+    fill_file,
+    mask_lines,
+    note_lines,
+    open_session,
+    other,
+    remove_stale,
+    say_of,
+)
 from .pairing import ALPHA, list_jobs
-from .terminal import PROGRAM, ProgressBar, clear_line, complain, printable, say
+from .terminal import PROGRAM, ProgressBar, clear_line, complain, say
 
 SUSPICIOUS = 0.5
 """Share of an image. A mask that covers more is likely to be the other way round."""
@@ -66,39 +76,43 @@ def _run(arguments: argparse.Namespace) -> int:
         overwrite_input=arguments.overwrite_input,
         protected=named_models.find(arguments.model),
     )
+    check_quality(arguments.quality, jobs)
     single = not Path(arguments.image).is_dir()
     if single and jobs[0].problem:
         raise images.ImageError(f"{jobs[0].image}: {jobs[0].problem}")
     session = open_session(arguments)
+    remove_stale(jobs)
     counts = {"filled": 0, "had nothing to fill": 0, "skipped": 0}
     failures: list[str] = []
     suspects: list[str] = []
     bar = ProgressBar(len(jobs))
-    readings: list[str] = []
+    outcomes: list[Outcome] = []
+    losses: list[tuple[str, str]] = []
     for index, job in enumerate(jobs):
         bar.start(index, job.image.name)
         try:
-            what, share = fill_file(session, job, arguments, bar.advance, readings.append)
-            counts[what] += 1
-            if share > SUSPICIOUS:
-                suspects.append(f"{share:.0%} of {job.image}")
+            outcome = fill_file(session, job, arguments, bar.advance)
+            counts[outcome.what] += 1
+            outcomes.append(outcome)
+            losses += ((str(job.image), note) for note in outcome.notes)
+            if outcome.share > SUSPICIOUS:
+                suspects.append(f"{outcome.share:.0%} of {job.image}")
         except FAILURES as error:
             message = say_of(job, error)
             if single:
                 clear_line()
                 complain(message)
                 # What cannot be read or matched is wrong input; the rest went wrong while working.
-                unusable = isinstance(error, ValueError | FileNotFoundError)
-                return 2 if unusable else 1
+                return 2 if isinstance(error, ValueError | OSError) else 1
             failures.append(message)
     clear_line()
     summary = [f"{number} {what}" for what, number in counts.items() if number]
     if failures:
         summary.append(f"{len(failures)} failed")
     print(f"{', '.join(summary)} in {bar.seconds:.1f} s on {session.provider}")
-    if single:
-        for reading in readings:
-            print(printable(f"mask {reading}"))
+    for line in mask_lines(outcomes):
+        print(line)
+    notes += note_lines(losses)
     if suspects:
         notes.append(
             f"images of which more than half was filled: {len(suspects)}, for instance "

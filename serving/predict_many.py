@@ -35,8 +35,8 @@ from musical_tf.files import write_whole
 from musical_tf.images import ImageError
 
 from . import named_models, offline, terminal
-from .file_options import FORMATS, add_arguments, check_numbers
-from .filling import open_session, other
+from .file_options import FORMATS, add_arguments, check_numbers, check_quality
+from .filling import mask_lines, note_lines, open_session, other, remove_stale
 from .pairing import ALPHA, Job, list_jobs
 from .predict import SUSPICIOUS
 from .session import Contract
@@ -104,6 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
     jobs, notes = list_jobs(
         folder, mask, output, suffix=FORMATS.get(arguments.format), protected=model
     )
+    check_quality(arguments.quality, jobs)
     _prepare_ray(arguments.address)
     contract = _check_model(arguments)
     options = vars(arguments) | {
@@ -111,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
     }  # fmt: skip
     ledger = offline.Ledger(output)
     with ledger.run(_settings(options, contract)) as run:
-        ledger.remove_partials(jobs)
+        remove_stale(jobs)
         pending = [job for job in jobs if offline.is_pending(job)]
         if len(pending) < len(jobs):
             notes.append(f"{len(jobs) - len(pending)} of {len(jobs)} images were done before")
@@ -287,7 +288,7 @@ def _settings(options: dict[str, Any], contract: Contract) -> dict[str, Any]:
     model = hashlib.sha256(Path(options["model"]).read_bytes()).hexdigest()
     names = (
         *("image", "mask", "format", "polarity", "threshold", "dilate", "resize_mask"),
-        "working_size",
+        *("working_size", "quality"),
     )
     strategy = options["strategy"] or contract.strategy
     return {"model": model, "strategy": strategy, **{name: options[name] for name in names}}
@@ -301,6 +302,7 @@ def _report_of(account: offline.Account, trouble: str) -> dict[str, Any]:
         "done": dict(Counter(account.done.values())),
         "lost": len(account.lost),
         "twice": len(account.twice),
+        "masks": mask_lines(account.filled.values()),
         "failed": [{"image": image, "reason": failed[image]} for image in sorted(failed)],
         "more_than_half_filled": account.suspects,
         "trouble": trouble,
@@ -326,6 +328,11 @@ def _conclude(
             f"{last['workers']} workers{restarts}"
         )
     print(f"{', '.join(words)}{speed}; report: {terminal.printable(str(path))}")
+    for line in report["masks"]:
+        print(line)
+    notes += note_lines(
+        (image, note) for image, outcome in account.filled.items() for note in outcome.notes
+    )
     if account.suspects:
         image, share = next(iter(account.suspects.items()))
         notes.append(

@@ -536,8 +536,10 @@ def test_the_guides_examples_run(model, tmp_path, monkeypatch, capfd):
     save(tmp_path / "stamp.png", centre()[::2, ::2])
     alpha = np.where(centre(), 0, 255).astype(np.uint8)[..., None]
     save(tmp_path / "cutout.png", np.concatenate([picture(), alpha], axis=2))
+    save(tmp_path / "pairs" / "cat.jpg", picture())
+    save(tmp_path / "pairs" / "cat_mask001.png", centre())
     commands = [line for block in blocks("") for line in block.splitlines() if "predict" in line]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         python, *words = shlex.split(command)
         assert (python, *words[:2]) == ("python", "-m", "serving.predict")

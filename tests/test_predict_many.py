@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from musical_tf import files
-from serving import offline, pairing, predict, predict_many
+from serving import filling, offline, pairing, predict, predict_many
 from tests.serving_model import metadata_for, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -232,7 +232,7 @@ def test_only_own_partial_files_are_removed(tmp_path):
         partial.write_bytes(b"half")  # what a killed process leaves
         partials.append(partial)
     own, other = partials
-    assert offline.Ledger(out).remove_partials(jobs_in(tmp_path)) == 1
+    assert filling.remove_stale(jobs_in(tmp_path)) == 1
     assert (own.exists(), other.exists()) == (False, True)
 
 

@@ -15,7 +15,6 @@ import importlib.util
 import io
 import logging
 import os
-import stat
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,8 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from musical_tf.images import MAX_PIXELS, READABLE, ImageError
+from musical_tf.files import open_regular
+from musical_tf.images import MAX_PIXELS, ImageError, find_images
 from musical_tf.images.opening import decoded, turn_upright
 
 if TYPE_CHECKING:
@@ -394,43 +394,11 @@ def list_images(folder: str | Path) -> list[str]:
     Returns:
         Paths, each beginning with `folder`.
     """
-    found = []
-    visited = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            os.path.join(root, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in READABLE
-        ]
-    return sorted(found)
-
-
-def open_file(path: str) -> BinaryIO:
-    """Opens a regular file for reading; a FIFO, which would block forever, is refused.
-
-    Raises:
-        UnusableImageError: If it is a FIFO, a device or a socket.
-        OSError: If it cannot be opened.
-    """
-    # Without O_NONBLOCK the opening of a FIFO waits for a writer. O_BINARY is of Windows.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        what = "folder" if stat.S_ISDIR(mode) else "FIFO, device or socket"
-        raise UnusableImageError(f"it must be a regular file, got a {what}")
-    return os.fdopen(descriptor, "rb")
+    return sorted(map(str, find_images(folder, once=True)))
 
 
 def _files(paths: Sequence[str], skipped: dict[str, str] | None = None, note: str = "") -> Listing:
-    return Listing(tuple(paths), open_file, skipped or {}, note)
+    return Listing(tuple(paths), open_regular, skipped or {}, note)
 
 
 def _hash(path: str, folder: Path) -> str:
@@ -491,7 +459,7 @@ def _find_celeba(data_dir: Path, split: str) -> Listing:
     if folder.is_dir():
         if (folder / "img_align_celeba").is_dir():
             folder = folder / "img_align_celeba"
-        root, there, opener = folder, set(os.listdir(folder)), open_file
+        root, there, opener = folder, set(os.listdir(folder)), open_regular
     elif archive.is_file():
         root, there, opener = _open_archive(archive)
     else:
@@ -748,7 +716,7 @@ def _open_demo(path: str) -> BinaryIO:
     """Opens a photograph of the demo, `PATH` as it is, `PATH:gbr` with its channels reordered."""
     file, _, order = path.rpartition(":")
     if order not in _COLOURINGS:
-        return open_file(path)
+        return open_regular(path)
     with Image.open(file) as image:
         channels = dict(zip("rgb", to_rgb(image).split(), strict=True))
     reordered = io.BytesIO()

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from musical_tf.images import THRESHOLD, read_mask
 
-from .datasets import UnusableImageError, list_images, open_file
+from .datasets import list_images
 
 KINDS = ("center", "box", "irregular")
 """The holes that are drawn. Any other specification is several of these joined by `+`, or a folder
@@ -195,10 +195,9 @@ class FolderHoles(HoleSource):
 
     def _read(self, path: str) -> np.ndarray:
         try:
-            with open_file(path) as file:
-                hole = shrink_hole(read_mask(file, name=f"mask {path}"), self.image_size)
-        except UnusableImageError as error:
-            raise ValueError(f"mask {path}: {error}") from error
+            hole = shrink_hole(read_mask(path, name=f"mask {path}"), self.image_size)
+        except OSError as error:
+            raise ValueError(f"mask {path}: {error.strerror}") from error
         if not hole.any():
             raise ValueError(
                 f"mask {path} is empty: no pixel above {THRESHOLD}, so nothing to fill"

@@ -1,5 +1,6 @@
 """The one reader and writer of photographs and masks: NumPy and Pillow, no Keras."""
 
+from .listing import find_images
 from .masks import (
     POLARITIES,
     THRESHOLD,
@@ -29,6 +30,7 @@ __all__ = [
     "check_sizes",
     "dilate",
     "encode_photograph",
+    "find_images",
     "fit_mask",
     "format_of",
     "load_mask",

@@ -25,11 +25,20 @@ class Mask:
 
     Attributes:
         hole: `(H, W)` bool, True = hole.
-        reading: The levels found and the rule that selected the hole, for the user.
+        kind: The part of the file that was read, for the user.
+        levels: The levels found.
+        rule: The rule that selected the hole.
     """
 
     hole: np.ndarray
-    reading: str
+    kind: str
+    levels: str
+    rule: str
+
+    @property
+    def reading(self) -> str:
+        """All of it in one line."""
+        return f"{self.kind}, {self.levels}: {self.rule}"
 
 
 def read_mask(source: str | Path | BinaryIO, **options) -> np.ndarray:
@@ -93,7 +102,7 @@ def load_mask(
     for start in range(STRIP_PIXELS, values.size, STRIP_PIXELS):
         counts += np.bincount(values.reshape(-1)[start : start + STRIP_PIXELS], minlength=256)
     found = np.flatnonzero(counts)
-    reading = f"{kind}, {_say_levels(found)}"
+    levels = _say_levels(found)
     if cut_off and found[-1] == 0:
         raise ImageError(
             f"{name}: its 16-bit values must use the upper 8 bits, got only values below 256; "
@@ -101,7 +110,7 @@ def load_mask(
         )
     if polarity == "clear":
         hole = values <= 255 - (THRESHOLD if threshold is None else threshold) - 1
-        return Mask(hole, f"{reading}: the clear part is the hole")
+        return Mask(hole, kind, levels, "the clear part is the hole")
     level = THRESHOLD if threshold is None else threshold
     if threshold is None and len(found) > 1:
         if noise < found[-1] <= level:  # nothing is bright
@@ -114,10 +123,10 @@ def load_mask(
     quiet = found[-1] <= noise if polarity == "white" else found[0] >= 255 - noise
     if not nothing and not quiet and not hole.any():
         raise ImageError(
-            f"{name}: the mask must have levels {side} {level}, got {_say_levels(found)}, so "
+            f"{name}: the mask must have levels {side} {level}, got {levels}, so "
             "nothing is selected; set the threshold or the polarity"
         )
-    return Mask(hole, f"{reading}: levels {side} {level} are the hole")
+    return Mask(hole, kind, levels, f"levels {side} {level} are the hole")
 
 
 def _say_levels(found: np.ndarray) -> str:

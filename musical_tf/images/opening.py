@@ -9,6 +9,8 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, ImageOps
 
+from musical_tf.files import open_regular
+
 from . import bounds, depth
 
 MAX_PIXELS = 89_478_485
@@ -20,10 +22,14 @@ READABLE = {
     ".jpeg": "JPEG",
     ".jpe": "JPEG",
     ".jfif": "JPEG",
+    ".pjpeg": "JPEG",
+    ".pjp": "JPEG",
+    ".mpo": "JPEG",
     ".webp": "WEBP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
+    ".dib": "BMP",
     ".ppm": "PPM",
     ".pgm": "PPM",
     ".pbm": "PPM",
@@ -31,11 +37,12 @@ READABLE = {
     ".avif": "AVIF",
     ".heic": "HEIF",
     ".heif": "HEIF",
+    ".hif": "HEIF",
 }
 """Suffix -> format. Pillow knows more, among them formats that start other programs to decode."""
 
 WRITABLE = {
-    suffix: name for suffix, name in READABLE.items() if suffix not in (".pbm", ".heic", ".heif")
+    suffix: name for suffix, name in READABLE.items() if suffix != ".pbm" and name != "HEIF"
 }
 """Suffix -> format of the outputs. A bilevel PBM has no room for filled pixels."""
 
@@ -96,7 +103,7 @@ def read_content(source: str | Path | BinaryIO, name: str) -> bytes:
     """
     with contextlib.ExitStack() as stack:
         # Opened here and not by Pillow: a missing file is not a damaged one.
-        stream = source if hasattr(source, "read") else stack.enter_context(open(source, "rb"))
+        stream = source if hasattr(source, "read") else stack.enter_context(open_regular(source))
         content = stream.read(bounds.MAX_BYTES + 1)
     if len(content) > bounds.MAX_BYTES:
         raise ImageError(f"{name}: an image file must have at most {bounds.MAX_BYTES} bytes")
