@@ -448,7 +448,8 @@ def _scaled(record: dict) -> str:
 def _place(setting: dict) -> str:
     """A setting's photographs, and their scaling where it is not that of today's tests."""
     side, shorter_side = setting["side"], setting["shorter_side"]
-    text = f"{DATASETS[setting['dataset']]}, {side} px"
+    shape = "whole, shorter side " if setting.get("whole") else ""
+    text = f"{DATASETS[setting['dataset']]}, {shape}{side} px"
     if shorter_side != side:
         text += f" of a shorter side of {shorter_side}"
     resampling = (BEFORE_RESAMPLING | setting)["resampling"]

