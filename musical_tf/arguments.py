@@ -1,4 +1,4 @@
-"""The parser of every command line. It imports the standard library only."""
+"""The parser of the command lines that read and write files. Standard library only."""
 
 import argparse
 import sys

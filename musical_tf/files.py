@@ -135,14 +135,12 @@ def remove_partials(folder: str | Path, names: Iterable[str]) -> int:
 
 
 def _lock(descriptor: int) -> bool:
-    """Locks a file until it is closed; False if another process holds it."""
+    """Locks a file until it is closed; False if another process holds it or nothing is locked."""
     if fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError:
             return False
-        except OSError:  # a file system without locks
-            return True
     return True
 
 

@@ -39,7 +39,7 @@ def find(model: str | Path) -> Path:
     """
     if isinstance(model, str) and model in names():
         return FOLDER / f"{model}.onnx"
-    if Path(model).exists():
+    if model != "" and Path(model).exists():  # `Path("")` is the working directory
         return Path(model)
     raise FileNotFoundError(f"{model}: no such model file, nor a model's name (names: {listed()})")
 

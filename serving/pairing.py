@@ -12,7 +12,7 @@ from musical_tf.files import check_writable_kind
 
 ALPHA = "alpha"
 
-MASK_NAME = re.compile(r"(.+)_mask\d*", re.DOTALL)
+MASK_NAME = re.compile(r"(.+)_mask\d*", re.DOTALL | re.IGNORECASE)
 """Names that a mask may have beside its photograph's: `cat_mask` and `cat_mask001` for `cat`."""
 
 

@@ -19,8 +19,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from musical_tf.arguments import Parser
-
 from . import named_models
 from .settings import TOKEN_VARIABLE, Settings
 
@@ -225,7 +223,7 @@ def _allow_many_connections() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Serves models that are part of the package, or exported by export/to_onnx.py, "
         "over HTTP.",

@@ -1,13 +1,12 @@
 import pytest
 
 from export import ship, to_onnx, to_saved_model
-from serving import predict, predict_many, server
+from serving import predict, predict_many
 from training import compare, demo, evaluate, fit, fit_jax
 
 PARSERS = {
     "predict": predict._parser,
     "predict_many": predict_many._parser,
-    "server": server._parser,
     "fit": fit.make_parser,
     "fit_jax": fit_jax._parser,
     "evaluate": evaluate.build_parser,

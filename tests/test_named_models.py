@@ -48,7 +48,7 @@ def test_a_name_is_text_and_everything_else_a_path(installed):
     assert named_models.find(Path("faces")) == Path("faces")
 
 
-@pytest.mark.parametrize("wrong", ["fases", "model.onnx", Path("photo")])
+@pytest.mark.parametrize("wrong", ["", "fases", "model.onnx", Path("photo")])
 def test_what_is_neither_is_refused_with_the_names(installed, wrong):
     with pytest.raises(FileNotFoundError) as error:
         named_models.find(wrong)
