@@ -44,6 +44,7 @@ from musical_tf import images
 
 from . import http_body, openapi, schemas
 from .http_guard import Guard, quoted
+from .http_jobs import HEADER, PARAMETER, AnsweringRequests, add_job_routes
 from .inpaint_request import (
     Filled,
     RequestError,
@@ -168,6 +169,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.jobs = JobQueue(settings.workers, settings.queue)
+        self.requests = AnsweringRequests()
         self.batchers = {
             name: Batcher(session.inpaint_batch, settings.batch, observe=self.metrics.observe_batch)
             for name, session in self.sessions.items()
@@ -275,7 +277,7 @@ class Service:
         batcher = self.batchers[model]
         with batcher.caller():
             run = partial(batcher.run, job)
-            return fill(image, hole, run, contract.training_size, strategy)
+            return fill(image, hole, run, contract.training_size, strategy, job.report)
 
     def _warm_up(self, job: Job) -> None:
         if self.pool is not None:
@@ -341,8 +343,8 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", HEADER],
             expose_headers=["X-Model", "X-Provider", "Server-Timing", "Retry-After"],
         )
     app.add_middleware(Guard, settings=settings)
@@ -350,6 +352,7 @@ def create_app(
     app.add_exception_handler(RequestError, _answer_request_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     _add_inpaint(app, service)
+    add_job_routes(app, service.requests, _protection(settings.token))
     _add_state(app, service)
     _add_pages(app)
     return app
@@ -371,7 +374,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         operation_id="inpaint_json",
         summary="Fill the hole of a photograph, JSON with base64 in and out",
         responses=openapi.JSON_RESPONSES | protected["responses"],
-        openapi_extra={"requestBody": openapi.json_body(told)},
+        openapi_extra={"parameters": [PARAMETER], "requestBody": openapi.json_body(told)},
         **common,
     )
     async def inpaint_json(request: Request) -> Response:
@@ -389,7 +392,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         operation_id="inpaint",
         summary="Fill the hole of a photograph, a form in and an image out",
         responses=openapi.FORM_RESPONSES | protected["responses"],
-        openapi_extra={"requestBody": openapi.form_body(told)},
+        openapi_extra={"parameters": [PARAMETER], "requestBody": openapi.form_body(told)},
         **common,
     )
     async def inpaint(request: Request) -> Response:
@@ -400,12 +403,14 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         try:
             with contextlib.ExitStack() as place:
                 place.enter_context(service.jobs.admit())
+                name = request.headers.get(HEADER)
+                answering = place.enter_context(service.requests.add(name))
                 async with asyncio.timeout(settings.timeout):
                     read = http_body.read_json if is_json else http_body.read_form
                     source = await read(http_body.limited(request, settings.max_bytes))
                     job = service.jobs.submit(partial(service.inpaint, source, is_json))
                     del source  # the job has it, and lets go of it
-                    filled, model = await _result(job, request, service.jobs)
+                    filled, model = await answering.result(job, request, service.jobs)
                 # Answers that wait for slow readers take memory too: the place is theirs.
                 request.scope["musical.until_sent"].push(place.pop_all())
         except QueueFullError as error:
@@ -648,31 +653,3 @@ def _protection(token: str | None) -> dict[str, Any]:
             )
 
     return {"dependencies": [Depends(check)], "responses": openapi.UNAUTHORIZED}
-
-
-# ---- waiting for a job
-
-
-async def _result(job: Job, request: Request, jobs: JobQueue) -> tuple[Filled, str]:
-    """Waits for a job, and gives it up if the client leaves or the time is over.
-
-    Raises:
-        ClientDisconnect: If the client left.
-    """
-    result = asyncio.wrap_future(job.future)
-    hung_up = asyncio.create_task(_hung_up(request))
-    try:
-        await asyncio.wait({result, hung_up}, return_when=asyncio.FIRST_COMPLETED)
-        if not result.done():
-            raise ClientDisconnect
-        return result.result()
-    finally:
-        hung_up.cancel()
-        if not result.done():
-            jobs.abandon(job)
-            result.cancel()
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -55,12 +55,14 @@ class Job:
         future: Its result, its error, or `AbandonedError`.
         queue_seconds: How long it has waited, for a thread and for the model.
         run_seconds: How long it has been worked on.
+        windows: How many windows are filled, and how many there are; None until that is known.
     """
 
     def __init__(self, work: Callable[["Job"], Any]) -> None:
         self.future: Future = Future()
         self.queue_seconds = 0.0
         self.run_seconds = 0.0
+        self.windows: tuple[int, int | None] = (0, None)
         self._work: Callable[[Job], Any] | None = work
         self._created = time.monotonic()
         self._abandoned_at: float | None = None
@@ -76,6 +78,20 @@ class Job:
         """Whether it was given up and has not stopped within `STUCK` seconds."""
         given_up = self._abandoned_at
         return given_up is not None and time.monotonic() - given_up > STUCK
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is worked on."""
+        return self.future.running()
+
+    def report(self, done: int, windows: int) -> None:
+        """Notes how many windows are filled, of how many.
+
+        Raises:
+            AbandonedError: If nobody waits for the job any more, so that no other window is filled.
+        """
+        self.check()
+        self.windows = done, windows
 
     def check(self) -> None:
         """Raises `AbandonedError` if nobody waits for it any more."""

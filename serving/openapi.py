@@ -34,14 +34,15 @@ class InpaintAnswer(BaseModel):
     milliseconds: dict[str, float]
 
 
-def _errors(**descriptions: str) -> dict[int | str, dict[str, Any]]:
+def errors(**descriptions: str) -> dict[int | str, dict[str, Any]]:
+    """Answers that are errors, by `status_NUMBER=description`."""
     return {
         int(name.removeprefix("status_")): {"model": ErrorAnswer, "description": description}
         for name, description in descriptions.items()
     }
 
 
-NOT_READY = _errors(status_503="The model has not run yet, or the server is ending.")
+NOT_READY = errors(status_503="The model has not run yet, or the server is ending.")
 _HEADERS = {
     name: {"description": description, "schema": {"type": "string"}}
     for name, description in {
@@ -50,10 +51,12 @@ _HEADERS = {
         "X-Provider": "What ran it: ONNX Runtime's execution provider.",
     }.items()
 }
-_REFUSALS = _errors(
+_REFUSALS = errors(
     status_400="The image, the mask or an option cannot be used; the message says why.",
     status_403="The request comes from a web page of another site, or Host is no name of this "
     "server.",
+    status_409="A request with the same X-Job is being answered, or another request has cancelled "
+    "this one.",
     status_413="The body, or an image in it, is larger than this server allows.",
     status_415="The Content-Type is another one, or the body is compressed.",
     status_503="There is no room now; `Retry-After` says when there is likely to be.",
@@ -78,7 +81,7 @@ JSON_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     **_REFUSALS,
 }
-UNAUTHORIZED = _errors(status_401="The token is missing or wrong.")
+UNAUTHORIZED = errors(status_401="The token is missing or wrong.")
 
 
 def _body(media_type: str, file_format: str, models: Sequence[str]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ SERVER_MODULES = tuple(
         "http_api",
         "http_body",
         "http_guard",
+        "http_jobs",
         "http_server",
         "openapi",
         "schemas",

@@ -859,6 +859,38 @@ def test_filling_can_be_cancelled(visit):
     assert len(held) == 2
 
 
+def test_progress_is_shown_and_cancel_stops_the_server(visit, tmp_path):
+    class Slow(InpaintingSession):
+        batches = 0
+
+        def inpaint_batch(self, images, holes):
+            self.batches += 1
+            time.sleep(0.3)
+            return super().inpaint_batch(images, holes)
+
+    slow = Slow(write_model(tmp_path / "model.onnx"))
+    slow_server = Server(slow)
+    try:
+        screen = visit(slow_server.url).open(encode(photograph(2400, 64))).wait_open()
+        page = screen.page
+        screen.set_brush(10)
+        for x in range(40, 2400, 150):
+            page.mouse.click(*screen.point(x, 30))
+        page.click("#run")
+        screen.expect("#progress-text").to_have_text(re.compile(r"[1-9]\d* of \d+ parts filled"))
+        windows = int(page.get_attribute("#progress-bar", "max"))
+        assert windows > 6
+        screen.check_accessibility()
+        page.click("#run")
+        screen.expect_status("Cancelled")
+        screen.expect("#progress").to_be_hidden()
+        batches = slow.batches
+        time.sleep(1)
+        assert slow.batches <= batches + 1 < windows
+    finally:
+        slow_server.close()
+
+
 def test_a_token_is_asked_for_and_forgotten_with_the_tab(visit, session):
     guarded = Server(session, token="open sesame")
     try:

@@ -974,10 +974,11 @@ def test_the_documentation_describes_what_there_is(client):
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         *("/v1/inpaint", "/v1/inpaint/json", "/v1/model", "/healthz", "/readyz", "/metrics"),
+        "/v1/jobs/{job}",
     }
     operation = document["paths"]["/v1/inpaint"]["post"]
     assert set(operation["responses"]) == {
-        *("200", "400", "403", "413", "415", "503", "504"),
+        *("200", "400", "403", "409", "413", "415", "503", "504"),
     }
     as_json = document["paths"]["/v1/inpaint/json"]["post"]
     for content in (

@@ -108,7 +108,7 @@ def test_the_figures_are_those_that_were_measured():
 def test_every_error_code_is_explained():
     source = "".join(
         (ROOT / "serving" / f"{name}.py").read_text("utf-8")
-        for name in ("http_api", "http_body", "inpaint_request", "schemas")
+        for name in ("http_api", "http_body", "http_jobs", "inpaint_request", "schemas")
     )
     used = set(re.findall(r'(?:RequestError\(\s*\d{3},|_unavailable\()\s*"(\w+)"', source))
     used |= set(re.findall(r'40\d: \("(\w+)"', source))

@@ -173,6 +173,7 @@ def test_every_operation_has_one_content_type_and_an_id(client):
     }
     assert set(operations) == {
         *("inpaint", "inpaint_json", "describe_model", "health", "readiness", "metrics"),
+        *("job_progress", "cancel_job"),
     }
     kinds = {
         name: list(operation["requestBody"]["content"])

@@ -2,6 +2,7 @@
 
 const TOKEN_KEY = "musical-token";
 const MOST_RETRIES = 5;
+const POLL_MILLISECONDS = 400;
 
 /** A refusal of the server, or no answer at all. */
 export class ServerError extends Error {
@@ -60,18 +61,31 @@ export async function describeModel() {
  * @param {string} options.model The name of the model; empty for the server's default.
  * @param {AbortSignal} options.signal
  * @param {(seconds: number) => void} options.onWait Called while the server is too busy.
+ * @param {(progress: object) => void} options.onProgress Called with the server's `state`,
+ *     `windows_done` and `windows` now and then.
  * @returns {Promise<{blob: Blob, milliseconds: number}>} The filled photograph, a PNG; and how long
  *     the model ran, NaN if the server does not say.
  */
-export async function inpaint(image, name, mask, { model, signal, onWait }) {
+export async function inpaint(image, name, mask, { model, signal, onWait, onProgress }) {
   for (let attempt = 1; ; attempt += 1) {
     const body = new FormData();
     body.append("image", image, name);
     body.append("mask", mask, "mask.png");
     body.append("format", "png");
     if (model) body.append("model", model);
+    const job = randomName();
+    // A proxy may keep the request alive after the page has closed it.
+    const cancel = () => send(`v1/jobs/${job}`, { method: "DELETE" }).catch(() => {});
+    signal.addEventListener("abort", cancel);
+    const watch = new AbortController();
     try {
-      const response = await send("v1/inpaint", { method: "POST", body, signal });
+      poll(job, watch.signal, onProgress);
+      const response = await send("v1/inpaint", {
+        method: "POST",
+        body,
+        signal,
+        headers: { "X-Job": job },
+      });
       const run = /(?:^|,)\s*run;dur=([\d.]+)/.exec(response.headers.get("Server-Timing") ?? "");
       return { blob: await response.blob(), milliseconds: run ? Number(run[1]) : NaN };
     } catch (error) {
@@ -79,12 +93,39 @@ export async function inpaint(image, name, mask, { model, signal, onWait }) {
       const seconds = Math.min(Math.max(error.retryAfter || 1, 1), 10);
       onWait(seconds);
       await pause(seconds * 1000, signal);
+    } finally {
+      signal.removeEventListener("abort", cancel);
+      watch.abort();
     }
   }
 }
 
+/** Reports the progress of a request until `signal` is aborted. */
+async function poll(job, signal, onProgress) {
+  try {
+    for (;;) {
+      await pause(POLL_MILLISECONDS, signal);
+      try {
+        const response = await send(`v1/jobs/${job}`, { signal });
+        const progress = await response.json();
+        if (!signal.aborted) onProgress(progress);
+      } catch (error) {
+        if (error.status !== 404) return; // nothing depends on it
+      }
+    }
+  } catch {
+    // aborted: the answer is there
+  }
+}
+
+function randomName() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 async function send(path, options) {
-  const headers = token.get() ? { Authorization: `Bearer ${token.get()}` } : {};
+  const headers = { ...options.headers };
+  if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
   let response;
   try {
     response = await fetch(path, { ...options, headers });

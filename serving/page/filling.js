@@ -43,6 +43,7 @@ export async function run() {
       model: editor.models.length > 1 ? element("model-choice").value : "",
       signal,
       onWait: (seconds) => say(`The server is busy. Next try in ${seconds} s.`, { lasts: true }),
+      onProgress: showProgress,
     });
     const name = `${stem(photograph.original.name)}.png`;
     const result = await read(blob, name, photograph.original);
@@ -65,9 +66,29 @@ export async function run() {
     }
   } finally {
     clearInterval(clock);
+    element("progress").hidden = true;
     if (editor.running === controller) editor.running = null;
     display.shimmer(false);
     update();
+  }
+}
+
+const STATES = {
+  receiving: "Sending the photograph…",
+  waiting: "Waiting for other photographs…",
+  running: "Filling…",
+};
+
+/** Shows how far the server is; with several windows, how many are filled. */
+function showProgress({ state, windows, windows_done: done }) {
+  if (windows > 1) {
+    element("progress-bar").max = windows;
+    element("progress-bar").value = done;
+    element("progress-text").textContent = `${done} of ${windows} parts filled`;
+    element("progress").hidden = false;
+  }
+  if (!element("status").textContent.startsWith(STATES[state])) {
+    say(STATES[state], { lasts: true, clock: true });
   }
 }
 

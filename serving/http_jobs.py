@@ -1,0 +1,184 @@
+"""Requests that are being answered: waiting for one, its progress, and its end by another request.
+
+A client may name its request by the header `X-Job`. While it is being answered,
+`GET /v1/jobs/NAME` says how far it is, and `DELETE /v1/jobs/NAME` ends it. Names are chosen by
+clients, so they should be random: whoever knows a name can end the request.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+
+from .inpaint_request import RequestError
+from .jobs import Job, JobQueue
+from .openapi import errors
+
+NAME = r"[0-9A-Za-z_-]{8,64}"
+HEADER = "X-Job"
+PARAMETER = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "A random name for the request, by which /v1/jobs reports its progress or ends "
+    "it: 8 to 64 letters, digits, - and _.",
+    "schema": {"type": "string", "pattern": f"^{NAME}$"},
+}
+_IN_PATH = {
+    **PARAMETER,
+    "name": "job",
+    "in": "path",
+    "required": True,
+    "description": f"The name that the request has in {HEADER}.",
+}
+_NOT_FOUND = errors(status_404="No request of this name is being answered.")
+
+
+class JobProgress(BaseModel):
+    """How far a request is; `windows` is null until they are planned."""
+
+    state: Literal["receiving", "waiting", "running"]
+    windows_done: int
+    windows: int | None
+
+
+class Answering:
+    """A request that is being answered.
+
+    Attributes:
+        job: Its work, once its body has been read.
+    """
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """Lets `result` give the job up."""
+        self._ended.set()
+
+    @property
+    def progress(self) -> JobProgress:
+        """How far it is."""
+        if self.job is None:
+            return JobProgress(state="receiving", windows_done=0, windows=None)
+        done, windows = self.job.windows
+        state = "running" if self.job.is_running else "waiting"
+        return JobProgress(state=state, windows_done=done, windows=windows)
+
+    async def result(self, job: Job, request: Request, jobs: JobQueue) -> Any:
+        """Waits for a job; gives it up if it is ended, the client leaves or the time is over.
+
+        Raises:
+            ClientDisconnect: If the client left.
+            RequestError: 409 cancelled, after `end`.
+        """
+        self.job = job
+        result = asyncio.wrap_future(job.future)
+        hung_up = asyncio.create_task(_hung_up(request))
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait({result, hung_up, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if result.done():
+                return result.result()
+            if ended.done():
+                raise RequestError(409, "cancelled", "another request has cancelled this one")
+            raise ClientDisconnect
+        finally:
+            hung_up.cancel()
+            ended.cancel()
+            if not result.done():
+                jobs.abandon(job)
+                result.cancel()
+
+
+class AnsweringRequests:
+    """The requests that are being answered, those with names by name."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, Answering] = {}
+
+    @contextlib.contextmanager
+    def add(self, name: str | None) -> Iterator[Answering]:
+        """Holds a request while it is being answered.
+
+        Raises:
+            RequestError: If the name is none, or is in use.
+        """
+        answering = Answering()
+        if name is None:
+            yield answering
+            return
+        if re.fullmatch(NAME, name) is None:
+            raise RequestError(
+                400,
+                "invalid_option",
+                f"{HEADER} must be 8 to 64 letters, digits, - and _, got {name[:100]!r}",
+            )
+        if name in self._named:
+            raise RequestError(
+                409, "job_exists", f"{HEADER} must be a new name, got {name!r}; use a random one"
+            )
+        self._named[name] = answering
+        try:
+            yield answering
+        finally:
+            del self._named[name]
+
+    def find(self, name: str) -> Answering:
+        """The request of that name.
+
+        Raises:
+            RequestError: 404 job_not_found.
+        """
+        if name not in self._named:
+            raise RequestError(404, "job_not_found", "no request of this name is being answered")
+        return self._named[name]
+
+
+def add_job_routes(app: FastAPI, requests: AnsweringRequests, protected: dict[str, Any]) -> None:
+    """Adds `/v1/jobs/{job}`.
+
+    Args:
+        app: The application.
+        requests: Whose progress is told.
+        protected: What makes a route ask for the token.
+    """
+    options = {
+        "dependencies": protected["dependencies"],
+        "responses": _NOT_FOUND | protected["responses"],
+        "openapi_extra": {"parameters": [_IN_PATH]},
+    }
+
+    @app.get(
+        "/v1/jobs/{job}",
+        operation_id="job_progress",
+        summary="How far a request to fill something is",
+        response_model=JobProgress,
+        **options,
+    )
+    async def progress(request: Request, response: Response) -> JobProgress:
+        response.headers["Cache-Control"] = "no-store"
+        return requests.find(request.path_params["job"]).progress
+
+    @app.delete(
+        "/v1/jobs/{job}",
+        operation_id="cancel_job",
+        summary="Cancel a request to fill something",
+        status_code=204,
+        response_class=Response,
+        **options,
+    )
+    async def cancel(request: Request) -> Response:
+        requests.find(request.path_params["job"]).end()
+        return Response(status_code=204)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
