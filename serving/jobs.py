@@ -13,6 +13,7 @@ once it runs.
 
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -128,6 +129,7 @@ class Job:
         try:
             result = work(self)
         except BaseException as error:
+            _forget_locals(error)
             self.future.set_exception(error)
         else:
             self.run_seconds = time.monotonic() - started - (self.queue_seconds - waited)
@@ -385,6 +387,18 @@ class Batcher:
             self._observe(len(windows), time.monotonic() - started)
         for window, result in zip(windows, filled, strict=True):
             window.future.set_result(result)
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Frees what an error's tracebacks keep alive; the line numbers stay for the log.
+
+    An error often refers to itself through them. Without this a refused photograph's pixels stay
+    in memory until Python looks for such cycles, which may take hours.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        traceback.clear_frames(each.__traceback__)
+        each = each.__cause__ or each.__context__
 
 
 def _join(threads: list[threading.Thread], seconds: float) -> bool:

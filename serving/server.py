@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import named_models
+from . import allocator, named_models
 from .settings import TOKEN_VARIABLE, Settings
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from . import http_api, http_server
     from .session import InpaintingSession
 
+    allocator.give_back_freed_memory()
     address = _resolve(arguments.host, arguments.port)
     settings = _settings(arguments, is_local=_is_loopback(address))
     sessions = [

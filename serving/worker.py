@@ -1,9 +1,10 @@
 """A process that decodes and encodes the images of strangers, and that can be killed.
 
 `serving.worker_pool` starts the process and sends it work through a pipe; this module runs in the
-process. It imports Pillow, NumPy and `musical_tf.images` only. Each piece of work may use an
-amount of memory and of processor time that grows with the image. Linux enforces both limits, macOS
-the second, Windows none. Too much memory raises `TooCostlyError`; too much time ends the process.
+process. It imports Pillow, NumPy and `musical_tf.images`, not the rest of the server. Each piece of
+work may use an amount of memory and of processor time that grows with the image. Linux enforces
+both limits, macOS the second, Windows none. Too much memory raises `TooCostlyError`; too much time
+ends the process.
 """
 
 import contextlib
@@ -26,6 +27,8 @@ import numpy as np
 
 from musical_tf import images
 from musical_tf.images.opening import size_of
+
+from . import allocator
 
 try:
     import resource
@@ -119,6 +122,7 @@ def main() -> None:
     Every message is `(function, arguments, named arguments)`; every reply is `(True, result)` or
     `(False, exception)`. The first reply says that the process is ready.
     """
+    allocator.give_back_freed_memory()
     # The process that started this one ends it: a signal to the group or the service must not.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):

@@ -1,8 +1,10 @@
 """The queue and the batcher, without a server around them."""
 
 import contextlib
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -240,3 +242,28 @@ def test_an_error_in_a_job_is_its_own(model):
         failed.future.result(WAIT)
     assert after.future.result(WAIT) == "fine"
     jobs.close()
+
+
+def test_an_error_keeps_nothing_of_its_job_alive():
+    class Pixels:
+        pass
+
+    held = [Pixels()]
+    seen = weakref.ref(held[0])
+
+    def work(job):
+        own = held.pop()
+        try:
+            raise ValueError(type(own).__name__)
+        except ValueError as error:
+            same = error  # a cycle, as in `Future`
+            raise RuntimeError("refused") from same
+
+    job = Job(work)
+    gc.disable()
+    try:
+        job.run()
+        assert isinstance(job.future.exception(), RuntimeError)
+        assert seen() is None
+    finally:
+        gc.enable()
