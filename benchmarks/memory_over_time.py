@@ -1,18 +1,29 @@
 """The memory of a process and of its children over time. Needs Linux."""
 
 import contextlib
+import os
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 GROWTH = 0.05
-"""Growth in an hour, of the mean memory after the warm-up, that counts as flat."""
+"""Growth in an hour, of the median memory after the warm-up, that counts as flat."""
 
 WARM_UP = 0.15
 """Share of the time that is left out of the slope."""
+
+PARTS = 60
+"""Equal parts of the time."""
+
+SLOPE = (
+    "Theil-Sen slope of the low quartiles of the parts after the warm-up: the quartile leaves out "
+    "the running requests, the estimator single steps"
+)
+"""The statistic that decides."""
 
 
 class Memory:
@@ -44,24 +55,44 @@ class Memory:
             self.samples.append((now, _resident(self.process), children))
 
     def summary(self) -> dict[str, Any]:
-        """Medians of equal parts of the time, and the slopes after the warm-up."""
-        times, server, children = np.array(self.samples, float).T
-        parts = np.array_split(np.arange(len(times)), min(60, len(times)))
-        warm = times >= WARM_UP * times[-1]
+        """Medians and low quartiles of equal parts of the time, and the slopes; see `SLOPE`."""
+        times, *kinds = np.array(self.samples, float).T
+        parts = np.array_split(np.arange(len(times)), min(PARTS, len(times)))
+        minutes = np.array([times[part].mean() / 60 for part in parts])
+        warm = minutes >= WARM_UP * times[-1] / 60
         figures: dict[str, Any] = {
-            "minutes": [round(float(times[part].mean()) / 60, 2) for part in parts]
+            "slope": SLOPE,
+            "warm_up_minutes": round(WARM_UP * times[-1] / 60, 1),
+            "growth_that_counts_as_flat": GROWTH,
+            "minutes": minutes.round(2).tolist(),
         }
-        for name, values in (("server", server), ("children", children)):
-            values = values / 2**20
-            slope = float(np.polyfit(times[warm], values[warm], 1)[0]) * 3600
+        for name, values in zip(("server", "children"), kinds, strict=True):
+            medians, low = (
+                np.array([np.quantile(values[part], share) for part in parts]) / 2**20
+                for share in (0.5, 0.25)
+            )
+            slope = 60 * float(stats.theilslopes(low[warm], minutes[warm]).slope)
+            typical = float(np.median(medians[warm]))
             figures[name] = {
-                "mib": [round(float(np.median(values[part])), 1) for part in parts],
-                "mean_mib": round(float(values[warm].mean()), 1),
-                "peak_mib": round(float(values.max()), 1),
+                "mib": medians.round(1).tolist(),
+                "low_quartile_mib": low.round(1).tolist(),
+                "median_mib": round(typical, 1),
+                "peak_mib": round(float(values.max()) / 2**20, 1),
                 "slope_mib_per_hour": round(slope, 2),
-                "grows": slope > GROWTH * float(values[warm].mean()),
+                "growth_per_hour": round(slope / typical, 4),
+                "grows": slope > GROWTH * typical,
             }
         return figures
+
+
+def processor_seconds(process: int) -> float:
+    """What a process, its children and those that have ended have used of the processor."""
+    ticks = 0
+    for number in (process, *_children(process)):
+        with contextlib.suppress(OSError, IndexError):
+            fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(process: int) -> int:

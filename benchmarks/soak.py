@@ -3,15 +3,17 @@
     python -m benchmarks.soak --minutes 60
 
 A server is started on this machine. Its capacity is the rate at which four clients that send one
-good request after the other are answered. Then good requests are offered at twice that rate,
-whether or not the server keeps up. Among them are hostile files, clients that hang up and slow
-clients. At the end 200 hostile files come at once, and the time until the next good answer is
-measured.
+good request after the other are answered. It is measured again every ten minutes, because other
+work on the machine changes it. Good requests are offered at twice the latest capacity, whether or
+not the server keeps up. Among them are hostile files, clients that hang up and slow clients. At the
+end 200 hostile files come at once, and the time until the next good answer is measured.
 
 Recorded are
 
-* the good requests that were answered, refused (503 `queue_full`, right at twice the capacity) and
-  failed (anything else: a wrong pixel, a timeout, another status);
+* the good requests that were answered, refused (503 `queue_full` with `Retry-After`, right at twice
+  the capacity) and failed (anything else: a wrong pixel, a timeout, another status);
+* the good answers a second beside the capacity, and the processor seconds of server and workers
+  for each good answer, alone and under the load: the second figure is independent of other work;
 * the answers to hostile requests, and the seconds that the slowest of each kind took;
 * the memory of the server and of its children over time, with the slope after a warm-up.
 
@@ -21,6 +23,7 @@ minutes that it ran. Needs Linux.
 """
 
 import argparse
+import contextlib
 import json
 import random
 import re
@@ -28,11 +31,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import measure
 from benchmarks.load_test import running_server
-from benchmarks.memory_over_time import Memory
+from benchmarks.memory_over_time import Memory, processor_seconds
 from benchmarks.soak_requests import (
     PATIENCE,
     Good,
@@ -47,13 +52,54 @@ from serving.session import InpaintingSession
 HOSTILE_SHARE = 0.1
 """Hostile requests for each good one."""
 
+CAPACITY_EVERY = 600
+"""Seconds of load until the capacity is measured again."""
+
+RIGHT = ("answered", "refused", "not offered, all clients busy")
+"""What may become of a good request at twice the capacity."""
+
 BURST = 200
 """Hostile files at once, at the end."""
 
 
-def _capacity(port: int, requests: list[Good], seconds: float) -> float:
-    """Good requests a second that four clients get answered, one after the other."""
-    load, end = Load(port), time.monotonic() + seconds
+@dataclass
+class Spell:
+    """A time of one kind of load: alone, four clients and nothing hostile, or twice the capacity.
+
+    Attributes:
+        answered: Good answers.
+        seconds: How long it was.
+        processor_seconds: What the server and its workers used.
+    """
+
+    answered: int = 0
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
+
+    @contextlib.contextmanager
+    def measured(self, process: int, load: Load) -> Iterator[None]:
+        """Adds what happens within."""
+        answered, used = load.good["answered"], processor_seconds(process)
+        started = time.monotonic()
+        yield
+        self.seconds += time.monotonic() - started
+        self.answered += load.good["answered"] - answered
+        self.processor_seconds += processor_seconds(process) - used
+
+    def figures(self) -> dict[str, float]:
+        """Rates."""
+        return {
+            "answered": self.answered,
+            "minutes": round(self.seconds / 60, 1),
+            "answered_per_second": round(self.answered / self.seconds, 3),
+            "processor_seconds_per_answer": round(self.processor_seconds / self.answered, 3),
+            "cores_used": round(self.processor_seconds / self.seconds, 2),
+        }
+
+
+def _four_clients(load: Load, requests: list[Good], seconds: float) -> None:
+    """Four clients that send good requests, one after the other."""
+    end = time.monotonic() + seconds
     choice = random.Random(0)
 
     def one_client() -> None:
@@ -61,14 +107,10 @@ def _capacity(port: int, requests: list[Good], seconds: float) -> float:
             load.send_good(choice.choice(requests))
 
     threads = [threading.Thread(target=one_client) for _ in range(4)]
-    started = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if load.faults:
-        raise RuntimeError(f"the server failed before the load: {load.faults[0]}")
-    return load.good["answered"] / (time.monotonic() - started)
 
 
 def _offer(
@@ -131,24 +173,38 @@ def main(argv: list[str] | None = None) -> int:
     good = good_requests(InpaintingSession(options.model))
     hostile = hostile_requests(good[0])
     with running_server(options.model) as (process, port):
-        capacity = _capacity(port, good, options.capacity_seconds)
-        print(f"capacity: {capacity:.1f} good requests a second", flush=True)
-        load, started = Load(port), time.monotonic()
+        four, load, started = Load(port), Load(port), time.monotonic()
+        alone, offered, capacities = Spell(), Spell(), []
         end = started + 60 * options.minutes
         with Memory(process) as memory:
             while time.monotonic() < end and not stop.is_set():
-                _offer(load, good, hostile, 2 * capacity, min(end, time.monotonic() + 60), stop)
-                _report((time.monotonic() - started) / 60, load, memory)
-            offered = time.monotonic() - started
-            load.drain()
+                before = alone.answered, alone.seconds
+                with alone.measured(process, four):
+                    _four_clients(four, good, options.capacity_seconds)
+                rate = (alone.answered - before[0]) / (alone.seconds - before[1])
+                capacities.append(round(rate, 2))
+                print(f"capacity: {rate:.1f} good requests a second", flush=True)
+                turn = min(end, time.monotonic() + CAPACITY_EVERY)
+                with offered.measured(process, load):
+                    while time.monotonic() < turn and not stop.is_set():
+                        minute = min(turn, time.monotonic() + 60)
+                        _offer(load, good, hostile, 2 * rate, minute, stop)
+                        _report((time.monotonic() - started) / 60, load, memory)
+                    load.drain()
+            minutes = (time.monotonic() - started) / 60
         after = Load(port)
         recovery = _burst(after, hostile, good[0])
         ready, ended = get(port, "/readyz")[0], _ended(port)
     figures = {
-        "minutes": round(offered / 60, 1),
-        "capacity_per_second": round(capacity, 2),
-        "offered_per_second": round(2 * capacity, 2),
-        "good": dict(load.good),
+        "minutes": round(minutes, 1),
+        "capacities_per_second": capacities,
+        "alone": alone.figures(),
+        "at_twice_the_capacity": offered.figures(),
+        "good": {
+            "sent": load.good.total(),
+            **load.good,
+            "failed": load.good.total() - sum(load.good[name] for name in RIGHT),
+        },
         "hostile": {name: dict(load.hostile[name]) for name in sorted(load.hostile)},
         "slowest_seconds": {name: round(load.slowest[name], 1) for name in sorted(load.slowest)},
         "workers_ended": ended,
@@ -158,7 +214,7 @@ def main(argv: list[str] | None = None) -> int:
             "seconds_until_a_good_answer": round(recovery, 1),
             "readyz": ready,
         },
-        "faults": load.faults + [fault for fault in after.faults if "queue_full" not in fault],
+        "faults": [*four.faults, *load.faults, *after.faults],
     }
     grows = [name for name in ("server", "children") if figures["memory"][name]["grows"]]
     path = measure.keep("soak", measure.record("benchmarks.soak", arguments, figures))
@@ -176,8 +232,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--capacity-seconds",
         type=float,
-        default=30,
-        help="for measuring the capacity (default: %(default)s)",
+        default=20,
+        help="for measuring the capacity, each time (default: %(default)s)",
     )
     return parser
 

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,7 @@ class Load:
         good: Outcome -> number of good requests.
         faults: What was wrong with good requests and with hostile ones' answers, the first ones.
         hostile: Kind -> answer -> number.
-        slowest: Kind -> seconds of its slowest request; "good" are the answered good ones.
+        slowest: Kind -> seconds of its slowest request; good ones are "answered" or "refused".
     """
 
     def __init__(self, port: int) -> None:
@@ -181,10 +181,10 @@ class Load:
         """Sends a good request in this thread."""
         started = time.monotonic()
         try:
-            status, content = post(self.port, request.body, request.content_type)
+            status, content, headers = post(self.port, request.body, request.content_type)
             if status == 200:
                 outcome = "answered" if request.is_answered_by(content) else "wrong pixels"
-            elif status in (429, 503) and _code(content) == "queue_full":
+            elif status == 503 and _code(content) == "queue_full" and "Retry-After" in headers:
                 outcome = "refused"
             else:
                 outcome = f"{status} {_code(content)}"
@@ -193,9 +193,10 @@ class Load:
         seconds = time.monotonic() - started
         with self._lock:
             self.good[outcome] += 1
-            if outcome == "answered":
-                self.slowest["good"] = max(self.slowest["good"], seconds)
-            elif outcome != "refused" and len(self.faults) < 50:
+            if outcome in ("answered", "refused"):
+                kind = f"good, {outcome}"
+                self.slowest[kind] = max(self.slowest[kind], seconds)
+            elif len(self.faults) < 50:
                 self.faults.append(f"good request: {outcome} after {seconds:.1f} s")
 
     def _send_hostile(self, request: Hostile) -> None:
@@ -216,7 +217,7 @@ class Load:
 
     def _try_hostile(self, request: Hostile) -> str:
         if request.manner == "whole":
-            status, content = post(self.port, request.body, request.content_type)
+            status, content, _ = post(self.port, request.body, request.content_type)
             return f"{status} {_code(content) if status != 200 else 'ok'}"
         if request.manner in ("slowly", "silent"):
             if not self._slow_clients.acquire(blocking=False):
@@ -255,13 +256,13 @@ class Load:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
 
-def post(port: int, body: bytes, content_type: str) -> tuple[int, bytes]:
-    """Sends one request; returns status and content."""
+def post(port: int, body: bytes, content_type: str) -> tuple[int, bytes, Mapping[str, str]]:
+    """Sends one request; returns status, content and headers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     with contextlib.closing(connection):
         connection.request("POST", "/v1/inpaint", body, {"Content-Type": content_type})
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, response.read(), response.headers
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:

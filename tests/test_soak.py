@@ -2,13 +2,15 @@
 
 import base64
 import json
+import os
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import soak_requests
-from benchmarks.memory_over_time import Memory
+from benchmarks.memory_over_time import Memory, processor_seconds
 from serving.session import InpaintingSession
 from tests.serving_model import reference_fill, write_model
 
@@ -43,19 +45,35 @@ def test_only_the_right_pixels_are_an_answer(session, is_json):
 
 
 @pytest.mark.parametrize(
-    ("growth", "grows"), [(0, False), (-20 * 2**20, False), (2**20, False), (20 * 2**20, True)]
+    ("growth", "spikes", "grows"),
+    [
+        (0, 0, False),
+        (-20, 0, False),
+        (1, 0, False),
+        (20, 0, True),
+        (0, 200, False),  # running requests, more of them in the second half
+        (20, 200, True),
+    ],
 )
-def test_memory_that_grows_is_seen(growth, grows):
+@pytest.mark.parametrize("step", [1, 450], ids=["slowly", "in steps"])
+def test_memory_that_grows_is_seen(growth, spikes, grows, step):
     memory = Memory(process=0)
     rng = np.random.default_rng(0)
     for index in range(1800):
-        hours = index / 1800
-        start = 2**27 * (index < 100)  # the first minutes do not count
-        noise = int(rng.integers(-(2**23), 2**23))
-        server = 300 * 2**20 + int(growth * hours) + noise + start
-        memory.samples.append((hours * 3600, server, 2**26))
+        start = 128 * (index < 100)  # the first minutes do not count
+        spike = spikes * (rng.random() < (0.1 if index < 900 else 0.2))
+        grown = growth * (index // step * step) / 1800
+        server = 300 + grown + rng.uniform(-8, 8) + start + spike
+        memory.samples.append((index * 2, int(server * 2**20), 2**26))
     summary = memory.summary()
     assert summary["server"]["grows"] == grows
     assert not summary["children"]["grows"]
-    assert summary["children"]["mean_mib"] == 64
+    assert summary["children"]["median_mib"] == 64
     assert len(summary["server"]["mib"]) == len(summary["minutes"]) == 60
+
+
+def test_what_a_process_has_used_of_the_processor_is_counted():
+    before, started = processor_seconds(os.getpid()), time.process_time()
+    while time.process_time() < started + 0.1:
+        pass
+    assert 0.08 <= processor_seconds(os.getpid()) - before < 1
