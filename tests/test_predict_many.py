@@ -82,6 +82,8 @@ def test_worker_writes_what_the_single_command_writes(tmp_path, model):
     assert outcomes == ["filled"] * 6
     assert outputs(tmp_path / "out") == outputs(tmp_path / "single")
     assert (len(account.done), account.failed, account.lost, account.twice) == (6, {}, [], [])
+    (line,) = predict_many._report_of(account, "")["masks"]
+    assert line.startswith("6 masks: gray, levels 0, 255: levels above 127 are the hole; 6.2% of")
 
 
 def test_second_run_does_nothing_twice_and_tries_failures_again(tmp_path, model):
@@ -402,7 +404,9 @@ def test_killed_job_goes_on_and_every_image_is_filled_once(tmp_path, model):
     assert [failure["image"] for failure in report["failed"]] == ["broken.png", "more/0001.jpg"]
     assert report["last_run"]["restarts"] >= 1
     # Ray itself says before that a worker was killed.
-    assert printed.splitlines()[-1].startswith(f"{count - 1} filled, 2 failed; ")
+    summary, masks = printed.splitlines()[-2:]
+    assert summary.startswith(f"{count - 1} filled, 2 failed; ")
+    assert masks.endswith("levels above 127 are the hole; 6.2% of each image is hole")
     words = [line.split(": ")[:2] for line in errors.splitlines()]
     assert {program for program, _ in words} == {predict_many.PROGRAM}, errors
     kinds = [kind for _, kind in words if kind != "progress"]  # of which a slow machine has some
