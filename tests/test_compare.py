@@ -12,6 +12,7 @@ from PIL import Image
 from skimage import data
 
 import musical_tf
+from benchmarks import publish_results
 from musical_tf.metrics import evaluate_pair
 from tests.serving_model import metadata_for, write_model
 from tests.tiny_run import one_line, write_run
@@ -353,6 +354,14 @@ class TestPublished:
         ]
         assert published.musical_table("folder") is None
         assert published.DEEPFILL_TABLE.differences(same)[0] == "celeba here, Places2 there"
+
+    @pytest.mark.parametrize("suffix", [".md", ".html"])
+    def test_the_kept_comparison_names_every_difference(self, suffix):
+        file = publish_results.RESULTS / "methods_celeba_128.json"
+        text = file.with_suffix(suffix).read_text()
+        for table in (published.musical_table("celeba"), published.DEEPFILL_TABLE):
+            differences = table.differences(json.loads(file.read_text()))
+            assert f"not comparable: {'; '.join(differences)}." in text
 
     def test_every_method_has_a_title(self):
         assert set(published.TITLES) == set(musical_tf.methods.names())
