@@ -20,7 +20,7 @@ import math
 import time
 import urllib.parse
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -46,8 +46,10 @@ from . import http_body, openapi, schemas
 from .http_guard import Guard, quoted
 from .http_jobs import HEADER, PARAMETER, AnsweringRequests, add_job_routes
 from .inpaint_request import (
+    FILES_TO_CONVERT,
     Filled,
     RequestError,
+    convert_request,
     fill_request,
 )
 from .jobs import AbandonedError, Batcher, Job, JobQueue, QueueFullError
@@ -247,25 +249,30 @@ class Service:
         if self.pool is not None and self.pool.failure is not None:
             raise _unavailable("not_ready", "the worker processes do not start", 5)
 
-    def inpaint(self, source: Any, is_json: bool, job: Job) -> tuple[Filled, str]:
+    def inpaint(self, is_json: bool, source: Any, job: Job) -> tuple[Filled, str]:
         """Everything between a body and an answer; runs in a thread of the queue.
 
         Returns:
             The answer, and the name of the model that gave it.
         """
-        try:
+        with _enough_memory():
             fields = http_body.parse_json(source) if is_json else source
             options = schemas.read_options(fields, tuple(self.sessions))
             model = options.model
             fill_hole = partial(self._fill, job, model)
-            codec = images if self.pool is None else Codec(self.pool, job)
-            max_pixels = self.settings.max_pixels
+            codec, max_pixels = self._codec(job), self.settings.max_pixels
             filled = fill_request(fields, options, max_pixels, fill_hole, job.check, codec)
             return filled, model
-        except MemoryError:
-            raise _unavailable(
-                "out_of_memory", "there is not enough memory for this image", 10
-            ) from None
+
+    def convert(self, fields: dict[str, Any], job: Job) -> Filled:
+        """The same to encode a photograph in another format."""
+        with _enough_memory():
+            options = schemas.read_options(fields, tuple(self.sessions))
+            codec, max_pixels = self._codec(job), self.settings.max_pixels
+            return convert_request(fields, options, max_pixels, job.check, codec)
+
+    def _codec(self, job: Job) -> Any:
+        return images if self.pool is None else Codec(self.pool, job)
 
     def _fill(
         self, job: Job, model: str, image: np.ndarray, hole: np.ndarray, strategy: str | None
@@ -299,6 +306,16 @@ class Service:
                 self.failure, self.failed_model = error, name
                 break
         self.is_ready = self.failure is None
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise _unavailable(
+            "out_of_memory", "there is not enough memory for this image", 10
+        ) from None
 
 
 def create_app(
@@ -351,6 +368,7 @@ def create_app(
     app.add_middleware(_Envelope, metrics=service.metrics, timeout=settings.timeout)
     app.add_exception_handler(RequestError, _answer_request_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(ClientDisconnect, _client_left)
     _add_inpaint(app, service)
     add_job_routes(app, service.requests, _protection(settings.token))
     _add_state(app, service)
@@ -398,6 +416,41 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
     async def inpaint(request: Request) -> Response:
         # JSON is answered here too: clients of version 0.1 send it to this address.
         is_json = http_body.is_json(request)
+        read = http_body.read_json if is_json else http_body.read_form
+        (filled, model), job = await work_on(request, read, partial(service.inpaint, is_json))
+        service.metrics.queue_seconds.observe(job.queue_seconds)
+        service.metrics.run_seconds.observe(job.run_seconds)
+        provider = service.sessions[model].provider
+        did = {"X-Model": urllib.parse.quote(model, safe=" "), "X-Provider": provider}
+        if is_json:
+            return await _json_answer(filled, job, model, provider, did)
+        return _file_answer(filled, job, did)
+
+    @app.post(
+        "/v1/convert",
+        operation_id="convert",
+        summary="Encode a photograph in another format, or its filled version as its own file is",
+        responses=openapi.FILE_RESPONSES | protected["responses"],
+        openapi_extra={"parameters": [PARAMETER], "requestBody": openapi.convert_body()},
+        **common,
+    )
+    async def convert(request: Request) -> Response:
+        if http_body.is_json(request):
+            raise RequestError(
+                415,
+                "unsupported_media_type",
+                "Content-Type must be multipart/form-data, got application/json",
+            )
+        read = partial(http_body.read_form, files=FILES_TO_CONVERT, options=("format", "quality"))
+        filled, job = await work_on(request, read, service.convert)
+        return _file_answer(filled, job, {})
+
+    async def work_on(
+        request: Request,
+        read: Callable[[Request], Awaitable[Any]],
+        work: Callable[[Any, Job], Any],
+    ) -> tuple[Any, Job]:
+        """Reads a body, and has it worked on in a thread of the queue; returns the result."""
         http_body.check_length(request, settings.max_bytes)
         service.refuse_unless_ready()
         try:
@@ -406,11 +459,10 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
                 name = request.headers.get(HEADER)
                 answering = place.enter_context(service.requests.add(name))
                 async with asyncio.timeout(settings.timeout):
-                    read = http_body.read_json if is_json else http_body.read_form
                     source = await read(http_body.limited(request, settings.max_bytes))
-                    job = service.jobs.submit(partial(service.inpaint, source, is_json))
+                    job = service.jobs.submit(partial(work, source))
                     del source  # the job has it, and lets go of it
-                    filled, model = await answering.result(job, request, service.jobs)
+                    result = await answering.result(job, request, service.jobs)
                 # Answers that wait for slow readers take memory too: the place is theirs.
                 request.scope["musical.until_sent"].push(place.pop_all())
         except QueueFullError as error:
@@ -422,35 +474,46 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
             raise RequestError(
                 504, "timeout", f"it was not done within {settings.timeout:g} s and was given up"
             ) from None
-        except ClientDisconnect:
-            request.scope["musical.code"] = "client_disconnected"
-            return Response(status_code=_HUNG_UP)
-        service.metrics.queue_seconds.observe(job.queue_seconds)
-        service.metrics.run_seconds.observe(job.run_seconds)
-        return await _answer(filled, job, model, service.sessions[model].provider, is_json)
+        return result, job
 
 
-async def _answer(filled: Filled, job: Job, model: str, provider: str, is_json: bool) -> Response:
-    queue, run = round(job.queue_seconds * 1000, 1), round(job.run_seconds * 1000, 1)
-    headers = {
-        "X-Model": urllib.parse.quote(model, safe=" "),
-        "X-Provider": provider,
-        "Server-Timing": f"queue;dur={queue}, run;dur={run}",
-        "Cache-Control": "no-store",
-    }
-    if not is_json:
-        return Response(filled.content, media_type=f"image/{filled.format}", headers=headers)
+async def _client_left(request: Request, error: ClientDisconnect) -> Response:
+    """An answer that nobody receives, for the log."""
+    request.scope["musical.code"] = "client_disconnected"
+    return Response(status_code=_HUNG_UP)
+
+
+def _timing(job: Job) -> dict[str, float]:
+    """Milliseconds."""
+    seconds = {"queue": job.queue_seconds, "run": job.run_seconds}
+    return {name: round(value * 1000, 1) for name, value in seconds.items()}
+
+
+def _headers(job: Job, did: dict[str, str]) -> dict[str, str]:
+    timing = ", ".join(f"{name};dur={value}" for name, value in _timing(job).items())
+    return {**did, "Server-Timing": timing, "Cache-Control": "no-store"}
+
+
+def _file_answer(filled: Filled, job: Job, did: dict[str, str]) -> Response:
+    media_type = f"image/{filled.format}"
+    return Response(filled.content, media_type=media_type, headers=_headers(job, did))
+
+
+async def _json_answer(
+    filled: Filled, job: Job, model: str, provider: str, did: dict[str, str]
+) -> Response:
     answer = {
         "format": filled.format,
         "width": filled.width,
         "height": filled.height,
         "model": model,
         "provider": provider,
-        "milliseconds": {"queue": queue, "run": run},
+        "milliseconds": _timing(job),
     }
     return await run_in_threadpool(
         lambda: JSONResponse(
-            {"image": base64.b64encode(filled.content).decode("ascii"), **answer}, headers=headers
+            {"image": base64.b64encode(filled.content).decode("ascii"), **answer},
+            headers=_headers(job, did),
         )
     )
 

@@ -79,14 +79,16 @@ class _FormParser(MultiPartParser):
     spool_max_size = sys.maxsize
 
 
-async def read_form(request: Request) -> dict[str, Any]:
-    """The fields of a form: streams for `FILES`, text for `OPTIONS`."""
+async def read_form(
+    request: Request, files: Sequence[str] = FILES, options: Sequence[str] = OPTIONS
+) -> dict[str, Any]:
+    """The fields of a form: streams for files, text for options."""
     boundary = _boundary(request.headers["content-type"])
     parser = _FormParser(
         request.headers,
         _with_few(boundary, request.stream()),
-        max_files=len(FILES),
-        max_fields=len(OPTIONS),
+        max_files=len(files),
+        max_fields=len(options),
         max_part_size=_LONGEST_TEXT,
     )
     try:
@@ -96,18 +98,18 @@ async def read_form(request: Request) -> dict[str, Any]:
         raise RequestError(
             400,
             "invalid_form",
-            f"{reason} (files, with a file name each: {', '.join(FILES)}; "
-            f"short texts: {', '.join(OPTIONS)})",
+            f"{reason} (files, with a file name each: {', '.join(files)}; "
+            f"short texts: {', '.join(options)})",
         ) from None
-    check_names([name for name, _ in form.multi_items()], "form field")
+    check_names([name for name, _ in form.multi_items()], "form field", (*files, *options))
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
         is_file = isinstance(value, UploadFile)
         # What a form sends for a file that nobody has chosen.
-        if name in FILES and (not value.filename and not value.size if is_file else not value):
+        if name in files and (not value.filename and not value.size if is_file else not value):
             continue
-        if is_file != (name in FILES):
-            wanted = "a file, with a file name" if name in FILES else "text, not a file"
+        if is_file != (name in files):
+            wanted = "a file, with a file name" if name in files else "text, not a file"
             raise RequestError(400, "invalid_form", f"the form field {name!r} must be {wanted}")
         fields[name] = value.file if is_file else value
     return fields
@@ -201,13 +203,12 @@ def parse_json(content: bytes | bytearray) -> dict[str, Any]:
     return fields
 
 
-def check_names(names: Sequence[str], what: str) -> None:
+def check_names(names: Sequence[str], what: str, valid: Sequence[str] = (*FILES, *OPTIONS)) -> None:
     """Refuses names that mean nothing, and names that come twice.
 
     Raises:
         RequestError: 400 invalid_option, with the valid names.
     """
-    valid = (*FILES, *OPTIONS)
     for name in names:
         if name not in valid:
             raise RequestError(

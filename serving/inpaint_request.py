@@ -24,6 +24,7 @@ OWN_FORMATS = FORMATS | {"tiff": "TIFF", "bmp": "BMP"}
 """What an answer in the image's own format may be."""
 
 FILES = ("image", "mask")
+FILES_TO_CONVERT = ("image", "filled")
 
 Fill = Callable[[np.ndarray, np.ndarray, str | None], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy)`; returns uint8 `(H, W, 3)`."""
@@ -163,6 +164,58 @@ def fill_request(
             alpha,
             quality=options.quality,
             hole=None if photograph.samples is None else hole,
+        )
+    return Filled(encoded, name, width, height)
+
+
+def convert_request(
+    fields: Mapping[str, Any],
+    options: Options,
+    max_pixels: int,
+    check: Callable[[], None],
+    codec: Codec = images,
+) -> Filled:
+    """Encodes a photograph in another format, or its filled version as its own file is encoded.
+
+    Args:
+        fields: `image` and perhaps `filled`, the photograph's answer from `fill_request`, as binary
+            streams.
+        options: `format` and `quality`.
+        max_pixels: Larger images are refused before they are decoded.
+        check: Called between the steps; may raise to end them.
+        codec: What decodes and encodes.
+
+    Raises:
+        RequestError: If the request is at fault. What `check` raises passes through.
+    """
+    if "image" not in fields:
+        raise RequestError(400, "invalid_image", "there is no image")
+    photograph, content = _read(fields["image"], "image", codec.read_photograph, max_pixels)
+    name = _format_of(photograph, options.format)
+    _check_sides(photograph, name)
+    check()
+    height, width = photograph.pixels.shape[:2]
+    image_format = OWN_FORMATS[name]
+    pixels, alpha, hole = photograph.pixels, photograph.alpha, None
+    if "filled" in fields:
+        filled, _ = _read(fields["filled"], "filled", codec.read_photograph, max_pixels)
+        check()
+        if filled.pixels.shape != pixels.shape:
+            raise RequestError(
+                400,
+                "filled_size",
+                f"filled must be {width} x {height} pixels like the image, got "
+                f"{filled.pixels.shape[1]} x {filled.pixels.shape[0]}",
+            )
+        if photograph.samples is not None:
+            hole = (filled.pixels != pixels).any(axis=2)
+        pixels, alpha = filled.pixels, filled.alpha
+    elif image_format == photograph.format and options.quality is None:
+        return Filled(content, name, width, height)
+    _check_transparency(alpha, name)
+    with _image_errors("invalid_image"):
+        encoded = codec.encode_photograph(
+            photograph, pixels, image_format, alpha, quality=options.quality, hole=hole
         )
     return Filled(encoded, name, width, height)
 

@@ -62,17 +62,17 @@ _REFUSALS = errors(
     status_503="There is no room now; `Retry-After` says when there is likely to be.",
     status_504="It was not done in time, and was given up.",
 )
-FORM_RESPONSES: dict[int | str, dict[str, Any]] = {
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The filled image.",
+        "description": "The image.",
         "content": {
             f"image/{name}": {"schema": {"type": "string", "format": "binary"}}
             for name in OWN_FORMATS
         },
-        "headers": _HEADERS,
     },
     **_REFUSALS,
 }
+FORM_RESPONSES = FILE_RESPONSES | {200: FILE_RESPONSES[200] | {"headers": _HEADERS}}
 JSON_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The filled image in base64, and what was done.",
@@ -113,6 +113,21 @@ def form_body(models: Sequence[str]) -> dict[str, Any]:
         models: The names to choose from; none where they are not for everybody's eyes.
     """
     return _body("multipart/form-data", "binary", models)
+
+
+def convert_body() -> dict[str, Any]:
+    """The body of a form to encode something in another format."""
+    body = _body("multipart/form-data", "binary", [])
+    properties = body["content"]["multipart/form-data"]["schema"]["properties"]
+    for name in set(properties) - {"image", "format", "quality"}:
+        del properties[name]
+    properties["filled"] = {
+        "type": "string",
+        "format": "binary",
+        "description": "The image's answer from /v1/inpaint, of the same size: the answer has its "
+        "pixels, and everything else that the image's file holds.",
+    }
+    return body
 
 
 def json_body(models: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -769,6 +770,62 @@ def test_before_and_after_and_the_downloaded_file(visit, server):
         page.click("#download")
     assert download.value.suggested_filename == "my photo.v2-inpainted.png"
     assert Path(download.value.path()).read_bytes() == server.fill_again()
+
+
+def test_the_download_has_the_chosen_format(visit, server):
+    screen = visit()
+    page = screen.page
+    original = encode(photograph(), "JPEG", quality=71)
+    screen.open(original, "photo.jpg", "image/jpeg").wait_open("photo.jpg")
+    screen.drag((40, 40), (70, 40))
+    screen.run()
+
+    def download(choice: str, quality: str | None = None) -> tuple[str, Image.Image]:
+        page.click("#download-as")
+        screen.expect("#save-dialog").to_be_visible()
+        page.select_option("#format", choice)
+        if quality is None:
+            screen.expect("#quality-field").to_be_hidden()
+        else:
+            page.fill("#quality", quality)
+            screen.expect("#quality-value").to_have_text(quality)
+            screen.check_accessibility()
+        with page.expect_download() as found:
+            page.click("#save-form [value=save]")
+        content = Path(found.value.path()).read_bytes()
+        return found.value.suggested_filename, Image.open(io.BytesIO(content))
+
+    name, image = download("same")
+    assert (name, image.format) == ("photo-inpainted.jpg", "JPEG")
+    assert image.quantization == Image.open(io.BytesIO(original)).quantization
+    for choice, suffix in (("jpeg", "jpg"), ("webp", "webp"), ("avif", "avif")):
+        name, image = download(choice, "40")
+        assert (name, image.format) == (f"photo-inpainted.{suffix}", choice.upper())
+        assert image.size == (120, 80)
+    # The choice stays.
+    screen.expect("#download").to_have_attribute("aria-label", "Download as AVIF")
+    with page.expect_download() as found:
+        page.keyboard.press("Control+s")
+    assert found.value.suggested_filename == "photo-inpainted.avif"
+    assert download("png")[0] == "photo-inpainted.png"
+
+
+def test_the_server_converts_what_the_browser_cannot_show(visit, server):
+    pixels = np.full((60, 80, 3), (20, 90, 200), np.uint8)
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(stream, quality=95)
+    screen = visit().open(stream.getvalue(), "phone.heic", "").wait_open("phone.heic")
+    assert screen.size == (80, 60)
+    assert np.abs(screen.pixels()[..., :3].astype(int) - pixels).max() <= 3
+    screen.drag((30, 30), (40, 30))
+    screen.run()
+    assert server.recorder.parts()["image"] == stream.getvalue()
+    with Image.open(io.BytesIO(server.fill_again())) as answer:
+        assert np.array_equal(screen.pixels()[..., :3], np.asarray(answer))
+    large = io.BytesIO()
+    Image.fromarray(np.zeros((1001, 1000, 3), np.uint8)).save(large, "TIFF", compression="jpeg")
+    screen.open(large.getvalue(), "large.tif", "image/tiff")
+    screen.expect("#message-text").to_contain_text("large.tif has 1000 x 1001 pixels")
 
 
 # ---- when something is in the way

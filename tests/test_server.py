@@ -974,7 +974,7 @@ def test_the_documentation_describes_what_there_is(client):
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         *("/v1/inpaint", "/v1/inpaint/json", "/v1/model", "/healthz", "/readyz", "/metrics"),
-        "/v1/jobs/{job}",
+        *("/v1/convert", "/v1/jobs/{job}"),
     }
     operation = document["paths"]["/v1/inpaint"]["post"]
     assert set(operation["responses"]) == {

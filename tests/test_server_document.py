@@ -115,7 +115,7 @@ def test_every_error_code_is_explained():
     used |= set(re.findall(r'status_code, \("(\w+)"', source))
     guard = (ROOT / "serving" / "http_guard.py").read_text("utf-8")
     used |= set(re.findall(r'return "(\w+_not_allowed)"', guard))
-    used |= {"invalid_image", "invalid_mask", "mask_size", "internal"}
+    used |= {"invalid_image", "invalid_mask", "invalid_filled", "mask_size", "internal"}
     documented = [name for row in table("Errors") for name in names(row[1])]
     assert len(used) > 15
     assert sorted(documented) == sorted(used)

@@ -173,14 +173,15 @@ def test_every_operation_has_one_content_type_and_an_id(client):
     }
     assert set(operations) == {
         *("inpaint", "inpaint_json", "describe_model", "health", "readiness", "metrics"),
-        *("job_progress", "cancel_job"),
+        *("convert", "job_progress", "cancel_job"),
     }
     kinds = {
         name: list(operation["requestBody"]["content"])
         for name, operation in operations.items()
         if "requestBody" in operation
     }
-    assert kinds == {"inpaint": ["multipart/form-data"], "inpaint_json": ["application/json"]}
+    form = ["multipart/form-data"]
+    assert kinds == {"inpaint": form, "convert": form, "inpaint_json": ["application/json"]}
     answer = operations["inpaint_json"]["responses"]["200"]["content"]
     assert list(answer) == ["application/json"]
     assert set(FORMATS) <= {

@@ -100,6 +100,26 @@ export async function inpaint(image, name, mask, { model, signal, onWait, onProg
   }
 }
 
+/**
+ * Has a photograph encoded in another format.
+ *
+ * @param {Blob} image The photograph's file.
+ * @param {string} name Its name.
+ * @param {object} options
+ * @param {Blob} options.filled Its filled version, which the answer shows; none by default.
+ * @param {string} options.format
+ * @param {number | string} options.quality Empty for the server's default.
+ * @returns {Promise<Blob>}
+ */
+export async function convert(image, name, { filled = null, format, quality = "" }) {
+  const body = new FormData();
+  body.append("image", image, name);
+  if (filled) body.append("filled", filled, "filled.png");
+  body.append("format", format);
+  body.append("quality", quality);
+  return (await send("v1/convert", { method: "POST", body })).blob();
+}
+
 /** Reports the progress of a request until `signal` is aborted. */
 async function poll(job, signal, onProgress) {
   try {

@@ -10,7 +10,7 @@ import { chooseFile, clear, openPhotograph, redo, undo } from "./opening.js";
 import { largestSize, setSize, showSize } from "./painting.js";
 import { isResult } from "./photographs.js";
 import "./pointer.js";
-import { download } from "./saving.js";
+import { chooseFormat, download } from "./saving.js";
 import { fit, measure, updateZoom, zoom, ZOOM_STEP } from "./view.js";
 
 // Controls ------------------------------------------------------------------------------------
@@ -20,6 +20,7 @@ const ACTIONS = {
   pick: chooseFile,
   compare: () => compare(display.split === null),
   download,
+  "download-as": chooseFormat,
   help: () => element("keys").showModal(),
   undo,
   redo,

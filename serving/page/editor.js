@@ -22,6 +22,8 @@ export const editor = {
   running: null, // an AbortController
   limits: {}, // of the server
   models: [], // of the server
+  format: "png", // of the download
+  quality: 90, // of the download, 1 to 100
   saved: null, // the photograph that was downloaded last
   shown: null, // the photograph that is on the screen
 };

@@ -1,10 +1,11 @@
 /** Which photograph is shown: opening one, undo and redo. */
 
+import { askForToken } from "./access.js";
 import { compare } from "./comparing.js";
 import { display, editor, element, push, stage, timeline, viewport } from "./editor.js";
 import { complain, hush, say, sayBusy } from "./notices.js";
 import { abandonRectangle, defaultSize, endStroke, setSize } from "./painting.js";
-import { checkLimits, isResult, makeReadable, read } from "./photographs.js";
+import { checkLimits, isResult, readAny } from "./photographs.js";
 import { measure, update } from "./view.js";
 
 let opening = 0;
@@ -21,7 +22,7 @@ export async function openPhotograph(blob, name) {
     if (blob.type && !blob.type.startsWith("image/")) {
       throw new Error(`${name} is not a photograph.`);
     }
-    const photograph = await makeReadable(await read(blob, name));
+    const photograph = await readAny(blob, name, editor.limits);
     if (turn !== opening) return;
     checkLimits(photograph, editor.limits);
     if (editor.running) {
@@ -39,7 +40,9 @@ export async function openPhotograph(blob, name) {
     stage.focus({ preventScroll: true });
     say(`${name} is open. Paint over what should go.`);
   } catch (error) {
-    if (turn === opening) complain(error.message);
+    if (turn !== opening) return;
+    if (error.status === 401) askForToken(() => openPhotograph(blob, name));
+    else complain(error.message);
   }
 }
 

@@ -1,6 +1,8 @@
 /** Photographs: image files that are decoded, with their names and sizes. */
 
-const READ_BY_SERVER = /^image\/(png|jpeg|webp|tiff|bmp|x-ms-bmp)$/;
+import { convert } from "./api.js";
+
+const READ_BY_SERVER = /^image\/(png|jpeg|webp|tiff|bmp|x-ms-bmp|avif)$/;
 
 /**
  * Decodes an image file.
@@ -13,6 +15,29 @@ const READ_BY_SERVER = /^image\/(png|jpeg|webp|tiff|bmp|x-ms-bmp)$/;
  * @throws {Error} If the browser cannot show it.
  */
 export async function read(blob, name, original = null) {
+  const image = await decode(blob);
+  if (!image) throw new Error(`${name} cannot be shown by this browser.`);
+  return photographOf(blob, name, image, original);
+}
+
+/** The same for a file that a visitor opens: the server converts what the browser cannot show. */
+export async function readAny(blob, name, limits) {
+  let image = await decode(blob);
+  if (image) return makeReadable(photographOf(blob, name, image));
+  compare(name, blob.size, limits.max_bytes, 2 ** 20, "MB");
+  try {
+    image = await decode(await convert(blob, name, { format: "png" }));
+  } catch (error) {
+    if (![400, 413].includes(error.status)) throw error;
+    const reason = error.message.replace(/^Image: it\b/, name);
+    throw new Error(error.status === 400 ? `${name} cannot be shown. ${reason}` : reason);
+  }
+  if (!image) throw new Error(`${name} cannot be shown.`);
+  return photographOf(blob, name, image);
+}
+
+/** An element that shows a file; null if the browser cannot. */
+async function decode(blob) {
   const image = new Image();
   image.alt = "";
   image.draggable = false;
@@ -21,8 +46,12 @@ export async function read(blob, name, original = null) {
     await image.decode();
   } catch {
     URL.revokeObjectURL(image.src);
-    throw new Error(`${name} cannot be shown by this browser. PNG, JPEG and WebP always can.`);
+    return null;
   }
+  return image;
+}
+
+function photographOf(blob, name, image, original = null) {
   const photograph = { blob, name, image, width: image.naturalWidth, height: image.naturalHeight };
   photograph.original = original ?? photograph;
   return photograph;
@@ -33,7 +62,7 @@ export async function read(blob, name, original = null) {
  *
  * @throws {Error} If it is too large for the browser to convert.
  */
-export async function makeReadable(photograph) {
+async function makeReadable(photograph) {
   const { blob, name } = photograph;
   if (!blob.type || READ_BY_SERVER.test(blob.type)) return photograph;
   return read(await toPng(photograph), name);

@@ -25,6 +25,7 @@ export function update() {
   allow("clear", !editor.running && strokes.length > 0);
   allow("compare", !editor.running && isResult(photograph));
   allow("download", isResult(photograph));
+  allow("download-as", isResult(photograph));
   allow("open", !editor.running);
   allow("run", editor.running || isPainted());
   element("compare").setAttribute("aria-pressed", String(display.split !== null));
