@@ -4,6 +4,7 @@ Those that need more than this project's Python environment (Node.js, a C++ comp
 model server) are marked `examples` and run by `make test-examples`.
 """
 
+import contextlib
 import functools
 import http.server
 import json
@@ -289,6 +290,18 @@ def test_triton_configuration_is_what_the_file_promises(model):
     assert not any(tensor.allow_ragged_batch for tensor in config.input)
 
 
+@contextlib.contextmanager
+def no_telemetry(monkeypatch, home: Path):
+    """A home folder in which ONNX Runtime must leave no device id, although nothing tells it so."""
+    home.mkdir()
+    with monkeypatch.context() as patch:
+        patch.delenv("ORT_DISABLE_TELEMETRY")
+        patch.setenv("HOME", str(home))
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        yield
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
 # ---- Node.js
 
 
@@ -302,12 +315,13 @@ def install_npm_packages(folder: Path) -> None:
 
 
 @pytest.mark.examples
-def test_node(model, expected, tmp_path):
+def test_node(model, expected, tmp_path, monkeypatch):
     node = program("node", package="apt install nodejs (20 or newer)")
     folder = EXAMPLES / "node"
     install_npm_packages(folder)
     script = folder / "inpaint.mjs"
-    succeed(node, script, model, PHOTO, MASK, tmp_path / "filled.png")
+    with no_telemetry(monkeypatch, tmp_path / "home"):
+        succeed(node, script, model, PHOTO, MASK, tmp_path / "filled.png")
     assert_same_picture(pixels(tmp_path / "filled.png"), expected)
 
     Image.new("L", (20, 30)).save(tmp_path / "small.png")
@@ -322,7 +336,7 @@ def test_node(model, expected, tmp_path):
 
 
 @pytest.mark.examples
-def test_cpp(model, expected, tmp_path):
+def test_cpp(model, expected, tmp_path, monkeypatch):
     cmake = program("cmake", package="apt install cmake g++")
     program("c++", "g++", "clang++", package="apt install g++")
     folder, runtime, build = EXAMPLES / "cpp", tmp_path / "onnxruntime", tmp_path / "build"
@@ -333,7 +347,8 @@ def test_cpp(model, expected, tmp_path):
     photo, mask, filled = (tmp_path / name for name in ("photo.ppm", "mask.pgm", "filled.ppm"))
     Image.open(PHOTO).save(photo)
     Image.open(MASK).save(mask)
-    succeed(build / "inpaint", model, photo, mask, filled)
+    with no_telemetry(monkeypatch, tmp_path / "home"):
+        succeed(build / "inpaint", model, photo, mask, filled)
     # The shared library is the one that Python uses, so nothing may differ.
     assert_same_picture(pixels(filled), expected, tolerance=0)
 

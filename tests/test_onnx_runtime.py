@@ -51,6 +51,18 @@ def test_the_python_example_sets_the_variable_before_the_import():
     assert value_at_import(run, ["a", "b", "c", "d"]) == "1"
 
 
+@pytest.mark.parametrize(
+    ("example", "start"),
+    [("node/inpaint.mjs", 'import("onnxruntime-node")'), ("cpp/inpaint.cpp", "Ort::Env env(")],
+)
+def test_the_other_examples_set_the_variable_before_the_start(example, start):
+    before = (ROOT / "examples" / example).read_text().split(start)[0]
+    assert "ORT_DISABLE_TELEMETRY" in before
+    assert 'from "onnxruntime-node"' not in before
+    if example.endswith(".cpp"):
+        assert before.split("int main(")[1].endswith("disable_telemetry();\n    ")
+
+
 @pytest.mark.parametrize(("given", "found"), [("0", "0"), ("1", "1"), ("", "1")])
 def test_a_value_of_the_users_own_is_kept(given, found):
     assert value_at_import("import serving.session", ORT_DISABLE_TELEMETRY=given) == found

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -89,6 +90,15 @@ void write(const std::string& path, const Picture& picture) {
   }
 }
 
+// ONNX Runtime 1.32 and newer read the variable when the first Ort::Env is made.
+void disable_telemetry() {
+#ifdef _WIN32
+  _putenv_s("ORT_DISABLE_TELEMETRY", "1");
+#else
+  setenv("ORT_DISABLE_TELEMETRY", "1", 1);
+#endif
+}
+
 int main(int argc, char** argv) {
   if (argc != 5) {
     std::cerr << "usage: inpaint MODEL PHOTO.ppm MASK.pgm OUTPUT.ppm\n";
@@ -97,6 +107,7 @@ int main(int argc, char** argv) {
   try {
     Picture image = read(argv[2], 3);
     Picture mask = read(argv[3], 1);
+    disable_telemetry();
     Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "inpaint");
     const std::filesystem::path model(argv[1]);  // its c_str() is what each system's Session takes
     Ort::Session session(env, model.c_str(), Ort::SessionOptions{});

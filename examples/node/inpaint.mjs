@@ -1,6 +1,8 @@
 // Fills the white part of a mask: node inpaint.mjs MODEL PHOTO MASK OUTPUT.
-import { InferenceSession, Tensor } from "onnxruntime-node";
 import sharp from "sharp";
+
+process.env.ORT_DISABLE_TELEMETRY = "1"; // read when onnxruntime-node is loaded
+const { InferenceSession, Tensor } = await import("onnxruntime-node");
 
 /** Reads a picture as rows of `channels` bytes a pixel: 3 = RGB, 1 = grey. */
 async function read(file, channels) {
