@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +10,6 @@ from musical_tf import images
 from musical_tf.files import check_writable_kind
 
 ALPHA = "alpha"
-
-MASK_NAME = re.compile(r"(.+)_mask\d*", re.DOTALL | re.IGNORECASE)
-"""Names that a mask may have beside its photograph's: `cat_mask` and `cat_mask001` for `cat`."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +136,8 @@ class _Masks:
     Args:
         paths: The image files.
         folder: Their folder.
-        mask_folder: The folder of masks. In the folder of the images, `MASK_NAME` tells which of
-            the files are masks.
+        mask_folder: The folder of masks. In the folder of the images, `images.MASK_NAME` tells
+            which of the files are masks.
         notes: Gets a sentence for each part of the folder that cannot be read.
     """
 
@@ -156,7 +152,7 @@ class _Masks:
         stems = {self._key(path) for path in paths}
         if _is_same(mask_folder, folder):
             self._add_named(paths, folder)
-            masks = {one for stem in stems & self._named.keys() for one in self._named[stem]}
+            masks = images.masks_beside(paths)
             if not masks:
                 raise images.ImageError(
                     f"{folder}: --image and --mask are one folder, so the mask of cat.jpg must "
@@ -183,7 +179,7 @@ class _Masks:
 
     def _add_named(self, paths: Sequence[Path], folder: Path) -> None:
         for path in sorted(paths):
-            if match := MASK_NAME.fullmatch(path.stem):
+            if match := images.MASK_NAME.fullmatch(path.stem):
                 key = path.relative_to(folder).with_name(match[1])
                 self._named.setdefault(key, []).append(path)
 
@@ -211,7 +207,7 @@ def _masks_of_one(image: Path, folder: Path) -> list[Path]:
         found = list(images.find_images(folder))
         if exact := [path for path in found if path.stem == image.stem]:
             return exact
-    matches = ((path, MASK_NAME.fullmatch(path.stem)) for path in found)
+    matches = ((path, images.MASK_NAME.fullmatch(path.stem)) for path in found)
     return [path for path, match in matches if match and match[1] == image.stem]
 
 

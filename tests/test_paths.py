@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from musical_tf import files, images
-from serving import filling, pairing, predict
+from serving import filling, predict
 from tests.serving_model import metadata_for, write_model
+from training import datasets
+from training.masks import FolderHoles
 
 HOLE = np.zeros((32, 40), np.uint8)
 HOLE[8:16, 10:20] = 255
@@ -76,6 +78,17 @@ def test_pairs_in_one_folder(call):
     assert call("d/a.png", "d", "single.png")[0] == 0
     code, _, err = call("d/b.png", "d", "single.png")
     assert (code, "several masks match it" in err) == (2, True)
+
+
+def test_training_reads_pairs_too(tmp_path):
+    for index in range(20):
+        save(tmp_path / f"{index}.png", PIXELS)
+        save(tmp_path / f"{index}_mask001.png", HOLE)
+    found = [datasets.DATASETS["folder"].find(tmp_path, split).paths for split in datasets.SPLITS]
+    assert sorted(Path(path).stem for path in sum(found, ())) == sorted(map(str, range(20)))
+    holes = FolderHoles(tmp_path, 32)
+    assert len(holes.paths) == 20
+    assert all(path.endswith("_mask001.png") for path in holes.paths)
 
 
 def test_a_photograph_is_never_its_own_mask(call):
@@ -239,4 +252,4 @@ def test_masks_that_were_read_differently_are_told_apart(call):
 def test_notes_about_images_are_grouped():
     notes = [("a.png", "x"), ("b.png", "y"), ("c.png", "x")]
     assert filling.note_lines(notes) == ["a.png and 1 more: x", "b.png: y"]
-    assert pairing.MASK_NAME.fullmatch("new\nline_mask01")[1] == "new\nline"
+    assert images.MASK_NAME.fullmatch("new\nline_mask01")[1] == "new\nline"

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from musical_tf.files import open_regular
-from musical_tf.images import MAX_PIXELS, ImageError, find_images
+from musical_tf.images import MAX_PIXELS, ImageError, find_images, masks_beside
 from musical_tf.images.opening import decoded, turn_upright
 
 if TYPE_CHECKING:
@@ -397,6 +397,13 @@ def list_images(folder: str | Path) -> list[str]:
     return sorted(map(str, find_images(folder, once=True)))
 
 
+def _list_photographs(folder: Path) -> list[str]:
+    """The images below a folder, without the masks beside them."""
+    paths = [Path(path) for path in list_images(folder)]
+    masks = masks_beside(paths)
+    return [str(path) for path in paths if path not in masks]
+
+
 def _files(paths: Sequence[str], skipped: dict[str, str] | None = None, note: str = "") -> Listing:
     return Listing(tuple(paths), open_regular, skipped or {}, note)
 
@@ -603,7 +610,7 @@ def _find_folder(data_dir: Path, split: str) -> Listing:
     subfolders = {name for name in SPLITS if (data_dir / name).is_dir()}
     if not subfolders or subfolders == {"train"}:
         folder = data_dir / "train" if subfolders else data_dir
-        paths = list_images(folder)
+        paths = _list_photographs(folder)
         return _files(_split_by_path(paths, split, folder) if paths else [])
     note = ""
     folder = data_dir / split
@@ -614,7 +621,7 @@ def _find_folder(data_dir: Path, split: str) -> Listing:
                 f"{folder} is not there, though {data_dir} has {', '.join(sorted(subfolders))}"
             )
         folder, note = data_dir / stand_in, f"the {stand_in} photographs"
-    return _files(list_images(folder), note=note)
+    return _files(_list_photographs(folder), note=note)
 
 
 def _find_in_list(file: Path, split: str) -> Listing:

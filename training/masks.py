@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from musical_tf.images import THRESHOLD, read_mask
+from musical_tf.images import THRESHOLD, masks_beside, read_mask
 
 from .datasets import list_images
 
@@ -168,7 +168,8 @@ class MixedHoles(HoleSource):
 class FolderHoles(HoleSource):
     """Holes drawn by somebody else: the mask images of a folder, at any depth.
 
-    `musical_tf.images.load_mask` states which pixels of a file are hole.
+    `musical_tf.images.load_mask` states which pixels of a file are hole. In a folder of pairs, such
+    as `cat.jpg` and `cat_mask001.png`, only the masks are read.
 
     All are read when the folder is opened, so that a bad one is refused by name before the training
     starts, and kept at one bit a pixel. A mask of another size is stretched to the square; a pixel
@@ -188,6 +189,8 @@ class FolderHoles(HoleSource):
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"mask folder {os.path.abspath(folder)} is not there")
         self.paths = list_images(folder)
+        if beside := masks_beside(map(Path, self.paths)):  # the others are their photographs
+            self.paths = sorted(map(str, beside))
         if not self.paths:
             raise FileNotFoundError(f"mask folder {os.path.abspath(folder)} holds no images")
         with ThreadPoolExecutor() as pool:

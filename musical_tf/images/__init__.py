@@ -1,6 +1,6 @@
 """The one reader and writer of photographs and masks: NumPy and Pillow, no Keras."""
 
-from .listing import find_images
+from .listing import MASK_NAME, find_images, masks_beside
 from .masks import (
     POLARITIES,
     THRESHOLD,
@@ -17,6 +17,7 @@ from .opening import MAX_PIXELS, READABLE, WRITABLE, ImageError, TooManyPixelsEr
 from .photographs import Photograph, encode_photograph, format_of, lost_in, read_photograph
 
 __all__ = [
+    "MASK_NAME",
     "MAX_PIXELS",
     "POLARITIES",
     "READABLE",
@@ -35,6 +36,7 @@ __all__ = [
     "format_of",
     "load_mask",
     "lost_in",
+    "masks_beside",
     "read_mask",
     "read_photograph",
     "threshold_mask",

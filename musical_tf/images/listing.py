@@ -2,10 +2,14 @@
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .opening import READABLE
+
+MASK_NAME = re.compile(r"(.+)_mask\d*", re.DOTALL | re.IGNORECASE)
+"""Names that a mask may have beside its photograph: `cat_mask` and `cat_mask001` for `cat`."""
 
 MAX_REPEATS = 10_000
 """How often links may lead to folders that have been listed before."""
@@ -80,3 +84,11 @@ def find_images(
             elif left_out is not None:
                 left_out.append(Path(inner))
         waiting += reversed(folders)
+
+
+def masks_beside(paths: Iterable[Path]) -> set[Path]:
+    """The files that are masks by `MASK_NAME`, of photographs in the same folder."""
+    paths = list(paths)
+    stems = {path.with_suffix("") for path in paths}
+    matches = ((path, MASK_NAME.fullmatch(path.stem)) for path in paths)
+    return {path for path, match in matches if match and path.with_name(match[1]) in stems}
