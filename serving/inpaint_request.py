@@ -38,8 +38,8 @@ class Codec(Protocol):
     def read_photograph(self, source: BinaryIO, **options: Any) -> images.Photograph:
         """See `musical_tf.images.read_photograph`."""
 
-    def read_mask(self, source: BinaryIO, **options: Any) -> np.ndarray:
-        """See `musical_tf.images.read_mask`."""
+    def load_mask(self, source: BinaryIO, **options: Any) -> images.Mask:
+        """See `musical_tf.images.load_mask`."""
 
     def encode_photograph(
         self, photograph: images.Photograph, pixels: np.ndarray, *arguments: Any
@@ -72,6 +72,7 @@ class Options(Protocol):
 
     strategy: str | None
     threshold: int | None
+    polarity: str | None
     invert: bool
     dilate: int
     format: str
@@ -87,12 +88,16 @@ class Filled:
         format: One of `OWN_FORMATS`.
         width: Pixels.
         height: Pixels.
+        mask: The levels found in the mask, and the rule that selected the hole; empty without one.
+        hole_share: The part of the image that was filled, 0 to 1, `dilate` included.
     """
 
     content: bytes
     format: str
     width: int
     height: int
+    mask: str = ""
+    hole_share: float = 0.0
 
 
 def fill_request(
@@ -123,14 +128,17 @@ def fill_request(
     name = _format_of(photograph, options.format)
     _check_sides(photograph, name)
     check()
-    choice = {"polarity": "black" if options.invert else "white", "threshold": options.threshold}
+    polarity = options.polarity or ("black" if options.invert else "white")
+    choice = {"polarity": polarity, "threshold": options.threshold}
     alpha = None
     if "mask" in fields:
-        hole, _ = _read(fields["mask"], "mask", codec.read_mask, max_pixels, **choice)
+        mask, _ = _read(fields["mask"], "mask", codec.load_mask, max_pixels, **choice)
+        hole, reading = mask.hole, mask.reading
+        del mask
         with _image_errors("mask_size"):
             images.check_sizes(photograph, hole, "mask")
     elif photograph.alpha is not None:
-        hole = images.alpha_mask(photograph, **choice)
+        hole, reading = images.alpha_mask(photograph, **choice), "opacity of the image"
         alpha = np.where(hole, np.uint8(255), photograph.alpha)
     else:
         raise RequestError(400, "no_mask", "there is no mask and no transparency to take one from")
@@ -142,7 +150,7 @@ def fill_request(
             400,
             "hole_covers_image",
             "the hole covers the whole image, so nothing is left to copy from; "
-            "is the mask the other way round? (invert)",
+            "is the mask the other way round? (polarity)",
         )
     height, width = hole.shape
     image_format = OWN_FORMATS[name]
@@ -155,7 +163,7 @@ def fill_request(
             raise RequestError(413, "too_many_pixels", str(error)) from None
         check()
     elif image_format == photograph.format and options.quality is None:
-        return Filled(content, name, width, height)  # not even encoded again
+        return Filled(content, name, width, height, reading)  # not even encoded again
     with _image_errors("invalid_image"):
         encoded = codec.encode_photograph(
             photograph,
@@ -165,7 +173,7 @@ def fill_request(
             quality=options.quality,
             hole=None if photograph.samples is None else hole,
         )
-    return Filled(encoded, name, width, height)
+    return Filled(encoded, name, width, height, reading, round(float(hole.mean()), 6))
 
 
 def convert_request(

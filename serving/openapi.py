@@ -23,7 +23,10 @@ class ErrorAnswer(BaseModel):
 
 
 class InpaintAnswer(BaseModel):
-    """The answer to a request in JSON; `image` is base64, `milliseconds` has `queue` and `run`."""
+    """The answer to a request in JSON; `image` is base64, `milliseconds` has `queue` and `run`.
+
+    `mask` says how the mask was read, `hole_share` which part of the image was filled, 0 to 1.
+    """
 
     image: str
     format: Literal[tuple(OWN_FORMATS)]
@@ -31,6 +34,8 @@ class InpaintAnswer(BaseModel):
     height: int
     model: str
     provider: str
+    mask: str
+    hole_share: float
     milliseconds: dict[str, float]
 
 
@@ -43,10 +48,12 @@ def errors(**descriptions: str) -> dict[int | str, dict[str, Any]]:
 
 
 NOT_READY = errors(status_503="The model has not run yet, or the server is ending.")
-_HEADERS = {
+HEADERS = {
     name: {"description": description, "schema": {"type": "string"}}
     for name, description in {
         "Server-Timing": "Milliseconds: `queue;dur=..., run;dur=...`",
+        "X-Mask": "How the mask was read: the levels found and the rule that selected the hole.",
+        "X-Hole-Share": "The part of the image that was filled, 0 to 1.",
         "X-Model": "The model's name.",
         "X-Provider": "What ran it: ONNX Runtime's execution provider.",
     }.items()
@@ -72,12 +79,12 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     **_REFUSALS,
 }
-FORM_RESPONSES = FILE_RESPONSES | {200: FILE_RESPONSES[200] | {"headers": _HEADERS}}
+FORM_RESPONSES = FILE_RESPONSES | {200: FILE_RESPONSES[200] | {"headers": HEADERS}}
 JSON_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The filled image in base64, and what was done.",
         "model": InpaintAnswer,
-        "headers": _HEADERS,
+        "headers": HEADERS,
     },
     **_REFUSALS,
 }

@@ -12,6 +12,8 @@ from pydantic import (
     model_validator,
 )
 
+from musical_tf import images
+
 from .inpaint_request import FORMATS, RequestError
 from .tiling import STRATEGIES
 
@@ -40,7 +42,12 @@ class Options(BaseModel):
         description="Mask levels above it are the hole. Default: 127; if the mask has no brighter "
         "level, its marks are the hole.",
     )
-    invert: bool = Field(False, description="The hole is dark in the mask.")
+    polarity: Literal[images.POLARITIES] | None = Field(
+        None,
+        description="The hole is the white, the black, or the clear (transparent) part of the "
+        "mask. Default: white.",
+    )
+    invert: bool = Field(False, description="Same as polarity black.")
     dilate: int = Field(
         0, ge=0, le=256, description="Pixels by which the hole grows on every side."
     )
@@ -71,7 +78,7 @@ class Options(BaseModel):
         }
         return {name: value for name, value in stripped.items() if value not in (None, "")}
 
-    @field_validator("strategy", "format", mode="before")
+    @field_validator("strategy", "polarity", "format", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -123,6 +130,12 @@ def read_options(fields: Mapping[str, Any], models: Sequence[str]) -> Options:
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise _refusal(name, given[name], models) from None
+    if options.invert and options.polarity not in (None, "black"):
+        raise RequestError(
+            400,
+            "invalid_option",
+            f"polarity must be black with invert, got {options.polarity!r}; leave out invert",
+        )
     if options.model is None:
         return options.model_copy(update={"model": models[0]})
     if options.model not in models:

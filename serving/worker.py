@@ -67,10 +67,10 @@ def read_photograph(content: Any, **options: Any) -> images.Photograph:
         return images.read_photograph(io.BytesIO(content), **options)
 
 
-def read_mask(content: Any, **options: Any) -> np.ndarray:
-    """`images.read_mask` of a file's bytes, within limits."""
+def load_mask(content: Any, **options: Any) -> images.Mask:
+    """`images.load_mask` of a file's bytes, within limits."""
     with _limits_for(content, options):
-        return images.read_mask(io.BytesIO(content), **options)
+        return images.load_mask(io.BytesIO(content), **options)
 
 
 def encode_photograph(

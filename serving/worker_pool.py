@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from musical_tf.images import ImageError, Photograph
+from musical_tf.images import ImageError, Mask, Photograph
 
 from . import worker
 from .jobs import AbandonedError, Job
@@ -315,7 +315,7 @@ def _enlarge(pipe: BinaryIO) -> None:
 
 
 class Codec:
-    """`read_photograph`, `read_mask` and `encode_photograph` of `musical_tf.images`, in a worker.
+    """`read_photograph`, `load_mask` and `encode_photograph` of `musical_tf.images`, in a worker.
 
     Args:
         pool: The workers.
@@ -330,9 +330,9 @@ class Codec:
         """See `musical_tf.images.read_photograph`."""
         return self._read(worker.read_photograph, source, options)
 
-    def read_mask(self, source: BinaryIO, **options: Any) -> np.ndarray:
-        """See `musical_tf.images.read_mask`."""
-        return self._read(worker.read_mask, source, options)
+    def load_mask(self, source: BinaryIO, **options: Any) -> Mask:
+        """See `musical_tf.images.load_mask`."""
+        return self._read(worker.load_mask, source, options)
 
     def _read(self, function: Callable, source: BinaryIO, options: dict[str, Any]) -> Any:
         content = np.frombuffer(source.read(), np.uint8)  # arrays travel without a copy

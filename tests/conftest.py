@@ -1,10 +1,12 @@
-"""What every test shares: TensorFlow's threads and log level.
+"""What tests share: TensorFlow's threads and log level, and the model that server tests run.
 
 The environment has to be set before TensorFlow is imported for the first time, so this is not a
-fixture. Nothing else is shared: what a file of tests needs, it makes itself.
+fixture.
 """
 
 import os
+
+import pytest
 
 from musical_tf import onnx_runtime
 
@@ -13,3 +15,19 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
 # One operation at a time: tests that compare bits need sums of gradients in one order.
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 onnx_runtime.disable_telemetry()  # also for the processes that tests start
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The file of a tiny model."""
+    from tests.serving_model import write_model
+
+    return write_model(tmp_path_factory.mktemp("model") / "tiny model.onnx")
+
+
+@pytest.fixture(scope="module")
+def session(model):
+    """The tiny model, opened."""
+    from serving.session import InpaintingSession
+
+    return InpaintingSession(model)

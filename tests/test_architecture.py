@@ -46,12 +46,14 @@ SERVER_MODULES = tuple(
     for name in (
         "http_api",
         "http_body",
+        "http_envelope",
         "http_guard",
         "http_jobs",
         "http_server",
         "openapi",
         "schemas",
         "server",
+        "service",
     )
 )
 SERVER_MAY_IMPORT = SERVING_MAY_IMPORT | {

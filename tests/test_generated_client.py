@@ -14,16 +14,10 @@ import pytest
 from serving.server import create_app
 from serving.session import InpaintingSession
 from serving.settings import Settings
-from tests.serving_model import write_model
 from tests.test_server import HOLE, IMAGE, MASK, PHOTO, decoded, text
 from tests.test_server_process import running
 
 pytestmark = pytest.mark.examples
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
 
 
 @pytest.fixture(scope="module")

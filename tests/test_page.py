@@ -129,11 +129,6 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory):
-    return InpaintingSession(write_model(tmp_path_factory.mktemp("model") / "model.onnx"))
-
-
-@pytest.fixture(scope="module")
 def server(session):
     server = Server(session, max_pixels=1_000_000, max_bytes=1_000_000)
     yield server

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, ImageCms
 from starlette.testclient import TestClient
 
-from serving import http_api, predict, worker
+from serving import http_envelope, predict, worker
 from serving.inpaint_request import FORMATS
 from serving.schemas import OPTIONS
 from serving.server import create_app
@@ -28,16 +28,6 @@ from tests.serving_model import metadata_for, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
 WAIT = 20  # seconds until a test gives up on something that takes none
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "tiny model.onnx")
-
-
-@pytest.fixture(scope="module")
-def session(model):
-    return InpaintingSession(model)
 
 
 @contextlib.contextmanager
@@ -203,6 +193,8 @@ def test_json_is_answered_with_json(client):
         "height": 48,
         "model": "tiny model.onnx",
         "provider": "CPUExecutionProvider",
+        "mask": "gray, levels 0, 255: levels above 127 are the hole",
+        "hole_share": float(response.headers["x-hole-share"]),
     }
 
 
@@ -262,7 +254,7 @@ BYTES = bytes(range(256)) * 8
         (partial(post, mask=None), 400, "no_mask", "no mask and no transparency"),
         (partial(post, mask=png(HOLE[:40].astype(np.uint8) * 255)), 400, "mask_size",
          "the mask is 80 x 40 pixels and the image is 80 x 48"),
-        (partial(post, mask=ALL_HOLE), 400, "hole_covers_image", "(invert)"),
+        (partial(post, mask=ALL_HOLE), 400, "hole_covers_image", "(polarity)"),
         (partial(post, dilate=256), 400, "hole_covers_image", "nothing is left to copy from"),
         (partial(post, image=header_only_png(20000, 20000)), 413, "too_many_pixels",
          "more pixels than the limit"),
@@ -281,7 +273,7 @@ BYTES = bytes(range(256)) * 8
         (partial(post, image=png(np.zeros((2, 17000, 3), np.uint8)), format="webp"), 400,
          "invalid_option", "webp holds 16383 pixels a side"),
         (partial(post, seed=1), 400, "invalid_option",
-         "unknown form field 'seed'; valid: image, mask, strategy, threshold, invert, dilate"),
+         "unknown form field 'seed'; valid: image, mask, strategy, threshold, polarity, invert"),
         (partial(post, threshold=["1", "2"]), 400, "invalid_option", "more than once"),
         (partial(post, threshold="1" * 2000), 400, "invalid_form", "image, mask; short texts"),
         (partial(post_json), 400, "invalid_image", "there is no image"),
@@ -698,7 +690,7 @@ def test_images_can_be_decoded_in_the_servers_threads(session, client):
 
 
 def test_a_body_that_never_ends_is_given_up(session, monkeypatch):
-    monkeypatch.setattr(http_api, "_LINGER", 0.1)
+    monkeypatch.setattr(http_envelope, "_LINGER", 0.1)
     with serving(session, timeout=0.3, queue=0) as client:
         sent, _ = asgi_request(client.app, [], JSON_HEADERS)
         assert status_of(sent) == 504
@@ -987,8 +979,8 @@ def test_the_documentation_describes_what_there_is(client):
     ):
         properties = content["schema"]["properties"]
         assert set(properties) == {"image", "mask", *OPTIONS}
-        # These differ by model, mask and format; each other default is taken, and is the default.
-        own = {"strategy", "threshold", "quality"}
+        # These differ by model, mask, invert and format; each other default is taken.
+        own = {"strategy", "threshold", "polarity", "quality"}
         assert not [name for name in own if "default" in properties[name]]
         for name in set(OPTIONS) - own:
             value = json.dumps(properties[name]["default"]).strip('"')

@@ -13,19 +13,13 @@ from starlette.testclient import TestClient
 
 from benchmarks import load_test
 from serving import server
-from serving.http_api import Metrics
 from serving.server import create_app
+from serving.service import Metrics
 from serving.session import InpaintingSession
-from tests.serving_model import write_model
 from tests.test_server_process import running, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "server.md").read_text("utf-8")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
 
 
 @pytest.fixture
@@ -108,9 +102,9 @@ def test_the_figures_are_those_that_were_measured():
 def test_every_error_code_is_explained():
     source = "".join(
         (ROOT / "serving" / f"{name}.py").read_text("utf-8")
-        for name in ("http_api", "http_body", "http_jobs", "inpaint_request", "schemas")
+        for name in ("http_api", "http_body", "http_jobs", "inpaint_request", "schemas", "service")
     )
-    used = set(re.findall(r'(?:RequestError\(\s*\d{3},|_unavailable\()\s*"(\w+)"', source))
+    used = set(re.findall(r'(?:RequestError\(\s*\d{3},|unavailable\()\s*"(\w+)"', source))
     used |= set(re.findall(r'40\d: \("(\w+)"', source))
     used |= set(re.findall(r'status_code, \("(\w+)"', source))
     guard = (ROOT / "serving" / "http_guard.py").read_text("utf-8")

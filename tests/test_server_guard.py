@@ -14,9 +14,7 @@ from serving import http_body, http_guard, server
 from serving.http_body import parse_json
 from serving.inpaint_request import RequestError
 from serving.server import create_app
-from serving.session import InpaintingSession
 from serving.settings import Settings
-from tests.serving_model import write_model
 from tests.test_server import IMAGE, MASK, error_of, post, text, wait_until
 
 
@@ -26,11 +24,6 @@ def serving(session, **settings):
     with TestClient(app, base_url="http://localhost:8080", raise_server_exceptions=False) as client:
         wait_until(lambda: client.get("/readyz").status_code == 200)
         yield client
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory):
-    return InpaintingSession(write_model(tmp_path_factory.mktemp("model") / "model.onnx"))
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +165,7 @@ def test_a_path_is_logged_in_one_line(client, caplog, monkeypatch):
         client.app.router.default, kept = fail, client.app.router.default
         client.get("/a%0aINFO:%1b[2Jforged")
         client.app.router.default = kept
-    (record,) = [each for each in caplog.records if each.name == "serving.http_api"]
+    (record,) = [each for each in caplog.records if each.name == "serving.http_envelope"]
     assert record.getMessage() == "GET /a%0AINFO:%1B%5B2Jforged failed"
 
 

@@ -23,8 +23,6 @@ from tests.test_server import (
     serving,
     text,
 )
-from tests.test_server import model as model
-from tests.test_server import session as session
 
 MODELS = ("photo", "faces")
 
@@ -45,6 +43,7 @@ def client(session):
         *(("format", value, "jpeg") for value in ("jpg", "JPEG", "Jpg", "jpeg", "jfif")),
         *(("format", value, "png") for value in ("PNG", "", " ", None)),
         ("format", "Same", "same"), ("format", "AVIF", "avif"),
+        ("polarity", "Clear", "clear"), ("polarity", "", None),
         ("strategy", "CROP", "crop"), ("strategy", None, None), ("strategy", "", None),
         *(("threshold", value, 127) for value in ("127", 127, 127.0, " 127 ")),
         *(("threshold", value, None) for value in ("", None)),
@@ -71,6 +70,7 @@ def test_values_are_read_as_clients_write_them(name, given, read):
         ("dilate", {}, "dilate must be a whole number from 0 to 256, got '{}'"),
         ("quality", 0, "quality must be a whole number from 1 to 100, got '0'"),
         ("quality", "nan", "quality must be a whole number from 1 to 100, got 'nan'"),
+        ("polarity", "grey", "polarity must be one of white, black, clear, got 'grey'"),
         ("model", "cats", "model must be one of photo, faces, got 'cats'"),
         ("model", 1, "model must be one of photo, faces, got '1'"),
     ],
@@ -93,6 +93,36 @@ def test_form_and_json_are_read_alike(client):
         dilate=None, model=None, threshold=None, quality=None,
     )  # fmt: skip
     assert base64.b64decode(answer.json()["image"]) == expected.content
+
+
+CLEAR = png(np.dstack([np.zeros_like(PHOTO), np.where(HOLE, 0, 255).astype(np.uint8)]))
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "reading"),
+    [
+        (MASK, {}, "gray, levels 0, 255: levels above 127 are the hole"),
+        (png(255 - np.uint8(255) * HOLE), {"polarity": "black", "invert": "false"},
+         "gray, levels 0, 255: levels up to 127 are the hole"),
+        (png(255 - np.uint8(255) * HOLE), {"polarity": "Black", "invert": "true"},
+         "gray, levels 0, 255: levels up to 127 are the hole"),
+        (CLEAR, {"polarity": "clear"}, "opacity, levels 0, 255: the clear part is the hole"),
+    ],
+)  # fmt: skip
+def test_the_answer_says_how_the_mask_was_read(client, mask, options, reading):
+    form = post(client, mask=mask, **options)
+    answer = post_json(client, image=text(IMAGE), mask=text(mask), **options).json()
+    assert form.content == base64.b64decode(answer["image"]) == post(client).content
+    assert (form.headers["x-mask"], answer["mask"]) == (reading, reading)
+    share = round(float(HOLE.mean()), 6)
+    assert (float(form.headers["x-hole-share"]), answer["hole_share"]) == (share, share)
+
+
+@pytest.mark.parametrize("polarity", ["white", "clear"])
+def test_polarity_and_invert_must_agree(client, polarity):
+    code, message = error_of(post(client, polarity=polarity, invert="true"))
+    assert code == "invalid_option"
+    assert message == f"polarity must be black with invert, got '{polarity}'; leave out invert"
 
 
 def test_a_file_that_nobody_chose_is_no_mask(client):

@@ -30,11 +30,6 @@ ROOT = Path(__file__).resolve().parents[1]
 WAIT = 30  # seconds until a test gives up on something that takes none
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-
-
 def wait_until(condition):
     end = time.monotonic() + WAIT
     while not condition():

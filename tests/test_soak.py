@@ -11,18 +11,12 @@ from PIL import Image
 
 from benchmarks import soak_requests
 from benchmarks.memory_over_time import Memory, processor_seconds
-from serving.session import InpaintingSession
-from tests.serving_model import reference_fill, write_model
+from tests.serving_model import reference_fill
 
 # Of the model's training size, so that nothing is enlarged and the reference is exact.
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 HOLE = np.zeros(PIXELS.shape[:2], bool)
 HOLE[10:20, 30:50] = True
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory):
-    return InpaintingSession(write_model(tmp_path_factory.mktemp("model") / "tiny.onnx"))
 
 
 @pytest.mark.parametrize("is_json", [False, True])

@@ -1,0 +1,269 @@
+"""The models of a server, and the threads and processes that serve them."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from musical_tf import images
+
+from . import http_body, schemas
+from .http_jobs import AnsweringRequests
+from .inpaint_request import Filled, RequestError, convert_request, fill_request
+from .jobs import AbandonedError, Batcher, Job, JobQueue
+from .session import InpaintingSession
+from .settings import Settings
+from .tiling import fill
+from .worker_pool import REASONS, Codec, WorkerError, WorkerPool
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
+
+
+class Metrics:
+    """What `/metrics` shows, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        prometheus_client.ProcessCollector(registry=self.registry)
+        prometheus_client.PlatformCollector(registry=self.registry)
+        prometheus_client.GCCollector(registry=self.registry)
+        self.requests = Counter(
+            "musical_requests",
+            "Requests by route, status and error code",
+            ["route", "status", "code"],
+            registry=self.registry,
+        )
+        self.request_seconds = self._histogram(
+            "musical_request_seconds",
+            "Seconds from a request's headers to the end of its answer",
+            labelnames=["route"],
+        )
+        self.queue_seconds = self._histogram(
+            "musical_queue_seconds", "Seconds a filled image waited, for a thread and the model"
+        )
+        self.run_seconds = self._histogram(
+            "musical_run_seconds",
+            "Seconds a filled image was worked on: decoding, filling, encoding",
+        )
+        self.model_seconds = self._histogram(
+            "musical_model_seconds", "Seconds of one run of the model"
+        )
+        self.batch_size = self._histogram(
+            "musical_model_batch_size", "Windows in one run of the model", (1, 2, 4, 8, 16, 32, 64)
+        )
+        self.in_flight = Gauge(
+            "musical_requests_in_flight", "Requests without an answer", registry=self.registry
+        )
+        self.queue_depth = Gauge(
+            "musical_queue_depth", "Requests that wait for a thread", registry=self.registry
+        )
+
+        self.workers_ended = Counter(
+            "musical_workers_ended",
+            "Worker processes that were ended, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in REASONS:
+            self.workers_ended.labels(reason)
+        self.workers = Gauge(
+            "musical_workers", "Worker processes that are alive", registry=self.registry
+        )
+
+    def observe_worker(self, reason: str) -> None:
+        """Notes the end of a worker process."""
+        self.workers_ended.labels(reason).inc()
+
+    def observe_batch(self, size: int, seconds: float) -> None:
+        """Notes one run of the model."""
+        self.batch_size.observe(size)
+        self.model_seconds.observe(seconds)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...] = _SECONDS, **options: Any
+    ) -> Histogram:
+        return Histogram(name, text, buckets=buckets, registry=self.registry, **options)
+
+
+class Service:
+    """Models, and the threads and processes that serve them.
+
+    Attributes:
+        sessions: Name -> model; the first is the one for requests that name none.
+        batchers: Name -> the thread that runs it.
+        settings: The limits.
+        metrics: The numbers.
+        is_ready: Whether every model has run once.
+        is_closing: Set by whoever ends the server: new requests are refused, others finish.
+        failure: Why the worker processes do not start, or a model could not run the first time.
+        failed_model: The model's name.
+        pool: The worker processes; None if `Settings.isolate` is off.
+
+    Raises:
+        ValueError: If two models have one name.
+    """
+
+    def __init__(self, sessions: Sequence[InpaintingSession], settings: Settings) -> None:
+        # By name: where it lies is nobody's business.
+        self.sessions = {session.name: session for session in sessions}
+        if len(self.sessions) < len(sessions):
+            named = ", ".join(session.name for session in sessions)
+            raise ValueError(f"every model needs a name of its own, got {named}")
+        self.settings = settings
+        self.metrics = Metrics()
+        self.jobs = JobQueue(settings.workers, settings.queue)
+        self.requests = AnsweringRequests()
+        self.batchers = {
+            name: Batcher(session.inpaint_batch, settings.batch, observe=self.metrics.observe_batch)
+            for name, session in self.sessions.items()
+        }
+        self.metrics.queue_depth.set_function(lambda: self.jobs.depth)
+        self.pool: WorkerPool | None = None
+        if settings.isolate:
+            self.pool = WorkerPool(settings.workers, settings.timeout, self.metrics.observe_worker)
+            self.metrics.workers.set_function(lambda: self.pool.alive)
+        self.is_ready = False
+        self.is_closing = False
+        self.failure: Exception | None = None
+        self.failed_model = ""
+
+    @property
+    def default(self) -> str:
+        """The model for requests that name none."""
+        return next(iter(self.sessions))
+
+    def start(self) -> None:
+        """Starts threads and processes, and runs every model once in one of the threads."""
+        if self.pool is not None:
+            self.pool.start()
+        self.jobs.start()
+        for batcher in self.batchers.values():
+            batcher.start()
+        self.jobs.submit(self._warm_up)
+
+    def close(self) -> None:
+        """Ends the processes, and lets the threads end once their work is done.
+
+        Called when every request has its answer: whoever still decodes was given up.
+        """
+        self.is_closing = True
+        if self.pool is not None:
+            self.pool.close()
+        self.jobs.close()
+        for batcher in self.batchers.values():
+            batcher.close()
+
+    def has_ended(self, seconds: float) -> bool:
+        """Waits so long for the threads after `close`; False if one still computes."""
+        end = time.monotonic() + seconds
+        threads = (self.jobs, *self.batchers.values())
+        return all(each.join(max(0.0, end - time.monotonic())) for each in threads)
+
+    def describe(self) -> dict[str, Any]:
+        """The answer to `/v1/model`."""
+        settings = self.settings
+        limits = {
+            "max_bytes": settings.max_bytes,
+            "max_pixels": settings.max_pixels,
+            "timeout": settings.timeout,
+        }
+        described = [
+            {**session.describe(), "model": name} for name, session in self.sessions.items()
+        ]
+        return {**described[0], "models": described, "limits": limits}
+
+    def refuse_unless_ready(self) -> None:
+        """Raises `RequestError` 503 where no request can be taken."""
+        if self.is_closing:
+            raise unavailable("shutting_down", "the server is ending", 5)
+        if self.failure is not None:
+            what = "the model does" if self.failed_model else "the worker processes do"
+            raise unavailable("not_ready", f"{what} not run", 60)
+        if not self.is_ready:
+            raise unavailable("not_ready", "the model has not run yet", 1)
+
+    def refuse_unless_able(self) -> None:
+        """Raises `RequestError` 503 where no request is taken, or where one would only wait."""
+        self.refuse_unless_ready()
+        if self.jobs.is_stuck:
+            raise unavailable("not_ready", "requests that were given up occupy every thread", 5)
+        if self.pool is not None and self.pool.failure is not None:
+            raise unavailable("not_ready", "the worker processes do not start", 5)
+
+    def inpaint(self, is_json: bool, source: Any, job: Job) -> tuple[Filled, str]:
+        """Everything between a body and an answer; runs in a thread of the queue.
+
+        Returns:
+            The answer, and the name of the model that gave it.
+        """
+        with _enough_memory():
+            fields = http_body.parse_json(source) if is_json else source
+            options = schemas.read_options(fields, tuple(self.sessions))
+            model = options.model
+            fill_hole = partial(self._fill, job, model)
+            codec, max_pixels = self._codec(job), self.settings.max_pixels
+            filled = fill_request(fields, options, max_pixels, fill_hole, job.check, codec)
+            return filled, model
+
+    def convert(self, fields: dict[str, Any], job: Job) -> Filled:
+        """The same to encode a photograph in another format."""
+        with _enough_memory():
+            options = schemas.read_options(fields, tuple(self.sessions))
+            codec, max_pixels = self._codec(job), self.settings.max_pixels
+            return convert_request(fields, options, max_pixels, job.check, codec)
+
+    def _codec(self, job: Job) -> Any:
+        return images if self.pool is None else Codec(self.pool, job)
+
+    def _fill(
+        self, job: Job, model: str, image: np.ndarray, hole: np.ndarray, strategy: str | None
+    ) -> np.ndarray:
+        """What `InpaintingSession.inpaint` does, every window through the model's batcher."""
+        contract = self.sessions[model].contract
+        if strategy is None:
+            strategy = contract.strategy
+        batcher = self.batchers[model]
+        with batcher.caller():
+            run = partial(batcher.run, job)
+            return fill(image, hole, run, contract.training_size, strategy, job.report)
+
+    def _warm_up(self, job: Job) -> None:
+        if self.pool is not None:
+            try:
+                self.pool.wait_until_ready()
+            except WorkerError as error:
+                self.failure = error
+                return
+            except AbandonedError:
+                return
+        for name, session in self.sessions.items():
+            side = session.contract.training_size
+            image = np.full((side, side, 3), 127, np.uint8)
+            hole = np.zeros((side, side), bool)
+            hole[side // 4 : -(side // 4), side // 4 : -(side // 4)] = True
+            try:
+                self._fill(job, name, image, hole, "original")
+            except Exception as error:
+                self.failure, self.failed_model = error, name
+                break
+        self.is_ready = self.failure is None
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise unavailable(
+            "out_of_memory", "there is not enough memory for this image", 10
+        ) from None
+
+
+def unavailable(code: str, message: str, seconds: int) -> RequestError:
+    """The error 503 for a client that may try again after so many seconds."""
+    return RequestError(503, code, message, {"Retry-After": str(seconds)})
