@@ -29,6 +29,7 @@ from benchmarks import measure
 from musical_tf import images
 from serving.inpaint_request import Codec, fill_request
 from serving.jobs import AbandonedError, Job
+from serving.schemas import Options
 from serving.session import InpaintingSession
 from serving.settings import Settings
 from serving.worker_pool import Codec as WorkerCodec
@@ -98,8 +99,8 @@ def _fields(width: int, height: int, image_format: str) -> dict[str, Any]:
 
 def _fill(fields: dict[str, Any], fill: Callable, codec: Codec) -> bytes:
     streams = {name: io.BytesIO(fields[name]) for name in ("image", "mask")}
-    fields = fields | streams
-    return fill_request(fields, Settings.max_pixels, fill, lambda: None, codec).content
+    options = Options(format=fields["format"])
+    return fill_request(streams, options, Settings.max_pixels, fill, lambda: None, codec).content
 
 
 def _no_model(image: np.ndarray, hole: np.ndarray, strategy: str | None) -> np.ndarray:

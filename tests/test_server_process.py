@@ -142,8 +142,8 @@ def read_answer(connection):
 def test_sigterm_finishes_what_has_begun_and_refuses_what_comes(model):
     with running(model) as server:
         assert re.fullmatch(
-            r"musical-serve: http://127\.0\.0\.1:\d+ serves tiny\.onnx \(musical, lite, 64 pixels\)"
-            r" on CPUExecutionProvider; Ctrl-C ends it\n",
+            r"musical-serve: http://127\.0\.0\.1:\d+ serves tiny model\.onnx "
+            r"\(musical, lite, 64 pixels\) on CPUExecutionProvider; Ctrl-C ends it\n",
             server.lines[0],
         )
         expected = server.request("POST", "/v1/inpaint", *form())
