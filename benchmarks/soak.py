@@ -92,7 +92,9 @@ class Spell:
             "answered": self.answered,
             "minutes": round(self.seconds / 60, 1),
             "answered_per_second": round(self.answered / self.seconds, 3),
-            "processor_seconds_per_answer": round(self.processor_seconds / self.answered, 3),
+            "processor_seconds_per_answer": round(
+                self.processor_seconds / max(1, self.answered), 3
+            ),
             "cores_used": round(self.processor_seconds / self.seconds, 2),
         }
 
@@ -163,6 +165,37 @@ def _report(minutes: float, load: Load, memory: Memory) -> None:
     )
 
 
+def table(figures: dict[str, Any]) -> str:
+    """The figures as docs/server.md shows them."""
+    good, alone = figures["good"], figures["alone"]
+    load, burst = figures["at_twice_the_capacity"], figures["after_the_burst"]
+    hostile = sum(sum(answers.values()) for answers in figures["hostile"].values())
+    slowest = max(figures["slowest_seconds"].values())
+    rows = [
+        ("minutes", figures["minutes"]),
+        ("good requests offered", good["offered"]),
+        ("answered with the right pixels", good.get("answered", 0)),
+        ("refused with `queue_full` and `Retry-After`", good.get("refused", 0)),
+        ("failed", good["failed"]),
+        ("hostile requests; slowest answer", f"{hostile}; {slowest:.0f} s"),
+        ("answers a second: four clients; at twice that rate",
+         f"{alone['answered_per_second']:.2f}; {load['answered_per_second']:.2f}"),
+        ("processor seconds an answer: four clients; at twice that rate",
+         f"{alone['processor_seconds_per_answer']:.2f}; "
+         f"{load['processor_seconds_per_answer']:.2f}"),
+    ]  # fmt: skip
+    for name in ("server", "children"):
+        memory = figures["memory"][name]
+        rows.append((
+            f"{name}: median and peak memory; slope",
+            f"{memory['median_mib']:.0f} and {memory['peak_mib']:.0f} MiB; "
+            f"{memory['growth_per_hour']:+.1%} an hour",
+        ))  # fmt: skip
+    until = f"{burst['seconds_until_a_good_answer']:.0f} s"
+    rows.append((f"next good answer after {burst['hostile_files']} hostile files at once", until))
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line: 0 if the server stayed healthy."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -201,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
         "alone": alone.figures(),
         "at_twice_the_capacity": offered.figures(),
         "good": {
-            "sent": load.good.total(),
+            "offered": load.good.total(),
             **load.good,
             "failed": load.good.total() - sum(load.good[name] for name in RIGHT),
         },
@@ -219,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
     grows = [name for name in ("server", "children") if figures["memory"][name]["grows"]]
     path = measure.keep("soak", measure.record("benchmarks.soak", arguments, figures))
     print(json.dumps({key: figures[key] for key in ("good", "after_the_burst", "faults")}))
-    print(f"wrote {path}")
+    print(table(figures), f"\nwrote {path}")
     is_healthy = not figures["faults"] and not grows and ready == 200
     print("healthy" if is_healthy else f"not healthy; memory grows: {', '.join(grows) or 'no'}")
     return 0 if is_healthy else 1
