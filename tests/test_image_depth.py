@@ -284,22 +284,77 @@ def test_cmyk_and_lab_are_converted_or_refused_by_name():
             read(stream.getvalue())
 
 
-def test_cmyk_is_converted_through_its_profile(monkeypatch):
-    """Pillow makes no CMYK profile, so the conversion itself is replaced."""
-    calls = []
+def in_srgb(lab):
+    """CIE Lab of D50 in 8-bit sRGB, by the formulas."""
+    light, a, b = np.moveaxis(np.asarray(lab, float), -1, 0)
+    y = (light + 16) / 116
+    cubes = np.stack([y + a / 500, y, y - b / 200], axis=-1)
+    xyz = np.where(cubes > 6 / 29, cubes**3, 3 * (6 / 29) ** 2 * (cubes - 4 / 29))
+    linear = xyz * (0.9642, 1, 0.8249) @ np.transpose(
+        [(3.1338561, -1.6168667, -0.4906146), (-0.9787684, 1.9161415, 0.0334540),
+         (0.0719453, -0.2289914, 1.4052427)]
+    )  # fmt: skip
+    linear = linear.clip(0, 1)
+    return 255 * np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
-    def convert(image, source, target, **options):
-        calls.append((image.mode, options["outputMode"]))
-        return image.convert("RGB")
 
-    monkeypatch.setattr(ImageCms, "profileToProfile", convert)
+INKS = np.array(np.meshgrid(*[[0, 255]] * 4, indexing="ij"), np.uint8).reshape(4, 16).T
+PRINTED = np.array([255, 128, 128]) + INKS / 255 @ np.array(
+    [(-60, -20, -15), (-70, 25, -3), (-25, -3, 25), (-100, -2, -7)]
+)
+"""The color of each of the 16 mixtures of inks, as the bytes of Lab in a profile."""
+
+
+def cmyk_profile():
+    """A profile of a printer: ICC version 2, one table with a color for each mixture of inks."""
+    ramp = bytes(range(256))
+    ones = struct.pack(">9i", *np.eye(3, dtype=int).ravel() * 65536)
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + ones + ramp * 4
+    table += PRINTED.astype(np.uint8).tobytes() + ramp * 3
+    white = struct.pack(">3i", 63190, 65536, 54061)
+    name = b"desc" + bytes(4) + struct.pack(">I", 5) + b"Inks\0" + bytes(79)
+    tags = {b"desc": name, b"wtpt": b"XYZ " + bytes(4) + white, b"A2B0": table}
+    tags[b"cprt"] = b"text" + bytes(4) + b"none\0"
+    directory, data = struct.pack(">I", len(tags)), b""
+    for kind, content in tags.items():
+        start = 128 + 4 + 12 * len(tags) + len(data)
+        directory += kind + struct.pack(">II", start, len(content))
+        data += content + bytes(-len(content) % 4)
+    head = struct.pack(">4sI4s4s4s12s4s28s", bytes(4), 0x02400000, b"prtr", b"CMYK", b"Lab ",
+                       struct.pack(">6H", 2020, 1, 1, 0, 0, 0), b"acsp", bytes(28))  # fmt: skip
+    rest = head + white + bytes(48) + directory + data
+    return struct.pack(">I", 4 + len(rest)) + rest
+
+
+@pytest.mark.parametrize("image_format", ["TIFF", "JPEG"])
+def test_cmyk_is_converted_through_its_profile(image_format):
+    inks = np.repeat(np.repeat(INKS[None], 8, axis=0), 8, axis=1)
+    image = Image.fromarray(inks, "CMYK")
     stream = io.BytesIO()
-    Image.fromarray(picture()).convert("CMYK").save(stream, "JPEG", icc_profile=SRGB, quality=95)
+    image.save(stream, image_format, icc_profile=cmyk_profile(), quality=100)
     photograph = read(stream.getvalue())
-    assert calls == [("CMYK", "RGB")]
-    again = reread(images.encode_photograph(photograph, photograph.pixels))
-    assert (again.format, again.mode) == ("JPEG", "RGB")
+    lab = PRINTED.astype(np.uint8) * (100 / 255, 1, 1) - (0, 128, 128)
+    expected = np.repeat(in_srgb(lab), 8, axis=0)[None]
+    assert np.abs(photograph.pixels - expected).max() < (2 if image_format == "TIFF" else 4)
     assert "converted from CMYK to sRGB" in photograph.notes[0]
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert (again.format, again.mode) == (image_format, "RGB")
+    image.save(stream := io.BytesIO(), image_format)
+    assert "CMYK: without a profile its colors are unknown" in refusal_of_photograph(
+        stream.getvalue()
+    )
+
+
+@pytest.mark.parametrize(("photometric", "offset"), [("cielab", 0), ("icclab", 128)])
+def test_lab_has_the_colors_of_its_formulas(photometric, offset):
+    lab = np.array([(0, 0, 0), (50, 0, 0), (99, 0, 0), (60, 40, 30), (60, -30, 20), (40, 10, -40)])
+    stored = np.rint(lab * (2.55, 1, 1)) + np.array([0, offset, offset])
+    content = tiff(
+        (stored[None] % 256).astype(np.uint8),
+        photometric=photometric,
+        extratags=[(274, 3, 1, 3, True)],  # turned by 180 degrees
+    )
+    assert np.abs(read(content).pixels[:, ::-1] - in_srgb(lab)).max() < 3
 
 
 def test_bigtiff_is_written_back_readable():

@@ -23,6 +23,7 @@ DEEP_FORMATS = ("PNG", "TIFF", "PPM")
 """Formats that are written with 16 bits a channel."""
 
 _AV1_DEPTH = re.compile(rb"av1C\x81.(.)", re.DOTALL)  # the byte with the flags of 10 and 12 bits
+_ICC_LAB = 9  # photometric interpretation: Lab in the bytes that a profile uses
 _ROWS = 256  # that are compressed at a time
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -71,6 +72,11 @@ def open_image(content: bytes, image_format: str) -> Image.Image | None:
             image = Image.fromarray(_squeezed((samples >> 8).astype(np.uint8)))
             image.info |= _tiff_info(content)
             return _named(image, "TIFF", "RGB;16N")
+    if image_format == "TIFF" and _tag(content, 262) == _ICC_LAB:
+        image = Image.open(io.BytesIO(_with_values(content, {262: 2, 274: 1})), formats=["TIFF"])
+        image = Image.merge("LAB", image.split())
+        image.info |= _tiff_info(content)
+        return _named(image, "TIFF")
     return None
 
 
@@ -310,6 +316,17 @@ def _all_numbers(content: bytes, tag: bounds.Tag) -> tuple[int, ...]:
     return struct.unpack_from(
         f"{bounds.tiff_order(content)[0]}{tag.count}{code}", content, tag.data
     )
+
+
+def _with_values(content: bytes, values: dict[int, int]) -> bytes:
+    """The file with other numbers in those of its tags that hold one number of two bytes."""
+    changed = bytearray(content)
+    for tag in bounds.tiff_pages(content)[0]:
+        if tag.number in values and (tag.kind, tag.count) == (3, 1):
+            struct.pack_into(
+                f"{bounds.tiff_order(content)[0]}H", changed, tag.data, values[tag.number]
+            )
+    return bytes(changed)
 
 
 def _with_directory(content: bytes, values: dict[int, tuple[int, ...]]) -> bytes:

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from musical_tf import images
 from musical_tf.images import bounds
-from tests.test_image_depth import DEEP_FILES, deep, tiff
+from tests.test_image_depth import DEEP_FILES, cmyk_profile, deep, tiff
 
 MAX_PIXELS = 100_000
 HEIGHT, WIDTH = 24, 32
@@ -75,6 +75,9 @@ def seeds() -> dict[str, bytes]:
         add("TIFF", "RGB", compression=compression)
         files[f"TIFF {compression}"] = files.pop("TIFF RGB compression")
     add("TIFF", "1", compression="group4")
+    files["TIFF ICC Lab"] = tiff((deep(3) >> 8).astype(np.uint8), photometric="icclab")
+    for kind in ("TIFF", "JPEG"):
+        add(kind, "CMYK", icc_profile=cmyk_profile())
     for kind in ("PNG", "TIFF", "WEBP", "AVIF"):
         add(kind, "RGB", save_all=True, append_images=[picture.convert("RGB")])
     for name, (write, channels, options) in DEEP_FILES.items():
