@@ -31,6 +31,7 @@ HOLE[5:9, 6:20] = True
 CHOICES = {
     "strategy": ["crop", "resize", "original", "CROP"],
     "threshold": [0, "127", 254, 127.0],
+    "polarity": ["white", "WHITE", ""],
     "invert": [False, "false", "0", 0],
     "dilate": [0, 1, "2", "256"],
     "format": ["png", "jpg", "webp", "avif", "same", "tiff"],
