@@ -672,31 +672,132 @@ def test_escape_takes_back_what_is_being_painted(visit):
     assert not screen.is_on("#undo")
 
 
+def test_masks_come_in_and_out_grow_and_shrink(visit, server):
+    screen = visit().open(encode(photograph(400, 300))).wait_open()
+    page = screen.page
+    hole = np.zeros((300, 400), np.uint8)
+    hole[100:140, 50:90] = hole[200:210, 300:330] = 255
+
+    def choose(action: str):
+        page.click("#mask")
+        page.click(f"#mask-form [value={action}]")
+
+    def open_mask(content: bytes, name: str = "mask.png"):
+        with page.expect_file_chooser() as chooser:
+            choose("mask-open")
+        chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
+
+    def saved() -> np.ndarray:
+        with page.expect_download() as found:
+            choose("mask-save")
+        assert found.value.suggested_filename == "photo-mask.png"
+        return np.asarray(Image.open(found.value.path()))
+
+    for content, reason in (
+        (encode(hole[:-1]), "must have the size of its photograph"),
+        (encode(hole * 0), "marks nothing"),
+        (b"no image", "cannot be shown"),
+    ):
+        open_mask(content)
+        screen.expect("#message-text").to_contain_text(reason)
+        assert not screen.is_on("#undo")
+    open_mask(encode(hole))
+    screen.expect_status("mask.png is painted")
+    assert screen.painted(70, 120)
+    assert not screen.painted(150, 120)
+    assert np.array_equal(saved(), hole)
+    page.keyboard.press("}")  # 300 pixels: 2 on every side
+    screen.expect_status("Grown by 2 pixels")
+    larger = saved() > 0
+    expected = np.zeros_like(larger)
+    expected[98:142, 48:92] = expected[198:212, 298:332] = True
+    assert np.array_equal(larger, expected)
+    choose("mask-shrink")
+    screen.expect_status("Shrunk by 2 pixels")
+    assert np.array_equal(saved(), hole)
+    screen.run()
+    assert np.array_equal(server.recorder.mask(), hole > 0)
+    assert not screen.painted(70, 120)
+    page.keyboard.press("m")
+    assert screen.painted(70, 120)
+    screen.run()
+    assert np.array_equal(server.recorder.mask(), hole > 0)
+    encoded = base64.b64encode(encode(hole)).decode()
+    page.evaluate(_BRING_FILE, ["drop", encoded, "photo-mask.png", "image/png"])
+    screen.expect_status("photo-mask.png is painted")
+    page.click("#mask")
+    screen.check_accessibility()
+
+
+def test_lines_lasso_brush_by_wheel_and_peek(visit):
+    pixels = np.full((200, 300, 3), (20, 90, 200), np.uint8)
+    pixels[:100] = (220, 60, 20)
+    screen = visit().open(encode(pixels)).wait_open()
+    page = screen.page
+    screen.set_brush(12)
+    page.mouse.click(*screen.point(20, 20))
+    page.keyboard.down("Shift")
+    page.mouse.click(*screen.point(100, 60))
+    page.mouse.click(*screen.point(180, 20))
+    page.keyboard.up("Shift")
+    assert screen.painted(60, 40)
+    assert screen.painted(140, 40)
+    assert not screen.painted(60, 20)
+
+    page.keyboard.press("l")
+    screen.drag((200, 100), (280, 100), (280, 180), (200, 180), (200, 110))
+    assert screen.painted(240, 140)
+    assert not screen.painted(190, 140)
+
+    page.keyboard.press("b")
+    page.mouse.move(*screen.point(150, 150))
+    zoom = page.inner_text("#zoom-level")
+    page.keyboard.down("Alt")
+    page.mouse.wheel(0, -200)
+    page.keyboard.up("Alt")
+    screen.expect("#size-value").not_to_have_text("12 px")
+    assert 13 < int(page.inner_text("#size-value").split()[0]) < 20
+    assert page.inner_text("#zoom-level") == zoom
+
+    screen.run()
+    page.keyboard.down("p")
+    screen.expect("#picture img").to_have_count(2)
+    screen.next_frame()
+    x, y = screen.point(240, 140)
+    shown = decode(page.screenshot(clip={"x": x, "y": y, "width": 1, "height": 1}))[0, 0, :3]
+    assert np.abs(shown.astype(int) - pixels[140, 240]).max() <= 1
+    page.keyboard.up("p")
+    screen.expect("#picture img").to_have_count(1)
+
+
 # ---- other ways in, and out
+
+
+# Pastes or drops a file.
+_BRING_FILE = """([type, base64, name, media]) => {
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    const data = new DataTransfer();
+    data.items.add(new File([bytes], name, { type: media }));
+    const event = type === "paste"
+        ? new ClipboardEvent(type, { clipboardData: data, bubbles: true, cancelable: true })
+        : new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true });
+    document.body.dispatchEvent(event);
+}"""
 
 
 def test_paste_drop_and_samples(visit, server):
     screen = visit()
     page = screen.page
-    make_file = """([type, base64, name, media]) => {
-        const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-        const data = new DataTransfer();
-        data.items.add(new File([bytes], name, { type: media }));
-        const event = type === "paste"
-            ? new ClipboardEvent(type, { clipboardData: data, bubbles: true, cancelable: true })
-            : new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true });
-        document.body.dispatchEvent(event);
-    }"""
     first, second = photograph(50, 40), photograph(64, 48, seed=1)
     encoded = [base64.b64encode(encode(pixels)).decode() for pixels in (first, second)]
-    page.evaluate(make_file, ["paste", encoded[0], "image.png", "image/png"])
+    page.evaluate(_BRING_FILE, ["paste", encoded[0], "image.png", "image/png"])
     screen.wait_open("pasted.png")
     assert np.array_equal(screen.pixels()[..., :3], first)
 
     screen.expect("#drop").to_be_hidden()
-    page.evaluate(make_file, ["dragenter", encoded[1], "b.png", "image/png"])
+    page.evaluate(_BRING_FILE, ["dragenter", encoded[1], "b.png", "image/png"])
     screen.expect("#drop").to_be_visible()
-    page.evaluate(make_file, ["drop", encoded[1], "b.png", "image/png"])
+    page.evaluate(_BRING_FILE, ["drop", encoded[1], "b.png", "image/png"])
     screen.expect("#drop").to_be_hidden()
     screen.wait_open("b.png")
     assert np.array_equal(screen.pixels()[..., :3], second)
@@ -708,9 +809,11 @@ def test_paste_drop_and_samples(visit, server):
     page.keyboard.press("Control+v")
     screen.expect_status("no photograph in the clipboard")
 
-    page.evaluate(make_file, ["drop", encoded[0], "notes.txt", "text/plain"])
+    page.evaluate(_BRING_FILE, ["drop", encoded[0], "notes.txt", "text/plain"])
     screen.expect("#message").to_contain_text("notes.txt is not a photograph")
-    page.evaluate(make_file, ["drop", base64.b64encode(b"no").decode(), "broken.png", "image/png"])
+    page.evaluate(
+        _BRING_FILE, ["drop", base64.b64encode(b"no").decode(), "broken.png", "image/png"]
+    )
     screen.expect("#message-text").to_contain_text("broken.png cannot be shown")
     page.click("#dismiss")
     screen.expect("#message").to_be_hidden()

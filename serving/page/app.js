@@ -5,6 +5,7 @@ import { compare, setTool } from "./comparing.js";
 import { display, editor, element, stage, timeline } from "./editor.js";
 import { cancel, run } from "./filling.js";
 import "./keys.js";
+import { isMask, openMask } from "./masks.js";
 import { complain, hush, say } from "./notices.js";
 import { chooseFile, clear, openPhotograph, redo, undo } from "./opening.js";
 import { largestSize, setSize, showSize } from "./painting.js";
@@ -26,6 +27,7 @@ const ACTIONS = {
   redo,
   clear,
   run: () => (editor.running ? cancel() : run()),
+  mask: () => element("mask-dialog").showModal(),
   "zoom-in": () => zoom(ZOOM_STEP),
   "zoom-out": () => zoom(1 / ZOOM_STEP),
   "zoom-fit": fit,
@@ -111,7 +113,9 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   element("drop").hidden = true;
   const [file] = event.dataTransfer.files;
-  if (file) openPhotograph(file, file.name);
+  if (!file) return;
+  if (isMask(file.name)) openMask(file, file.name);
+  else openPhotograph(file, file.name);
 });
 
 // ---------------------------------------------------------------------------------------------

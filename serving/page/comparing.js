@@ -22,6 +22,16 @@ export async function compare(isOn) {
   await display.setBefore(isOn ? photograph.original : null);
 }
 
+/** Shows the original alone, without what is painted, as long as a key is down. */
+export async function peek(isOn) {
+  if (isOn === "peek" in document.body.dataset) return;
+  if (isOn && (!timeline.current || display.split !== null)) return;
+  if (isOn) document.body.dataset.peek = "";
+  else delete document.body.dataset.peek;
+  const { photograph } = timeline.current;
+  await display.setBefore(isOn && isResult(photograph) ? photograph.original : null);
+}
+
 export function splitAt(x) {
   const { width } = timeline.current.photograph;
   setSplit(viewport.toPhotograph(x, 0)[0] / width);

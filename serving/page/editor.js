@@ -18,6 +18,8 @@ export const editor = {
   corner: null, // where the rectangle in the making began
   point: null, // where the pointer is, in CSS pixels of the stage
   cursor: null, // where the arrow keys have moved the brush, in pixels of the photograph
+  end: null, // where the last stroke ended, in pixels of the photograph
+  last: null, // width, height and strokes of what was filled last
   isSpaceDown: false,
   running: null, // an AbortController
   limits: {}, // of the server
@@ -45,6 +47,8 @@ function photographs() {
 export const isPainted = () => timeline.current.strokes.some((one) => !one.erases);
 
 export const isDrawn = () => editor.tool !== "rectangle";
+
+export const hasSize = () => isDrawn() && editor.tool !== "lasso";
 
 /** Whether what is seen is what would be painted on. */
 export const isUpToDate = () => editor.shown === timeline.current.photograph;

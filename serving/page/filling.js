@@ -48,6 +48,7 @@ export async function run() {
     const name = `${stem(photograph.original.name)}.png`;
     const result = await read(blob, name, photograph.original);
     signal.throwIfAborted();
+    editor.last = { width: photograph.width, height: photograph.height, strokes };
     push({ photograph: result, strokes: [] });
     await show({ fades: true });
     const seconds = (milliseconds || performance.now() - since) / 1000;

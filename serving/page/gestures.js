@@ -17,14 +17,15 @@ const LARGEST_WHEEL = 400;
  * @param {HTMLElement} stage
  * @param {object} handlers
  * @param {() => boolean} handlers.wantsPan Whether the left button pans just now.
- * @param {(point: number[]) => void} handlers.start A stroke begins. Points are
- *     `[x, y]` in CSS pixels of the stage.
+ * @param {(point: number[], event: PointerEvent) => void} handlers.start A stroke begins. Points
+ *     are `[x, y]` in CSS pixels of the stage.
  * @param {(points: number[][]) => void} handlers.move It goes on through these points.
  * @param {() => void} handlers.end
  * @param {() => void} handlers.cancel It was not meant.
  * @param {(point: number[] | null, type: string) => void} handlers.hover
  * @param {(dx: number, dy: number) => void} handlers.pan
  * @param {(point: number[], factor: number) => void} handlers.zoom
+ * @param {(factor: number) => void} handlers.resize The wheel turns while Alt is down.
  */
 export function listen(stage, handlers) {
   const touches = new Map();
@@ -59,7 +60,7 @@ export function listen(stage, handlers) {
       panning = { id: event.pointerId, point };
     } else if (event.button === 0) {
       painting = { id: event.pointerId, since: event.timeStamp };
-      handlers.start(point);
+      handlers.start(point, event);
     }
   });
 
@@ -103,7 +104,8 @@ export function listen(stage, handlers) {
     "wheel",
     (event) => {
       event.preventDefault();
-      handlers.zoom(position(event), wheelFactor(event));
+      if (event.altKey) handlers.resize(wheelFactor(event));
+      else handlers.zoom(position(event), wheelFactor(event));
     },
     { passive: false },
   );

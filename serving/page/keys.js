@@ -1,6 +1,6 @@
 /** What the keys do. */
 
-import { compare, setSplit, setTool } from "./comparing.js";
+import { compare, peek, setSplit, setTool } from "./comparing.js";
 import {
   display,
   editor,
@@ -12,6 +12,7 @@ import {
   viewport,
 } from "./editor.js";
 import { cancel, run } from "./filling.js";
+import { growMask, repeatMask } from "./masks.js";
 import { hush, say, sayBusy } from "./notices.js";
 import { chooseFile, clear, redo, undo } from "./opening.js";
 import {
@@ -21,6 +22,7 @@ import {
   changeSize,
   endRectangle,
   endStroke,
+  extendStroke,
 } from "./painting.js";
 import { download } from "./saving.js";
 import { fit, placeBrush, update, zoom, ZOOM_STEP } from "./view.js";
@@ -33,6 +35,11 @@ const KEYS = {
   b: () => setTool("brush"),
   e: () => setTool("eraser"),
   r: () => setTool("rectangle"),
+  l: () => setTool("lasso"),
+  m: repeatMask,
+  p: () => peek(true),
+  "{": () => growMask(-1),
+  "}": () => growMask(1),
   c: () => compare(display.split === null),
   "[": () => changeSize(-1),
   "]": () => changeSize(1),
@@ -106,8 +113,12 @@ for (const type of ["pointermove", "pointerdown"]) {
 
 document.addEventListener("keyup", (event) => {
   if (event.key === " ") releaseSpace();
+  if (event.key.toLowerCase() === "p") peek(false);
 });
-window.addEventListener("blur", releaseSpace);
+window.addEventListener("blur", () => {
+  releaseSpace();
+  peek(false);
+});
 
 function escape() {
   if (editor.running) cancel();
@@ -158,8 +169,7 @@ function moveCursor([dx, dy], { shiftKey, altKey }) {
     Math.min(Math.max(editor.cursor[1] + dy * step, 0), height),
   ];
   if (editor.stroke) {
-    editor.stroke.extend(...editor.cursor);
-    display.addFresh(editor.stroke);
+    extendStroke(...editor.cursor);
   } else if (editor.corner) {
     display.rectangle = [editor.corner, editor.cursor];
   }

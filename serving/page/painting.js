@@ -4,26 +4,38 @@ import {
   display,
   editor,
   element,
-  isDrawn,
+  hasSize,
   isPainted,
   push,
   timeline,
   viewport,
 } from "./editor.js";
-import { BrushStroke, RectangleStroke } from "./strokes.js";
+import { BrushStroke, LassoStroke, RectangleStroke } from "./strokes.js";
 import { placeBrush, update } from "./view.js";
 
 const SIZE_STEP = 1.2;
 
-export function beginStroke(x, y) {
-  editor.stroke = new BrushStroke(editor.size, editor.tool === "eraser", x, y);
+/** Begins a stroke, with `isLine` by a straight line from where the last one ended. */
+export function beginStroke(x, y, isLine = false) {
+  const from = isLine && editor.end && hasSize() ? editor.end : [x, y];
+  editor.stroke =
+    editor.tool === "lasso"
+      ? new LassoStroke(x, y)
+      : new BrushStroke(editor.size, editor.tool === "eraser", ...from);
   display.strokes = [...timeline.current.strokes, editor.stroke];
-  display.addFresh(editor.stroke);
+  extendStroke(x, y);
+}
+
+export function extendStroke(x, y) {
+  editor.stroke.extend(x, y);
+  if (editor.stroke.isArea) display.refresh();
+  else display.addFresh(editor.stroke);
 }
 
 export function endStroke() {
   if (!editor.stroke) return;
   const finished = editor.stroke.finish();
+  editor.end = finished.end;
   editor.stroke = null;
   // An eraser that touches nothing is no step to undo.
   if (finished.erases && !isPainted()) display.strokes = timeline.current.strokes;
@@ -81,7 +93,7 @@ export function changeSize(direction) {
 
 /** Shows the size in the middle for a moment when there is no brush to see it by. */
 export function showSize() {
-  if (editor.point || editor.cursor || !isDrawn()) return;
+  if (editor.point || editor.cursor || !hasSize()) return;
   const box = element("picture").getBoundingClientRect();
   const x = box.left + box.width / 2;
   const y = box.top + box.height / 2;

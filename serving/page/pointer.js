@@ -10,12 +10,14 @@ import {
   beginStroke,
   endRectangle,
   endStroke,
+  extendStroke,
+  setSize,
 } from "./painting.js";
 import { placeBrush, updateZoom } from "./view.js";
 
 listen(stage, {
   wantsPan: () => editor.isSpaceDown,
-  start([x, y]) {
+  start([x, y], { shiftKey }) {
     editor.cursor = null;
     editor.point = [x, y];
     if (display.split !== null) {
@@ -24,7 +26,7 @@ listen(stage, {
       sayBusy();
     } else if (isUpToDate()) {
       const where = viewport.toPhotograph(x, y);
-      if (isDrawn()) beginStroke(...where);
+      if (isDrawn()) beginStroke(...where, shiftKey);
       else editor.corner = where;
       placeBrush();
     }
@@ -33,8 +35,7 @@ listen(stage, {
     if (display.split !== null) {
       splitAt(points.at(-1)[0]);
     } else if (editor.stroke) {
-      for (const [x, y] of points) editor.stroke.extend(...viewport.toPhotograph(x, y));
-      display.addFresh(editor.stroke);
+      for (const [x, y] of points) extendStroke(...viewport.toPhotograph(x, y));
     } else if (editor.corner) {
       display.rectangle = [editor.corner, viewport.toPhotograph(...points.at(-1))];
       display.refresh();
@@ -60,6 +61,10 @@ listen(stage, {
   pan(dx, dy) {
     viewport.pan(dx, dy);
     display.refresh();
+  },
+  resize(factor) {
+    const size = editor.size * factor;
+    setSize(Math.round(size) === editor.size ? editor.size + Math.sign(factor - 1) : size);
   },
   zoom([x, y], factor) {
     viewport.zoomAt(x, y, factor);

@@ -37,7 +37,8 @@ export async function download() {
   }
 }
 
-function save(blob, name) {
+/** Gives a file to the browser's downloads. */
+export function save(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;

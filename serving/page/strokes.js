@@ -46,6 +46,11 @@ export class BrushStroke {
     this.#grow(x, y);
   }
 
+  /** Its last point. */
+  get end() {
+    return this.#last;
+  }
+
   /** Reaches its last point; nothing may be added afterwards. */
   finish() {
     this.path.lineTo(...this.#last);
@@ -104,6 +109,159 @@ export class RectangleStroke {
   }
 }
 
+/** What a line drawn by hand encloses. */
+export class LassoStroke {
+  erases = false;
+  /** Whether every point changes the whole of it. */
+  isArea = true;
+
+  constructor(x, y) {
+    this.path = new Path2D();
+    this.path.moveTo(x, y);
+    this.box = [x, y, x, y];
+    this.end = [x, y];
+  }
+
+  extend(x, y) {
+    this.path.lineTo(x, y);
+    this.end = [x, y];
+    this.box = [
+      Math.min(this.box[0], x - 1),
+      Math.min(this.box[1], y - 1),
+      Math.max(this.box[2], x + 1),
+      Math.max(this.box[3], y + 1),
+    ];
+  }
+
+  finish() {
+    this.path.closePath();
+    return this;
+  }
+
+  draw(context, paint) {
+    context.globalCompositeOperation = "source-over";
+    context.fillStyle = paint;
+    context.fill(this.path);
+    context.lineWidth = 1; // so that the line itself is seen before it encloses anything
+    context.strokeStyle = paint;
+    context.stroke(this.path);
+  }
+}
+
+/** A bitmap, as a mask file has it, no larger than the box of what it marks. */
+export class MaskStroke {
+  erases = false;
+
+  /** What is white in an image; null if nothing is. */
+  static ofImage(image) {
+    const { width, height } = image;
+    const { data } = contextOf(width, height, (context) => context.drawImage(image, 0, 0));
+    const marks = new Uint8Array(width * height);
+    for (let index = 0, at = 0; index < marks.length; index += 1, at += 4) {
+      const light = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
+      marks[index] = (light * data[at + 3]) / 255 > THRESHOLD ? 1 : 0;
+    }
+    return MaskStroke.#of(marks, width, height, 0, 0);
+  }
+
+  /** What strokes mark, with its edge moved outwards by some pixels; null if nothing is left. */
+  static ofStrokes(photographWidth, photographHeight, strokes, pixels) {
+    const reach = Math.abs(pixels);
+    const [left, top, right, bottom] = boxOf(photographWidth, photographHeight, strokes, reach);
+    const [width, height] = [right - left, bottom - top];
+    if (width <= 0 || height <= 0) return null;
+    const { data } = contextOf(width, height, (context) => {
+      context.translate(-left, -top);
+      for (const stroke of strokes) stroke.draw(context, "#fff");
+    });
+    let marks = new Uint8Array(width * height);
+    for (let index = 0, at = 3; index < marks.length; index += 1, at += 4) {
+      // Growing what is marked; to shrink, growing what is not.
+      marks[index] = data[at] > THRESHOLD === pixels > 0 ? 1 : 0;
+    }
+    marks = grown(marks, height, width, width, 1, reach);
+    marks = grown(marks, width, height, 1, width, reach);
+    if (pixels < 0) marks = marks.map((mark) => 1 - mark);
+    return MaskStroke.#of(marks, width, height, left, top);
+  }
+
+  static #of(marks, width, height, left, top) {
+    const box = [width, height, 0, 0];
+    for (let index = marks.indexOf(1); index >= 0; index = marks.indexOf(1, index + 1)) {
+      const [x, y] = [index % width, Math.floor(index / width)];
+      box[0] = Math.min(box[0], x);
+      box[1] = Math.min(box[1], y);
+      box[2] = Math.max(box[2], x + 1);
+      box[3] = y + 1;
+    }
+    if (!box[3]) return null;
+    const stroke = new MaskStroke();
+    stroke.box = [box[0] + left, box[1] + top, box[2] + left, box[3] + top];
+    stroke.canvas = new OffscreenCanvas(box[2] - box[0], box[3] - box[1]);
+    const context = stroke.canvas.getContext("2d");
+    const image = context.createImageData(stroke.canvas.width, stroke.canvas.height);
+    const pixels = new Uint32Array(image.data.buffer);
+    for (let y = box[1], target = 0; y < box[3]; y += 1) {
+      for (let x = box[0]; x < box[2]; x += 1, target += 1) {
+        if (marks[y * width + x]) pixels[target] = 0xffffffff;
+      }
+    }
+    context.putImageData(image, 0, 0);
+    return stroke;
+  }
+
+  draw(context, paint) {
+    const [left, top] = this.box;
+    // What is painted has to be masked before it meets the strokes that are there.
+    const painted = new OffscreenCanvas(context.canvas.width, context.canvas.height);
+    const own = painted.getContext("2d");
+    own.setTransform(context.getTransform());
+    own.imageSmoothingEnabled = false;
+    own.drawImage(this.canvas, left, top);
+    own.globalCompositeOperation = "source-in";
+    own.fillStyle = paint;
+    own.fillRect(left, top, this.canvas.width, this.canvas.height);
+    context.save();
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.globalCompositeOperation = "source-over";
+    context.drawImage(painted, 0, 0);
+    context.restore();
+  }
+}
+
+function contextOf(width, height, draw) {
+  const context = new OffscreenCanvas(width, height).getContext("2d");
+  draw(context);
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  return context.getImageData(0, 0, width, height);
+}
+
+/** Marks every pixel of every line that has a mark within `reach` along the line. */
+function grown(marks, lines, length, lineStep, step, reach) {
+  const result = new Uint8Array(marks.length);
+  for (let line = 0; line < lines; line += 1) {
+    const start = line * lineStep;
+    let inReach = 0;
+    for (let index = 0; index < length + reach; index += 1) {
+      if (index < length) inReach += marks[start + index * step];
+      if (index > 2 * reach) inReach -= marks[start + (index - 2 * reach - 1) * step];
+      if (index >= reach && inReach) result[start + (index - reach) * step] = 1;
+    }
+  }
+  return result;
+}
+
+/** The part of a photograph that strokes may mark, and some pixels around it. */
+function boxOf(width, height, strokes, around = 0) {
+  const boxes = strokes.filter((stroke) => !stroke.erases).map((stroke) => stroke.box);
+  return [
+    Math.max(0, Math.floor(Math.min(width, ...boxes.map((box) => box[0]))) - around),
+    Math.max(0, Math.floor(Math.min(height, ...boxes.map((box) => box[1]))) - around),
+    Math.min(width, Math.ceil(Math.max(0, ...boxes.map((box) => box[2]))) + around),
+    Math.min(height, Math.ceil(Math.max(0, ...boxes.map((box) => box[3]))) + around),
+  ];
+}
+
 /**
  * Draws the strokes at the photograph's resolution and encodes them as a grey PNG, 255 = hole.
  *
@@ -113,11 +271,7 @@ export class RectangleStroke {
  * @returns {Promise<{blob: Blob, holePixels: number}>}
  */
 export async function encodeMask(width, height, strokes) {
-  const boxes = strokes.filter((stroke) => !stroke.erases).map((stroke) => stroke.box);
-  const left = Math.max(0, Math.floor(Math.min(width, ...boxes.map((box) => box[0]))));
-  const top = Math.max(0, Math.floor(Math.min(height, ...boxes.map((box) => box[1]))));
-  const right = Math.min(width, Math.ceil(Math.max(0, ...boxes.map((box) => box[2]))));
-  const bottom = Math.min(height, Math.ceil(Math.max(0, ...boxes.map((box) => box[3]))));
+  const [left, top, right, bottom] = boxOf(width, height, strokes);
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, right - left);
   canvas.height = STRIP_HEIGHT;

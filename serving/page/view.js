@@ -4,7 +4,7 @@ import {
   display,
   editor,
   element,
-  isDrawn,
+  hasSize,
   isPainted,
   stage,
   timeline,
@@ -44,7 +44,7 @@ export function update() {
       ? "wait"
       : display.split !== null
         ? "split"
-        : isDrawn()
+        : hasSize()
           ? "ring"
           : "cross";
   updateZoom();
@@ -68,13 +68,13 @@ export function measure() {
 export function placeBrush() {
   const isByKeys = editor.cursor && document.activeElement === stage;
   const where = isByKeys ? viewport.toStage(...editor.cursor) : editor.point;
-  const isBrush = isDrawn() || isByKeys;
+  const isBrush = hasSize() || isByKeys;
   display.brush =
     where && isBrush && display.split === null && !editor.isSpaceDown && !editor.running
       ? {
           x: where[0],
           y: where[1],
-          size: isDrawn() ? editor.size * viewport.scale : 8,
+          size: hasSize() ? editor.size * viewport.scale : 8,
           isDown: editor.stroke,
         }
       : null;

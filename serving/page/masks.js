@@ -1,0 +1,105 @@
+/** Masks as files: opening one, saving one, growing and shrinking what is painted. */
+
+import { editor, element, isPainted, push, timeline } from "./editor.js";
+import { complain, hush, say, sayBusy } from "./notices.js";
+import { show } from "./opening.js";
+import { abandonRectangle, endStroke } from "./painting.js";
+import { stem } from "./photographs.js";
+import { save } from "./saving.js";
+import { encodeMask, MaskStroke } from "./strokes.js";
+
+const STEP = 0.005; // of the photograph's shorter side that growing and shrinking move an edge by
+
+/** Whether a dropped file is a mask for the open photograph: its name has to say so. */
+export const isMask = (name) => timeline.current && /(^|[^a-z])mask/i.test(stem(name));
+
+/** Paints what a mask file marks, in place of what is painted. */
+export async function openMask(blob, name) {
+  if (editor.running) {
+    sayBusy();
+    return;
+  }
+  hush();
+  const { photograph } = timeline.current;
+  try {
+    const { width, height } = photograph;
+    const bitmap = await createImageBitmap(blob).catch(() => {
+      throw new Error(`${name} cannot be shown by this browser. Save the mask as PNG.`);
+    });
+    if (bitmap.width !== width || bitmap.height !== height) {
+      throw new Error(
+        `${name} has ${bitmap.width} × ${bitmap.height} pixels, and the photograph ` +
+          `${width} × ${height}. A mask must have the size of its photograph.`,
+      );
+    }
+    const stroke = MaskStroke.ofImage(bitmap);
+    if (!stroke) throw new Error(`${name} has nothing white, so it marks nothing.`);
+    if (photograph === timeline.current.photograph) replaceStrokes([stroke]);
+    say(`${name} is painted. White parts of a mask are filled.`);
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
+/** Downloads what is painted as a PNG, white on black. */
+export async function saveMask() {
+  if (!prepare()) return;
+  const { photograph, strokes } = timeline.current;
+  const { blob } = await encodeMask(photograph.width, photograph.height, strokes);
+  save(blob, `${stem(photograph.original.name)}-mask.png`);
+}
+
+/** Moves the edge of what is painted outwards, or inwards with a negative direction. */
+export function growMask(direction) {
+  if (!prepare()) return;
+  const { photograph, strokes } = timeline.current;
+  const { width, height } = photograph;
+  const pixels = Math.max(1, Math.round(Math.min(width, height) * STEP));
+  const stroke = MaskStroke.ofStrokes(width, height, strokes, pixels * direction);
+  replaceStrokes(stroke ? [stroke] : []);
+  say(`${direction > 0 ? "Grown" : "Shrunk"} by ${pixels} pixel${pixels > 1 ? "s" : ""}.`);
+}
+
+/** Paints again what was filled last. */
+export function repeatMask() {
+  const { photograph } = timeline.current;
+  const last = editor.last;
+  if (editor.running) sayBusy();
+  else if (!last) say("Nothing is filled yet.");
+  else if (last.width !== photograph.width || last.height !== photograph.height) {
+    say("The last mask belongs to a photograph of another size.");
+  } else replaceStrokes(last.strokes);
+}
+
+function prepare() {
+  endStroke();
+  abandonRectangle();
+  if (editor.running) sayBusy();
+  else if (!isPainted()) say("Nothing is painted yet. Paint over what should go.");
+  else return true;
+  return false;
+}
+
+function replaceStrokes(strokes) {
+  push({ photograph: timeline.current.photograph, strokes });
+  show();
+}
+
+const ACTIONS = {
+  "mask-open": () => element("mask-input").click(),
+  "mask-save": saveMask,
+  "mask-grow": () => growMask(1),
+  "mask-shrink": () => growMask(-1),
+  "mask-repeat": repeatMask,
+};
+
+element("mask-dialog").addEventListener("close", ({ target }) => {
+  const action = ACTIONS[target.returnValue];
+  target.returnValue = "";
+  action?.();
+});
+element("mask-input").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  target.value = ""; // so that the same file can be chosen again
+  if (file) openMask(file, file.name);
+});
