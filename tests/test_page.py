@@ -199,6 +199,12 @@ class Screen:
         """That axe finds nothing, in what is on the screen."""
         from axe_playwright_python.sync_playwright import Axe
 
+        # What is still rising or fading in counts as invisible.
+        self.page.evaluate(
+            """() => Promise.allSettled(document.getAnimations()
+                .filter((one) => one.effect.getComputedTiming().endTime !== Infinity)
+                .map((one) => one.finished))"""
+        )
         violations = Axe().run(self.page).response["violations"]
         assert [
             (each["id"], [node["target"] for node in each["nodes"]]) for each in violations
