@@ -38,9 +38,9 @@ except ImportError:  # Windows
 SECONDS = 5.0
 """Seconds of processor time that any image may take to decode."""
 
-PIXELS_PER_SECOND = 4_000_000
-"""Pixels that an image may have for each further second. Slow formats decode four times as fast on
-a slow core."""
+PIXELS_PER_SECOND = 3_000_000
+"""Pixels that an image may have for each further second. The slowest, RGBA of 16 bits in a PNG,
+decode four times as fast on a slow core."""
 
 MEMORY = 256 * 2**20
 """Bytes that any image may take to decode or encode."""
@@ -49,7 +49,8 @@ BYTES_OF_FILE = 4
 """Bytes beyond `MEMORY` for each byte of a file: its copies, and what is unpacked from it."""
 
 BYTES_TO_DECODE = 32
-"""Bytes beyond `MEMORY` for each pixel: as decoded, as turned upright, and as returned."""
+"""Bytes beyond `MEMORY` for each pixel: as decoded, as turned upright, and as returned. RGBA of 16
+bits needs 24."""
 
 BYTES_TO_ENCODE = 64
 """Bytes beyond `MEMORY` for each pixel: lossless WebP needs about half of it."""

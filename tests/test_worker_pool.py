@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -19,11 +20,15 @@ from benchmarks import hostile_files
 from musical_tf import images
 from serving import worker, worker_pool
 from serving.jobs import AbandonedError, Job
+from serving.settings import Settings
 from serving.worker import TooCostlyError
 from serving.worker_pool import Codec, WorkerPool
+from tests.test_image_depth import ALPHA, png16, tiff
+from tests.test_images import png_chunk
 
 ROOT = Path(__file__).resolve().parents[1]
 WAIT = 30
+TURNED = struct.pack("<HHHIII", 1, 274, 3, 1, 6, 0)  # a directory of one tag: the orientation
 
 
 def wait_until(condition):
@@ -170,6 +175,37 @@ def test_too_much_memory_is_an_error_and_replaces_the_worker(pool):
         pool.run(new_job(), costly)
     assert pool.ended == ["memory"]
     assert pool.run(new_job(), sum, [1, 2]) == 3
+
+
+def deep_round_trip(content, max_pixels, memory):
+    worker.MEMORY = memory
+    photograph = worker.read_photograph(content, name="image", max_pixels=max_pixels)
+    for image_format in ("PNG", "TIFF"):
+        worker.encode_photograph(photograph, photograph.pixels, image_format, seconds=WAIT)
+    return photograph.samples.shape
+
+
+@pytest.mark.parametrize(
+    ("pixels", "memory"),
+    [
+        (3_000_000, 0),  # the share for each pixel alone
+        pytest.param(Settings().max_pixels, worker.MEMORY, marks=pytest.mark.slow),
+    ],
+)
+def test_the_largest_photograph_of_16_bits_is_within_the_limits(pool, pixels, memory):
+    side = int(pixels**0.5)
+    ramp = np.arange(side, dtype=np.uint16)
+    samples = np.add.outer(ramp >> 8, ramp)[..., None].repeat(4, axis=2)
+    content = {
+        "PNG": png16(samples, png_chunk(b"eXIf", b"II*\0\x08\0\0\0" + TURNED)),
+        "TIFF": tiff(samples, planarconfig="separate", compression="zlib", **ALPHA),
+    }
+    for file in content.values():
+        assert len(file) < Settings().max_bytes
+        file = np.frombuffer(file, np.uint8)
+        shape = pool.run(new_job(), deep_round_trip, file, pixels, memory)
+        assert shape == samples.shape
+    assert pool.ended == []
 
 
 def test_too_much_processor_time_ends_the_worker(pool):

@@ -102,7 +102,7 @@ def samples_of(content: bytes, image: Image.Image, image_format: str) -> np.ndar
     if image_format == "PPM":
         return _pnm_values(content, bounds.pnm_header(content))
     if image_format == "PNG":
-        samples = _png_samples(content)
+        samples = _png_samples(content, image)
         if "transparency" in image.info:
             key = np.atleast_1d(np.asarray(image.info["transparency"]))
             opaque = (samples != key.astype(np.uint16)).any(axis=2, keepdims=True)
@@ -113,25 +113,20 @@ def samples_of(content: bytes, image: Image.Image, image_format: str) -> np.ndar
     if _tag(content, 277, 1) == 1:
         levels = _tiff_grey(content)[..., None]
         return levels if _tag(content, 262) else ~levels  # 0: white is zero
-    return _two_decodes(content, "TIFF")
+    return _two_decodes(content, "TIFF", image)
 
 
 # ---- decoding
 
 
-def _two_decodes(content: bytes, image_format: str) -> np.ndarray:
-    """Samples of RGB and RGBA from their high bytes and their low bytes."""
-    samples = None
-    for swap in (False, True):
-        with Image.open(io.BytesIO(content), formats=[image_format]) as image:
-            if swap:
-                image.tile = [_swapped(tile) for tile in image.tile]
-            image.load()
-            if samples is None:
-                samples = np.asarray(image).astype(np.uint16)
-                samples <<= 8
-            else:
-                samples |= np.asarray(image)
+def _two_decodes(content: bytes, image_format: str, upper: Image.Image) -> np.ndarray:
+    """Samples of RGB and RGBA from their high bytes, which `upper` has, and their low bytes."""
+    samples = np.asarray(upper).astype(np.uint16)
+    samples <<= 8
+    with Image.open(io.BytesIO(content), formats=[image_format]) as lower:
+        lower.tile = [_swapped(tile) for tile in lower.tile]
+        lower.load()
+        samples |= np.asarray(lower)
     return samples
 
 
@@ -144,7 +139,7 @@ def _swapped(tile: Any) -> Any:
     return tile._replace(args=(f"{mode};{_SWAPPED[order]}", *arguments[1:]))
 
 
-def _png_samples(content: bytes) -> np.ndarray:
+def _png_samples(content: bytes, upper: Image.Image) -> np.ndarray:
     kind = content[25]
     if kind == 4:  # two bytes of grey and two of alpha are unpacked as four channels
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
@@ -153,7 +148,7 @@ def _png_samples(content: bytes) -> np.ndarray:
             four = np.asarray(image).astype(np.uint16)
         return four[..., 0::2] << 8 | four[..., 1::2]
     if kind in (2, 6):
-        return _two_decodes(content, "PNG")
+        return _two_decodes(content, "PNG", upper)
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         return np.asarray(image).astype(np.uint16)[..., None]
 
