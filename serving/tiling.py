@@ -6,9 +6,8 @@ size shows the model a larger hole than any that the model was trained on. So th
 photograph through windows. `windows.plan` places them, `fill` runs them:
 
 * `crop`: one window around each hole, about twice as wide as the hole is thick, shrunk to the
-  working size when it is larger. Holes that lie together share a window. A long thin hole, a
-  scratch or a wire, is followed by several windows; each sees what the ones before it filled. Where
-  that would take many windows, they are larger and less sharp.
+  working size when it is larger. Holes that lie together share a window. A long hole, a scratch or
+  a wire, is followed by several small windows; each sees what the ones before it filled.
 * `resize`: the framing of the training, for models of whole things such as faces. The photograph is
   resized so that its shorter side is the working size, and a square of it is filled, the one
   closest to the middle that holds the hole. A hole that is longer than a square takes several.
@@ -43,7 +42,7 @@ Progress = Callable[[int, int], None]
 """Is told `(windows done, windows in all)`, before the first window and after each."""
 
 _FIT_PIXELS = 2**20  # of the largest hole, with its surroundings, whose sharpness is carried on
-_FIT_MARGIN = 32  # pixels around a hole from which its lost sharpness is known, at the least
+_FIT_MARGIN = 32  # pixels around a hole from which its lost sharpness is known
 
 
 def fill(
@@ -124,7 +123,7 @@ def _paste(
     area = bounds(mine, 1, core)
     inside = area.within(core)
     target, mine = result[area.slices], mine[inside]
-    around = area.grown(max(_FIT_MARGIN, min(area.height, area.width) // 2), view)
+    around = area.grown(_FIT_MARGIN, view)
     if window.scale > 1 and around.height * around.width <= _FIT_PIXELS:
         seen = result[around.slices], ~remaining[around.slices]
         fitted = from_model_fitted(filled, view, around, *seen)

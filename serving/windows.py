@@ -1,5 +1,6 @@
 """Places the windows through which a model sees a photograph; `tiling.fill` runs them."""
 
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,9 +15,18 @@ _GROUP = 0.5  # share of a window's side within which holes are gathered: what m
 _MINIMUM_KNOWN = 0.25  # a window with less to copy from than this grows
 _SCALE_STEP = 1.25  # resolution of the search for a hole's thickness
 _NEARLY_ALL = 0.9  # share of the image's sides from which on a window takes the whole image
-_STRETCH = 2.0  # sharpness that may be given up to fill a hole in one window rather than several
-_FEW = 4  # windows that are few enough; for more, sharpness is given up as far as `_FLOORS` says
-_FLOORS = (1.0, 1.5, 2.0, 3.0, 4.0)  # scales below which no window stays
+_STRETCH = 2.0  # times a thick hole's scale that may be given up to fill the hole in one window
+_STRETCH_THIN = 1.5  # the same for a hole that the sharpest window holds by its thickness
+# Lengths below are shares of a window's side. A long hole is followed in short parts: attention
+# costs the box around the hole times the window, and a diagonal fills little of that box.
+_PART = 0.25  # side of the square as large as the box around a part, at most
+_PART_LENGTH = 0.5  # length of a part, at most
+_PART_CONTEXT = 0.0625  # context on each side of a part
+_THIN = 0.0875  # thickness to which a long hole is shrunk: sharper windows fill it no better
+_SOFTEST = 3.0  # scale up to which a long hole is shrunk
+_FEW = 4  # windows around compact holes that get all the context there is; more get less:
+_GROUP_CONTEXT = 0.125  # context on each side, or half a hole's length if that is more
+_SOFTEST_GROUP = 1.5  # scale up to which they are shrunk to the thickness `_THIN`
 _MARGIN = 0.125  # share of a square's side that is context between the hole and the square's edge
 _MOST_ENLARGED = 4.0  # times that a small photograph is enlarged for the model, at most
 
@@ -191,10 +201,9 @@ def _squares(hole: Box, whole: Box, side: int) -> list[tuple[Box, Box]]:
 def _around_holes(
     labels: np.ndarray, boxes: np.ndarray, whole: Box, cell: int, working_size: int
 ) -> list[Window]:
-    """The windows of the strategy `crop`, few if a little sharpness buys that.
+    """The windows of the strategy `crop`.
 
-    The lowest of `_FLOORS` that leaves at most `_FEW` windows is taken. Where none does, long
-    strokes get the highest, which shortens their chains of windows, and all other holes the lowest.
+    One window holds a compact hole, or several of them. A long hole takes a chain of small ones.
 
     Args:
         labels: Of the cells, from `label_components`.
@@ -207,47 +216,50 @@ def _around_holes(
     sharpest = max(min(whole.height, whole.width) / working_size, 1 / _MOST_ENLARGED)
     sharpest = min(1.0, sharpest)
     whole_scale = max(sharpest, max(whole.height, whole.width) / working_size)
-    thick = _thickness_scales(labels, len(boxes), cell, working_size, sharpest)
-    thick = np.minimum(thick, whole_scale)
+    # Half a window is as thick as the holes that the models are trained on.
+    thick = _thickness_scales(labels, len(boxes), cell, working_size / 2, sharpest)
+    thin = _thickness_scales(labels, len(boxes), cell, _THIN * working_size, sharpest)
     longest = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-    single = np.minimum(np.maximum(thick, longest / (_CORE * working_size)), whole_scale)
-
-    def at(floor: float, stroke_floor: float) -> list[Window]:
-        in_one = single <= _STRETCH * np.maximum(thick, min(floor, whole_scale))
-        scales = np.where(in_one, np.maximum(single, floor), np.maximum(thick, stroke_floor))
-        scales = np.minimum(scales, whole_scale)
-        return _chain(labels, boxes, scales, in_one, whole, cell, working_size, whole_scale)
-
-    windows = at(sharpest, sharpest)
-    lowest = len(windows)
-    for floor in _FLOORS:
-        # A window of twice the side replaces four at the most.
-        if len(windows) <= _FEW or lowest > _FEW * _FLOORS[-1] ** 2:
-            break
-        if floor > sharpest:
-            windows = at(floor, floor)
-    if len(windows) > _FEW:
-        windows = at(sharpest, _FLOORS[-1])
+    single = np.maximum(thick, longest / (_CORE * working_size))
+    thick, single = np.minimum(thick, whole_scale), np.minimum(single, whole_scale)
+    soft = np.minimum(np.maximum(thick, np.minimum(thin, _SOFTEST)), whole_scale)
+    stretch = np.where(thick > sharpest, _STRETCH, _STRETCH_THIN)
+    in_one = single <= np.maximum(soft, stretch * thick)
+    scales = np.where(in_one, single, soft)
+    # Thicker ones take longer parts and more context.
+    excess = np.maximum(thin / scales, 1.0)
+    parts = np.clip(1.5 * _THIN * excess, _PART, _CORE)
+    contexts = np.where(in_one, 1.0, _PART_CONTEXT * excess)
+    chain = partial(_chain, labels, boxes, in_one, parts, whole, cell, working_size, whole_scale)
+    windows = chain(scales, contexts)
+    if sum(in_one[window.components[-1] - 1] for window in windows) > _FEW:
+        softer = np.maximum(scales, np.minimum(thin, min(_SOFTEST_GROUP, whole_scale)))
+        narrow = np.maximum(_GROUP_CONTEXT, longest / scales / working_size / 2)
+        windows = chain(np.where(in_one, softer, scales), np.where(in_one, narrow, contexts))
     return windows
 
 
 def _chain(
     labels: np.ndarray,
     boxes: np.ndarray,
-    scales: np.ndarray,
     in_one: np.ndarray,
+    parts: np.ndarray,
     whole: Box,
     cell: int,
     working_size: int,
     whole_scale: float,
+    scales: np.ndarray,
+    contexts: np.ndarray,
 ) -> list[Window]:
     """Windows for components whose scales are chosen, in the order in which they must run.
 
     Args:
         labels, boxes, whole, cell, working_size: As in `_around_holes`.
-        scales: `(count,)` float, of each component.
-        in_one: `(count,)` bool, whether one window fills it.
+        in_one: `(count,)` bool, whether one window fills a component.
+        parts: `(count,)` float, the side of a part, see `_PART`, where several do.
         whole_scale: The scale at which the photograph's longer side is the working size.
+        scales: `(count,)` float, of each component.
+        contexts: `(count,)` float, context on each side as a share of a window's side.
     """
     height, width = whole.height, whole.width
     windows: list[Window] = []
@@ -277,15 +289,18 @@ def _chain(
             corner, end = group[:, :2].min(axis=0), group[:, 2:].max(axis=0)
             cores = [Box(*corner.tolist(), *end.tolist())]
         else:
-            cores = _split(labels, index + 1, box, max(cell, int(_CORE * side)), cell)
+            length = max(cell, int(max(parts[index], _PART_LENGTH) * side))
+            area = max(cell, int(parts[index] * side)) ** 2
+            cores = _split(labels, index + 1, box, length, area, cell)
         waiting[index] = False
         for core in cores:
-            view = _place(core, side, whole)
+            context = int(contexts[index] * side)
+            view = _place(core, side, context, whole)
             if in_one[index]:
                 core = _core_of(view, side, core, whole)
             neighbours = waiting_inside(core, scale)
             waiting[neighbours] = False
-            view, grown = _grow(view, side, core, whole, labels, cell)
+            view, grown = _grow(view, side, context, core, whole, labels, cell)
             if min(view.height / height, view.width / width) >= _NEARLY_ALL:
                 # A little less sharp, and framed as the photographs of the training were.
                 view, grown = whole, max(height, width)
@@ -325,12 +340,11 @@ def bounds(cells: np.ndarray, cell: int, area: Box) -> Box:
 
 
 def _thickness_scales(
-    labels: np.ndarray, count: int, cell: int, working_size: int, sharpest: float
+    labels: np.ndarray, count: int, cell: int, most: float, sharpest: float
 ) -> np.ndarray:
-    """`(count,)` float: the smallest scale at which a component is at most half a window thick.
+    """`(count,)` float: the smallest scale at which a component is at most `most` pixels thick.
 
-    No scale is below `sharpest`. Thickness is the side of the largest square that fits inside. Half
-    a window is what the models are trained on.
+    No scale is below `sharpest`. Thickness is the side of the largest square that fits inside.
     """
     height, width = labels.shape
     sums = np.zeros((height + 1, width + 1), np.int32)
@@ -339,9 +353,9 @@ def _thickness_scales(
     scales = np.full(count, sharpest)
     scale = sharpest
     while True:
-        # Two cells more than half a window: an unaligned hole reaches into up to two cells more
+        # Two cells more: an unaligned hole reaches into up to two cells more
         # than it fills.
-        side = int(working_size * scale / 2 / cell) + 2
+        side = int(most * scale / cell) + 2
         if side > min(height, width):
             return scales
         inside = sums[side:, side:] - sums[:-side, side:]
@@ -355,21 +369,24 @@ def _thickness_scales(
         scales[owners - 1] = scale
 
 
-def _split(labels: np.ndarray, number: int, box: Box, step: int, cell: int) -> list[Box]:
-    """Boxes of at most `step` pixels a side around the parts of a component, along its longer side.
+def _split(
+    labels: np.ndarray, number: int, box: Box, length: int, area: int, cell: int
+) -> list[Box]:
+    """Boxes around parts of a component, cut along its longer side.
 
     Args:
         labels: Of the cells.
         number: The component's.
         box: Around the component, or a part of it.
-        step: Pixels.
+        length: Pixels that a part's longer side has at most.
+        area: Pixels that a part's box has at most.
         cell: Side of a cell in pixels.
     """
-    if max(box.height, box.width) <= step:
+    if max(box.height, box.width) <= length and box.height * box.width <= area:
         return [box]
     down = box.height >= box.width
     low, high = (box.top, box.bottom) if down else (box.left, box.right)
-    count = -(-(high - low) // step)
+    count = max(2, -(-(high - low) // length))
     cut = max(cell, -(-(high - low) // count // cell) * cell)
     boxes = []
     for start in range(low, high, cut):
@@ -383,7 +400,7 @@ def _split(labels: np.ndarray, number: int, box: Box, step: int, cell: int) -> l
         found = inside == number
         if found.any():
             tight = bounds(found, cell, part)
-            boxes += _split(labels, number, tight, step, cell)
+            boxes += _split(labels, number, tight, length, area, cell)
     return boxes
 
 
@@ -398,11 +415,11 @@ def _touches(labels: np.ndarray, cell: int, box: Box, number: int) -> bool:
     )
 
 
-def _place(core: Box, side: int, whole: Box) -> Box:
-    """A square of `side` around `core`, moved into the image, cut where the image is smaller."""
+def _place(core: Box, side: int, context: int, whole: Box) -> Box:
+    """`core` with `context` on each side, at most a square of `side`, moved into the image."""
 
     def span(low: int, high: int, limit: int) -> tuple[int, int]:
-        length = min(max(side, high - low), limit)
+        length = min(max(min(side, high - low + 2 * context), high - low), limit)
         start = min(max((low + high - length) // 2, 0), limit - length)
         return start, start + length
 
@@ -423,7 +440,7 @@ def _core_of(view: Box, side: int, box: Box, whole: Box) -> Box:
 
 
 def _grow(
-    view: Box, side: int, core: Box, whole: Box, labels: np.ndarray, cell: int
+    view: Box, side: int, context: int, core: Box, whole: Box, labels: np.ndarray, cell: int
 ) -> tuple[Box, int]:
     """Widens a window until enough of it is known to copy from, at most to the whole image."""
     while view != whole:
@@ -432,6 +449,6 @@ def _grow(
         ]
         if (seen == 0).mean() >= _MINIMUM_KNOWN:
             break
-        side = int(np.ceil(side * 1.5))
-        view = _place(core, side, whole)
+        side, context = int(np.ceil(side * 1.5)), int(np.ceil(context * 1.5)) + 1
+        view = _place(core, side, context, whole)
     return view, max(view.height, view.width)
