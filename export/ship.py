@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Make a trained run one of the models that are part of the package: a float16 "
         "ONNX file, Keras weights and a card, all of them or none.",
     )
+    parser.texts = frozenset(("--name", "--data", "--licence", "--hardware"))
     parser.add_argument("--name", required=True, help="what users will call it")
     parser.add_argument(
         "--run",

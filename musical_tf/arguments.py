@@ -7,7 +7,13 @@ from typing import Any
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses empty values: an unset shell variable would stand for the working directory."""
+    """Refuses empty values: an unset shell variable would stand for the working directory.
+
+    Attributes:
+        texts: Options that are no paths; their program checks them.
+    """
+
+    texts: frozenset[str] = frozenset()
 
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -21,6 +27,6 @@ class Parser(argparse.ArgumentParser):
                 option, sign, value = word.partition("=")
                 if not sign:
                     continue
-            if not value.strip():
+            if not value.strip() and option not in self.texts:
                 self.error(f"{option} must have a value, got {value!r}; is a variable unset?")
         return super().parse_known_args(args, namespace)
