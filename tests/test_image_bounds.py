@@ -143,6 +143,58 @@ def test_strips_of_a_tiff_are_bounded():
     assert f"at most {bounds.MAX_STRIPS} strips, got {count}" in refusal(bytes(content))
 
 
+def nested_exif(count):
+    """EXIF whose tags all point to directories of as many tags, which overlap."""
+    start = 14 + 12 * count
+    pointers = (struct.pack("<HHII", 34665, 4, 1, start + 2 * index) for index in range(count))
+    rest = struct.pack("<H", count) * (7 * count + 10)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", count) + b"".join(pointers) + bytes(4) + rest
+
+
+@pytest.mark.parametrize(("image_format", "count"), [("JPEG", 2500), ("PNG", 40_000)])
+def test_directories_of_exif_that_overlap_are_bounded(image_format, count):
+    exif = b"Exif\0\0" + nested_exif(count)
+    started = time.process_time()
+    photograph = read(encoded(picture(), image_format, exif=exif))
+    assert time.process_time() - started < 2
+    assert any("dropped" in note for note in photograph.notes)
+
+
+def test_a_pointer_into_garbage_costs_its_tag_alone():
+    make = struct.pack("<HHII", ExifTags.Base.Make, 2, 7, 38)
+    pointer = struct.pack("<HHII", 34665, 4, 1, 100)
+    tags = b"II*\0\x08\0\0\0\2\0" + make + pointer + bytes(4)
+    content = tags + b"camera\0" + b"\xff" * 300_000
+    photograph = read(encoded(picture(), "PNG", exif=b"Exif\0\0" + content))
+    assert photograph.notes == ("tags that are too large were dropped: 34665 (4 bytes)",)
+    kept = Image.Exif()
+    kept.load(photograph.exif)
+    assert kept[ExifTags.Base.Make] == "camera"
+
+
+def test_blocks_of_exif_in_avif_are_bounded():
+    count = 2000
+    heads = b"".join(
+        b"\0\0\0\0II*\0" + struct.pack("<I", 12 * count - 12 * index - 4) for index in range(count)
+    )
+    tags = struct.pack("<H", 65535) + struct.pack("<HHII", 1, 7, 1, 0) * 65535
+    box = struct.pack(">I", 8 + len(heads + tags)) + b"free" + heads + tags
+    assert "blocks of EXIF" in refusal(encoded(picture(), "AVIF") + box)
+
+
+def test_pages_of_a_tiff_that_overlap_are_bounded():
+    content = bytearray(encoded(picture(), "TIFF"))
+    order, _ = bounds.tiff_order(content)
+    (first,) = struct.unpack_from(order + "I", content, 4)
+    (count,) = struct.unpack_from(order + "H", content, first)
+    struct.pack_into(order + "I", content, first + 2 + 12 * count, len(content))
+    rest = bytearray(b"\xff" * (2 + 12 * 65535 + 4 * 64))
+    for page in range(63):
+        following = len(content) + 4 * (page + 1)
+        struct.pack_into(order + "I", rest, 4 * page + 2 + 12 * 65535, following)
+    assert f"at most {bounds.MAX_TAGS} tags" in refusal(bytes(content + rest))
+
+
 def test_large_profiles_are_dropped_with_a_note():
     content = tagged_tiff(34675, 7, bounds.MAX_PROFILE + 1, bytes(bounds.MAX_PROFILE + 1))
     photograph = read(content)

@@ -22,8 +22,12 @@ MAX_PROFILE = 16 * 2**20
 MAX_NUMBERS = 4096
 """Most numbers that a tag may hold: each would become a Python object."""
 
-MAX_TAGS = 2**16
-"""Most tags of a directory: what a TIFF can hold that is no BigTIFF."""
+MAX_TAGS = 2**14
+"""Most tags of all directories of a TIFF or of EXIF: directories may overlap, and each tag takes a
+microsecond. Files have some dozens a page."""
+
+MAX_EXIF_BLOCKS = 8
+"""Most blocks of EXIF in AVIF and HEIC: blocks may overlap. Files have one or two."""
 
 MAX_ALL_NUMBERS = 2**18
 """Most numbers that all tags together may hold."""
@@ -133,6 +137,11 @@ def bounded(content: bytes, image_format: str, notes: list[str]) -> bytes:
                 raise BoundError(f"a PNG must have at most {MAX_CHUNKS} chunks, got more")
     if image_format in ("AVIF", "HEIF"):  # whose decoders parse EXIF while they open the file
         places = [(found.end(), len(content)) for found in _EXIF.finditer(content)]
+        if len(places) > MAX_EXIF_BLOCKS:
+            raise BoundError(
+                f"{image_format} must have at most {MAX_EXIF_BLOCKS} blocks of EXIF, "
+                f"got {len(places)}; save it as PNG"
+            )
         return _mended(content, places, notes)
     if image_format == "BMP":
         _check_bmp(content)
@@ -142,14 +151,18 @@ def bounded(content: bytes, image_format: str, notes: list[str]) -> bytes:
 
 
 def bounded_exif(exif: bytes, notes: list[str]) -> bytes | None:
-    """EXIF without tags of more than `MAX_NUMBERS` numbers; None if it is above `MAX_METADATA`."""
+    """EXIF without tags that are too large; None above `MAX_METADATA` bytes or `MAX_TAGS` tags."""
     if len(exif) > MAX_METADATA:
         notes.append(
             f"its EXIF was dropped: it has {len(exif)} bytes, more than the limit of {MAX_METADATA}"
         )
         return None
     start = len(re.match(rb"(?:Exif\0\0){0,2}", exif).group())
-    return exif[:start] + _mended(exif[start:], [(0, len(exif))], notes)
+    try:
+        return exif[:start] + _mended(exif[start:], [(0, len(exif))], notes)
+    except BoundError as error:
+        notes.append(f"its EXIF was dropped: {error}")
+        return None
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -272,17 +285,19 @@ def tiff_pages(content: bytes) -> list[list[Tag]]:
     """The tags of each page, at most `MAX_PAGES` + 1 of them.
 
     Raises:
-        BoundError: If a directory has more than `MAX_TAGS` entries.
+        BoundError: If they have more than `MAX_TAGS` entries.
     """
     order, big = tiff_order(content)
     pages: list[list[Tag]] = []
     seen: set[int] = set()
+    left = MAX_TAGS
     with contextlib.suppress(struct.error):  # cut off: the decoder says so if it matters
         position = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)[0]
         while position and position not in seen and len(pages) <= MAX_PAGES:
             seen.add(position)
-            tags, position = _directory(content, position, order, big)
+            tags, position = _directory(content, position, order, big, left)
             pages.append(tags)
+            left -= len(tags)
     return pages
 
 
@@ -332,10 +347,15 @@ def tag_value(content: bytes, tag: Tag) -> tuple[int, ...]:
         return ()
 
 
-def _directory(content: bytes, position: int, order: str, big: bool) -> tuple[list[Tag], int]:
+def _directory(
+    content: bytes, position: int, order: str, big: bool, most: int
+) -> tuple[list[Tag], int]:
     """The tags of the directory at `position`, and the position of the next directory.
 
     Of a directory that is cut off, the tags before the cut, as Pillow reads it.
+
+    Raises:
+        BoundError: If it has more than `most` tags, which is the part of `MAX_TAGS` that is left.
     """
     head, entry, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     word = order + ("Q" if big else "I")
@@ -343,9 +363,9 @@ def _directory(content: bytes, position: int, order: str, big: bool) -> tuple[li
     tags: list[Tag] = []
     with contextlib.suppress(struct.error):
         (count,) = struct.unpack_from(order + head, content, position)
-        if count > MAX_TAGS:
-            raise BoundError(f"a TIFF directory must have at most {MAX_TAGS} tags, got {count}")
         position += struct.calcsize(order + head)
+        if min(count, (len(content) - position) // step) > most:
+            raise BoundError(f"a TIFF or EXIF must have at most {MAX_TAGS} tags, got more")
         for start in range(position, position + count * step, step):
             number, kind, numbers = struct.unpack_from(order + entry, content, start)
             data = start + step - inline
@@ -401,19 +421,28 @@ def _mended(content: bytes, places: list[tuple[int, int]], notes: list[str]) -> 
 def _oversized(content: memoryview) -> Iterator[tuple[Tag, int]]:
     """The tags of the first directory, and of those in it, that are too large; their bytes."""
     order, big = tiff_order(content)
-    numbers, seen = 0, set()
+    numbers, left, seen = 0, MAX_TAGS, set()
     with contextlib.suppress(struct.error):  # cut off: the parser skips the rest as well
         word = order + ("Q" if big else "I")
-        positions = [*struct.unpack_from(word, content, 8 if big else 4)]
-        while positions:
-            position = positions.pop()
+        first = struct.unpack_from(word, content, 8 if big else 4)[0]
+        waiting: list[tuple[int, Tag | None]] = [(first, None)]
+        while waiting:
+            position, pointer = waiting.pop()
             if position in seen:
                 continue
+            try:
+                tags, _ = _directory(content, position, order, big, left)
+            except BoundError:
+                if pointer is None:
+                    raise
+                yield pointer, _TYPE_SIZES[pointer.kind]  # without it, the parser does not follow
+                continue
             seen.add(position)
-            for tag in _directory(content, position, order, big)[0]:
+            left -= len(tags)
+            for tag in tags:
                 size = tag.count * _TYPE_SIZES.get(tag.kind, 1)
                 if tag.number in _DIRECTORY_TAGS and tag.count == 1:
-                    positions += tag_value(content, tag)
+                    waiting += ((inner, tag) for inner in tag_value(content, tag))
                 if tag.number in _STRIP_TAGS:
                     continue
                 if tag.kind not in _TYPES_OF_BYTES:
