@@ -134,6 +134,12 @@ def test_exif_of_ordinary_size_has_no_note():
         assert loaded[ExifTags.Base.Make] == "Camera"
 
 
+def test_a_big_endian_bigtiff_is_refused_by_name():
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, picture(), photometric="rgb", bigtiff=True, byteorder=">")
+    assert "big-endian BigTIFF, which is not read: save it as" in refusal(stream.getvalue())
+
+
 def test_strips_of_a_tiff_are_bounded():
     count = bounds.MAX_STRIPS + 1
     content = bytearray(encoded(picture(), "TIFF"))

@@ -550,6 +550,30 @@ def test_what_a_person_marks_in_black_is_the_hole(tmp_path, image):
     np.testing.assert_array_equal(hole, DISC)
 
 
+@pytest.mark.parametrize("alpha", [128, 180, 254])
+def test_a_clear_part_that_is_mostly_opaque_is_an_error(tmp_path, alpha):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.where(DISC, alpha, 255).astype(np.uint8)).save(path)
+    layer = np.dstack([np.zeros((*DISC.shape, 3), np.uint8), np.asarray(Image.open(path))])
+    Image.fromarray(layer).save(path)
+    with pytest.raises(images.ImageError, match=f"levels {alpha}, 255, so nothing is selected"):
+        images.read_mask(path, polarity="clear")
+    layer[..., 3] = 255
+    Image.fromarray(layer).save(path)
+    assert not images.read_mask(path, polarity="clear").any()
+
+
+@pytest.mark.parametrize("mark", [(255, 0, 0, 255), (255, 255, 255, 0)])
+def test_black_says_that_a_bright_mark_selects_nothing(tmp_path, mark):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.where(DISC[..., None], np.uint8(mark), np.uint8(255))).save(path)
+    with pytest.raises(images.ImageError, match="level 255 everywhere, so nothing is selected"):
+        images.read_mask(path, polarity="black")
+    for plain in ((255, 255, 255, 255), (255, 255, 255, 0)):
+        Image.new("RGBA", (8, 8), plain).save(path)
+        assert not images.read_mask(path, polarity="black").any()
+
+
 def test_the_clear_part_can_be_the_hole(tmp_path):
     path = tmp_path / "mask.png"
     _drawn((9, 200, 30, 0), (255, 128, 7, 255)).save(path)

@@ -378,6 +378,8 @@ def _directory(
 
 def _bounded_tiff(content: bytes, notes: list[str]) -> bytes:
     """Bounds the tags of the first page, and refuses pages that would be lost."""
+    if tiff_order(content) == (">", True):
+        raise BoundError("it is a big-endian BigTIFF, which is not read: save it as TIFF or PNG")
     pages = tiff_pages(content)
     for page in pages[:1]:
         for tag in page:

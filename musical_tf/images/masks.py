@@ -97,6 +97,8 @@ def load_mask(
             raise ImageError(f"{name}: a mask must have 8 or 16 bits a channel, it has 32")
         values, kind = _levels(image, name, polarity, threshold)
         noise = _JPEG_NOISE if image.format in ("JPEG", "MPO") else 0
+        is_white = polarity == "black" and values.min() >= 255 - noise
+        is_plain = not is_white or image.mode.startswith("I") or _is_plain(image, noise)
         cut_off = bool(deep) and not image.mode.startswith("I")
     counts = np.bincount(values.reshape(-1)[:STRIP_PIXELS], minlength=256)
     for start in range(STRIP_PIXELS, values.size, STRIP_PIXELS):
@@ -109,7 +111,13 @@ def load_mask(
             "save the mask with 8 bits a channel"
         )
     if polarity == "clear":
-        hole = values <= 255 - (THRESHOLD if threshold is None else threshold) - 1
+        level = 254 - (THRESHOLD if threshold is None else threshold)
+        hole = values <= level
+        if found[0] < 255 and not hole.any():
+            raise ImageError(
+                f"{name}: the opacity must have levels up to {level}, got {levels}, so nothing is "
+                "selected; set the threshold or the polarity"
+            )
         return Mask(hole, kind, levels, "the clear part is the hole")
     level = THRESHOLD if threshold is None else threshold
     if threshold is None and len(found) > 1:
@@ -121,7 +129,7 @@ def load_mask(
     side = "above" if polarity == "white" else "up to"
     nothing = len(found) == 1 and found[0] == (0 if polarity == "white" else 255)
     quiet = found[-1] <= noise if polarity == "white" else found[0] >= 255 - noise
-    if not nothing and not quiet and not hole.any():
+    if not (is_plain and (nothing or quiet)) and not hole.any():
         raise ImageError(
             f"{name}: the mask must have levels {side} {level}, got {levels}, so "
             "nothing is selected; set the threshold or the polarity"
@@ -172,6 +180,13 @@ def _levels(
     if polarity == "white" and not bright and alpha.min() < 255:
         return alpha, "opacity of a dark drawing"
     return values, "color on a clear layer" if alpha.min() < 255 else "color"
+
+
+def _is_plain(image: Image.Image, noise: int) -> bool:
+    """Whether the visible pixels of an image are all of one color, up to `noise` levels."""
+    ranges = [strip.convert("RGBA").getextrema() for _, strip in strips(image)]
+    lowest, highest = np.min(ranges, axis=(0, 2)), np.max(ranges, axis=(0, 2))
+    return bool(highest[3] == 0 or (highest - lowest <= noise).all())
 
 
 def _brightest(image: Image.Image, polarity: str, threshold: int | None) -> np.ndarray:
