@@ -111,7 +111,7 @@ def fill_file(
         if hole.all():
             raise images.ImageError(
                 f"{job.mask}: it covers the whole image, so nothing is left to copy from; "
-                f"is it the other polarity? (--polarity {other(arguments.polarity)})"
+                f"is it the other polarity? (--polarity {other(arguments.polarity, words[0])})"
             )
         pixels = session.inpaint(
             photograph.pixels,
@@ -191,8 +191,10 @@ def note_lines(notes: Iterable[tuple[str, str]]) -> list[str]:
     ]
 
 
-def other(polarity: str) -> str:
-    """The polarity to try when `polarity` selects the wrong part."""
+def other(polarity: str, kind: str = "") -> str:
+    """The polarity to try when `polarity` selects the wrong part of a mask of a `kind`."""
+    if polarity == "white" and kind in ("color on a clear layer", "opacity of a dark drawing"):
+        return "clear"
     return "black" if polarity == "white" else "white"
 
 

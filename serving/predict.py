@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
     remove_stale(jobs)
     counts = {"filled": 0, "had nothing to fill": 0, "skipped": 0}
     failures: list[str] = []
-    suspects: list[str] = []
+    suspects: list[tuple[str, str]] = []
     bar = ProgressBar(len(jobs))
     outcomes: list[Outcome] = []
     losses: list[tuple[str, str]] = []
@@ -96,7 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
             outcomes.append(outcome)
             losses += ((str(job.image), note) for note in outcome.notes)
             if outcome.share > SUSPICIOUS:
-                suspects.append(f"{outcome.share:.0%} of {job.image}")
+                suspects.append((f"{outcome.share:.0%} of {job.image}", outcome.kind))
         except FAILURES as error:
             message = say_of(job, error)
             if single:
@@ -114,10 +114,11 @@ def _run(arguments: argparse.Namespace) -> int:
         print(line)
     notes += note_lines(losses)
     if suspects:
+        suspect, kind = suspects[0]
         notes.append(
             f"images of which more than half was filled: {len(suspects)}, for instance "
-            f"{suspects[0]}; if that is what should stay, say --polarity "
-            f"{other(arguments.polarity)}"
+            f"{suspect}; if that is what should stay, say --polarity "
+            f"{other(arguments.polarity, kind)}"
         )
     for note in notes:
         complain(note, "note")

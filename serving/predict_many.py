@@ -335,10 +335,11 @@ def _conclude(
     )
     if account.suspects:
         image, share = next(iter(account.suspects.items()))
+        kind = account.filled[image].kind if image in account.filled else ""
         notes.append(
             f"images of which more than half was filled: {len(account.suspects)}, for instance "
             f"{share:.0%} of {image}; if that is what should stay, say --polarity "
-            f"{other(arguments.polarity)}"
+            f"{other(arguments.polarity, kind)}"
         )
     for note in notes:
         terminal.complain(note, "note", PROGRAM)

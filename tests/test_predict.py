@@ -325,6 +325,15 @@ def test_a_mask_that_is_probably_inverted_is_mentioned(call, album):
     assert "b.jpg; if that is what should stay, say --polarity black" in note
 
 
+def test_a_photograph_with_a_clear_hole_as_its_mask_is_told_the_polarity(call, album, photo):
+    bright = np.full((*centre().shape, 3), 200, np.uint8)
+    layer = np.dstack([bright, np.where(centre(), 0, 255).astype(np.uint8)])
+    Image.fromarray(layer).save(album / "layer.png")
+    code, _, err = call(image=photo, mask=album / "layer.png", output=album / "x.png")
+    assert code == 0
+    assert "if that is what should stay, say --polarity clear" in err
+
+
 def test_a_subfolder_that_cannot_be_listed_is_a_failure(call, album, monkeypatch):
     scandir = os.scandir
 
