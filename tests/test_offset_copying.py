@@ -147,23 +147,26 @@ def test_what_lies_under_the_hole_does_not_matter():
 
 
 def test_joining_solves_the_equations():
-    """Thirty rounds of conjugate gradients against a direct solver."""
+    """A few rounds of conjugate gradients against a direct solver."""
     image, hole = textured(48, 48, 6)[:, ::1], box(48, 48, 16, 30, 18, 34)
     guide = tf.constant(0.5 * np.where(hole > 0, smooth(image), image) + 0.5)
-    graph = module._Graph(guide, tf.constant(hole), module.LEVELS[-1], LAYER.membrane)
+    scale = module._Scale(guide, tf.constant(hole), 1)
+    graph = module._Graph(scale, scale.roughness, 2.5)
     count = int(graph.count) - 1
     offsets = np.tile(np.int32([[-15, 3]]), (count + 1, 1))
     offsets[: count // 2] = (14, -2)
-    joined = module._join(graph, tf.constant(offsets)).numpy()[:count]
+    labels = graph.here + (offsets @ [[int(graph.pitch)], [1]]).astype("int32")
+    joined = module._join(graph, labels).numpy()[:count]
 
     pixels = guide.numpy()[0]
     number = {
         place: index for index, place in enumerate(map(tuple, np.argwhere(hole[0, ..., 0] > 0)))
     }
-    screen = module.WEIGHTS.screen
+    trust = graph.inner(graph.trust).numpy()[..., 0]
     entries, right_side = [], np.zeros((count, 3))
     for place, index in number.items():
         here = np.array(place)
+        screen = module.WEIGHTS.screen + module.WEIGHTS.trusted_screen * trust[place]
         diagonal = screen
         right_side[index] += screen * pixels[place]
         for step in np.array(module.NEIGHBORS):

@@ -40,18 +40,28 @@ class Level(NamedTuple):
         factor: Pixels per position along each side.
         kept: Number of offsets that a position takes over from the coarser level; 0 at the coarsest
             level, where every position has all candidates.
+        labels: Number of offsets of a position that belief propagation chooses from. They are the
+            best ones next to the neighbors' offsets of the coarser level.
         rounds: Rounds of belief propagation.
         guide_sigma: Standard deviation of the blur under which copy and guide are compared, in
             positions.
+        shifts: Whether the parent's best offset is also tried one position further in each of the
+            eight directions.
     """
 
     factor: int
     kept: int
+    labels: int
     rounds: int
     guide_sigma: float
+    shifts: bool
 
 
-LEVELS = (Level(4, 0, 6, 1.0), Level(2, 5, 4, 1.5), Level(1, 4, 4, 2.5))
+LEVELS = (
+    Level(4, 0, 24, 6, 1.0, False),
+    Level(2, 3, 7, 4, 1.5, True),
+    Level(1, 2, 6, 3, 2.5, False),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +75,16 @@ class Weights:
         border: Copied against known pixel, at the known neighbors of a hole pixel.
         change: Constant cost of two neighbors with different offsets.
         screen: Squared difference of the joined copies from the guide.
+        trusted_screen: The same, times the squared known share of the surroundings: close to known
+            pixels the guide's colors are right.
     """
 
     guide: float = 1.5
     roughness: float = 0.01
     border: float = 4.0
     change: float = 1e-3
-    screen: float = 0.02
+    screen: float = 0.03
+    trusted_screen: float = 8.0
 
 
 WEIGHTS = Weights()
@@ -85,7 +98,7 @@ MATCHED = (-3, -1, 1, 3)
 QUERY_STEP = 2
 """Positions between two patches for which the most similar patch is found."""
 
-MOST_QUERIES = 1024
+MOST_QUERIES = 512
 """Patches for which the most similar one is found, at most; a bound on memory and time."""
 
 KNOWN_CANDIDATES, GUIDE_CANDIDATES = 24, 16
@@ -100,10 +113,16 @@ SHORTEST = 1 / 15
 INVALID = 10.0
 """Energy of an offset that leads to no known pixel; more than any valid one has."""
 
+UNUSABLE = 1e6
+"""Squared distance of a patch that may not be matched."""
+
 DAMPING = 0.3
 """Share of the previous message in belief propagation."""
 
-JOINING_ROUNDS = 30
+TRUST_SIGMA = 4.0
+"""Standard deviation, in positions, of the window whose known share is taken."""
+
+JOINING_ROUNDS = 20
 """Rounds of conjugate gradients when the copies are joined."""
 
 
@@ -165,7 +184,7 @@ class OffsetCopying(keras.layers.Layer):
         hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
         guide = composite(prediction, image, hole)
         if training:
-            places = ops.where(hole > 0.5, PAINTED, _places(guide))
+            places = ops.where(hole > 0.5, PAINTED, own_places(guide))
             return prediction, places
         filled, source = ops.map(self._copy, (guide, hole))
         return composite(filled, image, hole), source
@@ -181,125 +200,181 @@ class OffsetCopying(keras.layers.Layer):
         """`(H, W, 3)` guide in [-1, 1] and `(H, W, 1)` hole -> filled and source of one sample."""
         guide, hole = (ops.expand_dims(each, 0) for each in sample)
         guide = 0.5 * guide + 0.5
-        candidates = _candidates(guide, hole)  # (K, 2) in pixels
-        coarser = None
-        for level in LEVELS:
-            graph = _Graph(guide, hole, level, self.membrane)
+        scales = [_Scale(guide, hole, level.factor) for level in LEVELS]
+        expected = _expected_roughness(scales, self.membrane)
+        graph = labels = beliefs = None
+        for level, scale, roughness in zip(LEVELS, scales, expected, strict=True):
+            coarser, graph = graph, _Graph(scale, roughness, level.guide_sigma)
             if coarser is None:
-                offsets = ops.cast(ops.round(candidates / level.factor), "int32")[None]
-                offsets = offsets + ops.zeros_like(graph.row)[:, None, None]
+                labels = graph.labels_of(_candidates(guide, hole) // level.factor)
             else:
-                offsets = _inherit(graph, level, *coarser)
-            coarser = graph, offsets, _propagate(graph, offsets, level.rounds)
+                labels = _inherit(graph, level, coarser, labels, beliefs)
+            labels, energies = _prune(graph, labels, level)
+            beliefs = _propagate(graph, labels, energies, level.rounds)
 
-        best = _best(*coarser[1:], 1)
-        _, copied = graph.look_up(best)  # (N, 1)
-        best = ops.where(copied, best[:, 0], 0)
+        best = _best(labels, beliefs, 1)
+        copied = _rows_of(graph.is_usable, best[:, 0])
+        best = ops.where(copied[:, None], best, graph.here)
         joined = ops.pad(_join(graph, best), [[0, 1], [0, 0]])
-        places = ops.stack([graph.row, graph.column], axis=1) + best
-        places = ops.pad(ops.where(copied, places, PAINTED), [[0, 1], [0, 0]])
-        missing = (graph.node < graph.count)[:, None]
-        own = ops.reshape(_places(guide), (-1, 2))
-        filled = ops.where(missing, _rows_of(joined, graph.node), graph.colors)
-        source = ops.where(missing, _rows_of(places, graph.node), own)
+        places = ops.where(copied[:, None], graph.place(best), PAINTED)
+        places = ops.pad(places, [[0, 1], [0, 0]])
         shape = (graph.height, graph.width)
+        node = ops.reshape(graph.inner(graph.node[:, None]), (-1,))
+        missing = (node < graph.count)[:, None]
+        colors = ops.reshape(guide, (-1, 3))
+        filled = ops.where(missing, _rows_of(joined, node), colors)
+        source = ops.where(missing, _rows_of(places, node), ops.reshape(own_places(guide), (-1, 2)))
         filled = ops.clip(2.0 * filled - 1.0, -1.0, 1.0)
         return ops.reshape(filled, (*shape, 3)), ops.reshape(source, (*shape, 2))
+
+
+class _Scale:
+    """Guide, hole and roughness at one level: `(1, h, w, C)`."""
+
+    def __init__(self, guide, hole, factor):
+        self.factor = factor
+        self.guide = ops.average_pool(guide, factor, factor) if factor > 1 else guide
+        self.hole = ops.max_pool(hole, factor, factor) if factor > 1 else hole
+        self.roughness = _roughness(self.guide)
+
+
+def _expected_roughness(scales, membrane):
+    """The roughness that a membrane over the surroundings expects, `(1, h, w, 1)` per scale."""
+    coarsest = scales[0].factor
+    maps, holes = [], []
+    for scale in scales:
+        reliable, roughness = _erode(1.0 - scale.hole, 9), scale.roughness
+        if scale.factor < coarsest:
+            window = coarsest // scale.factor
+            share = ops.average_pool(reliable, window, window)
+            roughness = ops.average_pool(roughness * reliable, window, window)
+            roughness = roughness / ops.maximum(share, 1e-3)
+            reliable = ops.cast(share > 0.0, "float32")
+        maps.append(roughness)
+        holes.append(1.0 - reliable)
+    expected = membrane(ops.concatenate(maps), ops.concatenate(holes))
+    for index, scale in enumerate(scales):
+        window = coarsest // scale.factor
+        yield ops.repeat(ops.repeat(expected[index : index + 1], window, 1), window, 2)
 
 
 class _Graph:
     """The missing positions of one level, its nodes, and what the energy needs of them.
 
+    A *position* is a flat index into a map with a margin of one. A *label* of a node is the
+    position that its color is copied from.
+
     Attributes:
-        row, column: `(N,)` int32, place of each node.
         count: N, one more than there are missing positions: without a hole no tensor may be empty.
-        node: `(H W,)` int32, the node at a position, N at known ones.
+        row, column: `(N,)` int32, place of each node, without the margin.
+        here: `(N, 1)` int32, position of each node.
+        node: `(P,)` int32, the node at a position, N where there is none.
+        steps: `(4, 1, 1)` int32, from a position to its neighbors.
         neighbors: `(4, N)` int32, the node a step of `NEIGHBORS` away, N where there is none.
-        bordered: `(4, N)` bool, whether a known pixel is there.
+        bordered: `(4, N)` bool, whether a known position is there.
+        colors: `(P, 3)`, the guide.
+        is_usable: `(P,)` bool, known with known neighbors.
     """
 
-    def __init__(self, guide, hole, level, membrane):
-        factor = level.factor
-        if factor > 1:
-            guide, hole = (
-                ops.average_pool(guide, factor, factor),
-                ops.max_pool(hole, factor, factor),
-            )
+    def __init__(self, scale, expected, guide_sigma):
+        guide, hole = scale.guide, scale.hole
         self.height, self.width = ops.shape(hole)[1:3]
-        missing = ops.reshape(hole, (-1,)) > 0.5
-        places = ops.cast(ops.nonzero(missing)[0], "int32")
+        self.pitch = self.width + 2
+        self.nowhere = 2 * self.pitch - 1
+        missing = hole > 0.5
+        places = ops.cast(ops.nonzero(ops.reshape(missing, (-1,)))[0], "int32")
         places = ops.concatenate([places, ops.zeros((1,), "int32")])
         self.count = ops.shape(places)[0]
         self.row = places // self.width
         self.column = places - self.row * self.width
-        numbers = ops.cumsum(ops.cast(missing, "int32")) - 1
-        self.node = ops.where(missing, numbers, self.count)
-
-        is_known = _erode(1.0 - hole, 3)
-        roughness = _roughness(guide)
-        expected = membrane(roughness, 1.0 - _erode(1.0 - hole, 9))
-        log = ops.log(ops.maximum(ops.concatenate([roughness, expected], axis=-1), 1e-3))
-        marks = ops.concatenate([gaussian_blur(guide, level.guide_sigma), log, is_known], axis=-1)
-        self.colors = ops.reshape(guide, (-1, 3))  # (H W, 3)
-        self.marks = ops.reshape(marks, (-1, 6))  # (H W, 6)
-
-        rows, columns = self.row + _ROW_STEPS, self.column + _COLUMN_STEPS  # (4, N)
+        self.here = self.position(self.row, self.column)[:, None]
+        self.steps = (ops.multiply(_ROW_STEPS, self.pitch) + _COLUMN_STEPS)[..., None]
+        numbers = ops.cumsum(ops.reshape(ops.cast(missing, "int32"), (-1,))) - 1
+        numbers = ops.where(missing, ops.reshape(numbers, ops.shape(hole)), self.count)
+        self.node = _with_margin(numbers, self.count)[:, 0]
         is_real = ops.arange(self.count) < self.count - 1
-        inside = ops.logical_and(self._is_inside(rows, columns), is_real)
-        neighbors = _rows_of(self.node, self._index(rows, columns))
-        self.neighbors = ops.where(inside, neighbors, self.count)
-        self.bordered = ops.logical_and(inside, neighbors == self.count)
+        beside = (self.here + self.steps)[..., 0]  # (4, N)
+        self.neighbors = ops.where(is_real, _rows_of(self.node, beside), self.count)
+        known = _with_margin(1.0 - hole, 0.0)[:, 0] > 0.5
+        self.bordered = ops.logical_and(is_real, _rows_of(known, beside))
 
-    def _index(self, rows, columns):
-        """Flat positions; those outside the image become the nearest inside."""
-        rows = ops.clip(rows, 0, self.height - 1)
-        return rows * self.width + ops.clip(columns, 0, self.width - 1)
+        self.colors = _with_margin(guide)
+        trust = gaussian_blur(1.0 - hole, TRUST_SIGMA)
+        self.trust = _with_margin(ops.square(trust), 0.0)
+        usable = _with_margin(_erode(1.0 - hole, 3), 0.0)
+        self.is_usable = usable[:, 0] > 0.5
+        blurred = WEIGHTS.guide**0.5 * _with_margin(gaussian_blur(guide, guide_sigma))
+        found, expected = (
+            WEIGHTS.roughness**0.5 * ops.log(ops.maximum(_with_margin(each), 1e-3))
+            for each in (scale.roughness, expected)
+        )
+        # Squared differences of the two are the energy of a label.
+        penalty = INVALID**0.5 * (1.0 - usable)
+        self._offered = ops.concatenate([blurred, found, penalty], axis=1)  # (P, 5)
+        wanted = ops.concatenate([blurred, expected, 0.0 * penalty], axis=1)
+        self._wanted = _rows_of(wanted, self.here)  # (N, 1, 5)
 
-    def _is_inside(self, rows, columns):
+    def position(self, row, column):
+        """The position of a place without the margin."""
+        return (row + 1) * self.pitch + column + 1
+
+    def labels_of(self, offsets):
+        """`(K, 2)` offsets -> labels `(N, K)`."""
+        return self.labels_at(
+            self.row[:, None] + offsets[None, :, 0], self.column[:, None] + offsets[None, :, 1]
+        )
+
+    def labels_at(self, rows, columns):
+        """Labels at places; those outside the image lead to a position that is not usable."""
         inside = ops.logical_and(rows >= 0, rows < self.height)
-        return ops.logical_and(inside, ops.logical_and(columns >= 0, columns < self.width))
+        inside = ops.logical_and(inside, ops.logical_and(columns >= 0, columns < self.width))
+        return ops.where(inside, self.position(rows, columns), self.nowhere)
 
-    def _targets(self, offsets):
-        return self.row[:, None] + offsets[..., 0], self.column[:, None] + offsets[..., 1]
+    def place(self, labels):
+        """`(N, 1)` labels -> `(N, 2)` row and column, without the margin."""
+        row = labels // self.pitch
+        return ops.concatenate([row, labels - row * self.pitch], axis=1) - 1
 
-    def copied(self, offsets):
-        """`(..., N, L, 2)` offsets -> `(..., N, L, 3)` colors that they lead to."""
-        return _rows_of(self.colors, self._index(*self._targets(offsets)))
+    def inner(self, values):
+        """`(P, C)` -> `(H, W, C)`, without the margin."""
+        shape = (self.height + 2, self.pitch, values.shape[1])
+        return ops.reshape(values, shape)[1:-1, 1:-1]
 
-    def look_up(self, offsets):
-        """Marks `(N, L, 6)` of the pixels that offsets lead to, and whether they may be copied.
+    def copied(self, labels):
+        """Colors that labels lead to."""
+        return _rows_of(self.colors, labels)
 
-        The second is `(N, L)` bool: a known pixel with known neighbors.
-        """
-        targets = self._targets(offsets)
-        marks = _rows_of(self.marks, self._index(*targets))
-        return marks, ops.logical_and(self._is_inside(*targets), marks[..., 5] > 0.5)
+    def energies(self, labels):
+        """`(N, L)` energy of each label by itself."""
+        energy = _square(_rows_of(self._offered, labels) - self._wanted)
+        # Few nodes lie at the border: the others are left out.
+        is_bordered = ops.any(self.bordered, axis=0)
+        border = ops.cast(ops.nonzero(is_bordered)[0], "int32")
+        border = ops.concatenate([border, ops.zeros((1,), "int32")])
+        here, there = _rows_of(self.here, border), _rows_of(labels, border)
+        jumps = _square(self.copied(there + self.steps) - self.copied(here + self.steps))
+        bordered = ops.take(self.bordered, border, axis=1)[..., None]
+        jumps = WEIGHTS.border * ops.sum(ops.where(bordered, jumps, 0.0), axis=0)
+        jumps = jumps * ops.cast(
+            ops.arange(ops.shape(border)[0])[:, None] < ops.shape(border)[0] - 1, "float32"
+        )
+        number = ops.cumsum(ops.cast(is_bordered, "int32")) - 1
+        number = ops.where(is_bordered, number, ops.shape(border)[0] - 1)
+        return energy + _rows_of(jumps, number)
 
-    def energies(self, offsets):
-        """`(N, L)` energy of each offset by itself."""
-        there, is_usable = self.look_up(offsets)
-        here = _rows_of(self.marks, self._index(self.row, self.column))[:, None]
-        energy = WEIGHTS.guide * _square(there[..., :3] - here[..., :3])
-        energy = energy + WEIGHTS.roughness * ops.square(there[..., 3] - here[..., 4])
-        beside = self.copied(_STEPS + ops.zeros_like(offsets[:, :1]))  # (4, N, 1, 3)
-        jumps = _square(self.copied(offsets + _STEPS) - beside)  # (4, N, L)
-        border = ops.sum(ops.where(self.bordered[..., None], jumps, 0.0), axis=0)
-        energy = energy + WEIGHTS.border * border
-        return ops.where(is_usable, energy, INVALID)
-
-    def seams(self, offsets):
-        """`(4, N, L, L)` energy of an offset of a node beside one of its neighbor."""
+    def seams(self, labels):
+        """`(4, N, L, L)` energy of a label of a node beside one of its neighbor."""
         neighbors = ops.minimum(self.neighbors, self.count - 1)
-        theirs = _rows_of(offsets, neighbors)  # (4, N, L, 2)
+        theirs = _rows_of(labels, neighbors)  # (4, N, L)
         # Both copies are compared here and at the neighbor: (4, N, L, 6).
-        beside = self.copied(offsets + _STEPS)
-        here = self.copied(offsets)[None] + ops.zeros_like(beside)
+        beside = self.copied(labels + self.steps)
+        here = self.copied(labels)[None] + ops.zeros_like(beside)
         mine = ops.concatenate([here, beside], axis=-1)
-        other = ops.concatenate([self.copied(theirs), self.copied(theirs + _STEPS)], axis=-1)
+        continued = theirs - self.steps
+        other = ops.concatenate([self.copied(continued), self.copied(theirs)], axis=-1)
         product = ops.matmul(mine, ops.transpose(other, (0, 1, 3, 2)))
         seams = _square(mine)[..., None] + _square(other)[:, :, None] - 2.0 * product
-        code = offsets[..., 0] * 65536 + offsets[..., 1]
-        differs = code[..., None] != _rows_of(code, neighbors)[:, :, None]
+        differs = labels[..., None] != continued[:, :, None]
         return ops.relu(seams) + WEIGHTS.change * ops.cast(differs, "float32")
 
     def of_neighbors(self, values):
@@ -308,71 +383,116 @@ class _Graph:
         return _rows_of(flat, self.neighbors + _DIRECTIONS * (self.count + 1))
 
 
-_STEPS = np.array(NEIGHBORS, "int32")[:, None, None]  # (4, 1, 1, 2)
-_ROW_STEPS, _COLUMN_STEPS = _STEPS[:, :, 0, 0], _STEPS[:, :, 0, 1]  # (4, 1)
+_ROW_STEPS, _COLUMN_STEPS = np.array(NEIGHBORS, "int32").T[..., None]  # (4, 1)
 _DIRECTIONS = np.arange(len(NEIGHBORS), dtype="int32")[:, None]
 
 
-def _propagate(graph, offsets, rounds):
-    """Min-sum belief propagation: `(N, L, 2)` offsets -> `(N, L)` energies, the least is best."""
-    energies, seams = graph.energies(offsets), graph.seams(offsets)
+def _with_margin(maps, value=None):
+    """`(1, H, W, C)` -> `(P, C)`: a margin of one, of a value or of the outermost ones."""
+    margin = [[0, 0], [1, 1], [1, 1], [0, 0]]
+    if value is None:
+        maps = ops.pad(maps, margin, mode="symmetric")
+    else:
+        maps = ops.pad(maps, margin, constant_values=value)
+    return ops.reshape(maps, (-1, maps.shape[-1]))
+
+
+def _prune(graph, labels, level):
+    """The `level.labels` labels `(N, L)` of least energy, and their energies."""
+    energies = graph.energies(labels)
+    if labels.shape[1] == level.labels:
+        return labels, energies
+    order = _least(energies, level.labels)
+    return _pick(labels, order), _pick(energies, order)
+
+
+def _propagate(graph, labels, energies, rounds):
+    """Min-sum belief propagation: `(N, L)` labels -> `(N, L)` energies, the least is best."""
+    seams = graph.seams(labels)
     has_neighbor = (graph.neighbors < graph.count)[..., None]
-    messages = ops.zeros_like(seams[..., 0])  # (4, N, L)
-    for _ in range(rounds):
+
+    def one_round(_, messages):  # (4, N, L)
         beliefs = energies + ops.sum(messages, axis=0)
         # The neighbor in a direction leaves out what it was told from the opposite one.
         back = ops.concatenate([messages[2:], messages[:2]])
         told = ops.pad(beliefs[None] - back, [[0, 0], [0, 1], [0, 0]])
         sent = ops.min(seams + graph.of_neighbors(told)[:, :, None], axis=3)
         sent = ops.where(has_neighbor, sent - ops.min(sent, axis=2, keepdims=True), 0.0)
-        messages = DAMPING * messages + (1.0 - DAMPING) * sent
+        return DAMPING * messages + (1.0 - DAMPING) * sent
+
+    messages = ops.fori_loop(0, rounds, one_round, ops.zeros_like(seams[..., 0]))
     return energies + ops.sum(messages, axis=0)
 
 
-def _best(offsets, beliefs, number):
-    """The `number` offsets of least energy, `(N, number, 2)`."""
-    count, labels = ops.shape(beliefs)
-    order = ops.cast(ops.top_k(-beliefs, number)[1], "int32")
-    index = order + labels * ops.arange(count)[:, None]
-    return _rows_of(ops.reshape(offsets, (count * labels, 2)), index)
+def _least(values, number):
+    """`(N, number)` int32: columns of the least values of each row of `(N, L)`, sorted."""
+    return ops.cast(ops.top_k(-values, number)[1], "int32")
 
 
-def _inherit(graph, level, coarser, offsets, beliefs):
-    """Offsets `(N, L, 2)` of a finer level: the parent's best, its neighbors', and shifts."""
-    kept = 2 * _best(offsets, beliefs, level.kept)
-    parents = _rows_of(coarser.node, (graph.row // 2) * coarser.width + graph.column // 2)
-    parents = ops.minimum(parents, coarser.count - 1)  # the extra node has none
-    own = _rows_of(kept, parents)
-    beside = _rows_of(ops.transpose(coarser.neighbors), parents)  # (N, 4)
-    beside = ops.where(beside < coarser.count, beside, parents[:, None])
-    shifts = [shift for shift in np.ndindex(3, 3) if shift != (1, 1)]
-    shifted = own[:, :1] + (np.array(shifts, "int32") - 1)[None]
-    return ops.concatenate([own, _rows_of(kept[:, 0], beside), shifted], axis=1)
+def _pick(values, order):
+    """Entries `(N, number)` of each row of `(N, L)`, by their columns."""
+    count, width = ops.shape(values)
+    index = order + width * ops.arange(count)[:, None]
+    return _rows_of(ops.reshape(values, (-1,)), index)
 
 
-def _join(graph, offsets):
+def _best(labels, beliefs, number):
+    """The `number` labels of least energy, `(N, number)`."""
+    return _pick(labels, _least(beliefs, number))
+
+
+def _inherit(graph, level, coarser, labels, beliefs):
+    """Labels `(N, L)` of a finer level: the parent's best, its neighbors', and shifts."""
+    kept = _best(labels, beliefs, level.kept)
+    row = kept // coarser.pitch
+    column = kept - row * coarser.pitch
+    down, right = (
+        2 * (place - 1 - own[:, None])
+        for place, own in ((row, coarser.row), (column, coarser.column))
+    )
+    parent = coarser.position(graph.row // 2, graph.column // 2)
+    parent = ops.minimum(_rows_of(coarser.node, parent), coarser.count - 1)
+    beside = _rows_of(ops.transpose(coarser.neighbors), parent)  # (N, 4)
+    beside = ops.where(beside < coarser.count, beside, parent[:, None])
+    rows, columns = (
+        own[:, None]
+        + ops.concatenate([_rows_of(steps, parent), _rows_of(steps[:, 0], beside)], axis=1)
+        for own, steps in ((graph.row, down), (graph.column, right))
+    )
+    found = graph.labels_at(rows, columns)
+    if not level.shifts:
+        return found
+    shifts = [
+        down * graph.pitch + right for down, right in np.ndindex(3, 3) if (down, right) != (1, 1)
+    ]
+    shifted = found[:, :1] + ops.stack(shifts)[None] - graph.pitch - 1
+    first = graph.pitch + 1
+    shifted = ops.clip(shifted, first, graph.position(graph.height - 1, graph.width - 1))
+    return ops.concatenate([found, shifted], axis=1)
+
+
+def _join(graph, labels):
     """Colors `(N, 3)` with the gradients of the copies, known pixels at the border.
 
     Args:
         graph: The finest level.
-        offsets: `(N, 2)` int32.
+        labels: `(N, 1)` int32.
     """
-    offsets = offsets[:, None]  # (N, 1, 2)
-    theirs = ops.pad(offsets, [[0, 1], [0, 0], [0, 0]])
-    theirs = _rows_of(theirs, graph.neighbors)  # (4, N, 1, 2)
+    theirs = _rows_of(ops.pad(labels, [[0, 1], [0, 0]]), graph.neighbors)  # (4, N, 1)
     linked = ops.cast(graph.neighbors < graph.count, "float32")[..., None]  # (4, N, 1)
     bordered = ops.cast(graph.bordered, "float32")[..., None]
-    copies = graph.copied(offsets)[:, 0]
-    mine = copies - graph.copied(offsets + _STEPS)[:, :, 0]
-    other = (graph.copied(theirs) - graph.copied(theirs + _STEPS))[:, :, 0]
-    # Between two offsets the gradient is the mean of both. Beyond a known pixel lies the guide, so
+    theirs = ops.where(linked > 0.0, theirs, labels[None] + graph.steps)
+    copies = graph.copied(labels)[:, 0]
+    mine = copies - graph.copied(labels + graph.steps)[:, :, 0]
+    other = (graph.copied(theirs - graph.steps) - graph.copied(theirs))[:, :, 0]
+    # Between two labels the gradient is the mean of both. Beyond a known pixel lies the guide, so
     # there the copy's counts alone.
     gradients = linked * 0.5 * (mine + other) + bordered * mine
-    steps = _STEPS + ops.zeros_like(offsets)
-    gradients = gradients + bordered * graph.copied(steps)[:, :, 0]
-    guide = graph.copied(ops.zeros_like(offsets))[:, 0]
-    right_side = WEIGHTS.screen * guide + ops.sum(gradients, axis=0)
-    degree = WEIGHTS.screen + ops.sum(linked + bordered, axis=0)
+    gradients = gradients + bordered * graph.copied(graph.here + graph.steps)[:, :, 0]
+    guide = graph.copied(graph.here)[:, 0]
+    screen = WEIGHTS.screen + WEIGHTS.trusted_screen * _rows_of(graph.trust, graph.here[:, 0])
+    right_side = screen * guide + ops.sum(gradients, axis=0)
+    degree = screen + ops.sum(linked + bordered, axis=0)
 
     def apply(values):
         beside = _rows_of(ops.pad(values, [[0, 1], [0, 0]]), graph.neighbors)
@@ -381,15 +501,16 @@ def _join(graph, offsets):
     residual = right_side - apply(copies)
     energy = ops.sum(ops.square(residual), axis=0)
 
-    values, direction = copies, residual
-    for _ in range(JOINING_ROUNDS):
+    def one_round(_, state):
+        values, residual, direction, energy = state
         applied = apply(direction)
         length = energy / ops.maximum(ops.sum(direction * applied, axis=0), 1e-12)
         values, residual = values + length * direction, residual - length * applied
         left = ops.sum(ops.square(residual), axis=0)
         direction = residual + left / ops.maximum(energy, 1e-12) * direction
-        energy = left
-    return values
+        return values, residual, direction, left
+
+    return ops.fori_loop(0, JOINING_ROUNDS, one_round, (copies, residual, residual, energy))[0]
 
 
 def _rows_of(values, indices):
@@ -405,9 +526,10 @@ def _candidates(guide, hole):
     usable = _erode(1.0 - missing, reach)
     near = 1.0 - _erode(1.0 - missing, BAND)
     flat_usable = ops.reshape(usable, (height * width,))
-    unusable = 1e6 * (1.0 - flat_usable)
+    unusable = UNUSABLE * (1.0 - flat_usable)
     rows = ops.arange(height * width) // width
     columns = ops.arange(height * width) - rows * width
+    places = ops.cast(ops.stack([rows, columns], axis=1), "float32")
     shortest = ops.cast(ops.maximum(height, width), "float32") * SHORTEST
 
     chosen = []
@@ -428,19 +550,28 @@ def _candidates(guide, hole):
         votes = ops.cast(picked < found, "float32")
         queries = ops.concatenate([queries, ops.zeros((1,), "int32")])
         queries = _rows_of(queries, ops.minimum(picked, found))
-        distance = ops.sum(ops.square(patches), axis=1)[None] + unusable[None]
-        distance = distance - 2.0 * ops.matmul(_rows_of(patches, queries), ops.transpose(patches))
-        down = rows[None] - _rows_of(rows, queries)[:, None]
-        right = columns[None] - _rows_of(columns, queries)[:, None]
+        similarity = _similarity(_rows_of(patches, queries), patches, unusable)
         if among_known:
-            length = ops.cast(ops.square(down) + ops.square(right), "float32")
-            distance = distance + 1e6 * ops.cast(length <= ops.square(shortest), "float32")
-        # Keras's `argmin` has an operation that ONNX lacks.
-        match = ops.cast(ops.top_k(-distance, 1)[1][:, 0], "int32")
+            asked_places = _rows_of(places, queries)
+            near_by = ops.sum(ops.square(asked_places), axis=1, keepdims=True) - shortest**2
+            too_close = _similarity(asked_places, places, 0.0) >= near_by
+            similarity = ops.where(too_close, -UNUSABLE, similarity)
+        # Keras's `argmax` has an operation that ONNX lacks.
+        match = ops.cast(ops.top_k(similarity, 1)[1][:, 0], "int32")
         down = _rows_of(rows, match) - _rows_of(rows, queries)
         right = _rows_of(columns, match) - _rows_of(columns, queries)
         chosen.append(CELL * _frequent(down, right, votes, height, width, count))
     return ops.concatenate(chosen)
+
+
+def _similarity(queries, keys, penalty):
+    """`(Q, C)`, `(K, C)` -> `(Q, K)`: minus the squared distances, but for the queries' squares.
+
+    One matrix product: large arrays are not passed over a second time.
+    """
+    squares = (ops.sum(ops.square(keys), axis=1) + penalty)[:, None]
+    queries = ops.concatenate([2.0 * queries, -ops.ones_like(queries[:, :1])], axis=1)
+    return ops.matmul(queries, ops.transpose(ops.concatenate([keys, squares], axis=1)))
 
 
 def _frequent(down, right, votes, height, width, count):
@@ -486,7 +617,7 @@ def _square(difference):
     return ops.sum(ops.square(difference), axis=-1)
 
 
-def _places(image):
+def own_places(image):
     """`(B, H, W, 2)` int32: row and column of every pixel."""
     height, width = ops.shape(image)[1:3]
     rows, columns = ops.arange(height)[:, None], ops.arange(width)[None]
