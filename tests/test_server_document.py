@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from benchmarks import load_test
+from benchmarks import load_test, measure, soak
 from serving import server
 from serving.server import create_app
 from serving.service import Metrics
@@ -123,3 +123,9 @@ def test_the_metrics_are_those_there_are():
         if metric.name.startswith("musical_")
     }
     assert {name for name in documented if name.startswith("musical_")} == ours
+
+
+def test_the_soak_is_the_one_that_was_measured():
+    measured = json.loads((measure.RESULTS / "soak.json").read_text())
+    assert soak.table(measured) in DOCUMENT
+    assert measured["good"]["failed"] == 0
