@@ -288,7 +288,7 @@ def card_table(card: dict) -> str:
     """What a shipped model is, and a row for each stage of its training."""
     files = card["files"]
     recipe = card["recipe"]
-    shown = {"width", "width_limit", "inner_levels", "membrane", "detail"}
+    shown = {"width", "width_limit", "inner_levels", "membrane", "copying"}
     config = shown & recipe["config"].keys()
     shape = ", ".join(
         f"`{key}={json.dumps(recipe['config'][key])}`"

@@ -1,10 +1,11 @@
 """Exports a trained generator to one ONNX file that needs nothing else of ours.
 
-The file maps `image` and `mask` to `inpainted`. Padding, scaling, masking and compositing are
-inside the graph, any batch, height and width (16 up) are accepted, known pixels come back bit for
-bit. Before it is written, ONNX Runtime, the SavedModel and Keras are run on the same photographs
-and holes; if they differ by more than `TOLERANCES` allows nothing is written. The figures lie
-beside the file (`model.parity.json`) and, summed up, in its metadata. docs/onnx.md is the contract.
+The file maps `image` and `mask` to `inpainted`, and to `source` if it copies pixels. Padding,
+scaling, masking and compositing are inside the graph, any batch, height and width (16 up) are
+accepted, known pixels come back bit for bit. Before it is written, ONNX Runtime, the SavedModel and
+Keras are run on the same photographs and holes; if they differ by more than `TOLERANCES` allows
+nothing is written. The figures lie beside the file (`model.parity.json`) and, summed up, in its
+metadata. docs/onnx.md is the contract.
 
     python export/to_onnx.py --run runs/celeba --output model.onnx
 """
@@ -31,7 +32,7 @@ if not __package__:  # run as a script, so the checkout itself is not on the pat
         sys.path.insert(0, str(_CHECKOUT))
 
 from musical_tf.arguments import Parser
-from musical_tf.contract import CONTRACT, LAYOUTS, PREFIX, STRATEGIES, VALUE_RANGES
+from musical_tf.contract import LAYOUTS, OUTPUTS, PREFIX, STRATEGIES, VALUE_RANGES
 
 IOS = tuple(VALUE_RANGES)
 OPSETS = (17, 18)
@@ -69,7 +70,8 @@ WEIGHT_LICENCES = {"celeba": "CelebA: non-commercial research"}
 
 OTHER_WEIGHT_LICENCE = "as its training data"
 
-Runtime = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Runtime = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""From `(image, mask)` to the outputs of the contract by name."""
 
 
 class ExportError(RuntimeError):
@@ -302,7 +304,8 @@ def serving_module(inpaint: Any) -> Any:
     """Wraps an `InpaintingFunction` as a `tf.Module` with the weights and the named signature.
 
     Returns:
-        A module whose `serve` is a `tf.function` from `image`, `mask` to `{"inpainted": ...}`.
+        A module whose `serve` is a `tf.function` from `image`, `mask` to the dict of
+        `InpaintingFunction.outputs`.
     """
     import tensorflow as tf
 
@@ -314,7 +317,7 @@ def serving_module(inpaint: Any) -> Any:
     ]
 
     def serve(image, mask):
-        return {"inpainted": inpaint(image, mask)}
+        return inpaint.outputs(image, mask)
 
     module.serve = tf.function(serve, input_signature=signature, autograph=False)
     return module
@@ -342,7 +345,7 @@ def build_model(inpaint: Any, opset: int = 17) -> Any:
     """Converts an `InpaintingFunction` to an ONNX model.
 
     Returns:
-        An `onnx.ModelProto` with inputs `image`, `mask` and output `inpainted`.
+        An `onnx.ModelProto` with inputs `image`, `mask` and the outputs of the contract.
 
     Raises:
         ExportError: If the converter adds an input or output of its own.
@@ -352,16 +355,21 @@ def build_model(inpaint: Any, opset: int = 17) -> Any:
     _replace(model.opset_import, [each for each in model.opset_import if each.domain in domains])
     inputs = [value.name for value in model.graph.input]
     outputs = [value.name for value in model.graph.output]
-    if sorted(inputs) != ["image", "mask"] or outputs != ["inpainted"]:
+    wanted = OUTPUTS[inpaint.contract]
+    if sorted(inputs) != ["image", "mask"] or sorted(outputs) != sorted(wanted):
         raise ExportError(
-            "the ONNX graph must have inputs image, mask and output inpainted; the converter made "
-            f"inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
+            f"the ONNX graph must have inputs image, mask and outputs {', '.join(wanted)}; the "
+            f"converter made inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
         )
+    by_name = {value.name: value for value in model.graph.output}
+    _replace(model.graph.output, [by_name[name] for name in wanted])
     axes = ["batch", "height", "width"]
     _name_axes(model.graph.input, "mask", axes)
     axes.insert(3 if inpaint.layout == "nhwc" else 1, "")
     _name_axes(model.graph.input, "image", axes)
-    _name_axes(model.graph.output, "inpainted", axes)
+    for name in wanted:
+        is_image = name != "source"
+        _name_axes(model.graph.output, name, axes if is_image else ["batch", "height", "width", ""])
     return model
 
 
@@ -389,7 +397,11 @@ def convert(function: Any, opset: int = 17) -> Any:
                 "SelectV2": (_select_as_where, []),
                 "Conv2DBackpropInput": (_transpose_convolution, []),
             },
-            custom_rewriter=[_merge_instance_normalization, _convolve_one_channel],
+            custom_rewriter=[
+                _merge_instance_normalization,
+                _convolve_one_channel,
+                _gather_without_wrapping,
+            ],
         )
     return model
 
@@ -405,7 +417,8 @@ def _collecting_garbage() -> Iterator[None]:
 
     class Collector(logging.Handler):
         def emit(self, record):
-            gc.collect()
+            if record.msg == "Apply %s":  # not at every constant that is folded
+                gc.collect()
 
     logger = logging.getLogger("tf2onnx.optimizer")
     before = logger.level, logger.propagate
@@ -596,6 +609,29 @@ def _convolve_one_channel(graph, nodes):
             dtypes=[graph.get_dtype(node.output[0])],
         )
         graph.replace_all_inputs(node.output[0], result.output[0])
+    return graph.get_nodes()
+
+
+def _gather_without_wrapping(graph, nodes):
+    """Lets `Gather` take negative indices itself, as ONNX's does.
+
+    `keras.ops.take` adds the size to negative indices, four passes over what may be large.
+    """
+    for node in nodes:
+        chosen = node.inputs[1] if node.type in ("Gather", "GatherV2") else None
+        if chosen is None or chosen.type not in ("Select", "SelectV2"):
+            continue
+        is_negative, wrapped, _ = chosen.inputs
+        index = chosen.input[2]
+        if (
+            is_negative.type == "Less"
+            and is_negative.input[0] == index
+            and is_negative.inputs[1].is_const()
+            and not np.any(is_negative.inputs[1].get_tensor_value(as_list=False))
+            and wrapped.type in ("Add", "AddV2")
+            and index in wrapped.input
+        ):
+            graph.replace_input(node, node.input[1], index, 1)
     return graph.get_nodes()
 
 
@@ -914,7 +950,7 @@ def describe(
     bound = getattr(generator.config, "attention_max_scores", None)
     ablation = recipe.get("ablation")
     return {
-        "contract": CONTRACT,
+        "contract": inpaint.contract,
         "method": str(generator.method),
         "preset": str(generator.preset),
         "training_size": str(training_size),
@@ -961,7 +997,13 @@ def set_metadata(model: Any, description: dict[str, str]) -> None:
         value.doc_string = (
             description["mask_polarity"] if value.name == "mask" else f"RGB in {value_range}"
         )
-    model.graph.output[0].doc_string = f"RGB in {value_range}; known pixels as in image"
+    documentation = {
+        "inpainted": f"RGB in {value_range}; known pixels as in image",
+        "source": "row and column that a pixel was copied from; -1 where the network painted",
+        "predicted": f"RGB in {value_range}; the network's own fill",
+    }
+    for value in model.graph.output:
+        value.doc_string = documentation[value.name]
 
 
 # Whether the runtimes agree
@@ -983,7 +1025,8 @@ def signature_runtime(loaded: Any) -> Runtime:
     def run(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         # Looked up through `loaded`, which owns the weights: a signature does not keep them.
         signature = loaded.signatures["serving_default"]
-        return signature(image=tf.constant(image), mask=tf.constant(mask))["inpainted"].numpy()
+        results = signature(image=tf.constant(image), mask=tf.constant(mask))
+        return {name: value.numpy() for name, value in results.items()}
 
     return run
 
@@ -1002,7 +1045,12 @@ def onnx_runtime(model: Any) -> Runtime:
     except Exception as error:  # onnxruntime's own exceptions share no base class but this
         reason = " ".join(str(error).split())
         raise ExportError(f"ONNX Runtime does not load the graph: {reason}") from error
-    return lambda image, mask: session.run(["inpainted"], {"image": image, "mask": mask})[0]
+    names = [value.name for value in session.get_outputs()]
+
+    def run(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, {"image": image, "mask": mask}), strict=True))
+
+    return run
 
 
 def measure_parity(
@@ -1020,15 +1068,16 @@ def measure_parity(
 
     Args:
         inpaint: The `InpaintingFunction`, the reference.
-        runtimes: Name -> function of `(image, mask)` arrays.
+        runtimes: Name -> a `Runtime`.
         training_size: Side in pixels of the largest square that is tried.
         precisions: Name of a runtime -> one of `PRECISIONS`, "float32" where it is missing.
 
     Returns:
         `{"unit", "reference", "runtimes": {name: {"precision", "tolerance": {"max", "mean"}, "max",
-        "mean", "known_pixels_exact", "empty_mask_returns_image", "all_hole_finite"}}, "versions",
-        "cases": [...]}`. Differences are in grey levels of 255, `max` over all values, `mean` over
-        those of the holes.
+        "mean", "known_pixels_exact", "sources_known", "same_source", "empty_mask_returns_image",
+        "all_hole_finite"}}, "versions", "cases": [...]}`. Differences of `predicted` are in grey
+        levels of 255, `max` over all values, `mean` over those of the holes. `same_source` is the
+        share of hole pixels that were copied from the same place.
     """
     cases = []
     for height, width in ((64, 64), (83, 118), (training_size, training_size)):
@@ -1067,8 +1116,19 @@ def _summarize(cases: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, 
         "max": float(np.max([figure["max"] for _, figure in cases])),
         "mean": total / values,
         "known_pixels_exact": all(figure["known_pixels_exact"] for _, figure in cases),
+        **_summarize_sources(cases, values),
         "empty_mask_returns_image": all(empty),
         "all_hole_finite": all(all_hole),
+    }
+
+
+def _summarize_sources(cases: list[tuple[dict, dict]], values: int) -> dict[str, Any]:
+    if "sources_known" not in cases[0][1]:
+        return {}
+    same = sum(figure["same_source"] * case["hole_values"] for case, figure in cases)
+    return {
+        "sources_known": all(figure["sources_known"] for _, figure in cases),
+        "same_source": same / values,
     }
 
 
@@ -1094,16 +1154,25 @@ def _compare(
 
     levels = 255.0 if inpaint.io == "float32" else 1.0
     known = channels_last(image)[~hole]
-    reference = channels_last(np.asarray(inpaint(image, mask)))
+    expected = {name: np.asarray(value) for name, value in inpaint.outputs(image, mask).items()}
+    predicted_by = "predicted" if "predicted" in expected else "inpainted"
+    reference = channels_last(expected[predicted_by])
     figures = {}
     for runtime, run in runtimes.items():
-        result = channels_last(run(np.ascontiguousarray(scrambled), mask))
-        difference = np.abs(result.astype("float64") - reference.astype("float64")) * levels
+        results = run(np.ascontiguousarray(scrambled), mask)
+        result = channels_last(results["inpainted"])
+        # A copied pixel may come from elsewhere after the smallest difference of the prediction, so
+        # the prediction is compared, and of the copies whether they come from known pixels.
+        predicted = channels_last(results[predicted_by])
+        difference = np.abs(predicted.astype("float64") - reference.astype("float64")) * levels
         in_hole = difference[hole]
         figures[runtime] = {
             "max": float(difference.max()),
             "mean": float(in_hole.mean()) if in_hole.size else 0.0,
-            "known_pixels_exact": bool(np.array_equal(result[~hole], known)),
+            "known_pixels_exact": all(
+                np.array_equal(each[~hole], known) for each in (result, predicted)
+            ),
+            **_compare_sources(results, expected, hole),
             "finite": bool(np.isfinite(result).all()),
         }
     return {
@@ -1113,6 +1182,30 @@ def _compare(
         "masks": masks,
         "hole_values": int(hole.sum()) * 3,
         "runtimes": figures,
+    }
+
+
+def _are_known(source: np.ndarray, hole: np.ndarray) -> bool:
+    """Whether every pixel's source is a known pixel, or none."""
+    sample = np.arange(len(hole))[:, None, None]
+    painted = (source == -1).all(axis=-1)
+    inside = ((source >= 0) & (source < hole.shape[1:])).all(axis=-1)
+    row, column = np.where(inside[..., None], source, 0).transpose(3, 0, 1, 2)
+    is_hole = hole[sample, row, column]
+    return bool(np.all(np.where(painted, hole, inside & ~is_hole)))
+
+
+def _compare_sources(
+    results: dict[str, np.ndarray], expected: dict[str, np.ndarray], hole: np.ndarray
+) -> dict[str, Any]:
+    """Figures of the copies; none if the function does not copy."""
+    if "source" not in expected:
+        return {}
+    source = results["source"]
+    same = (source == expected["source"]).all(axis=-1)[hole]
+    return {
+        "sources_known": _are_known(source, hole),
+        "same_source": float(same.mean()) if same.size else 1.0,
     }
 
 
@@ -1150,6 +1243,8 @@ def check_parity(report: dict[str, Any]) -> None:
     for name, figures in report["runtimes"].items():
         if not figures["known_pixels_exact"]:
             raise ExportError(f"{name} alters known pixels, so nothing was written")
+        if not figures.get("sources_known", True):
+            raise ExportError(f"{name} copies from pixels that are not known, nothing was written")
         for figure, words in (("max", ""), ("mean", " on average")):
             allowed = figures["tolerance"][figure]
             if not figures[figure] <= allowed:

@@ -7,8 +7,11 @@ import dataclasses
 import json
 from typing import Any
 
-CONTRACT = "1"
-"""Version of the contract; a file of an unknown version is refused."""
+OUTPUTS = {"1": ("inpainted",), "2": ("inpainted", "source", "predicted")}
+"""Outputs of the graph by version of the contract; a file of another version is refused.
+
+A file of version 2 copies known pixels into the hole, one of version 1 does not.
+"""
 
 PREFIX = "musical_tf."
 """Prefix of every key of the metadata, which keeps other tools' keys apart."""
@@ -24,6 +27,13 @@ MASK_POLARITIES = {"uint8": "above 127 = hole", "float32": "above 0.5 = hole"}
 
 STRATEGIES = ("crop", "resize", "original")
 """How a model looks at a photograph that is not of its training size; see `serving.tiling`."""
+
+FILLS = ("auto", "copy", "network")
+"""How a hole is filled.
+
+copy: pixels of the photograph are copied into the hole, with the network's fill as guide. network:
+the network's own fill. auto: copy with a file of version 2, else network.
+"""
 
 _LARGEST = {  # beyond that it is no photograph's size, and no memory's
     "training_size": 8192,
@@ -41,6 +51,7 @@ class Contract:
     """What a model file says about itself.
 
     Attributes:
+        contract: Version of the contract, a key of `OUTPUTS`.
         method: Name of the method, for instance "musical".
         preset: Its preset.
         training_size: Side in pixels of the images it was trained on.
@@ -63,6 +74,7 @@ class Contract:
             where the file does not say.
     """
 
+    contract: str
     method: str
     preset: str
     training_size: int
@@ -99,10 +111,10 @@ class Contract:
                 f"not a model exported by this project: its metadata has no '{PREFIX}contract' "
                 f"(it has: {', '.join(sorted(metadata)) or 'nothing'})"
             )
-        if version != CONTRACT:
+        if version not in OUTPUTS:
             raise ModelError(
-                f"its contract is version {version!r} and this program knows version {CONTRACT!r} "
-                "only: install the version that wrote it, or export it again"
+                f"its contract must be version {' or '.join(OUTPUTS)}, got {version!r}: install "
+                "the version of musical-tf that wrote it, or export it again"
             )
         fields = {}
         for field in dataclasses.fields(cls):

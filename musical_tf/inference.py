@@ -12,6 +12,7 @@ from keras import ops
 
 from musical_tf.contract import LAYOUTS, MASK_POLARITIES, VALUE_RANGES
 from musical_tf.conventions import Tensor, composite, mask_image, normalize, to_uint8
+from musical_tf.layers import OffsetCopying
 
 _MASK_THRESHOLDS = {"uint8": 127.0, "float32": 0.5}
 
@@ -27,7 +28,9 @@ class InpaintingFunction:
        of a missing one is missing. (Padding that is known everywhere would show a hole at the
        border as a grey area that the attention may copy from.)
     5. `generator([image, hole])`, then crop.
-    6. Prediction -> the caller's format, and only hole pixels are taken from it: known pixels are
+    6. If `generator.config.copying` is True, known pixels are copied into the hole with the
+       prediction as guide, see `musical_tf.layers.OffsetCopying`.
+    7. Prediction -> the caller's format, and only hole pixels are taken from it: known pixels are
        the caller's own, bit for bit, never converted back and forth.
 
     Hence an empty mask returns the image, and what lies under the hole never influences the result.
@@ -46,7 +49,7 @@ class InpaintingFunction:
         mask: `(B, H, W)` of the same type. Each image has its own.
 
     Returns:
-        The inpainted image, shape and type of `image`.
+        The inpainted image, shape and type of `image`. `outputs` returns more.
 
     Raises:
         ValueError: If `io` or `layout` is unknown, or `generator` has no valid `size_multiple`.
@@ -70,6 +73,13 @@ class InpaintingFunction:
         self.generator = generator
         self.io = io
         self.layout = layout
+        copies = getattr(getattr(generator, "config", None), "copying", False)
+        self.copying = OffsetCopying(name="copying") if copies else None
+
+    @property
+    def contract(self) -> str:
+        """Version of the contract of a file that this is exported to."""
+        return "1" if self.copying is None else "2"
 
     @property
     def value_range(self) -> str:
@@ -93,6 +103,20 @@ class InpaintingFunction:
 
     def __call__(self, image: Tensor, mask: Tensor) -> Tensor:
         """See the class."""
+        return self.outputs(image, mask)["inpainted"]
+
+    def outputs(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Returns the inpainted image and how it was made.
+
+        Args:
+            image, mask: As of a call.
+
+        Returns:
+            The outputs of `contract` by name, see `musical_tf.contract.OUTPUTS`. `"inpainted"`: as
+            of a call. `"source"`: `(B, H, W, 2)` int32, row and column of the known pixel that a
+            pixel was copied from; a known pixel's own; -1 twice where the network painted.
+            `"predicted"`: like `inpainted`, the network's own fill.
+        """
         image = ops.convert_to_tensor(image, dtype=self.io)
         mask = ops.convert_to_tensor(mask, dtype=self.io)
         if self.layout == "nchw":
@@ -102,17 +126,26 @@ class InpaintingFunction:
         hole = ops.expand_dims(hole, axis=-1)  # (B, H, W, 1)
 
         height, width = ops.shape(hole)[1:3]
-        prediction = self._predict(self._to_generator_range(image), hole)[:, :height, :width]
-        inpainted = composite(self._from_generator_range(prediction), image, hole)
-        if self.layout == "nchw":
-            inpainted = ops.transpose(inpainted, (0, 3, 1, 2))
-        return inpainted
-
-    def _predict(self, image: Tensor, hole: Tensor) -> Tensor:
         # Padded together: each gather is twenty nodes of the exported graph.
-        known = ops.concatenate([mask_image(image, hole), hole], axis=-1)  # (B, H, W, 4)
+        known = mask_image(self._to_generator_range(image), hole)
+        known = ops.concatenate([known, hole], axis=-1)  # (B, H, W, 4)
         known = _pad_by_reflection(known, self.generator.size_multiple)
-        return self.generator([known[..., :3], known[..., 3:]], training=False)
+        seen = known[..., :3], known[..., 3:]
+        prediction = self.generator(list(seen), training=False)
+
+        def finish(values: Tensor) -> Tensor:
+            values = self._from_generator_range(values[:, :height, :width])
+            values = composite(values, image, hole)
+            return ops.transpose(values, (0, 3, 1, 2)) if self.layout == "nchw" else values
+
+        if self.copying is None:
+            return {"inpainted": finish(prediction)}
+        filled, source = self.copying(prediction, *seen)
+        return {
+            "inpainted": finish(filled),
+            "source": _mirror_back(source[:, :height, :width], height, width),
+            "predicted": finish(prediction),
+        }
 
     def _to_generator_range(self, image: Tensor) -> Tensor:
         if self.io == "uint8":
@@ -125,6 +158,17 @@ class InpaintingFunction:
         if self.io == "uint8":
             return to_uint8(prediction)
         return ops.clip(ops.cast(prediction, "float32") * 0.5 + 0.5, 0.0, 1.0)
+
+
+def _mirror_back(source: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Places in the padding of `_pad_by_reflection` -> the pixels that were mirrored there."""
+    return ops.stack(
+        [
+            ops.where(place < side, place, ops.maximum(2 * side - 2 - place, 0))
+            for place, side in ((source[..., 0], height), (source[..., 1], width))
+        ],
+        axis=-1,
+    )
 
 
 def _pad_by_reflection(image: Tensor, multiple: int) -> Tensor:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from musical_tf import images
+from musical_tf.contract import FILLS
 
 from . import named_models
 from .pairing import Job
@@ -88,6 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
         help="how the model sees the image: crop, windows around each hole; resize, squares framed "
         "as in training; original, the whole image as it is (default: the model's own, crop if "
         "its file names none)",
+    )
+    parser.add_argument(
+        "--fill",
+        choices=FILLS,
+        default="auto",
+        help="copy, pixels of the photograph are copied into the hole, sharp; network, the "
+        "network's own fill, smooth; auto, copies if the model's file has them (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--working-size",

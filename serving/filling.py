@@ -118,6 +118,7 @@ def fill_file(
             hole,
             arguments.strategy,
             arguments.working_size,
+            fill=arguments.fill,
             progress=progress,
         )
         photograph = replace(photograph, pixels=pixels)  # and the unfilled ones make room

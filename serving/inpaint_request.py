@@ -27,7 +27,7 @@ FILES = ("image", "mask")
 FILES_TO_CONVERT = ("image", "filled")
 
 Fill = Callable[[np.ndarray, np.ndarray, str | None], np.ndarray]
-"""Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy)`; returns uint8 `(H, W, 3)`."""
+"""Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy, fill)`; returns uint8 `(H, W, 3)`."""
 
 _LONGEST_SIDE = {"webp": 16383, "jpeg": 65535, "avif": 65535}
 
@@ -71,6 +71,7 @@ class Options(Protocol):
     """What a request asks for beside its image and mask; `schemas.Options` says what each means."""
 
     strategy: str | None
+    fill: str
     threshold: int | None
     polarity: str | None
     invert: bool
@@ -158,7 +159,7 @@ def fill_request(
     if hole.any():
         check()
         try:
-            pixels = fill(pixels, hole, options.strategy)
+            pixels = fill(pixels, hole, options.strategy, options.fill)
         except ValueError as error:
             raise RequestError(413, "too_many_pixels", str(error)) from None
         check()

@@ -15,14 +15,14 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-RunBatch = Callable[[np.ndarray, np.ndarray], np.ndarray]
+RunBatch = Callable[[np.ndarray, np.ndarray, str], Sequence[Any]]
 """Fills `(images uint8 (B, H, W, 3), holes bool (B, H, W))`; returns uint8 `(B, H, W, 3)`."""
 
 STUCK = 1.0
@@ -317,22 +317,23 @@ class Batcher:
                 self._callers -= 1
                 self._changed.notify_all()
 
-    def run(self, job: Job, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    def run(self, job: Job, fill: str, image: np.ndarray, hole: np.ndarray) -> Any:
         """Fills one window; waits for it.
 
         Args:
             job: Whose window it is. Its `queue_seconds` grow by what the window waits.
             image: `(H, W, 3)` uint8 RGB.
             hole: `(H, W)` bool.
+            fill: One of `musical_tf.contract.FILLS`.
 
         Returns:
-            `(H, W, 3)` uint8 RGB.
+            What the model returns for this window.
 
         Raises:
             AbandonedError: If the job was abandoned before the window ran.
         """
         job.check()
-        window = _Window(image, hole, job)
+        window = _Window(image, hole, fill, job)
         with self._changed:
             self._waiting.append(window)
             self._changed.notify_all()
@@ -361,7 +362,11 @@ class Batcher:
                     self._changed.wait()
                     continue
                 first = self._waiting[0]
-                alike = [w for w in self._waiting if w.hole.shape == first.hole.shape]
+                alike = [
+                    window
+                    for window in self._waiting
+                    if (window.hole.shape, window.fill) == (first.hole.shape, first.fill)
+                ]
                 alike = alike[: self.limit]
                 left = first.since + self.patience - time.monotonic()
                 if len(alike) == self.limit or len(self._waiting) >= self._callers or left <= 0:
@@ -375,7 +380,7 @@ class Batcher:
         try:
             images = np.stack([window.image for window in windows])
             holes = np.stack([window.hole for window in windows])
-            filled = self._run_batch(images, holes)
+            filled = self._run_batch(images, holes, windows[0].fill)
         except BaseException as error:
             if len(windows) == 1:
                 windows[0].future.set_exception(error)
@@ -412,9 +417,10 @@ def _join(threads: list[threading.Thread], seconds: float) -> bool:
 class _Window:
     """One image for the model, and where its result goes."""
 
-    def __init__(self, image: np.ndarray, hole: np.ndarray, job: Job) -> None:
+    def __init__(self, image: np.ndarray, hole: np.ndarray, fill: str, job: Job) -> None:
         self.image = image
         self.hole = hole
+        self.fill = fill
         self.job = job
         self.since = time.monotonic()
         self.future: Future = Future()

@@ -288,7 +288,7 @@ def _settings(options: dict[str, Any], contract: Contract) -> dict[str, Any]:
     model = hashlib.sha256(Path(options["model"]).read_bytes()).hexdigest()
     names = (
         *("image", "mask", "format", "polarity", "threshold", "dilate", "resize_mask"),
-        *("working_size", "quality"),
+        *("working_size", "fill", "quality"),
     )
     strategy = options["strategy"] or contract.strategy
     return {"model": model, "strategy": strategy, **{name: options[name] for name in names}}

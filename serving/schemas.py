@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from musical_tf import images
+from musical_tf.contract import FILLS
 
 from .inpaint_request import FORMATS, RequestError
 from .tiling import STRATEGIES
@@ -34,6 +35,11 @@ class Options(BaseModel):
         description="How the model sees the image: crop, windows around each hole; resize, "
         "squares framed as in training; original, the whole image as it is. Default: the model's "
         "own, crop if its file names none.",
+    )
+    fill: Literal[FILLS] = Field(
+        "auto",
+        description="copy: pixels of the photograph are copied into the hole, sharp; network: the "
+        "network's own fill, smooth; auto: copies if the model's file has them.",
     )
     threshold: int | None = Field(
         None,
@@ -78,7 +84,7 @@ class Options(BaseModel):
         }
         return {name: value for name, value in stripped.items() if value not in (None, "")}
 
-    @field_validator("strategy", "polarity", "format", mode="before")
+    @field_validator("strategy", "fill", "polarity", "format", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         if not isinstance(value, str):

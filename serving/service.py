@@ -12,13 +12,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from musical_tf import images
 
-from . import http_body, schemas
+from . import http_body, schemas, tiling
 from .http_jobs import AnsweringRequests
 from .inpaint_request import Filled, RequestError, convert_request, fill_request
 from .jobs import AbandonedError, Batcher, Job, JobQueue
 from .session import InpaintingSession
 from .settings import Settings
-from .tiling import fill
 from .worker_pool import REASONS, Codec, WorkerError, WorkerPool
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
@@ -119,7 +118,7 @@ class Service:
         self.jobs = JobQueue(settings.workers, settings.queue)
         self.requests = AnsweringRequests()
         self.batchers = {
-            name: Batcher(session.inpaint_batch, settings.batch, observe=self.metrics.observe_batch)
+            name: Batcher(session.run_windows, settings.batch, observe=self.metrics.observe_batch)
             for name, session in self.sessions.items()
         }
         self.metrics.queue_depth.set_function(lambda: self.jobs.depth)
@@ -221,7 +220,13 @@ class Service:
         return images if self.pool is None else Codec(self.pool, job)
 
     def _fill(
-        self, job: Job, model: str, image: np.ndarray, hole: np.ndarray, strategy: str | None
+        self,
+        job: Job,
+        model: str,
+        image: np.ndarray,
+        hole: np.ndarray,
+        strategy: str | None,
+        fill: str,
     ) -> np.ndarray:
         """What `InpaintingSession.inpaint` does, every window through the model's batcher."""
         contract = self.sessions[model].contract
@@ -229,8 +234,8 @@ class Service:
             strategy = contract.strategy
         batcher = self.batchers[model]
         with batcher.caller():
-            run = partial(batcher.run, job)
-            return fill(image, hole, run, contract.training_size, strategy, job.report)
+            run = partial(batcher.run, job, fill)
+            return tiling.fill(image, hole, run, contract.training_size, strategy, job.report)
 
     def _warm_up(self, job: Job) -> None:
         if self.pool is not None:
@@ -247,7 +252,7 @@ class Service:
             hole = np.zeros((side, side), bool)
             hole[side // 4 : -(side // 4), side // 4 : -(side // 4)] = True
             try:
-                self._fill(job, name, image, hole, "original")
+                self._fill(job, name, image, hole, "original", "auto")
             except Exception as error:
                 self.failure, self.failed_model = error, name
                 break

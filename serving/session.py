@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from musical_tf import onnx_runtime
-from musical_tf.contract import Contract, ModelError
+from musical_tf.contract import FILLS, OUTPUTS, Contract, ModelError
 
-from . import named_models
-from .tiling import Progress, fill
+from . import named_models, tiling
+from .tiling import Progress
 
 onnxruntime = onnx_runtime.load()
 
@@ -178,6 +178,7 @@ class InpaintingSession:
         strategy: str | None = None,
         working_size: int | None = None,
         *,
+        fill: str = "auto",
         progress: Progress | None = None,
     ) -> np.ndarray:
         """Returns `image` with the hole filled and every other pixel untouched.
@@ -191,6 +192,8 @@ class InpaintingSession:
             working_size: Side in pixels at which the model sees a window. Default: the size it was
                 trained at. Larger is sharper and slower, and holes look larger to the model than
                 those it was trained on.
+            fill: "copy": pixels of the photograph are copied into the hole, sharp; "network": the
+                network's own fill, smooth; "auto": copies if the file has them.
             progress: Called with `(windows done, windows in all)` while it works. An exception that
                 it raises ends the filling.
 
@@ -210,14 +213,21 @@ class InpaintingSession:
             working_size = self.contract.training_size
         if strategy is None:
             strategy = self.contract.strategy
-        return fill(image, hole, self._run_one, operator.index(working_size), strategy, progress)
 
-    def inpaint_batch(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        def run(window: np.ndarray, window_hole: np.ndarray) -> Any:
+            return self.run_windows(window[None], window_hole[None], fill)[0]
+
+        return tiling.fill(image, hole, run, operator.index(working_size), strategy, progress)
+
+    def inpaint_batch(
+        self, images: np.ndarray, holes: np.ndarray, fill: str = "auto"
+    ) -> np.ndarray:
         """Fills several images of one size in one run of the model, at that size.
 
         Args:
             images: `(B, H, W, 3)` uint8 RGB.
             holes: `(B, H, W)` bool, one hole for each image; a hole may be empty.
+            fill: As of `inpaint`.
 
         Returns:
             `(B, H, W, 3)` uint8 RGB. Where `holes` is False it equals `images` exactly.
@@ -228,6 +238,24 @@ class InpaintingSession:
                 memory limit.
             InferenceError: If ONNX Runtime fails.
         """
+        made = self.run_windows(images, holes, fill)
+        filled = np.stack([each[0] if isinstance(each, tuple) else each for each in made])
+        return np.where(holes[..., None], filled, images)
+
+    def run_windows(
+        self, images: np.ndarray, holes: np.ndarray, fill: str = "auto"
+    ) -> list[np.ndarray | tuple[np.ndarray, np.ndarray]]:
+        """Runs the model on several windows of one size.
+
+        Args:
+            images, holes, fill: As of `inpaint_batch`.
+
+        Returns:
+            For each window what `tiling.Run` returns.
+
+        Raises:
+            TypeError, ValueError, InferenceError: As `inpaint_batch`.
+        """
         _check_arrays(images=images, holes=holes)
         if images.ndim != 4 or holes.ndim != 3 or len(images) != len(holes):
             raise ValueError(
@@ -237,8 +265,9 @@ class InpaintingSession:
         for index in range(len(images)):
             _check_pair(images[index], holes[index], f"images[{index}]", f"holes[{index}]")
         if not holes.any():
-            return images.copy()
-        return np.where(holes[..., None], self._run(images, holes), images)
+            return list(images)
+        filled, source = self._run(images, holes, copies=self._copies(fill))
+        return list(filled) if source is None else list(zip(filled, source, strict=True))
 
     def describe(self) -> dict[str, Any]:
         """What is loaded and what runs it, ready for JSON."""
@@ -292,22 +321,45 @@ class InpaintingSession:
         counts = Counter(node["provider"] for node in heavy or nodes)
         return counts.most_common(1)[0][0] if counts else registered[0]
 
-    def _run_one(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-        return self._run(image[None], hole[None])[0]
+    def _copies(self, fill: str) -> bool:
+        """Whether a fill copies pixels.
+
+        Raises:
+            ValueError: On an unknown fill, or if the file cannot do it.
+        """
+        if fill not in FILLS:
+            raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}")
+        has_source = "source" in OUTPUTS[self.contract.contract]
+        if fill == "copy" and not has_source:
+            raise ValueError(
+                f"fill must be auto or network, got 'copy': {self.name} is a file of contract "
+                f"{self.contract.contract}, which copies no pixels"
+            )
+        return has_source and fill != "network"
 
     def _run(
         self,
         images: np.ndarray,
         holes: np.ndarray,
         session: onnxruntime.InferenceSession | None = None,
-    ) -> np.ndarray:
-        """One run of the graph: uint8 `(B, H, W, 3)` and bool `(B, H, W)` in, uint8 out."""
+        *,
+        copies: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """One run of the graph: uint8 `(B, H, W, 3)` and bool `(B, H, W)` in.
+
+        Returns:
+            `(filled, source)`: uint8 `(B, H, W, 3)`, and int32 `(B, H, W, 2)` or None.
+        """
         batch, height, width = holes.shape
-        options = None
+        options = onnxruntime.RunOptions()
+        # The search for pixels to copy costs as much as the network.
+        options.only_execute_path_to_fetches = True
+        names = ["predicted" if len(OUTPUTS[self.contract.contract]) > 1 else "inpainted"]
+        if copies:
+            names = ["inpainted", "source"]
         if batch > 1 or max(height, width) > self.contract.training_size:
             self._check_memory(holes)
             # What such a run took goes back when it ends; the next one may never come.
-            options = onnxruntime.RunOptions()
             options.add_run_config_entry(*_GIVE_BACK_MEMORY)
         below, right = max(0, MINIMUM_SIZE - height), max(0, MINIMUM_SIZE - width)
         if below or right:
@@ -321,8 +373,8 @@ class InpaintingSession:
         if self.contract.layout == "nchw":
             feed = feed.transpose(0, 3, 1, 2)
         try:
-            (filled,) = (session or self._session).run(
-                ["inpainted"], {"image": np.ascontiguousarray(feed), "mask": mask}, options
+            filled, *source = (session or self._session).run(
+                names, {"image": np.ascontiguousarray(feed), "mask": mask}, options
             )
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             raise InferenceError(
@@ -337,7 +389,8 @@ class InpaintingSession:
             if not np.isfinite(filled).all():
                 raise InferenceError("the model returned values that are not finite")
             filled = np.clip(np.rint(filled * 255), 0, 255).astype(np.uint8)
-        return filled[:, :height, :width]
+        filled = filled[:, :height, :width]
+        return filled, _inside(source[0], height, width) if source else None
 
     def _check_memory(self, holes: np.ndarray) -> None:
         """Refuses a run that would not fit."""
@@ -417,12 +470,15 @@ def _check_signature(session: onnxruntime.InferenceSession, contract: Contract) 
     expected_type = _TENSOR_TYPES[contract.io]
     for kind, nodes, ranks in (
         ("inputs", session.get_inputs(), {"image": 4, "mask": 3}),
-        ("outputs", session.get_outputs(), {"inpainted": 4}),
+        ("outputs", session.get_outputs(), dict.fromkeys(OUTPUTS[contract.contract], 4)),
     ):
         names = [node.name for node in nodes]
         if sorted(names) != sorted(ranks):
             raise ModelError(f"its {kind} must be {', '.join(ranks)}, got {', '.join(names)}")
         for node in nodes:
+            if node.name == "source":
+                _check_source(node)
+                continue
             if node.type != expected_type or len(node.shape) != ranks[node.name]:
                 raise ModelError(
                     f"{node.name!r} must be {expected_type} of rank {ranks[node.name]}, "
@@ -435,6 +491,21 @@ def _check_signature(session: onnxruntime.InferenceSession, contract: Contract) 
                         f"axis {axis} of {node.name!r} is fixed at {size}, where the contract "
                         f"({contract.layout}) wants {'3 channels' if channels else 'any size'}"
                     )
+
+
+def _inside(source: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Places in what `_run` pads a small image with are those of the pixels mirrored there."""
+    source = source[:, :height, :width]
+    limit = np.array([height, width])
+    return np.where(source < limit, source, 2 * limit - 1 - source)
+
+
+def _check_source(node: onnxruntime.NodeArg) -> None:
+    if node.type != "tensor(int32)" or len(node.shape) != 4 or node.shape[3] != 2:
+        raise ModelError(
+            f"'source' must be tensor(int32) of shape (batch, height, width, 2), "
+            f"got {node.type} {node.shape}"
+        )
 
 
 def _one_line(error: Exception) -> str:

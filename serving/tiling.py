@@ -30,13 +30,17 @@ import numpy as np
 
 from musical_tf.contract import STRATEGIES
 
+from .full_size_copies import copy_full_size, enlarge
 from .resampling import from_model, from_model_fitted, to_model
 from .windows import Window, bounds, plan
 
 __all__ = ["STRATEGIES", "Progress", "Run", "fill", "plan"]
 
-Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Fills `(image uint8 (H, W, 3), hole bool (H, W))` as it comes; returns uint8 `(H, W, 3)`."""
+Run = Callable[[np.ndarray, np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
+"""Fills `(image uint8 (H, W, 3), hole bool (H, W))` at that size.
+
+Returns uint8 `(H, W, 3)`, or that and the model's output `source`, int32 `(H, W, 2)`.
+"""
 
 Progress = Callable[[int, int], None]
 """Is told `(windows done, windows in all)`, before the first window and after each."""
@@ -87,7 +91,9 @@ def fill(
             continue
         view = window.view.slices
         small, small_hole = to_model(result[view], remaining[view], window.scale)
-        _paste(run(small, small_hole), window, mine, result, remaining)
+        made = run(small, small_hole)
+        filled, source = made if isinstance(made, tuple) else (made, None)
+        _paste(filled, source, window, mine, result, remaining)
     if progress is not None:
         progress(len(windows), len(windows))
     return result
@@ -105,6 +111,7 @@ def _hole_of(window: Window, labels: np.ndarray, cell: int) -> np.ndarray:
 
 def _paste(
     filled: np.ndarray,
+    source: np.ndarray | None,
     window: Window,
     mine: np.ndarray,
     result: np.ndarray,
@@ -114,6 +121,7 @@ def _paste(
 
     Args:
         filled: The window at the model's size.
+        source: Where its pixels were copied from; None if they were not.
         window: Its place.
         mine: `(core.height, core.width)` bool, the pixels to write.
         result: `(H, W, 3)` uint8, written in place.
@@ -130,6 +138,11 @@ def _paste(
         parts = [(slice(0, area.height), fitted[area.within(around)])]
     else:
         parts = from_model(filled, view, area)
+    enlarged = enlarge(filled, view) if source is not None and window.scale > 1 else None
     for rows, pixels in parts:
+        if enlarged is not None:
+            strip = area._replace(top=area.top + rows.start, bottom=area.top + rows.stop)
+            pixels = pixels.copy()
+            copy_full_size(pixels, mine[rows], enlarged, source, view, strip, result, remaining)
         np.copyto(target[rows], pixels, where=mine[rows, :, None])
     remaining[area.slices][mine] = False

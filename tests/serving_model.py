@@ -47,6 +47,7 @@ def write_model(
     sizes: tuple[int | str, int | str, int | str] = ("batch", "height", "width"),
     mask_name: str = "mask",
     result: float | None = None,
+    copies: float | None = None,
 ) -> Path:
     """Writes the model.
 
@@ -58,6 +59,8 @@ def write_model(
         sizes: Batch, height and width as declared.
         mask_name: Name of the second input.
         result: Fill with this value of the io's range instead of the mean.
+        copies: Make a file of version 2. `inpainted` has this value in the hole, `predicted` is
+            what version 1 returns, and every pixel's source is the first one.
     """
     number = TensorProto.UINT8 if io == "uint8" else TensorProto.FLOAT
     batch, height, width = sizes
@@ -93,6 +96,22 @@ def write_model(
         helper.make_node("Where", ["where", chosen, "float"], ["filled"]),
         helper.make_node("Cast", ["filled"], ["inpainted"], to=number),
     ]
+    outputs = [helper.make_tensor_value_info("inpainted", number, image_shape)]
+    if copies is not None:
+        nodes[-1].output[0] = "predicted"
+        constants["copy"] = np.array(copies, np.float32)
+        constants["first"] = np.zeros(1, np.int32)
+        constants["two"] = np.array([2], np.int64)
+        nodes += [
+            helper.make_node("Where", ["where", "copy", "float"], ["with_copies"]),
+            helper.make_node("Cast", ["with_copies"], ["inpainted"], to=number),
+            helper.make_node("Shape", [mask_name], ["mask_shape"]),
+            helper.make_node("Concat", ["mask_shape", "two"], ["source_shape"], axis=0),
+            helper.make_node("Expand", ["first", "source_shape"], ["source"]),
+        ]
+        source_shape = [batch, height, width, 2]
+        outputs.append(helper.make_tensor_value_info("source", TensorProto.INT32, source_shape))
+        outputs.append(helper.make_tensor_value_info("predicted", number, image_shape))
     graph = helper.make_graph(
         nodes,
         "mean_fill",
@@ -100,11 +119,13 @@ def write_model(
             helper.make_tensor_value_info("image", number, image_shape),
             helper.make_tensor_value_info(mask_name, number, [batch, height, width]),
         ],
-        [helper.make_tensor_value_info("inpainted", number, image_shape)],
+        outputs,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, metadata_for(io, layout) if metadata is None else metadata)
+    if metadata is None:
+        metadata = metadata_for(io, layout, contract="1" if copies is None else "2")
+    helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path

@@ -19,7 +19,9 @@ import musical_tf
 from benchmarks import export_precision, growth, measure
 from export import to_onnx, to_saved_model
 from musical_tf import onnx_runtime
+from musical_tf.contract import OUTPUTS
 from musical_tf.inference import InpaintingFunction
+from musical_tf.methods.musical import MusicalGenerator
 from serving.session import InpaintingSession, estimate_memory
 from tests.tiny_run import fill, holes, one_line, photographs, write_run
 
@@ -384,6 +386,54 @@ def test_every_option_passes_its_own_check(run, tmp_path, io, layout, precision)
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
 
 
+def as_runtime(fill):
+    """A runtime of a file of version 1 that fills by a function."""
+    return lambda image, mask: {"inpainted": fill(image, mask)}
+
+
+class TestCopies:
+    """A generator whose file copies, as far as Keras: the shipped `photo` has the ONNX side."""
+
+    @pytest.fixture(scope="class")
+    def inpaint(self):
+        generator = musical_tf.create("musical", preset="lite", width=8, copying=True)
+        return InpaintingFunction(generator)
+
+    @pytest.mark.parametrize("size", [(64, 64), (50, 71)])
+    def test_every_source_is_known_and_known_pixels_are_their_own(self, inpaint, size):
+        image, mask = photographs(2, *size), holes(2, *size)
+        outputs = {name: np.asarray(each) for name, each in inpaint.outputs(image, mask).items()}
+        assert tuple(outputs) == OUTPUTS[inpaint.contract]
+        hole = mask > 127
+        for name in ("inpainted", "predicted"):
+            np.testing.assert_array_equal(outputs[name][~hole], image[~hole])
+        source = outputs["source"]
+        places = np.stack(np.indices(size), axis=-1)
+        for one_source, one_hole in zip(source, hole, strict=True):
+            np.testing.assert_array_equal(one_source[~one_hole], places[~one_hole])
+            found = one_source[one_hole]
+            copied = found[(found >= 0).all(axis=1)]
+            assert len(copied) > 0.9 * len(found)
+            assert not one_hole[tuple(copied.T)].any()
+
+    def test_a_report_refuses_sources_that_are_missing(self, inpaint):
+        def broken(image, mask):
+            outputs = {
+                name: np.asarray(each) for name, each in inpaint.outputs(image, mask).items()
+            }
+            places = np.stack(np.indices(mask.shape[1:], dtype="int32"), axis=-1)
+            return outputs | {"source": np.broadcast_to(places, (len(mask), *places.shape))}
+
+        report = to_onnx.measure_parity(inpaint, {"broken": broken}, 32)
+        with pytest.raises(to_onnx.ExportError, match="copies from pixels that are not known"):
+            to_onnx.check_parity(report)
+
+    def test_older_files_with_detail_copy(self):
+        config = {"preset": "lite", "width": 8, "width_limit": 8, "inner_levels": 1}
+        assert MusicalGenerator(config | {"detail": 1.25}).config.copying
+        assert not MusicalGenerator(config | {"detail": 0.0}).config.copying
+
+
 class TestRefusals:
     def test_parity_check_catches_every_kind_of_difference(self):
         inpaint = InpaintingFunction(TestInpaintingFunction.Recorder(), io="float32")
@@ -401,13 +451,14 @@ class TestRefusals:
         def touches_known(image, mask):
             return keras_itself(image, mask) + np.float32(1e-3)
 
-        to_onnx.check_parity(to_onnx.measure_parity(inpaint, {"same": keras_itself}, 32))
+        same = {"same": as_runtime(keras_itself)}
+        to_onnx.check_parity(to_onnx.measure_parity(inpaint, same, 32))
         for runtime, message in (
             (two_levels_off, r"differs from Keras by 2\.000 grey levels; at most 1"),
             (nan, "differs from Keras by nan"),
             (touches_known, "alters known pixels"),
         ):
-            report = to_onnx.measure_parity(inpaint, {"runtime": runtime}, 32)
+            report = to_onnx.measure_parity(inpaint, {"runtime": as_runtime(runtime)}, 32)
             with pytest.raises(to_onnx.ExportError, match=message):
                 to_onnx.check_parity(report)
 
@@ -429,7 +480,8 @@ class TestRefusals:
                 (off_by(largest * 1.1, average * 0.5), r"grey levels; at most"),
                 (off_by(largest * 0.9, average * 1.1), r"grey levels on average; at most"),
             ):
-                report = to_onnx.measure_parity(inpaint, {"onnx": run}, 32, {"onnx": precision})
+                runtimes = {"onnx": as_runtime(run)}
+                report = to_onnx.measure_parity(inpaint, runtimes, 32, {"onnx": precision})
                 assert report["runtimes"]["onnx"]["precision"] == precision
                 if message is None:
                     to_onnx.check_parity(report)

@@ -12,7 +12,7 @@ from tests.tiny_run import fill, open_session
 class Stack:
     """Some layers in the place of an `InpaintingFunction`, to be converted like one."""
 
-    io, layout = "float32", "nhwc"
+    io, layout, contract = "float32", "nhwc", "1"
     image_shape, mask_shape = (None, None, None, 3), (None, None, None)
 
     def __init__(self, *layers):
@@ -23,6 +23,9 @@ class Stack:
 
     def __call__(self, image, mask):
         return self.generator(image) + mask[:1, :1, :1, None]
+
+    def outputs(self, image, mask):
+        return {"inpainted": self(image, mask)}
 
 
 def convert(*layers):

@@ -1024,10 +1024,10 @@ def test_progress_is_shown_and_cancel_stops_the_server(visit, tmp_path):
     class Slow(InpaintingSession):
         batches = 0
 
-        def inpaint_batch(self, images, holes):
+        def run_windows(self, images, holes, fill):
             self.batches += 1
             time.sleep(0.3)
-            return super().inpaint_batch(images, holes)
+            return super().run_windows(images, holes, fill)
 
     slow = Slow(write_model(tmp_path / "model.onnx"))
     slow_server = Server(slow)

@@ -27,9 +27,9 @@ class SlowSession(GatedSession):
         super().__init__(path)
         self.turns = threading.Semaphore(100)
 
-    def inpaint_batch(self, images, holes):
+    def run_windows(self, images, holes, fill):
         assert self.turns.acquire(timeout=20)
-        return super().inpaint_batch(images, holes)
+        return super().run_windows(images, holes, fill)
 
 
 @pytest.fixture(scope="module")

@@ -308,7 +308,7 @@ def test_the_contract_is_readable(session):
     [
         ({}, r"not a model exported by this project.*has: nothing"),
         ({"author": "somebody"}, r"has no 'musical_tf.contract' \(it has: author\)"),
-        (metadata_for(contract="2"), "version '2' and this program knows version '1'"),
+        (metadata_for(contract="3"), "must be version 1 or 2, got .3."),
         (metadata_for(preset=None), "its metadata lacks 'musical_tf.preset'"),
         (metadata_for(layout="hwcn"), "'musical_tf.layout' is 'hwcn'; expected 'nhwc' or 'nchw'"),
         (metadata_for(io="int4"), "'musical_tf.io' is 'int4'; expected 'uint8' or 'float32'"),
@@ -340,6 +340,43 @@ def test_files_with_another_contract_are_refused_with_the_reason(folder, metadat
     with pytest.raises(ModelError, match=message) as error:
         InpaintingSession(path, ["cpu"])
     assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("io", ["uint8", "float32"])
+def test_a_file_that_copies_is_asked_for_copies_or_the_networks_fill(folder, io):
+    value = 200.0 if io == "uint8" else 200 / 255
+    session = InpaintingSession(write_model(folder / f"copies_{io}.onnx", io, copies=value))
+    image, hole = sample(40, 40)
+    for fill in ("auto", "copy"):
+        assert (session.inpaint(image, hole, "original", fill=fill)[hole] == 200).all()
+        assert (session.inpaint_batch(image[None], hole[None], fill)[0][hole] == 200).all()
+    painted = session.inpaint(image, hole, "original", fill="network")
+    np.testing.assert_array_equal(painted, reference_fill(image, hole))
+    with pytest.raises(ValueError, match="fill must be one of auto, copy, network, got 'sharp'"):
+        session.inpaint(image, hole, fill="sharp")
+
+
+def test_a_large_photograph_is_copied_at_its_own_size(folder):
+    session = InpaintingSession(write_model(folder / "large.onnx", copies=200.0))
+    image = np.full((256, 256, 3), 100, np.uint8)
+    image[:40, :40] = 60
+    image[1:4:2, ::2] = 80  # sharper than the model sees
+    hole = np.zeros((256, 256), bool)
+    hole[100:200, 100:200] = True
+    filled = session.inpaint(image, hole, "resize")
+    # Every small pixel comes from the first one: cells of its 4 x 4 pixels, at level 200.
+    inside = filled[120:180, 120:180].reshape(15, 4, 15, 4, 3)
+    assert (inside == inside[:1, :, :1]).all()
+    cell = inside[0, :, 0].astype(int) - image[:4, :4]
+    np.testing.assert_allclose(cell, cell.mean(), atol=3)
+    assert abs(inside.mean() - 200) < 3
+    np.testing.assert_array_equal(filled[~hole], image[~hole])
+
+
+def test_a_file_that_does_not_copy_refuses_to(session):
+    image, hole = sample(40, 40)
+    with pytest.raises(ValueError, match="fill must be auto or network, got 'copy'"):
+        session.inpaint(image, hole, fill="copy")
 
 
 def test_metadata_that_is_no_text_is_refused(folder):

@@ -194,7 +194,7 @@ class OnnxPredictor:
         """Returns whether values are float32 in [0, 1], and whether channels come first."""
         inputs = {value.name: value for value in self._session.get_inputs()}
         outputs = [value.name for value in self._session.get_outputs()]
-        if set(inputs) != {"image", "mask"} or outputs != ["inpainted"]:
+        if set(inputs) != {"image", "mask"} or "inpainted" not in outputs:
             raise ValueError(
                 f"ONNX file {file}: expected the inputs image, mask and the output inpainted, got "
                 f"{', '.join(inputs)} and {', '.join(outputs)}"

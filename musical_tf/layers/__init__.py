@@ -4,7 +4,6 @@ from musical_tf.layers.attention import ContextualAttention, MultiScaleAttention
 from musical_tf.layers.membrane import Membrane
 from musical_tf.layers.mirror_padding import MirrorPadding2D
 from musical_tf.layers.offset_copying import OffsetCopying
-from musical_tf.layers.residual_aggregation import ResidualAggregation
 from musical_tf.layers.squeeze_excitation import SqueezeExcitation
 from musical_tf.layers.strided_attention import StridedContextualAttention
 
@@ -14,7 +13,6 @@ __all__ = [
     "MirrorPadding2D",
     "MultiScaleAttention",
     "OffsetCopying",
-    "ResidualAggregation",
     "SqueezeExcitation",
     "StridedContextualAttention",
 ]

@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
 from musical_tf.discriminators import densenet121_discriminator
-from musical_tf.layers import Membrane, MultiScaleAttention, ResidualAggregation
+from musical_tf.layers import Membrane, MultiScaleAttention
 from musical_tf.layers.attention_maps import AttentionMap
 from musical_tf.losses import (
     VGG16Features,
@@ -75,10 +75,8 @@ class Config:
         squeeze_ratio: SE reduction, None for the variant's own, 0 for none.
         membrane: Whether the hole starts as the membrane spanned by what surrounds it, and the
             prediction's error along its border is carried on into it (not in the paper).
-        detail: How much of the known surroundings' detail is laid over the fill, 0 = none, 1 = as
-            found. Not while training, and nothing is learnt for it. Its memory is about a sixteenth
-            of the attention's without a bound, and `attention_max_scores` does not bound it (not in
-            the paper).
+        copying: Whether `musical_tf.inference.InpaintingFunction` copies known pixels into the
+            hole, guided by the prediction. The network itself stays as it is (not in the paper).
         lambda_l1: Weight of the mean absolute error of the whole raw output (Section 4.1).
         lambda_hole: Weight of the mean absolute error in the hole (not in the paper).
         lambda_l2: Weight of the mean squared error of the whole raw output (not in the paper).
@@ -109,7 +107,7 @@ class Config:
     attention_max_scores: int | None = None
     squeeze_ratio: int | None = None
     membrane: bool = False
-    detail: float = 0.0
+    copying: bool = False
     lambda_l1: float = 100.0
     lambda_hole: float = 0.0
     lambda_l2: float = 0.0
@@ -134,7 +132,7 @@ class Config:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
         for name, value in dataclasses.asdict(self).items():
-            if name.startswith(("lambda_", "adversarial_factor", "detail")) and not value >= 0:
+            if name.startswith(("lambda_", "adversarial_factor")) and not value >= 0:
                 raise ValueError(f"{name} must be >= 0, received: {value!r}")
 
     @classmethod
@@ -222,8 +220,7 @@ class MusicalGenerator(keras.Model):
             H and W are multiples of 16.
 
     Returns:
-        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction; with `membrane`, and with
-        `detail` outside training, known pixels are the image's but for rounding.
+        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
 
     Raises:
         ValueError: On a side that is known and not a multiple of 16.
@@ -237,7 +234,7 @@ class MusicalGenerator(keras.Model):
 
     def __init__(self, config: Config | Mapping, dtype=None, name: str = "musical"):
         if not isinstance(config, Config):
-            config = Config(**config)
+            config = Config(**_current_fields(config))
         policy = keras.dtype_policies.get(dtype)
         image = keras.Input((None, None, 3), name="image")
         hole = keras.Input((None, None, 1), name="hole")
@@ -328,6 +325,14 @@ class MusicalGenerator(keras.Model):
         return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
 
 
+def _current_fields(fields: Mapping) -> dict:
+    """Fields of `Config`; older files have `detail`, which copying has replaced."""
+    fields = dict(fields)
+    if "detail" in fields:
+        fields["copying"] = fields.pop("detail") > 0
+    return fields
+
+
 def _unet(image, hole, config, policy):
     block = _Blocks(policy)
     widths = [
@@ -385,8 +390,6 @@ def _unet(image, hole, config, policy):
         # too.
         error = Membrane(name="membrane_error")(image - prediction, hole)
         prediction = ops.clip(prediction + error, -1.0, 1.0)
-    if config.detail:
-        prediction = ResidualAggregation(config.detail, name="detail")(prediction, image, hole)
     return prediction
 
 
