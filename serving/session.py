@@ -351,15 +351,14 @@ class InpaintingSession:
             `(filled, source)`: uint8 `(B, H, W, 3)`, and int32 `(B, H, W, 2)` or None.
         """
         batch, height, width = holes.shape
-        options = onnxruntime.RunOptions()
-        # The search for pixels to copy costs as much as the network.
-        options.only_execute_path_to_fetches = True
+        options = None
         names = ["predicted" if len(OUTPUTS[self.contract.contract]) > 1 else "inpainted"]
         if copies:
             names = ["inpainted", "source"]
         if batch > 1 or max(height, width) > self.contract.training_size:
             self._check_memory(holes)
             # What such a run took goes back when it ends; the next one may never come.
+            options = onnxruntime.RunOptions()
             options.add_run_config_entry(*_GIVE_BACK_MEMORY)
         below, right = max(0, MINIMUM_SIZE - height), max(0, MINIMUM_SIZE - width)
         if below or right:

@@ -429,3 +429,19 @@ def test_jpeg_without_its_end_marker_is_read(progressive, cut):
     assert "without its end marker" in photograph.notes[0]
     for missing in (12, 100, 400):
         assert "it is damaged" in refusal(whole[:-missing])
+
+
+@pytest.mark.parametrize(
+    ("channels", "lost"), [(4, ["unspecified"]), (5, ["unspecified"] * 2), (4, ["unassalpha"])]
+)
+def test_channels_of_no_known_meaning_are_named(tmp_path, channels, lost):
+    samples = np.random.default_rng(0).integers(0, 256, (20, 30, channels), np.uint8)
+    file = tmp_path / "extra.tif"
+    tifffile.imwrite(file, samples, photometric="rgb", extrasamples=lost, planarconfig="contig")
+    photograph = images.read_photograph(file)
+    np.testing.assert_array_equal(photograph.pixels, samples[..., :3])
+    if lost == ["unassalpha"]:
+        assert photograph.notes == ()
+    else:
+        words = f"{len(lost)} extra channel(s) were dropped: they are not marked as opacity"
+        assert photograph.notes == (words,)

@@ -91,6 +91,7 @@ def decoded(
             del content
             image.load()
             _bound_metadata(image, notes)
+            _note_lost_channels(image, notes)
         yield image
 
 
@@ -209,6 +210,9 @@ def register_heif() -> bool:
     return True
 
 
+_EXTRA_SAMPLES = 338
+
+
 def _bound_metadata(image: Image.Image, notes: list[str]) -> None:
     """Drops EXIF, XMP and profiles above the limits before anything parses them."""
     limits = {"icc_profile": bounds.MAX_PROFILE}
@@ -223,6 +227,16 @@ def _bound_metadata(image: Image.Image, notes: list[str]) -> None:
         exif = bounds.bounded_exif(image.info.pop("exif"), notes)
         if exif is not None:
             image.info["exif"] = exif
+
+
+def _note_lost_channels(image: Image.Image, notes: list[str]) -> None:
+    """Names the channels of a TIFF that Pillow leaves out: those of no known meaning."""
+    if image.format != "TIFF" or "A" in image.mode or "a" in image.mode:
+        return
+    tags = getattr(image, "tag_v2", {})  # none where this project has decoded 16 bits itself
+    lost = len(tags.get(_EXTRA_SAMPLES, ()))
+    if lost:
+        notes.append(f"{lost} extra channel(s) were dropped: they are not marked as opacity")
 
 
 def turn_upright(image: Image.Image) -> bytes | None:
