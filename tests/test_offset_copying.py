@@ -188,6 +188,17 @@ def test_joining_solves_the_equations():
     np.testing.assert_allclose(joined, expected, atol=2e-3)
 
 
+@pytest.mark.parametrize(("width", "copies"), [(module.THICK, True), (module.THICK - 1, False)])
+def test_thin_holes_are_painted(width, copies):
+    image, hole = textured(64, 64), box(64, 64, 8, 40, 20, 20 + width)
+    prediction = smooth(image)
+    filled, source = assert_contract(prediction, image, hole)
+    missing = hole[0, ..., 0] > 0
+    assert (source[0][missing] >= 0).any() == copies
+    if not copies:
+        np.testing.assert_allclose(filled[0][missing], prediction[0][missing], atol=1e-6)
+
+
 def test_training_returns_the_prediction():
     image, hole = textured(32, 32), box(32, 32, 8, 20, 8, 20)
     filled, source = LAYER(smooth(image), image, hole, training=True)

@@ -110,6 +110,10 @@ BAND = 33
 SHORTEST = 1 / 15
 """Shortest offset between two known patches, as a share of the longer side."""
 
+THICK = 13
+"""Side in pixels of a square of missing pixels. A hole in which none fits is painted, a wire for
+example: known pixels are close everywhere, and the network knows their colors."""
+
 INVALID = 10.0
 """Energy of an offset that leads to no known pixel; more than any valid one has."""
 
@@ -139,6 +143,8 @@ class OffsetCopying(keras.layers.Layer):
        its neighbors and shifts by one pixel.
     3. Joining: the gradients of the copies are integrated (Poisson), with the known pixels at the
        border and a weak pull to the prediction.
+
+    A hole in which no square of `THICK` pixels fits is left to the prediction.
 
     The samples of a batch are processed one after the other, so memory is that of one sample. In
     training the prediction is returned. Computed in float32 whatever the policy.
@@ -200,6 +206,9 @@ class OffsetCopying(keras.layers.Layer):
         """`(H, W, 3)` guide in [-1, 1] and `(H, W, 1)` hole -> filled and source of one sample."""
         guide, hole = (ops.expand_dims(each, 0) for each in sample)
         guide = 0.5 * guide + 0.5
+        own = ops.where(hole > 0.5, PAINTED, own_places(guide))
+        # Without a node there is next to nothing to compute.
+        hole = hole * ops.max(_erode(hole, THICK))
         scales = [_Scale(guide, hole, level.factor) for level in LEVELS]
         expected = _expected_roughness(scales, self.membrane)
         graph = labels = beliefs = None
@@ -223,7 +232,7 @@ class OffsetCopying(keras.layers.Layer):
         missing = (node < graph.count)[:, None]
         colors = ops.reshape(guide, (-1, 3))
         filled = ops.where(missing, _rows_of(joined, node), colors)
-        source = ops.where(missing, _rows_of(places, node), ops.reshape(own_places(guide), (-1, 2)))
+        source = ops.where(missing, _rows_of(places, node), ops.reshape(own, (-1, 2)))
         filled = ops.clip(2.0 * filled - 1.0, -1.0, 1.0)
         return ops.reshape(filled, (*shape, 3)), ops.reshape(source, (*shape, 2))
 
@@ -546,7 +555,8 @@ def _candidates(guide, hole):
         found = ops.shape(queries)[0]
         # Without queries one is asked for, so that no tensor is empty; its vote counts 0.
         stride = ops.maximum((found + MOST_QUERIES - 1) // MOST_QUERIES, 1)
-        picked = ops.arange(MOST_QUERIES) * stride
+        asked_count = ops.minimum(ops.maximum(found, 1), MOST_QUERIES)
+        picked = ops.arange(asked_count) * stride
         votes = ops.cast(picked < found, "float32")
         queries = ops.concatenate([queries, ops.zeros((1,), "int32")])
         queries = _rows_of(queries, ops.minimum(picked, found))
