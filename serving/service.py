@@ -229,6 +229,10 @@ class Service:
         fill: str,
     ) -> np.ndarray:
         """What `InpaintingSession.inpaint` does, every window through the model's batcher."""
+        try:
+            self.sessions[model].copies(fill)
+        except ValueError as error:
+            raise RequestError(400, "invalid_option", str(error)) from None
         contract = self.sessions[model].contract
         if strategy is None:
             strategy = contract.strategy

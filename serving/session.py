@@ -266,7 +266,7 @@ class InpaintingSession:
             _check_pair(images[index], holes[index], f"images[{index}]", f"holes[{index}]")
         if not holes.any():
             return list(images)
-        filled, source = self._run(images, holes, copies=self._copies(fill))
+        filled, source = self._run(images, holes, copies=self.copies(fill))
         return list(filled) if source is None else list(zip(filled, source, strict=True))
 
     def describe(self) -> dict[str, Any]:
@@ -321,7 +321,7 @@ class InpaintingSession:
         counts = Counter(node["provider"] for node in heavy or nodes)
         return counts.most_common(1)[0][0] if counts else registered[0]
 
-    def _copies(self, fill: str) -> bool:
+    def copies(self, fill: str) -> bool:
         """Whether a fill copies pixels.
 
         Raises:

@@ -273,7 +273,7 @@ BYTES = bytes(range(256)) * 8
         (partial(post, image=png(np.zeros((2, 17000, 3), np.uint8)), format="webp"), 400,
          "invalid_option", "webp holds 16383 pixels a side"),
         (partial(post, seed=1), 400, "invalid_option",
-         "unknown form field 'seed'; valid: image, mask, strategy, threshold, polarity, invert"),
+         "unknown form field 'seed'; valid: image, mask, strategy, fill, threshold"),
         (partial(post, threshold=["1", "2"]), 400, "invalid_option", "more than once"),
         (partial(post, threshold="1" * 2000), 400, "invalid_form", "image, mask; short texts"),
         (partial(post_json), 400, "invalid_image", "there is no image"),

@@ -125,6 +125,15 @@ def test_polarity_and_invert_must_agree(client, polarity):
     assert message == f"polarity must be black with invert, got '{polarity}'; leave out invert"
 
 
+def test_a_file_that_does_not_copy_is_not_asked_to(client):
+    answer = post(client, fill="copy")
+    code, message = error_of(answer)
+    assert (answer.status_code, code) == (400, "invalid_option")
+    assert "fill must be auto or network" in message
+    filled = decoded(post(client, fill="Network").content)
+    np.testing.assert_array_equal(filled[~HOLE], PHOTO[~HOLE])
+
+
 def test_a_file_that_nobody_chose_is_no_mask(client):
     alpha = np.where(HOLE, 0, 255).astype(np.uint8)
     image = png(np.dstack([PHOTO, alpha]))

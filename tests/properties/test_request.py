@@ -33,6 +33,7 @@ CHOICES = {
     "threshold": [0, "127", 254, 127.0],
     "polarity": ["white", "WHITE", ""],
     "invert": [False, "false", "0", 0],
+    "fill": ["auto", "network", "Network", ""],
     "dilate": [0, 1, "2", "256"],
     "format": ["png", "jpg", "webp", "avif", "same", "tiff"],
     "quality": [1, "50", 100],
