@@ -428,6 +428,10 @@ class TestCopies:
         with pytest.raises(to_onnx.ExportError, match="copies from pixels that are not known"):
             to_onnx.check_parity(report)
 
+    def test_the_copying_can_be_left_out(self):
+        for choice, contract in ((None, "2"), ("copy", "2"), ("network", "1")):
+            assert to_onnx.load_inpainting("photo", fill=choice).contract == contract
+
     def test_older_files_with_detail_copy(self):
         config = {"preset": "lite", "width": 8, "width_limit": 8, "inner_levels": 1}
         assert MusicalGenerator(config | {"detail": 1.25}).config.copying
