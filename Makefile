@@ -60,16 +60,17 @@ test-examples: install ## run the ONNX file in Node.js, C++, Chromium and behind
 		$(PIP) install -qq --no-compile --prefer-binary --editable '.[examples]'; }
 	$(BIN)/python -m pytest -m "examples or browser"
 
-lint: install ## check style alone
+lint: install ## check style and types alone
 	@$(BIN)/python -m ruff check --quiet .
 	@$(BIN)/python -m ruff format --quiet --check .
+	@$(BIN)/python -m mypy --no-error-summary
 
 format: install ## rewrite the files in the project's style
 	@$(BIN)/python -m ruff check --quiet --fix .
 	@$(BIN)/python -m ruff format --quiet .
 
 clean: ## remove caches and build products; .venv, runs and demo stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	rm -rf examples/node/node_modules examples/web/node_modules examples/web/ort examples/triton/.venv
 	rm -rf examples/cpp/build examples/cpp/onnxruntime
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

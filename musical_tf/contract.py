@@ -116,7 +116,7 @@ class Contract:
                 f"its contract must be version {' or '.join(OUTPUTS)}, got {version!r}: install "
                 "the version of musical-tf that wrote it, or export it again"
             )
-        fields = {}
+        fields: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             if PREFIX + field.name in metadata:
                 fields[field.name] = metadata[PREFIX + field.name]

@@ -13,7 +13,7 @@ from typing import BinaryIO
 try:
     import fcntl
 except ImportError:  # Windows, which does not remove open files
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".partial-"
 
