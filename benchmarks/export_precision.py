@@ -91,13 +91,13 @@ def held_out(run: Path, data_dir: str | None, count: int) -> tuple[dict, np.ndar
     Returns:
         What the recipe says of them, `(N, S, S, 3)` uint8 and `(N, S, S)` bool.
     """
-    from training import datasets
+    from training.data import pipeline
     from training.recipes import Recipe
 
     recipe = Recipe.from_json((run / "recipe.json").read_text(encoding="utf-8"))
     if data_dir:
         recipe = dataclasses.replace(recipe, data_dir=data_dir)
-    samples = datasets.evaluation_samples(
+    samples = pipeline.evaluation_samples(
         recipe.open_photographs("test"), recipe.open_masks(), recipe.image_size
     )
     pairs = [(image, hole) for (_, image, hole), _ in zip(samples, range(count), strict=False)]

@@ -26,7 +26,10 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import measure
-from training import datasets, masks
+from training.data import datasets
+from training.data.holes import open_masks
+from training.data.photographs import CACHE_BYTES
+from training.data.pipeline import training_pipeline
 
 MODULE = "benchmarks.input_pipeline"
 SIZE = 256
@@ -72,11 +75,9 @@ def pipeline(folder: Path, source: str, batch: int, in_memory: bool):
         *("folder", folder, "train", SIZE),
         shorter_side=round(ratio * SIZE),
         crop=crop,
-        cache_bytes=datasets.CACHE_BYTES if in_memory else 0,
+        cache_bytes=CACHE_BYTES if in_memory else 0,
     )
-    return datasets.training_pipeline(
-        photographs, masks.open_masks(holes, SIZE), SIZE, batch, seed=0
-    )
+    return training_pipeline(photographs, open_masks(holes, SIZE), SIZE, batch, seed=0)
 
 
 def arriving(folder: Path, source: str, in_memory: bool, seconds: float, batch: int = 16) -> float:

@@ -21,7 +21,7 @@ from sklearn import datasets as sklearn_datasets
 from benchmarks import readme_strip
 from musical_tf.metrics import evaluate_pair
 from serving.session import InpaintingSession
-from training import masks
+from training.data import holes
 
 SIDE = readme_strip.SIZE
 SHARES = {"center": None, "free-form 10%": 0.1, "free-form 30%": 0.3}
@@ -73,7 +73,7 @@ def photographs(model: str) -> dict[str, np.ndarray]:
 
 def hole_of(share: float | None, index: int) -> np.ndarray:
     """`(S, S)` bool."""
-    source = masks.CenterHole(SIDE) if share is None else masks.IrregularHole(SIDE, share)
+    source = holes.CenterHole(SIDE) if share is None else holes.IrregularHole(SIDE, share)
     return source.deterministic(index)
 
 

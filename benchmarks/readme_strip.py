@@ -24,7 +24,8 @@ from sklearn import datasets as sklearn_datasets
 
 from musical_tf.files import write_whole
 from serving.session import InpaintingSession
-from training import baselines, masks
+from training import baselines
+from training.data import holes
 
 SIZE = 256
 DETAIL = 89
@@ -110,8 +111,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def draw() -> Image.Image:
         rows = [
-            row("faces", face(), masks.CenterHole(SIZE).deterministic(0)),
-            row("photo", building(), masks.IrregularHole(SIZE, STROKES).deterministic(0)),
+            row("faces", face(), holes.CenterHole(SIZE).deterministic(0)),
+            row("photo", building(), holes.IrregularHole(SIZE, STROKES).deterministic(0)),
         ]
         return strip(rows)
 

@@ -37,8 +37,9 @@ from musical_tf import named_models as library
 from musical_tf.files import write_whole
 from serving import named_models
 from serving.session import InpaintingSession
-from training import masks, measuring, report
-from training.datasets import center_crop
+from training import measuring, report
+from training.data import holes
+from training.data.photographs import center_crop
 from training.measuring import Fill
 
 MODULE = "benchmarks.shipped_models"
@@ -58,7 +59,7 @@ class Setting:
 
     Args:
         model: Name of the shipped model.
-        dataset: A key of `training.datasets.DATASETS`; its test split is measured.
+        dataset: A key of `training.data.datasets.DATASETS`; its test split is measured.
         side: Pixels.
         share: Share of missing pixels of free-form holes; None for the paper's centre square.
         bars: Metric -> what the model has to reach.
@@ -198,7 +199,7 @@ def measure_setting(
     kind = WholePhotographs if setting.whole else measuring.EvaluationSet
     test = kind(setting.dataset, str(data_dir), "test", setting.side, None, mask, limit)
     if setting.share is not None:
-        test.holes = masks.IrregularHole(setting.side, setting.share)
+        test.holes = holes.IrregularHole(setting.side, setting.share)
     (telea,) = measuring.baseline_methods(["telea"])
     fills = {setting.model: shipped(setting.model, threads), TELEA: Watched(telea.fill), **others}
     methods = [

@@ -18,7 +18,7 @@ from tests.serving_model import metadata_for, write_model
 from tests.tiny_run import one_line, write_run
 from training import compare, compare_report, published, report
 from training.compare import main
-from training.masks import open_masks
+from training.data.holes import open_masks
 
 SIZE = 64
 RECIPE = {

@@ -13,9 +13,12 @@ import pytest
 from PIL import Image, ImageOps
 from skimage import data
 
-from training import datasets
-from training.datasets import UnusableImageError, open_dataset
-from training.masks import BoxHole, open_masks
+from training.data import celeba as celeba_files
+from training.data import datasets, pipeline
+from training.data import photographs as photo_files
+from training.data.datasets import open_dataset
+from training.data.holes import BoxHole, open_masks
+from training.data.photographs import UnusableImageError
 
 SIZE = 64
 
@@ -310,7 +313,7 @@ def test_a_zip_member_is_unpacked_within_its_bound(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "img_align_celeba.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("img_align_celeba/000001.jpg", bytes(200_000))
     (tmp_path / "list_eval_partition.txt").write_text("000001.jpg 0\n")
-    monkeypatch.setattr(datasets, "MAX_FILE_BYTES", 100_000)
+    monkeypatch.setattr(celeba_files, "MAX_FILE_BYTES", 100_000)
     with pytest.raises(UnusableImageError, match="at most 100,000 bytes, got 200,000"):
         open_dataset("celeba", tmp_path, "train", SIZE).load(0)
 
@@ -387,7 +390,7 @@ def test_unknown_names_list_the_known():
 
 
 def decode(image, kind="PNG", side=20, **options):
-    return datasets.decode(encode(image, kind, **options), side)
+    return photo_files.decode(encode(image, kind, **options), side)
 
 
 def test_grey_is_repeated_and_16_bit_is_scaled():
@@ -429,7 +432,7 @@ def test_samples_of_unknown_range_are_refused():
         (np.full((20, 20), 10**6, np.int32), "32-bit integer"),
     ):
         with pytest.raises(UnusableImageError, match="range is not known"):
-            datasets.to_rgb(Image.fromarray(pixels))
+            photo_files.to_rgb(Image.fromarray(pixels))
         with pytest.raises(UnusableImageError, match=f"it is {kind}"):
             decode(Image.fromarray(pixels), "TIFF")
 
@@ -443,19 +446,19 @@ def test_exif_orientation_is_honoured(orientation):
     with Image.open(file) as stored:
         expected = np.asarray(ImageOps.exif_transpose(stored))
     file.seek(0)
-    np.testing.assert_array_equal(datasets.decode(file, 40), expected)
+    np.testing.assert_array_equal(photo_files.decode(file, 40), expected)
 
 
 def test_a_damaged_exif_block_is_no_reason_to_skip():
     file = encode(Image.new("RGB", (20, 20)), "JPEG", exif=b"Exif\x00\x00MM\x00*garbage")
-    assert datasets.decode(file, 20).shape == (20, 20, 3)
+    assert photo_files.decode(file, 20).shape == (20, 20, 3)
 
 
 def test_large_jpegs_are_reduced_while_decoding_and_look_the_same():
     image = Image.fromarray(data.astronaut()).resize((1024, 1024), Image.Resampling.BICUBIC)
     file = encode(image, "JPEG", quality=95)
     expected = image.resize((100, 100), Image.Resampling.BILINEAR)
-    error = np.abs(datasets.decode(file, 100).astype(float) - np.asarray(expected))
+    error = np.abs(photo_files.decode(file, 100).astype(float) - np.asarray(expected))
     assert error.mean() < 2
 
 
@@ -501,7 +504,7 @@ def test_unusable_files_are_skipped_counted_and_named(mixed):
     assert len(photographs) == 16
     loaded = [
         path
-        for path, _, _ in datasets.evaluation_samples(photographs, open_masks("center", SIZE), SIZE)
+        for path, _, _ in pipeline.evaluation_samples(photographs, open_masks("center", SIZE), SIZE)
     ]
     assert [path[-9:] for path in loaded] == [f"good{number}.png" for number in range(8)]
     reasons = {path.rsplit("/", 1)[-1]: reason for path, reason in photographs.skipped.items()}
@@ -531,14 +534,14 @@ def test_only_unusable_files_is_an_error_that_names_the_first(mixed):
     photographs = open_dataset("folder", mixed, "train", SIZE)
     holes = open_masks("center", SIZE)
     with pytest.raises(ValueError, match=r"none of the 8 .*: .*and 5 more") as caught:
-        datasets.training_pipeline(photographs, holes, SIZE, 2, seed=0)
+        pipeline.training_pipeline(photographs, holes, SIZE, 2, seed=0)
     assert str(caught.value).count(str(mixed / "train")) == 3
     with pytest.raises(ValueError, match="none of the 8 photographs of the train split"):
-        next(datasets.evaluation_samples(photographs, holes, SIZE))
+        next(pipeline.evaluation_samples(photographs, holes, SIZE))
 
 
 def stream(photographs, seed=0, crop="center", flip=False, mask="box"):
-    return datasets.SampleStream(photographs, open_masks(mask, SIZE), SIZE, seed, crop, flip)
+    return pipeline.SampleStream(photographs, open_masks(mask, SIZE), SIZE, seed, crop, flip)
 
 
 def test_a_broken_photograph_is_replaced_by_the_next_of_the_epochs_permutation(mixed):
@@ -568,7 +571,7 @@ def test_zoom_shows_a_part_of_the_crop_and_jitter_changes_its_colours(tmp_path):
     plain = stream(photographs).sample(3)[0].astype(float)
 
     def drawn(**options):
-        augmented = datasets.SampleStream(
+        augmented = pipeline.SampleStream(
             photographs, open_masks("box", SIZE), SIZE, 0, "center", False, **options
         )
         images = [augmented.sample(number)[0].astype(float) for number in range(40)]
@@ -609,9 +612,9 @@ def open_train(folder, **options):
     return open_dataset("folder", folder, "train", SIZE, **options)
 
 
-def open_pipeline(folder, seed=3, cache_bytes=datasets.CACHE_BYTES, mask="box", **options):
+def open_pipeline(folder, seed=3, cache_bytes=photo_files.CACHE_BYTES, mask="box", **options):
     photographs = open_train(folder, cache_bytes=cache_bytes)
-    return datasets.training_pipeline(
+    return pipeline.training_pipeline(
         photographs, open_masks(mask, SIZE), SIZE, 3, seed=seed, **options
     )
 
@@ -656,7 +659,7 @@ def test_a_slow_sample_keeps_its_place(mixed):
 
     made = [
         batches(
-            datasets.training_pipeline(
+            pipeline.training_pipeline(
                 open_train(mixed), SlowAtTimes(SIZE), SIZE, 3, seed=0, workers=workers
             ),
             6,
@@ -669,7 +672,7 @@ def test_a_slow_sample_keeps_its_place(mixed):
 def test_every_epoch_shows_every_photograph_once(tmp_path):
     for number in range(10):
         write(tmp_path / "train" / f"{number}.png", (80, 70), value=number)
-    dataset = datasets.training_pipeline(
+    dataset = pipeline.training_pipeline(
         open_train(tmp_path), open_masks("center", SIZE), SIZE, 5, seed=0, crop="center"
     )
     shown = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches(dataset, 6)])
@@ -705,9 +708,9 @@ def test_centre_crops_cannot_be_cropped_at_random(celeba):
     photographs = open_dataset("celeba", celeba, "train", SIZE)
     holes = open_masks("center", SIZE)
     with pytest.raises(ValueError, match="cannot be cropped at random"):
-        datasets.training_pipeline(photographs, holes, SIZE, 1, seed=0, crop="random")
+        pipeline.training_pipeline(photographs, holes, SIZE, 1, seed=0, crop="random")
     with pytest.raises(ValueError, match="too small for crops of 128"):
-        datasets.training_pipeline(photographs, holes, 128, 1, seed=0)
+        pipeline.training_pipeline(photographs, holes, 128, 1, seed=0)
 
 
 def test_the_cache_keeps_to_its_bound_and_saves_the_second_decode(tmp_path):
@@ -730,8 +733,8 @@ def test_the_cache_keeps_to_its_bound_and_saves_the_second_decode(tmp_path):
 def test_evaluation_is_ordered_centred_and_keeps_hole_i_for_path_i(mixed):
     photographs = open_dataset("folder", mixed, "train", SIZE)
     holes = open_masks("irregular", SIZE)
-    first = list(datasets.evaluation_samples(photographs, holes, SIZE))
-    second = list(datasets.evaluation_samples(photographs, holes, SIZE))
+    first = list(pipeline.evaluation_samples(photographs, holes, SIZE))
+    second = list(pipeline.evaluation_samples(photographs, holes, SIZE))
     assert len(first) == 8
     for (path, image, hole), (same_path, same_image, same_hole) in zip(first, second, strict=True):
         assert path == same_path
@@ -739,13 +742,13 @@ def test_evaluation_is_ordered_centred_and_keeps_hole_i_for_path_i(mixed):
         np.testing.assert_array_equal(hole, same_hole)
         index = photographs.paths.index(path)
         np.testing.assert_array_equal(hole, holes.deterministic(index))
-        np.testing.assert_array_equal(image, datasets.center_crop(photographs.load(index), SIZE))
+        np.testing.assert_array_equal(image, photo_files.center_crop(photographs.load(index), SIZE))
         assert image.dtype == np.uint8
         assert hole.dtype == bool
 
 
 def test_steps_for_epochs_rounds_up():
-    assert datasets.steps_for_epochs(70, 14900, 5) == 208600
-    assert datasets.steps_for_epochs(1, 10, 3) == 4
-    assert datasets.steps_for_epochs(3, 10, 3) == 10
-    assert datasets.steps_for_epochs(1, 1, 16) == 1
+    assert pipeline.steps_for_epochs(70, 14900, 5) == 208600
+    assert pipeline.steps_for_epochs(1, 10, 3) == 4
+    assert pipeline.steps_for_epochs(3, 10, 3) == 10
+    assert pipeline.steps_for_epochs(1, 1, 16) == 1

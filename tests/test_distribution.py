@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import checkpoints, datasets, fit, recipes
+from training import checkpoints, fit, recipes
+from training.data import pipeline
 from training.distribution import Cluster, Distribution, read_cluster
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +102,7 @@ def test_the_parts_of_a_pipeline_are_the_whole_batch():
     photographs, holes = recipe.open_photographs(), recipe.open_masks()
 
     def take(part):
-        stream = datasets.training_pipeline(
+        stream = pipeline.training_pipeline(
             photographs, holes, 64, 6, seed=3, start_step=5, part=part
         )
         return [{k: v.numpy() for k, v in batch.items()} for batch in stream.take(2)]

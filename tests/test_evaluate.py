@@ -16,8 +16,8 @@ from skimage import data
 import musical_tf
 from musical_tf.metrics import PROTOCOLS, evaluate_pair
 from training import evaluate
+from training.data.holes import open_masks
 from training.evaluate import main
-from training.masks import open_masks
 from training.predictors import OnnxPredictor, RunPredictor
 
 FILL = 120

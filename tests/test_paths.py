@@ -12,8 +12,8 @@ from PIL import Image
 from musical_tf import files, images
 from serving import filling, predict
 from tests.serving_model import metadata_for, write_model
-from training import datasets
-from training.masks import FolderHoles
+from training.data import datasets
+from training.data.holes import FolderHoles
 
 HOLE = np.zeros((32, 40), np.uint8)
 HOLE[8:16, 10:20] = 255

@@ -29,7 +29,8 @@ from PIL import Image, ImageDraw, ImageFont
 from musical_tf.arguments import Parser
 from musical_tf.files import whole_file
 
-from .datasets import evaluation_samples, open_dataset
+from .data.datasets import open_dataset
+from .data.pipeline import evaluation_samples
 from .masks import open_masks
 from .recipes import Recipe
 from .recipes import demo as demo_recipe

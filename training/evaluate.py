@@ -28,7 +28,7 @@ import numpy as np
 from musical_tf.arguments import Parser
 
 from . import attention_maps, measuring, report
-from .datasets import DATASETS
+from .data.datasets import DATASETS
 from .measuring import DEFAULT_IMAGE_SIZE, EvaluationSet, Method, OutputFolder
 from .predictors import OnnxPredictor, RunPredictor
 

@@ -30,7 +30,10 @@ import numpy as np
 from musical_tf.arguments import Parser
 from musical_tf.files import write_whole
 
-from . import datasets, distribution, masks, recipes
+from . import distribution, recipes
+from .data import datasets, pipeline
+from .data.holes import HoleSource, drawn_kinds
+from .data.photographs import Photographs
 from .distribution import Distribution
 from .recipes import Recipe
 
@@ -571,7 +574,7 @@ def continued(stored: Recipe, arguments: argparse.Namespace) -> Recipe:
             raise ValueError(f"--set has no key {key!r}; known: {known}")
     if given.get("data_dir") is not None:
         given["data_dir"] = os.path.abspath(given["data_dir"])
-    is_no_path = {"mask": masks.drawn_kinds, "init": named_models.is_name}
+    is_no_path = {"mask": drawn_kinds, "init": named_models.is_name}
     for key, says_so in is_no_path.items():
         if given.get(key) is not None and not says_so(given[key]):
             given[key] = os.path.abspath(given[key])
@@ -727,9 +730,7 @@ def make_trainer(
     )
 
 
-def describe(
-    recipe: Recipe, networks: Networks, photographs: datasets.Photographs, steps: int
-) -> str:
+def describe(recipe: Recipe, networks: Networks, photographs: Photographs, steps: int) -> str:
     """Returns what `--dry-run` prints: the recipe as JSON, then shapes, sizes and length."""
     side, count = recipe.image_size, recipe.batch_size
     lines = [
@@ -806,7 +807,7 @@ def _next_run_dir(parent: Path, name: str) -> Path:
             return path
 
 
-def fingerprint(photographs: datasets.Photographs) -> str:
+def fingerprint(photographs: Photographs) -> str:
     """Returns how many photographs there are and a hash of their names: the data order hangs on
     both."""
     names = "\n".join("/".join(Path(path).parts[-2:]) for path in photographs.paths)
@@ -861,8 +862,8 @@ class Run:
     folder: Path
     recipe: Recipe
     identity: dict[str, Any]
-    photographs: datasets.Photographs
-    holes: datasets.HoleSource
+    photographs: Photographs
+    holes: HoleSource
     steps: int
 
     @property
@@ -936,7 +937,7 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
     recipe = run.recipe
     try:
         first, count = trainer.placement.local_part(recipe.batch_size)
-        batches = datasets.training_pipeline(
+        batches = pipeline.training_pipeline(
             run.photographs,
             run.holes,
             recipe.image_size,
@@ -987,7 +988,7 @@ def fixed_samples(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     holes, size = recipe.open_masks(), recipe.image_size
     for split in ("test", "train"):
         try:
-            samples = datasets.evaluation_samples(recipe.open_photographs(split), holes, size)
+            samples = pipeline.evaluation_samples(recipe.open_photographs(split), holes, size)
             chosen = [(image, hole) for _, image, hole in itertools.islice(samples, SAMPLES)]
             break
         except (FileNotFoundError, ValueError):

@@ -300,7 +300,7 @@ def _draw_holes(recipe: Recipe, part: int, count: int) -> np.ndarray:
 
 
 def draw_batch(arrays: dict[str, Any], key: Any, recipe: Recipe) -> dict[str, Any]:
-    """Draws a batch as `datasets.SampleStream` does, each sample on its own.
+    """Draws a batch as `data.pipeline.SampleStream` does, each sample on its own.
 
     Args:
         arrays: Those of `Store`.

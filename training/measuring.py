@@ -23,8 +23,11 @@ from typing import Any
 import numpy as np
 
 from . import baselines, provenance, report
-from .datasets import SPLITS, Photographs, evaluation_samples, open_dataset
-from .masks import HoleSource, open_masks
+from .data.datasets import open_dataset
+from .data.holes import HoleSource, open_masks
+from .data.listing import SPLITS
+from .data.photographs import Photographs
+from .data.pipeline import evaluation_samples
 
 DEFAULT_IMAGE_SIZE = 256
 """Side in pixels where neither a model nor `--image-size` says one: the papers' own."""
@@ -254,8 +257,8 @@ class EvaluationSet:
     """The photographs and holes that every method is measured on.
 
     Args:
-        dataset, data_dir, split, image_size, shorter_side: See `datasets.open_dataset`.
-        mask: See `masks.open_masks`.
+        dataset, data_dir, split, image_size, shorter_side: See `data.datasets.open_dataset`.
+        mask: See `data.holes.open_masks`.
         limit: At most so many photographs, None for all.
 
     Raises:

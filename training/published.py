@@ -36,13 +36,14 @@ class PublishedTable:
 
     Args:
         source: Paper and table.
-        dataset: A key of `datasets.DATASETS`, or another name where it is none of them.
+        dataset: A key of `data.datasets.DATASETS`, or another name where it is none of them.
         subject: What the paper measured, in words.
         image_size: Pixels.
         mask: Kind of hole.
         test_scale: Shorter side of the test photographs before the center crop, in units of the
             image size.
-        resampling: Filter that resizes the test photographs, a key of `datasets.RESAMPLING`.
+        resampling: Filter that resizes the test photographs, a key of
+            `data.photographs.RESAMPLING`.
         count: Test photographs; None where the paper does not say.
         metrics: Metrics of `musical_tf.metrics`, in the paper's order.
         rows: The paper's label, the method or baseline it is, None for neither, and its figures as

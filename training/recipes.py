@@ -3,7 +3,7 @@
 `resolve` starts from a preset's recipe (`paper`, `official`, `lite`), lets the dataset and the
 flags change it, and returns a `Recipe`: one flat record, stored as `recipe.json` beside the
 weights, that says all a second person needs to train the same network. Order, the later winning:
-the preset's recipe, the dataset's (`demo` below, and `datasets.DATASETS`), the flags, `--set
+the preset's recipe, the dataset's (`demo` below, and `data.datasets.DATASETS`), the flags, `--set
 key=value`.
 """
 
@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pydantic
 
-from . import datasets, masks
+from .data import datasets, holes, pipeline
+from .data.photographs import Photographs
 
 LARGEST = 2**31 - 1
 """Largest whole number of a recipe: what seeds, TensorFlow's shapes and thread counts can hold."""
@@ -35,7 +36,7 @@ class Recipe:
     """One training run, resolved. Every value is validated on construction.
 
     Attributes:
-        dataset: A key of `datasets.DATASETS`.
+        dataset: A key of `data.datasets.DATASETS`.
         data_dir: Absolute path of the photographs; None for the demo's, which are embedded.
         method: A module of `musical_tf.methods`.
         preset: One of the method's presets.
@@ -190,7 +191,7 @@ class Recipe:
         expected = _name(_hint(config_class, name))
         return f"recipe: config.{name} must be {expected}, got {self.config.get(name)!r}"
 
-    def open_photographs(self, split: str = "train") -> datasets.Photographs:
+    def open_photographs(self, split: str = "train") -> Photographs:
         """Opens a split of the recipe's dataset, pre-processed as the recipe says."""
         return datasets.open_dataset(
             self.dataset,
@@ -204,9 +205,9 @@ class Recipe:
             resampling="bicubic" if self.preset == "official" else None,
         )
 
-    def open_masks(self) -> masks.HoleSource:
+    def open_masks(self) -> holes.HoleSource:
         """Opens the recipe's source of holes."""
-        return masks.open_masks(self.mask, self.image_size)
+        return holes.open_masks(self.mask, self.image_size)
 
     def total_steps(self, photographs: int) -> int:
         """Returns the number of optimizer steps of the whole run.
@@ -216,7 +217,7 @@ class Recipe:
         """
         if self.steps is not None:
             return self.steps
-        return datasets.steps_for_epochs(self.epochs, photographs, self.batch_size)
+        return pipeline.steps_for_epochs(self.epochs, photographs, self.batch_size)
 
     def to_json(self) -> str:
         """Returns the recipe as indented JSON; `from_json` gives back an equal recipe."""
@@ -366,7 +367,7 @@ def resolve(
     """Merges the preset's recipe, the dataset's, the flags and `--set` into one recipe.
 
     Args:
-        dataset: A key of `datasets.DATASETS`.
+        dataset: A key of `data.datasets.DATASETS`.
         data_dir: The photographs; None for the dataset's default folder.
         method: A module of `musical_tf.methods`, by default "musical".
         preset: One of the method's; by default "paper", for the demo "lite". Where `init` is the
@@ -476,8 +477,8 @@ def resolve(
     # Absolute, so that a run resumed from another folder finds the same files.
     values["data_dir"] = os.path.abspath(where) if where is not None else None
     values["mask"] = str(values["mask"])
-    masks.check_masks(values["mask"])
-    if not masks.drawn_kinds(values["mask"]):
+    holes.check_masks(values["mask"])
+    if not holes.drawn_kinds(values["mask"]):
         values["mask"] = os.path.abspath(values["mask"])
 
     if values.get("init") is not None and not named_models.is_name(values["init"]):

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from musical_tf.images import THRESHOLD, masks_beside, read_mask
 
-from .datasets import list_images
+from .listing import list_images
 
 KINDS = ("center", "box", "irregular")
 """The holes that are drawn. Any other specification is several of these joined by `+`, or a folder

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import masks
-from training.masks import open_masks
+from training.data import holes
+from training.data.holes import open_masks
 
 SIZE = 64
 
@@ -68,7 +68,7 @@ def test_irregular_holes_are_strokes_and_not_one_box():
     assert boxes < 3
 
 
-@pytest.mark.parametrize("kind", masks.KINDS)
+@pytest.mark.parametrize("kind", holes.KINDS)
 def test_holes_come_from_the_generator_alone(kind):
     source = open_masks(kind, SIZE)
     for seed in range(5):
@@ -152,7 +152,7 @@ def any_pixel_under(hole, size):
 def test_resizing_a_hole_keeps_every_missing_pixel(shape):
     hole = rng(1).random(shape) < 0.01
     hole[3, 5] = True
-    np.testing.assert_array_equal(masks.shrink_hole(hole, 32), any_pixel_under(hole, 32))
+    np.testing.assert_array_equal(holes.shrink_hole(hole, 32), any_pixel_under(hole, 32))
 
 
 def test_one_missing_pixel_of_a_large_mask_survives(tmp_path):
@@ -202,11 +202,11 @@ def test_an_unknown_mask_lists_the_known(spec, hint):
 def test_a_share_that_is_asked_for_is_what_is_missing():
     for share in (0.01, 0.1, 0.3, 0.5):
         for side in (64, 256):
-            source = masks.IrregularHole(side, share)
+            source = holes.IrregularHole(side, share)
             for index in range(4):
                 missing = source.deterministic(index).mean()
                 assert share <= missing <= share + 0.01
     assert not np.array_equal(source.deterministic(0), source.deterministic(1))
     for wrong in (0.0, 0.51):
         with pytest.raises(ValueError, match=r"share must be within 0\.01 and 0\.5, got"):
-            masks.IrregularHole(64, wrong)
+            holes.IrregularHole(64, wrong)

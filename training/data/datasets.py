@@ -1,0 +1,108 @@
+"""The datasets by name, and how a split of one is opened."""
+
+import difflib
+import os
+from pathlib import Path
+
+from . import celeba, demo, folder, paris_streetview, places_canyon
+from .listing import SPLITS, DatasetSpec
+from .photographs import CACHE_BYTES, Photographs, first_few
+
+DATASETS: dict[str, DatasetSpec] = {
+    module.DATASET.name: module.DATASET
+    for module in (celeba, paris_streetview, places_canyon, folder, demo)
+}
+
+
+def get_spec(name: str) -> DatasetSpec:
+    """Returns a dataset's description.
+
+    Args:
+        name: A key of `DATASETS`.
+
+    Raises:
+        ValueError: On an unknown name; lists the valid ones.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    near = difflib.get_close_matches(name, DATASETS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown dataset {name!r}; known: {', '.join(DATASETS)}{hint}")
+
+
+def open_dataset(
+    name: str,
+    data_dir: str | Path | None,
+    split: str,
+    image_size: int,
+    *,
+    shorter_side: int | None = None,
+    crop: str | None = None,
+    flip: bool | None = None,
+    cache_bytes: int = CACHE_BYTES,
+    resampling: str | None = None,
+) -> Photographs:
+    """Finds the photographs of one split; reads none of them yet.
+
+    Splits are "train", "val" and "test". CelebA's train is its partitions 0 and 1, as in the paper,
+    and its val is partition 1, so val measures nothing new there. Paris StreetView, Places' canyon
+    and the demo have no validation set of their own: their val is the test photographs, and
+    `describe()` says so.
+
+    Args:
+        name: A key of `DATASETS`.
+        data_dir: The dataset's folder (for "folder" also a text file of paths); None for the
+            dataset's default.
+        split: One of `SPLITS`.
+        image_size: Pixels of a square crop.
+        shorter_side, crop, flip: Replace the dataset's own pre-processing. By default the shorter
+            side of val and test photographs is `image_size`.
+        cache_bytes: Bound on the decoded photographs kept in memory.
+        resampling: A key of `RESAMPLING`; by default bilinear for train, and bicubic, the authors'
+            filter, for val and test.
+
+    Raises:
+        ValueError: On an unknown name or split, or a list that makes no sense.
+        FileNotFoundError: If the dataset or the split is not there. Says where it was looked for,
+            what to download and the layout expected.
+    """
+    spec = get_spec(name)
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+    if name == "demo" and data_dir is not None:
+        raise ValueError(
+            f"dataset demo is embedded and takes no data directory, got {data_dir}; "
+            "for a folder of images use dataset folder"
+        )
+    if shorter_side is None:
+        shorter_side = spec.shorter_side(image_size) if split == "train" else image_size
+    where = data_dir if data_dir is not None else spec.data_dir
+    if where is None and name != "demo":
+        raise FileNotFoundError(f"dataset {name} needs a data directory.\n{spec.instructions}")
+    where = Path(where or ".")
+    looked = os.path.abspath(where)
+    try:
+        if not where.exists():
+            raise FileNotFoundError(f"{looked} is not there")
+        listing = spec.find(where, split)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"dataset {name}, split {split}, not found: {error} (looked in {looked}).\n"
+            f"{spec.instructions}"
+        ) from error
+    if not listing.paths:
+        absent = f": {first_few(listing.skipped)}" if listing.skipped else ""
+        raise FileNotFoundError(
+            f"dataset {name}, split {split}: no images in {looked}{absent}.\n{spec.instructions}"
+        )
+    return Photographs(
+        name,
+        split,
+        listing,
+        image_size,
+        shorter_side,
+        spec.crop if crop is None else crop,
+        spec.flip if flip is None else flip,
+        cache_bytes,
+        resampling or ("bilinear" if split == "train" else "bicubic"),
+    )
