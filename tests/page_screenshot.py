@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from serving.session import InpaintingSession
 
+    from .browser.screen import Screen, Server, find_chromium
     from .serving_model import write_model
-    from .test_page import Screen, Server, find_chromium
 
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         server = Server(InpaintingSession(write_model(Path(folder) / "model.onnx")))

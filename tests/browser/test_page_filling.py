@@ -1,0 +1,195 @@
+"""Filling through the page: the pixels of the API, formats, progress, several models."""
+
+import io
+import re
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.session import InpaintingSession
+
+from ..serving_model import write_model
+from .screen import DESKTOP, PHONE, Server, decode, encode, photograph
+
+pytestmark = pytest.mark.browser
+
+
+def test_painted_hole_is_filled_with_the_pixels_of_the_api(visit, server):
+    pixels = photograph()
+    content = encode(pixels)
+    screen = visit().open(content).wait_open()
+    assert not screen.is_on("#run")
+    size = screen.set_brush(12)
+    screen.drag((40, 40), (70, 40))
+    assert screen.painted(55, 40)
+    assert not screen.painted(55, 60)
+    assert np.array_equal(screen.pixels()[..., :3], pixels)
+    screen.run()
+
+    assert server.recorder.parts()["image"] == content
+    mask = server.recorder.mask()
+    rows, columns = np.nonzero(mask)
+    assert mask.shape == pixels.shape[:2]
+    assert abs(rows.min() - (40 - size / 2)) <= 1
+    assert abs(rows.max() + 1 - (40 + size / 2)) <= 1
+    assert abs(columns.min() - (40 - size / 2)) <= 1
+    assert abs(columns.max() + 1 - (70 + size / 2)) <= 1
+
+    seen = screen.pixels()
+    answer = decode(server.fill_again())
+    assert np.array_equal(seen[..., :3], answer)
+    assert np.array_equal(seen[~mask][:, :3], pixels[~mask])
+    assert (seen[mask][:, :3] != pixels[mask]).any()
+    assert not screen.painted(55, 40)
+
+
+def test_a_result_is_the_photograph_of_the_next_round_and_every_round_can_be_undone(visit, server):
+    pixels = photograph()
+    screen = visit().open(encode(pixels)).wait_open()
+    screen.set_brush(10)
+    screen.drag((20, 20), (30, 20))
+    screen.run()
+    first = screen.pixels()
+    answer = server.fill_again()
+    screen.drag((80, 60), (90, 60))
+    screen.run()
+    second = screen.pixels()
+    assert server.recorder.parts()["image"] == answer
+    assert np.array_equal(first[20, 20], second[20, 20])
+
+    keyboard = screen.page.keyboard
+    keyboard.press("Control+z")
+    screen.expect_status("Filled.")
+    assert np.array_equal(screen.pixels(), first)
+    assert screen.painted(85, 60)
+    keyboard.press("Control+z")
+    assert not screen.painted(85, 60)
+    keyboard.press("Control+z")
+    screen.expect_status("Before it was filled")
+    assert np.array_equal(screen.pixels()[..., :3], pixels)
+    assert screen.painted(25, 20)
+    for _ in range(3):
+        keyboard.press("Control+Shift+z")
+    screen.expect_status("Filled.")
+    assert np.array_equal(screen.pixels(), second)
+    assert not screen.is_on("#redo")
+
+
+def test_orientation_alpha_and_other_formats(visit, server):
+    pixels = photograph(60, 40)
+    exif = Image.Exif()
+    exif[274] = 6
+    screen = visit().open(encode(pixels, "JPEG", quality=95, exif=exif), "turned.jpg", "image/jpeg")
+    screen.wait_open("turned.jpg")
+    assert screen.size == (40, 60)
+    screen.drag((20, 50), (30, 50))
+    screen.run()
+    assert server.recorder.mask().shape == (60, 40)
+    assert np.array_equal(screen.pixels()[..., :3], decode(server.fill_again()))
+
+    alpha = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    alpha[:10, :, 3] = 0
+    screen.open(encode(alpha), "alpha.png").wait_open("alpha.png")
+    screen.drag((30, 30), (40, 30))
+    screen.run()
+    answer = decode(server.fill_again())
+    assert np.array_equal(answer[..., 3], alpha[..., 3])
+    assert np.array_equal(screen.pixels()[..., 3], alpha[..., 3])
+
+    # The server does not take GIF; the page sends what the browser shows of it.
+    screen.open(encode(pixels, "GIF"), "old.gif", "image/gif").wait_open("old.gif")
+    screen.drag((30, 30), (40, 30))
+    screen.run()
+    sent = server.recorder.parts()["image"]
+    assert Image.open(io.BytesIO(sent)).format == "PNG"
+    with Image.open(io.BytesIO(encode(pixels, "GIF"))) as old:
+        assert np.array_equal(decode(sent)[..., :3], np.asarray(old.convert("RGB")))
+
+
+def test_progress_is_shown_and_cancel_stops_the_server(visit, tmp_path):
+    class Slow(InpaintingSession):
+        batches = 0
+
+        def run_windows(self, images, holes, fill):
+            self.batches += 1
+            time.sleep(0.3)
+            return super().run_windows(images, holes, fill)
+
+    slow = Slow(write_model(tmp_path / "model.onnx"))
+    slow_server = Server(slow)
+    try:
+        screen = visit(slow_server.url).open(encode(photograph(2400, 64))).wait_open()
+        page = screen.page
+        screen.set_brush(10)
+        for x in range(40, 2400, 150):
+            page.mouse.click(*screen.point(x, 30))
+        page.click("#run")
+        screen.expect("#progress-text").to_have_text(re.compile(r"[1-9]\d* of \d+ parts filled"))
+        windows = int(page.get_attribute("#progress-bar", "max"))
+        assert windows > 6
+        screen.check_accessibility()
+        page.click("#run")
+        screen.expect_status("Cancelled")
+        screen.expect("#progress").to_be_hidden()
+        batches = slow.batches
+        time.sleep(1)
+        assert slow.batches <= batches + 1 < windows
+    finally:
+        slow_server.close()
+
+
+def test_filling_can_be_cancelled(visit):
+    screen = visit().open(encode(photograph())).wait_open()
+    page = screen.page
+    held = []
+    page.route("**/v1/inpaint", lambda route: held.append(route))  # never answered
+    screen.drag((20, 20), (50, 50))
+    for cancel in (lambda: page.keyboard.press("Escape"), lambda: page.click("#run")):
+        page.click("#run")
+        screen.expect_status("Filling")
+        screen.expect("#run").to_have_text("Cancel")
+        screen.expect("#stage").to_have_attribute("aria-busy", "true")
+        screen.drag((80, 20), (90, 20))
+        assert not screen.painted(85, 20)
+        cancel()
+        screen.expect_status("Cancelled")
+        screen.expect("#run").to_have_text("Fill")
+        assert screen.painted(35, 35)
+    assert len(held) == 2
+
+
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory):
+    """A server with two models, of which the second fills with darkness."""
+    folder = tmp_path_factory.mktemp("two")
+    light, dark = folder / "light.onnx", folder / "dark.onnx"
+    server = Server(
+        [InpaintingSession(write_model(light)), InpaintingSession(write_model(dark, result=3))]
+    )
+    yield server
+    server.close()
+
+
+def test_one_model_is_no_choice(visit):
+    screen = visit()
+    screen.expect("#about").to_contain_text("trained on")
+    screen.expect("#choice").to_be_hidden()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_chosen_model_fills(visit, two_models, viewport):
+    screen = visit(two_models.url, viewport=viewport)
+    screen.expect("#choice").to_be_visible()
+    assert screen.page.locator("#model-choice option").all_inner_texts() == ["light", "dark"]
+    screen.open(encode(photograph()))
+    screen.drag((30, 40), (60, 40))
+    screen.page.select_option("#model-choice", label="dark")
+    screen.run()
+    screen.expect_status("Filled in")
+    assert two_models.recorder.parts()["model"] == b"dark.onnx"
+    hole = two_models.recorder.mask()
+    assert (screen.pixels()[hole][:, :3] == 3).all()
+    box = screen.page.locator("#help").bounding_box()
+    assert box["x"] + box["width"] <= viewport["width"]
