@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from musical_tf.files import write_whole
-from training import provenance
-from training.cost import take_turns as take_turns  # the benchmarks call it by this module
+from training.evaluation import provenance
+from training.evaluation.cost import take_turns as take_turns  # the benchmarks call it from here
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"

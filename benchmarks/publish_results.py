@@ -32,7 +32,7 @@ from pathlib import Path
 from export.ship import describe_stage, describe_stages
 from musical_tf import named_models
 from musical_tf.files import write_whole
-from training import compare_page
+from training.evaluation import compare_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"

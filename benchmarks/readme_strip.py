@@ -24,8 +24,8 @@ from sklearn import datasets as sklearn_datasets
 
 from musical_tf.files import write_whole
 from serving.session import InpaintingSession
-from training import baselines
 from training.data import holes
+from training.evaluation import baselines
 
 SIZE = 256
 DETAIL = 89

@@ -37,10 +37,10 @@ from musical_tf import named_models as library
 from musical_tf.files import write_whole
 from serving import named_models
 from serving.session import InpaintingSession
-from training import measuring, report
 from training.data import holes
 from training.data.photographs import center_crop
-from training.measuring import Fill
+from training.evaluation import measuring, report
+from training.evaluation.measuring import Fill
 
 MODULE = "benchmarks.shipped_models"
 NAME = "shipped_models"
@@ -124,7 +124,7 @@ class Watched:
     """A fill function that keeps note of the largest change of a known pixel, in grey levels.
 
     Args:
-        fill: As `training.measuring.Fill`.
+        fill: As `training.evaluation.measuring.Fill`.
         raw: What is watched, where `fill` would put known pixels back; by default `fill` itself.
             The first photograph of a batch is given to it.
         shown: Whether what lies under a hole may decide how it is filled.

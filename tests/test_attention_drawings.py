@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from musical_tf.layers.attention_maps import AttentionMap, map_of_rows
-from training import attention_maps
-from training.attention_maps import (
+from training.evaluation import attention_maps
+from training.evaluation.attention_maps import (
     Item,
     choose_positions,
     describe,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from skimage import data
 
-from training import baselines
-from training.baselines import BASELINES, LABELS
+from training.evaluation import baselines
+from training.evaluation.baselines import BASELINES, LABELS
 
 ALL = sorted(BASELINES)
 

@@ -16,9 +16,10 @@ from benchmarks import publish_results
 from musical_tf.metrics import evaluate_pair
 from tests.serving_model import metadata_for, write_model
 from tests.tiny_run import one_line, write_run
-from training import compare, compare_report, published, report
+from training import compare
 from training.compare import main
 from training.data.holes import open_masks
+from training.evaluation import compare_report, published, report
 
 SIZE = 64
 RECIPE = {

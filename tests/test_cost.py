@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training import cost
+from training.evaluation import cost
 
 
 def test_convolutions_by_hand():

@@ -18,7 +18,7 @@ from musical_tf.metrics import PROTOCOLS, evaluate_pair
 from training import evaluate
 from training.data.holes import open_masks
 from training.evaluate import main
-from training.predictors import OnnxPredictor, RunPredictor
+from training.evaluation.predictors import OnnxPredictor, RunPredictor
 
 FILL = 120
 GREYS = {"a.png": 100, "b.png": 130, "c.png": 120, "d.png": 160, "e.png": 124}

@@ -39,7 +39,7 @@ def value_at_import(statement, arguments=(), **environment):
         "from serving import server; server.main(['--port', '0'])",
         "from serving import predict; predict.main('--image a --mask b --output c.png'.split())",
         "from export import to_onnx; to_onnx.onnx_runtime(b'')",
-        "from training.predictors import OnnxPredictor; OnnxPredictor('README.md')",
+        "from training.evaluation.predictors import OnnxPredictor; OnnxPredictor('README.md')",
     ],
 )  # fmt: skip
 def test_the_variable_is_set_before_the_import(statement):

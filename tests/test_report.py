@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from musical_tf.metrics import HIGHER_IS_BETTER
-from training import report
-from training.report import Sample
+from training.evaluation import report
+from training.evaluation.report import Sample
 
 
 def _row(file, fraction, **metrics):

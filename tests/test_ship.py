@@ -16,7 +16,7 @@ from musical_tf import named_models
 from serving.session import InpaintingSession
 from tests.tiny_run import fill, holes, open_session, photographs, write_run
 from training import compare, evaluate, fit, recipes
-from training.predictors import RunPredictor
+from training.evaluation.predictors import RunPredictor
 
 SHAPE = {"width": 4, "inner_levels": 1}
 WORDS = {"data": "scribbles", "licence": "anything goes", "hardware": "a loom"}

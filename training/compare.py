@@ -30,10 +30,18 @@ import numpy as np
 
 from musical_tf.arguments import Parser
 
-from . import attention_maps, compare_page, compare_report, cost, measuring, published, report
 from .data.datasets import DATASETS
-from .measuring import DEFAULT_IMAGE_SIZE, EvaluationSet, Method, OutputFolder
-from .predictors import OnnxPredictor, RunPredictor
+from .evaluation import (
+    attention_maps,
+    compare_page,
+    compare_report,
+    cost,
+    measuring,
+    published,
+    report,
+)
+from .evaluation.measuring import DEFAULT_IMAGE_SIZE, EvaluationSet, Method, OutputFolder
+from .evaluation.predictors import OnnxPredictor, RunPredictor
 
 FORMAT = "musical-tf comparison 1"
 """Names the layout of `results.json`; another layout gets another number."""

@@ -11,8 +11,8 @@ writes into the output folder
 
 With `--attention-maps` the page also shows which known positions the holes were filled from. With
 `--baselines` the same photographs and holes go through the classical methods of
-`training.baselines` too; without `--run` and `--onnx` through nothing else. Files appear when all
-of them are finished, `results.json` last: where it is, the evaluation is whole.
+`training.evaluation.baselines` too; without `--run` and `--onnx` through nothing else. Files appear
+when all of them are finished, `results.json` last: where it is, the evaluation is whole.
 """
 
 import argparse
@@ -27,10 +27,10 @@ import numpy as np
 
 from musical_tf.arguments import Parser
 
-from . import attention_maps, measuring, report
 from .data.datasets import DATASETS
-from .measuring import DEFAULT_IMAGE_SIZE, EvaluationSet, Method, OutputFolder
-from .predictors import OnnxPredictor, RunPredictor
+from .evaluation import attention_maps, measuring, report
+from .evaluation.measuring import DEFAULT_IMAGE_SIZE, EvaluationSet, Method, OutputFolder
+from .evaluation.predictors import OnnxPredictor, RunPredictor
 
 FORMAT = "musical-tf evaluation 1"
 """Names the layout of `results.json`; another layout gets another number."""

@@ -2,7 +2,7 @@
 
 Everything here is a function of the results, the dictionary that becomes `results.json` (see
 `training.compare`). Tables are built once, as `Table`, and written as Markdown here and as HTML by
-`training.compare_page`.
+`training.evaluation.compare_page`.
 """
 
 import math

@@ -107,7 +107,7 @@ class RunPredictor:
             raise RuntimeError(f"TensorFlow failed: {_first_line(error)}") from error
 
     def attention_maps(self, images: np.ndarray, holes: np.ndarray) -> dict[str, "AttentionMap"]:
-        """Where the generator's attention takes from; `training.attention_maps` draws it.
+        """Where the generator's attention takes from; `evaluation.attention_maps` draws it.
 
         Args:
             images, holes: As of `predict`, sides multiples of the generator's `size_multiple`.

@@ -375,7 +375,7 @@ def write_section(folder: Path, items: Sequence[Item], pictures: str = "images")
 
     Returns:
         HTML for the page's body, script and style in it; once a page. It takes its colours from
-        the custom properties of `training.report_page` where the page has them.
+        the custom properties of `training.evaluation.report_page` where the page has them.
 
     Raises:
         ValueError: Without items.

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - one style rule a line reads better than one broken over four.
-"""Markup, style and script of the pages that `training.report` and `training.compare_page` fill in.
+"""Markup, style and script of the pages that `training.evaluation.report` and `training.evaluation.compare_page` fill in.
 
 They need nothing from a network and, but for sorting and enlarging, no script: printed, mailed with
 their pictures or opened from a memory stick they read the same.

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from ..data.datasets import open_dataset
+from ..data.holes import HoleSource, open_masks
+from ..data.listing import SPLITS
+from ..data.photographs import Photographs
+from ..data.pipeline import evaluation_samples
 from . import baselines, provenance, report
-from .data.datasets import open_dataset
-from .data.holes import HoleSource, open_masks
-from .data.listing import SPLITS
-from .data.photographs import Photographs
-from .data.pipeline import evaluation_samples
 
 DEFAULT_IMAGE_SIZE = 256
 """Side in pixels where neither a model nor `--image-size` says one: the papers' own."""

@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - one style rule a line reads better than one broken over four.
 """The section of a page in which one chooses a position of the hole and sees what filled it.
 
-`training.attention_maps.write_section` fills in the `<!--name-->`s. Like the pages it stands in it
+`training.evaluation.attention_maps.write_section` fills in the `<!--name-->`s. Like the pages it stands in it
 needs nothing from a network.
 """
 

@@ -1,0 +1,1 @@
+"""Measures what was trained: on which photographs, against what, and how it is shown."""
