@@ -27,13 +27,13 @@ from skimage import data
 
 from benchmarks import measure
 from musical_tf import images
-from serving.inpaint_request import Codec, fill_request
-from serving.jobs import AbandonedError, Job
-from serving.schemas import Options
+from serving.server.inpaint_request import Codec, fill_request
+from serving.server.jobs import AbandonedError, Job
+from serving.server.schemas import Options
+from serving.server.settings import Settings
+from serving.server.worker_pool import Codec as WorkerCodec
+from serving.server.worker_pool import WorkerPool
 from serving.session import InpaintingSession
-from serving.settings import Settings
-from serving.worker_pool import Codec as WorkerCodec
-from serving.worker_pool import WorkerPool
 
 PHOTOGRAPHS = {
     "256 x 256, PNG": (256, 256, "PNG"),

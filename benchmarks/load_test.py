@@ -30,10 +30,10 @@ from PIL import Image
 from skimage import data
 
 from benchmarks import measure
-from serving.inpaint_request import fill_request
-from serving.schemas import Options
+from serving.server.inpaint_request import fill_request
+from serving.server.schemas import Options
+from serving.server.settings import Settings
 from serving.session import InpaintingSession
-from serving.settings import Settings
 
 PHOTOGRAPHS = {"small": (1, 0.5), "large": (8, 0.5)}
 """Name -> side of the photograph and side of its hole, as multiples of the training size. Either

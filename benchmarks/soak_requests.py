@@ -17,8 +17,8 @@ from PIL import Image
 from skimage import data
 
 from benchmarks import hostile_files
+from serving.server.settings import Settings
 from serving.session import InpaintingSession
-from serving.settings import Settings
 
 CLIENTS = 96
 """Requests at a time at most, good and hostile."""

@@ -41,21 +41,13 @@ KERAS_FREE = (
 )
 """Modules of the library that import no Keras, so that `serving` may import them."""
 
-SERVER_MODULES = tuple(
-    f"serving/{name}.py"
-    for name in (
-        "http_api",
-        "http_body",
-        "http_envelope",
-        "http_guard",
-        "http_jobs",
-        "http_server",
-        "openapi",
-        "schemas",
-        "server",
-        "service",
-    )
+SERVER_FOLDER = "serving/server/"
+STARTS_WORKERS = tuple(
+    f"{SERVER_FOLDER}{name}.py"
+    for name in ("allocator", "inpaint_request", "jobs", "settings", "worker", "worker_pool")
 )
+"""Modules of the server that import none of its packages: worker processes start through them."""
+
 SERVER_MAY_IMPORT = SERVING_MAY_IMPORT | {
     *("fastapi", "starlette", "pydantic", "python_multipart", "uvicorn", "prometheus_client"),
 }
@@ -172,15 +164,14 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
                 return "methods never import each other"
     if top == "serving" and not found.within("serving", *KERAS_FREE):
         name = found.name.split(".")[0]
-        allowed = SERVER_MAY_IMPORT if file in SERVER_MODULES else SERVING_MAY_IMPORT
+        is_server = file.startswith(SERVER_FOLDER) and file not in STARTS_WORKERS
+        allowed = SERVER_MAY_IMPORT if is_server else SERVING_MAY_IMPORT
         if file == BATCH_MODULE and found.lazy:
             allowed = allowed | {"ray"}
         if name not in allowed | sys.stdlib_module_names:
             return f"serving imports {', '.join(sorted(allowed))} and nothing else"
-    if top == "serving" and file not in SERVER_MODULES:
-        servers = [name.removesuffix(".py").replace("/", ".") for name in SERVER_MODULES]
-        if found.within(*servers):
-            return "serving starts without the server's packages"
+    if top == "serving" and not file.startswith(SERVER_FOLDER) and found.within("serving.server"):
+        return "serving starts without the server's packages"
     if file == "export/to_onnx.py" and (found.relative or found.name.split(".")[0] in siblings):
         return "export/to_onnx.py runs as a script and imports no sibling"
     return None
@@ -242,8 +233,8 @@ def tree(tmp_path):
         "from musical_tf import onnx_runtime",
         "examples/python/inpaint.py": "import onnxruntime",
         "serving/predict.py": "from .session import S\nfrom . import session",
-        "serving/http_api.py": "import fastapi, prometheus_client\nfrom .session import S",
-        "serving/server.py": "def f():\n    import uvicorn\n    from .http_api import create_app",
+        "serving/server/app.py": "import fastapi, prometheus_client\nfrom ..session import S",
+        "serving/server/__init__.py": "def f():\n    from .app import create_app",
         "serving/predict_many.py": "def f():\n    import ray.data",
         "build/lib/old.py": "import tensorflow_addons",
         ".venv/lib/some.py": "import tensorflow_addons",
@@ -298,12 +289,13 @@ def test_a_tree_that_keeps_the_rules_passes(tree):
         ("serving/a.py", "from musical_tf import version", "and nothing else"),
         ("serving/a.py", "def f():\n    import fastapi", "and nothing else"),
         ("serving/session.py", "import prometheus_client", "and nothing else"),
-        ("serving/http_api.py", "import requests", "and nothing else"),
+        ("serving/server/app.py", "import requests", "and nothing else"),
         ("serving/a.py", "def f():\n    import ray", "and nothing else"),
         ("serving/predict_many.py", "import ray", "and nothing else"),
         ("serving/predict_many.py", "def f():\n    import fastapi", "and nothing else"),
-        ("serving/server.py", "import tensorflow", "and nothing else"),
-        ("serving/predict.py", "from .http_api import X", "without the server's packages"),
+        ("serving/server/app.py", "import tensorflow", "and nothing else"),
+        ("serving/server/worker.py", "import fastapi", "and nothing else"),
+        ("serving/predict.py", "from .server.app import X", "without the server's packages"),
         ("serving/predict.py", "from . import server", "without the server's packages"),
         ("serving/a.py", "from ..training import datasets", "leaves its folder"),
         ("training/a.py", "from ..serving import session", "leaves its folder"),

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from serving.server import create_app
+from serving.server.settings import Settings
 from serving.session import InpaintingSession
-from serving.settings import Settings
 from tests.test_server import HOLE, IMAGE, MASK, PHOTO, decoded, text
 from tests.test_server_process import running
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving import named_models, predict, server
+from serving import named_models, predict
+from serving.server import command_line
 from serving.session import InpaintingSession
 from tests.serving_model import metadata_for, reference_fill, write_model
 
@@ -106,12 +107,12 @@ def test_a_named_model_is_never_written_over(installed, capfd):
 
 
 def test_the_server_names_the_models_too(installed, capsys):
-    assert server.main(["--model", "fotos", "--port", "0"]) == 2
+    assert command_line.main(["--model", "fotos", "--port", "0"]) == 2
     assert capsys.readouterr().err.endswith("a model's name (names: faces, photo)\n")
 
 
 def test_the_server_takes_several(installed):
-    arguments = server._parser().parse_args(["--model", "photo", "faces"])
+    arguments = command_line._parser().parse_args(["--model", "photo", "faces"])
     assert [InpaintingSession(model).name for model in arguments.model] == ["photo", "faces"]
     parsed = {
         (): ["photo"],
@@ -119,10 +120,10 @@ def test_the_server_takes_several(installed):
         ("--model", "faces", "--model", "photo"): ["faces", "photo"],
     }
     for words, models in parsed.items():
-        assert server._parser().parse_args(words).model == models
+        assert command_line._parser().parse_args(words).model == models
 
 
-@pytest.mark.parametrize("program", [predict, server])
+@pytest.mark.parametrize("program", [predict, command_line])
 def test_help_lists_the_names(installed, program, capsys):
     with pytest.raises(SystemExit):
         program.main(["--help"])

@@ -204,9 +204,9 @@ def test_installed_serving_starts_its_worker_processes(wheel, tmp_path):
     """Which import the same package as the server, and import its main module not once more."""
     zipfile.ZipFile(wheel).extractall(tmp_path)
     (tmp_path / "program.py").write_text(
-        "from musical_tf.serving import worker\n"
-        "from musical_tf.serving.jobs import Job\n"
-        "from musical_tf.serving.worker_pool import WorkerPool\n"
+        "from musical_tf.serving.server import worker\n"
+        "from musical_tf.serving.server.jobs import Job\n"
+        "from musical_tf.serving.server.worker_pool import WorkerPool\n"
         "print('main')\n"
         "pool = WorkerPool(2, 10)\n"
         "pool.start()\n"

@@ -18,12 +18,12 @@ import pytest
 from PIL import Image, ImageCms
 from starlette.testclient import TestClient
 
-from serving import http_envelope, predict, worker
-from serving.inpaint_request import FORMATS
-from serving.schemas import OPTIONS
-from serving.server import create_app
+from serving import predict
+from serving.server import create_app, envelope, worker
+from serving.server.inpaint_request import FORMATS
+from serving.server.schemas import OPTIONS
+from serving.server.settings import Settings
 from serving.session import InferenceError, InpaintingSession
-from serving.settings import Settings
 from tests.serving_model import metadata_for, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -690,7 +690,7 @@ def test_images_can_be_decoded_in_the_servers_threads(session, client):
 
 
 def test_a_body_that_never_ends_is_given_up(session, monkeypatch):
-    monkeypatch.setattr(http_envelope, "_LINGER", 0.1)
+    monkeypatch.setattr(envelope, "_LINGER", 0.1)
     with serving(session, timeout=0.3, queue=0) as client:
         sent, _ = asgi_request(client.app, [], JSON_HEADERS)
         assert status_of(sent) == 504
@@ -940,8 +940,8 @@ SECURITY = {
         ("/v1/inpaint", 405),
         ("/nothing", 404),
         ("/page/nothing", 404),
-        ("/page/../http_api.py", 404),
-        ("/page/%2e%2e/http_api.py", 404),
+        ("/page/../session.py", 404),
+        ("/page/%2e%2e/session.py", 404),
         ("/docs/assets/..%2fcore.py", 404),
     ],
 )

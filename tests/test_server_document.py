@@ -12,9 +12,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from benchmarks import load_test, measure, soak
-from serving import server
-from serving.server import create_app
-from serving.service import Metrics
+from serving.server import command_line, create_app
+from serving.server.service import Metrics
 from serving.session import InpaintingSession
 from tests.test_server_process import running, wait_until
 
@@ -83,7 +82,7 @@ def test_the_curl_examples_work(model, photographs):
 def test_the_flags_are_those_of_the_command_line():
     actions = {
         action.option_strings[-1]: action.default
-        for action in server._parser()._actions
+        for action in command_line._parser()._actions
         if action.dest != "help"
     }
     documented = {names(row[0])[0].split()[0]: row[1].strip("`") for row in table("Flags")}
@@ -100,14 +99,11 @@ def test_the_figures_are_those_that_were_measured():
 
 
 def test_every_error_code_is_explained():
-    source = "".join(
-        (ROOT / "serving" / f"{name}.py").read_text("utf-8")
-        for name in ("http_api", "http_body", "http_jobs", "inpaint_request", "schemas", "service")
-    )
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "serving" / "server").glob("*.py"))
     used = set(re.findall(r'(?:RequestError\(\s*\d{3},|unavailable\()\s*"(\w+)"', source))
     used |= set(re.findall(r'40\d: \("(\w+)"', source))
     used |= set(re.findall(r'status_code, \("(\w+)"', source))
-    guard = (ROOT / "serving" / "http_guard.py").read_text("utf-8")
+    guard = (ROOT / "serving" / "server" / "guard.py").read_text("utf-8")
     used |= set(re.findall(r'return "(\w+_not_allowed)"', guard))
     used |= {"invalid_image", "invalid_mask", "invalid_filled", "mask_size", "internal"}
     documented = [name for row in table("Errors") for name in names(row[1])]

@@ -10,11 +10,10 @@ import tracemalloc
 import pytest
 from starlette.testclient import TestClient
 
-from serving import http_body, http_guard, server
-from serving.http_body import parse_json
-from serving.inpaint_request import RequestError
-from serving.server import create_app
-from serving.settings import Settings
+from serving.server import command_line, create_app, guard, request_body
+from serving.server.inpaint_request import RequestError
+from serving.server.request_body import parse_json
+from serving.server.settings import Settings
 from tests.test_server import IMAGE, MASK, error_of, post, text, wait_until
 
 
@@ -122,9 +121,9 @@ def test_an_allowed_origin_uses_the_server(session):
     ],
 )
 def test_the_flags_say_which_hosts_are_allowed(arguments, hosts):
-    parsed = server._parser().parse_args(arguments)
+    parsed = command_line._parser().parse_args(arguments)
     is_local = "0.0.0.0" not in arguments
-    assert server._settings(parsed, is_local).allowed_hosts == hosts
+    assert command_line._settings(parsed, is_local).allowed_hosts == hosts
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_the_flags_say_which_hosts_are_allowed(arguments, hosts):
      ("--allow-origin", "https://photos.example.org/page")],
 )  # fmt: skip
 def test_a_wrong_flag_is_said_in_one_line(capsys, flag, value):
-    assert server.main(["--port", "0", flag, value]) == 2
+    assert command_line.main(["--port", "0", flag, value]) == 2
     error = capsys.readouterr().err
     assert f"{flag} must be" in error
     assert error.count("\n") == 1
@@ -153,19 +152,19 @@ def test_a_wrong_flag_is_said_in_one_line(capsys, flag, value):
     ],
 )
 def test_a_forged_address_is_cleaned(given, logged):
-    assert http_guard._clean_address(given) == logged
+    assert guard._clean_address(given) == logged
 
 
 def test_a_path_is_logged_in_one_line(client, caplog, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("serving.http_api._answer_http_error", fail)
+    monkeypatch.setattr("serving.server.app._answer_http_error", fail)
     with caplog.at_level(logging.ERROR):
         client.app.router.default, kept = fail, client.app.router.default
         client.get("/a%0aINFO:%1b[2Jforged")
         client.app.router.default = kept
-    (record,) = [each for each in caplog.records if each.name == "serving.http_envelope"]
+    (record,) = [each for each in caplog.records if each.name == "serving.server.envelope"]
     assert record.getMessage() == "GET /a%0AINFO:%1B%5B2Jforged failed"
 
 
@@ -271,7 +270,7 @@ def test_base64_that_is_none_is_refused(body, code):
 
 def test_the_files_are_cut_out_of_json_before_it_is_parsed():
     body = bytearray(b'{"image":"QUJD","dilate":2,"mask":"REVG"}')
-    assert http_body._cut_files(body) == {"image": b"QUJD", "mask": b"REVG"}
+    assert request_body._cut_files(body) == {"image": b"QUJD", "mask": b"REVG"}
     assert json.loads(body) == {"image": "", "dilate": 2, "mask": ""}
 
 

@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
-from serving.jobs import AbandonedError, Batcher, Job, JobQueue, QueueFullError
+from serving.server.jobs import AbandonedError, Batcher, Job, JobQueue, QueueFullError
 
 WAIT = 20
 

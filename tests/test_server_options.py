@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.inpaint_request import FORMATS, RequestError
-from serving.schemas import OPTIONS, Options, option_schemas, read_options
+from serving.server.inpaint_request import FORMATS, RequestError
+from serving.server.schemas import OPTIONS, Options, option_schemas, read_options
 from tests.test_server import (
     HOLE,
     IMAGE,

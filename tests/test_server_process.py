@@ -20,10 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving import http_server
-from serving.server import create_app, main
+from serving.server import create_app, main, uvicorn_server
+from serving.server.settings import Settings
 from serving.session import InpaintingSession
-from serving.settings import Settings
 from tests.serving_model import write_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -260,10 +259,10 @@ def test_crowds_that_hang_up_and_nonsense_are_survived(model):
 
 @pytest.mark.parametrize("beginning", [b"", b"GET / HTTP/1.1\r\nHost", b"P" * 100])
 def test_a_client_that_never_says_what_it_wants_is_left(model, monkeypatch, beginning):
-    monkeypatch.setattr(http_server, "_PATIENCE", 0.1)
+    monkeypatch.setattr(uvicorn_server, "_PATIENCE", 0.1)
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(InpaintingSession(model))
-    server = http_server.make_server(app, lambda: None)
+    server = uvicorn_server.make_server(app, lambda: None)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -385,7 +384,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(model, absent)
 def test_the_rest_of_serving_needs_none_of_the_servers_packages(model):
     code = (
         f"import sys\nfor name in {SERVER_PACKAGES!r}: sys.modules[name] = None\n"
-        "import serving.session, serving.jobs, serving.inpaint_request\n"
+        "import serving.session, serving.server.jobs, serving.server.inpaint_request\n"
         "from serving.predict import main; main(['--help'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

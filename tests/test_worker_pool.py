@@ -18,11 +18,11 @@ from PIL import Image
 
 from benchmarks import hostile_files
 from musical_tf import images
-from serving import worker, worker_pool
-from serving.jobs import AbandonedError, Job
-from serving.settings import Settings
-from serving.worker import TooCostlyError
-from serving.worker_pool import Codec, WorkerPool
+from serving.server import worker, worker_pool
+from serving.server.jobs import AbandonedError, Job
+from serving.server.settings import Settings
+from serving.server.worker import TooCostlyError
+from serving.server.worker_pool import Codec, WorkerPool
 from tests.test_image_depth import ALPHA, png16, tiff
 from tests.test_images import png_chunk
 
@@ -314,8 +314,8 @@ def test_pipes_that_may_not_be_enlarged_are_used_as_they_are(monkeypatch):
 def test_a_server_that_is_killed_leaves_no_process_not_even_one_that_works():
     code = (
         "import threading, time\n"
-        "from serving.jobs import Job\n"
-        "from serving.worker_pool import WorkerPool\n"
+        "from serving.server.jobs import Job\n"
+        "from serving.server.worker_pool import WorkerPool\n"
         "pool = WorkerPool(2, seconds=9)\n"
         "pool.start()\n"
         "pool.wait_until_ready()\n"

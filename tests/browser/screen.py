@@ -76,7 +76,7 @@ class Server:
     def __init__(self, session, **settings):
         import uvicorn
 
-        from serving.http_api import Settings
+        from serving.server.app import Settings
 
         self.recorder = Recorder(create_app(session, Settings(**settings)))
         config = uvicorn.Config(self.recorder, port=0, log_level="warning", lifespan="on")

@@ -16,11 +16,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from musical_tf import images
-from serving.inpaint_request import FILES
-from serving.schemas import OPTIONS
 from serving.server import create_app
+from serving.server.inpaint_request import FILES
+from serving.server.schemas import OPTIONS
+from serving.server.settings import Settings
 from serving.session import InpaintingSession
-from serving.settings import Settings
 from tests.serving_model import write_model
 
 from .files import MAX_PIXELS, changed, files, in_json, json_values

@@ -19,13 +19,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import allocator, named_models
+from .. import named_models
+from . import allocator
 from .settings import TOKEN_VARIABLE, Settings
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from .session import InpaintingSession
+    from ..session import InpaintingSession
 
 PROGRAM = "musical-serve"
 _LAST_WORK = 1.0  # seconds that an end waits for work that nobody wants any more
@@ -33,15 +32,6 @@ _LAST_WORK = 1.0  # seconds that an end waits for work that nobody wants any mor
 
 class UsageError(ValueError):
     """Wrong usage."""
-
-
-def create_app(
-    sessions: "InpaintingSession | Sequence[InpaintingSession]", settings: Settings | None = None
-) -> "FastAPI":
-    """Builds the application around models, see `serving.http_api.create_app`."""
-    from . import http_api
-
-    return http_api.create_app(sessions, settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(arguments: argparse.Namespace) -> int:
     import prometheus_client
 
-    from . import http_api, http_server
-    from .session import InpaintingSession
+    from ..session import InpaintingSession
+    from . import uvicorn_server
+    from .app import create_app
 
     allocator.give_back_freed_memory()
     address = _resolve(arguments.host, arguments.port)
@@ -91,11 +82,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         )
         for model in arguments.model
     ]
-    app = http_api.create_app(sessions, settings)
+    app = create_app(sessions, settings)
     listener = _listen(address)
     prometheus_client.disable_created_metrics()
     _allow_many_connections()
-    server = http_server.make_server(
+    server = uvicorn_server.make_server(
         app, lambda: _announce(listener, sessions), arguments.access_log
     )
     server.run(sockets=[listener])
@@ -353,7 +344,3 @@ def _say(error: BaseException) -> str:
 
 def _complain(message: str) -> None:
     print(f"{PROGRAM}: error: {message}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """A process that decodes and encodes the images of strangers, and that can be killed.
 
-`serving.worker_pool` starts the process and sends it work through a pipe; this module runs in the
-process. It imports Pillow, NumPy and `musical_tf.images`, not the rest of the server. Each piece of
+`worker_pool` starts the process and sends it work through a pipe; this module runs in the process.
+It imports Pillow, NumPy and `musical_tf.images`, not the rest of the server. Each piece of
 work may use an amount of memory and of processor time that grows with the image. Linux enforces
 both limits, macOS the second, Windows none. Too much memory raises `TooCostlyError`; too much time
 ends the process.

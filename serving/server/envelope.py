@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .http_guard import quoted
+from .guard import quoted
 from .service import Metrics
 
 SECURITY_HEADERS = {

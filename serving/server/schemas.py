@@ -15,8 +15,8 @@ from pydantic import (
 from musical_tf import images
 from musical_tf.contract import FILLS
 
+from ..tiling import STRATEGIES
 from .inpaint_request import FORMATS, RequestError
-from .tiling import STRATEGIES
 
 _ALIASES = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}
 

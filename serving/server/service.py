@@ -12,11 +12,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from musical_tf import images
 
-from . import http_body, schemas, tiling
-from .http_jobs import AnsweringRequests
+from .. import tiling
+from ..session import InpaintingSession
+from . import request_body, schemas
 from .inpaint_request import Filled, RequestError, convert_request, fill_request
+from .job_routes import AnsweringRequests
 from .jobs import AbandonedError, Batcher, Job, JobQueue
-from .session import InpaintingSession
 from .settings import Settings
 from .worker_pool import REASONS, Codec, WorkerError, WorkerPool
 
@@ -201,7 +202,7 @@ class Service:
             The answer, and the name of the model that gave it.
         """
         with _enough_memory():
-            fields = http_body.parse_json(source) if is_json else source
+            fields = request_body.parse_json(source) if is_json else source
             options = schemas.read_options(fields, tuple(self.sessions))
             model = options.model
             fill_hole = partial(self._fill, job, model)

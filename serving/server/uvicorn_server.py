@@ -24,7 +24,7 @@ class Server(uvicorn.Server):
     """A server that ends with exit code 0 when it is told to, and by itself if its model fails.
 
     Args:
-        config: uvicorn's configuration of an application by `http_api.create_app`.
+        config: uvicorn's configuration of an application by `app.create_app`.
         announce: Called when connections are taken.
     """
 
@@ -88,7 +88,7 @@ def make_server(app: FastAPI, announce: Callable[[], None], access_log: bool = T
     """Configures a server; `run(sockets=[...])` runs it until it is told to end.
 
     Args:
-        app: An application by `http_api.create_app`.
+        app: An application by `app.create_app`.
         announce: Called when connections are taken.
         access_log: Whether to print a line for each request.
     """

@@ -1,6 +1,6 @@
 """The HTTP interface: what comes in is checked, queued, filled and sent back.
 
-`create_app` builds it; `serving.server` runs it. A request to `/v1/inpaint` goes through
+`create_app` builds it; `command_line` runs it. A request to `/v1/inpaint` goes through
 
 1. the event loop: token, type and size of the body, a place in the queue; then the body is read,
    counted while it comes;
@@ -35,17 +35,17 @@ from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from . import http_body, openapi
-from .http_envelope import Envelope, error_answer
-from .http_guard import Guard
-from .http_jobs import HEADER, PARAMETER, add_job_routes
+from ..session import InpaintingSession
+from . import openapi, request_body
+from .envelope import Envelope, error_answer
+from .guard import Guard
 from .inpaint_request import FILES_TO_CONVERT, Filled, RequestError
+from .job_routes import HEADER, PARAMETER, add_job_routes
 from .jobs import Job, QueueFullError
 from .service import Service, unavailable
-from .session import InpaintingSession
 from .settings import Settings
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parents[1] / "page"
 
 _HUNG_UP = 499  # what nginx logs when a client leaves before its answer; nobody receives it
 
@@ -120,7 +120,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
     }
 
     async def inpaint(request: Request) -> Response:
-        is_json = http_body.is_json(request)
+        is_json = request_body.is_json(request)
         if request.url.path.endswith("/json") and not is_json:
             raise RequestError(
                 415,
@@ -129,7 +129,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
                 "send forms to /v1/inpaint",
             )
         # /v1/inpaint answers JSON too: clients of version 0.1 send it to this address.
-        read = http_body.read_json if is_json else http_body.read_form
+        read = request_body.read_json if is_json else request_body.read_form
         (filled, model), job = await work_on(request, read, partial(service.inpaint, is_json))
         service.metrics.queue_seconds.observe(job.queue_seconds)
         service.metrics.run_seconds.observe(job.run_seconds)
@@ -168,13 +168,15 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         **common,
     )
     async def convert(request: Request) -> Response:
-        if http_body.is_json(request):
+        if request_body.is_json(request):
             raise RequestError(
                 415,
                 "unsupported_media_type",
                 "Content-Type must be multipart/form-data, got application/json",
             )
-        read = partial(http_body.read_form, files=FILES_TO_CONVERT, options=("format", "quality"))
+        read = partial(
+            request_body.read_form, files=FILES_TO_CONVERT, options=("format", "quality")
+        )
         filled, job = await work_on(request, read, service.convert)
         return _file_answer(filled, job, {})
 
@@ -184,7 +186,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         work: Callable[[Any, Job], Any],
     ) -> tuple[Any, Job]:
         """Reads a body, and has it worked on in a thread of the queue; returns the result."""
-        http_body.check_length(request, settings.max_bytes)
+        request_body.check_length(request, settings.max_bytes)
         service.refuse_unless_ready()
         try:
             with contextlib.ExitStack() as place:
@@ -192,7 +194,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
                 name = request.headers.get(HEADER)
                 answering = place.enter_context(service.requests.add(name))
                 async with asyncio.timeout(settings.timeout):
-                    source = await read(http_body.limited(request, settings.max_bytes))
+                    source = await read(request_body.limited(request, settings.max_bytes))
                     job = service.jobs.submit(partial(work, source))
                     del source  # the job has it, and lets go of it
                     result = await answering.result(job, request, service.jobs)

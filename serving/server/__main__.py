@@ -1,0 +1,7 @@
+"""`python -m serving.server`."""
+
+import sys
+
+from . import main
+
+sys.exit(main())
