@@ -146,19 +146,19 @@ def timed_call(run: Any):
 
 def compare(run: Path, data_dir: str | None, count: int, rounds: int, simplifiers: bool) -> dict:
     """All figures, ready for JSON."""
-    from export import to_onnx
+    from export import command_line, convert, parity, precision, serving_module
 
-    to_onnx.quiet_tensorflow()
+    command_line.quiet_tensorflow()
     described, images, holes = held_out(run, data_dir, count)
-    inpaint = to_onnx.load_inpainting(run)
-    model = to_onnx.build_model(inpaint)
-    models = {each: to_onnx.in_precision(model, each) for each in to_onnx.PRECISIONS}
+    inpaint = serving_module.load_inpainting(run)
+    model = convert.build_model(inpaint)
+    models = {each: precision.in_precision(model, each) for each in precision.PRECISIONS}
     models[DYNAMIC] = dynamic_int8(model)
     if simplifiers:
         models |= simplified(model)
-    runtimes = {label: to_onnx.onnx_runtime(each) for label, each in models.items()}
+    runtimes = {label: parity.onnx_runtime(each) for label, each in models.items()}
     reference = in_batches(inpaint, images, holes)
-    timed = {**runtimes, "again": to_onnx.onnx_runtime(model)}
+    timed = {**runtimes, "again": parity.onnx_runtime(model)}
     seconds = measure.take_turns({label: timed_call(each) for label, each in timed.items()}, rounds)
     ratios = {
         label: {kind: value / seconds["float32"][kind] for kind, value in each.items()}

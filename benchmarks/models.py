@@ -96,9 +96,9 @@ def export(folder: Path, preset: str, options: Mapping[str, Any]) -> Path:
         RuntimeError: If the network gives NaN, infinity or the same everywhere, whose time says
             nothing.
     """
-    from export import to_onnx
+    from export import command_line, convert
 
-    to_onnx.quiet_tensorflow()
+    command_line.quiet_tensorflow()
     import keras
 
     import musical_tf
@@ -121,7 +121,7 @@ def export(folder: Path, preset: str, options: Mapping[str, Any]) -> Path:
         raise RuntimeError(f"{preset} gives {prediction.min()} to {prediction.max()}")
     reference = options.get("attention_implementation") == "reference"
     wrap = OfFixedSize if reference else InpaintingFunction
-    model = to_onnx.build_model(wrap(generator))
+    model = convert.build_model(wrap(generator))
     path = folder / f"{_label(preset, options)}-{_sources()}.onnx"
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, model.SerializeToString())

@@ -34,8 +34,13 @@ from typing import Any
 import numpy as np
 
 from musical_tf.arguments import Parser
+from musical_tf.contract import PREFIX
 
-from . import to_onnx
+from .command_line import add_strategy_argument, describe_missing, fail, quiet_tensorflow
+from .convert import export, writable_sibling
+from .errors import ExportError
+from .parity import check_parity, measure_parity, onnx_runtime
+from .serving_module import load_inpainting
 
 PROGRAM = "python -m export.ship"
 
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 0, 1 (the model is not fit to ship) or 2 (wrong input)."""
     arguments = _parser().parse_args(argv)
     try:
-        to_onnx.quiet_tensorflow()
+        quiet_tensorflow()
         card = ship(
             arguments.name,
             arguments.run,
@@ -70,14 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             models=arguments.models_dir,
             weights=arguments.weights_dir,
         )
-    except to_onnx.ExportError as error:
-        return to_onnx.fail(PROGRAM, error, 1)
+    except ExportError as error:
+        return fail(PROGRAM, error, 1)
     except ModuleNotFoundError as error:
-        return to_onnx.fail(PROGRAM, to_onnx.describe_missing(error, "train,export,serve"), 1)
+        return fail(PROGRAM, describe_missing(error, "train,export,serve"), 1)
     except (OSError, ValueError) as error:
-        return to_onnx.fail(PROGRAM, error, 2)
+        return fail(PROGRAM, error, 2)
     except KeyboardInterrupt:
-        return to_onnx.fail(PROGRAM, "interrupted; nothing was written", 130)
+        return fail(PROGRAM, "interrupted; nothing was written", 130)
     sizes = ", ".join(f"{each['bytes']:,} bytes of {kind}" for kind, each in card["files"].items())
     total = card["total"]
     print(
@@ -115,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hardware", required=True, metavar="TEXT", help="what it was trained on, in words"
     )
-    to_onnx.add_strategy_argument(parser, "none")
+    add_strategy_argument(parser, "none")
     parser.add_argument(
         "--models-dir",
         type=Path,
@@ -152,7 +157,7 @@ def ship(
         licence: Of the weights.
         hardware: What all stages were trained on, in words.
         strategy: How the ONNX file asks to look at a photograph larger than its training size, one
-            of `to_onnx.STRATEGIES`; None asks for nothing.
+            of `musical_tf.contract.STRATEGIES`; None asks for nothing.
         models: Folder of the ONNX file; the package's own by default.
         weights: Folder of the Keras file and the card; the package's own by default.
 
@@ -179,18 +184,18 @@ def ship(
     weights = named_models.FOLDER if weights is None else Path(weights)
     targets = [models / f"{name}.onnx", weights / f"{name}.keras", weights / f"{name}.json"]
     with contextlib.ExitStack() as stack:
-        siblings = [stack.enter_context(to_onnx.writable_sibling(target)) for target in targets]
+        siblings = [stack.enter_context(writable_sibling(target)) for target in targets]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         keras_file = folder / "generator.keras"
         onnx_file = folder / "model.onnx"
 
-        original = to_onnx.load_inpainting(runs[-1])
+        original = load_inpainting(runs[-1])
         original.generator.save(keras_file)
         keras_file.write_bytes(compact(keras_file))
         files = {"keras": _describe_file(keras_file)}
         recipe = stages[-1]["recipe"]
         (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
-        to_onnx.export(
+        export(
             folder,
             onnx_file,
             precision="float16",
@@ -268,7 +273,7 @@ def compact(file: str | Path) -> bytes:
                     with np.errstate(over="ignore"):  # said below
                         values = values.astype(np.float16)
                 if not np.isfinite(values).all():
-                    raise to_onnx.ExportError(f"the weight {path} is beyond float16's range")
+                    raise ExportError(f"the weight {path} is beyond float16's range")
                 filters = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
                 made = target.create_dataset(
                     path,
@@ -298,7 +303,7 @@ def _describe_file(file: Path) -> dict[str, Any]:
     """
     content = file.read_bytes()
     if len(content) > LARGEST:
-        raise to_onnx.ExportError(
+        raise ExportError(
             f"the {file.suffix} file has {len(content):,} bytes; at most {LARGEST:,} are allowed, "
             "so nothing was written"
         )
@@ -315,17 +320,17 @@ def _parity(original: Any, onnx_file: Path) -> dict[str, dict[str, Any]]:
 
     model = onnx.load(onnx_file)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    report = to_onnx.measure_parity(
+    report = measure_parity(
         original,
-        {"onnx": to_onnx.onnx_runtime(model)},
-        training_size=int(metadata[f"{to_onnx.PREFIX}training_size"]),
+        {"onnx": onnx_runtime(model)},
+        training_size=int(metadata[f"{PREFIX}training_size"]),
         precisions={"onnx": "float16"},
     )
-    to_onnx.check_parity(report)
+    check_parity(report)
     kept = ("max", "mean", "known_pixels_exact")
     figures = {
         "ONNX file from the run": report["runtimes"]["onnx"],
-        "ONNX file from the Keras file": json.loads(metadata[f"{to_onnx.PREFIX}parity"]),
+        "ONNX file from the Keras file": json.loads(metadata[f"{PREFIX}parity"]),
     }
     return {name: {key: each[key] for key in kept} for name, each in figures.items()}
 

@@ -17,12 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-if __package__:
-    from . import to_onnx
-else:  # run as a script: the folder of the script is on the path
-    import to_onnx
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = "export"
 
 from musical_tf.arguments import Parser
+
+from .command_line import add_contract_arguments, describe_missing, fail, quiet_tensorflow
+from .errors import ExportError
+from .metadata import describe
+from .parity import check_parity, describe_parity, measure_parity
+from .serving_module import load_inpainting, save_module, serving_module, signature_runtime
 
 DESCRIPTION_FILE = "assets.extra/musical_tf.json"
 """The contract's metadata inside the SavedModel; `assets.extra` is the folder TensorFlow leaves to
@@ -34,17 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        to_onnx.quiet_tensorflow()
+        quiet_tensorflow()
         report = export(arguments.run, arguments.output, arguments.io, arguments.layout)
-    except to_onnx.ExportError as error:
-        return to_onnx.fail(parser.prog, error, 1)
+    except ExportError as error:
+        return fail(parser.prog, error, 1)
     except ModuleNotFoundError as error:
-        return to_onnx.fail(parser.prog, to_onnx.describe_missing(error, "train"), 1)
+        return fail(parser.prog, describe_missing(error, "train"), 1)
     except (OSError, ValueError) as error:
-        return to_onnx.fail(parser.prog, error, 2)
+        return fail(parser.prog, error, 2)
     except KeyboardInterrupt:
-        return to_onnx.fail(parser.prog, "interrupted; nothing was written", 130)
-    print(f"{arguments.output}: {to_onnx.describe_parity(report)}")
+        return fail(parser.prog, "interrupted; nothing was written", 130)
+    print(f"{arguments.output}: {describe_parity(report)}")
     return 0
 
 
@@ -68,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder to write: new, empty, or a SavedModel, which is replaced",
     )
-    to_onnx.add_contract_arguments(parser)
+    add_contract_arguments(parser)
     return parser
 
 
@@ -84,31 +89,31 @@ def export(
         io, layout: See `musical_tf.inference.InpaintingFunction`.
 
     Returns:
-        The parity report, see `to_onnx.measure_parity`.
+        The parity report, see `measure_parity`.
 
     Raises:
         FileNotFoundError, ValueError: If `run` holds no generator, an argument is unknown, or
             `output` holds something else.
         OSError: If `output` cannot be written.
         ExportError: If writing fails on the way, or the SavedModel differs from Keras by more than
-            `to_onnx.TOLERANCES` allows.
+            `TOLERANCES` allows.
     """
     import tensorflow as tf
 
     output = Path(output)
     staging = _staging_folder(output)
     try:
-        inpaint = to_onnx.load_inpainting(run, io, layout)
-        description = to_onnx.describe(run, inpaint)
+        inpaint = load_inpainting(run, io, layout)
+        description = describe(run, inpaint)
         # mkdtemp made a private folder; the one saved inside it has ordinary permissions.
         saved = staging / "saved_model"
-        to_onnx.save_module(to_onnx.serving_module(inpaint), saved)
-        report = to_onnx.measure_parity(
+        save_module(serving_module(inpaint), saved)
+        report = measure_parity(
             inpaint,
-            {"saved_model": to_onnx.signature_runtime(tf.saved_model.load(str(saved)))},
+            {"saved_model": signature_runtime(tf.saved_model.load(str(saved)))},
             training_size=int(description["training_size"]),
         )
-        to_onnx.check_parity(report)
+        check_parity(report)
 
         description["parity"] = json.dumps(report["runtimes"]["saved_model"])
         try:
@@ -119,9 +124,7 @@ def export(
             )
             _replace_folder(saved, output, staging / "previous")
         except OSError as error:
-            raise to_onnx.ExportError(
-                f"cannot write {output}: {error.strerror or error}"
-            ) from error
+            raise ExportError(f"cannot write {output}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return report

@@ -17,9 +17,16 @@ from PIL import Image
 
 import musical_tf
 from benchmarks import export_precision, growth, measure
-from export import to_onnx, to_saved_model
+from export import parity, to_onnx, to_saved_model
+from export.command_line import IOS
+from export.convert import build_model
+from export.errors import ExportError
+from export.metadata import describe, set_metadata
+from export.parity import TOLERANCES, check_parity, measure_parity
+from export.precision import PRECISIONS
+from export.serving_module import load_inpainting
 from musical_tf import onnx_runtime
-from musical_tf.contract import OUTPUTS
+from musical_tf.contract import LAYOUTS, OUTPUTS
 from musical_tf.inference import InpaintingFunction
 from musical_tf.methods.musical import MusicalGenerator
 from serving.session import InpaintingSession, estimate_memory
@@ -196,11 +203,11 @@ class TestOnnxFile:
     def test_an_unknown_strategy_is_named(self, run, generator):
         message = "strategy must be one of crop, resize, original; received 'zoom'"
         with pytest.raises(ValueError, match=message):
-            to_onnx.describe(run, InpaintingFunction(generator), strategy="zoom")
+            describe(run, InpaintingFunction(generator), strategy="zoom")
 
     def test_without_a_recipe_the_metadata_says_so(self, run, generator):
         weights = run / "generator.keras"
-        description = to_onnx.describe(weights, InpaintingFunction(generator))
+        description = describe(weights, InpaintingFunction(generator))
         assert description["dataset"] == "unknown"
         assert description["training_size"] == "256"
         assert description["weights_licence"] == "as its training data"
@@ -209,7 +216,7 @@ class TestOnnxFile:
     def test_an_ablation_is_named(self, run, generator, tmp_path):
         (tmp_path / "generator.keras").write_bytes((run / "generator.keras").read_bytes())
         (tmp_path / "recipe.json").write_text('{"ablation": "no_se"}')
-        description = to_onnx.describe(tmp_path, InpaintingFunction(generator))
+        description = describe(tmp_path, InpaintingFunction(generator))
         assert description["ablation"] == "no_se"
 
     def test_holds_no_dead_weight_and_no_file_is_left_over(self, exported, run):
@@ -339,10 +346,10 @@ class TestBoundedAttention:
 
     @pytest.fixture(scope="class")
     def bounded(self, run, tmp_path_factory):
-        inpaint = to_onnx.load_inpainting(run, attention_max_scores=self.BOUND)
-        model = to_onnx.build_model(inpaint)
-        description = to_onnx.describe(run, inpaint)
-        to_onnx.set_metadata(model, {**description, "parity": "{}"})
+        inpaint = load_inpainting(run, attention_max_scores=self.BOUND)
+        model = build_model(inpaint)
+        description = describe(run, inpaint)
+        set_metadata(model, {**description, "parity": "{}"})
         path = tmp_path_factory.mktemp("bounded") / "model.onnx"
         path.write_bytes(model.SerializeToString())
         return path
@@ -377,9 +384,9 @@ class TestBoundedAttention:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", to_onnx.PRECISIONS)
-@pytest.mark.parametrize("layout", to_onnx.LAYOUTS)
-@pytest.mark.parametrize("io", to_onnx.IOS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("io", IOS)
 def test_every_option_passes_its_own_check(run, tmp_path, io, layout, precision):
     report = to_onnx.export(run, tmp_path / "model.onnx", io, layout, precision)
     assert report["runtimes"]["onnx"]["precision"] == precision
@@ -424,13 +431,13 @@ class TestCopies:
             places = np.stack(np.indices(mask.shape[1:], dtype="int32"), axis=-1)
             return outputs | {"source": np.broadcast_to(places, (len(mask), *places.shape))}
 
-        report = to_onnx.measure_parity(inpaint, {"broken": broken}, 32)
-        with pytest.raises(to_onnx.ExportError, match="copies from pixels that are not known"):
-            to_onnx.check_parity(report)
+        report = measure_parity(inpaint, {"broken": broken}, 32)
+        with pytest.raises(ExportError, match="copies from pixels that are not known"):
+            check_parity(report)
 
     def test_the_copying_can_be_left_out(self):
         for choice, contract in ((None, "2"), ("copy", "2"), ("network", "1")):
-            assert to_onnx.load_inpainting("photo", fill=choice).contract == contract
+            assert load_inpainting("photo", fill=choice).contract == contract
 
     def test_older_files_with_detail_copy(self):
         config = {"preset": "lite", "width": 8, "width_limit": 8, "inner_levels": 1}
@@ -456,15 +463,15 @@ class TestRefusals:
             return keras_itself(image, mask) + np.float32(1e-3)
 
         same = {"same": as_runtime(keras_itself)}
-        to_onnx.check_parity(to_onnx.measure_parity(inpaint, same, 32))
+        check_parity(measure_parity(inpaint, same, 32))
         for runtime, message in (
             (two_levels_off, r"differs from Keras by 2\.000 grey levels; at most 1"),
             (nan, "differs from Keras by nan"),
             (touches_known, "alters known pixels"),
         ):
-            report = to_onnx.measure_parity(inpaint, {"runtime": as_runtime(runtime)}, 32)
-            with pytest.raises(to_onnx.ExportError, match=message):
-                to_onnx.check_parity(report)
+            report = measure_parity(inpaint, {"runtime": as_runtime(runtime)}, 32)
+            with pytest.raises(ExportError, match=message):
+                check_parity(report)
 
     def test_each_precision_has_its_own_tolerance(self):
         inpaint = InpaintingFunction(TestInpaintingFunction.Recorder(), io="float32")
@@ -478,20 +485,20 @@ class TestRefusals:
 
             return run
 
-        for precision, (largest, average) in to_onnx.TOLERANCES.items():
+        for precision, (largest, average) in TOLERANCES.items():
             for run, message in (
                 (off_by(largest * 0.9, average * 0.5), None),
                 (off_by(largest * 1.1, average * 0.5), r"grey levels; at most"),
                 (off_by(largest * 0.9, average * 1.1), r"grey levels on average; at most"),
             ):
                 runtimes = {"onnx": as_runtime(run)}
-                report = to_onnx.measure_parity(inpaint, runtimes, 32, {"onnx": precision})
+                report = measure_parity(inpaint, runtimes, 32, {"onnx": precision})
                 assert report["runtimes"]["onnx"]["precision"] == precision
                 if message is None:
-                    to_onnx.check_parity(report)
+                    check_parity(report)
                 else:
-                    with pytest.raises(to_onnx.ExportError, match=f"{message} .* in {precision}"):
-                        to_onnx.check_parity(report)
+                    with pytest.raises(ExportError, match=f"{message} .* in {precision}"):
+                        check_parity(report)
 
     # uint8 has no NaN: there a diverged network fills holes with one grey level, and agrees.
     @pytest.mark.parametrize("io", ["uint8", "float32"])
@@ -550,8 +557,8 @@ class TestRefusals:
     def test_a_graph_that_onnx_runtime_refuses(self, exported):
         model = onnx.load(exported)
         model.graph.node[0].op_type = "Unheard"
-        with pytest.raises(to_onnx.ExportError, match="ONNX Runtime does not load the graph: "):
-            to_onnx.onnx_runtime(model)
+        with pytest.raises(ExportError, match="ONNX Runtime does not load the graph: "):
+            parity.onnx_runtime(model)
 
     def test_unknown_precision(self, run, tmp_path):
         message = "precision must be one of float32, float16, int8; received 'bfloat16'"
@@ -711,7 +718,7 @@ class TestDocument:
 
     def test_it_states_the_tolerances(self):
         text = (CHECKOUT / "docs" / "onnx.md").read_text(encoding="utf-8")
-        for precision, (largest, average) in to_onnx.TOLERANCES.items():
+        for precision, (largest, average) in TOLERANCES.items():
             row = rf"^\| `{precision}`.* \| {largest:g} grey levels? \| {average:g} \|$"
             assert re.search(row, text, re.M), precision
 

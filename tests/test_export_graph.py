@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from export import to_onnx
+from export.convert import build_model
 from musical_tf.layers import MultiScaleAttention
 from tests.tiny_run import fill, open_session
 
@@ -31,7 +31,7 @@ class Stack:
 def convert(*layers):
     """Converts, compares on one batch, and returns the operators of the graph."""
     stack = Stack(*layers)
-    model = to_onnx.build_model(stack)
+    model = build_model(stack)
     image = np.random.default_rng(0).random((2, 9, 14, 3)).astype("float32")
     mask = np.zeros((2, 9, 14), "float32")
     result = fill(open_session(model), image, mask)

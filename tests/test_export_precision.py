@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import musical_tf
-from export import to_onnx
+from export import convert, parity, to_onnx
+from export.precision import PRECISIONS, in_precision, to_float16, to_int8
 from musical_tf import onnx_runtime
 from musical_tf.inference import InpaintingFunction
 from tests.tiny_run import fill, holes, open_session, photographs, write_run
@@ -27,8 +28,8 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(run):
     """The float32 graph, with float32 inputs, and what the other precisions make of it."""
-    model = to_onnx.build_model(InpaintingFunction(musical_tf.load(run), io="float32"))
-    return {name: to_onnx.in_precision(model, name) for name in to_onnx.PRECISIONS}
+    model = convert.build_model(InpaintingFunction(musical_tf.load(run), io="float32"))
+    return {name: in_precision(model, name) for name in PRECISIONS}
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,8 @@ def test_agrees_with_float32_and_keeps_known_pixels(sessions, precision):
     image[mask > 0.5] = np.nan
     result, expected = (fill(sessions[name], image, mask) for name in (precision, "float32"))
     difference = np.abs(result - expected)[mask > 0.5] * 255
-    assert 0 < difference.max() <= to_onnx.TOLERANCES[precision].max
-    assert difference.mean() <= to_onnx.TOLERANCES[precision].mean
+    assert 0 < difference.max() <= parity.TOLERANCES[precision].max
+    assert difference.mean() <= parity.TOLERANCES[precision].mean
     np.testing.assert_array_equal(result[mask < 0.5], image[mask < 0.5])
 
 
@@ -148,14 +149,14 @@ def test_int8_spares_a_tensor_that_is_next_to_nothing_and_bears_an_empty_filter(
         [numpy_helper.from_array(small, "small"), numpy_helper.from_array(large, "large")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    stored = arrays(to_onnx.to_int8(model))
+    stored = arrays(to_int8(model))
     assert set(stored) == {"small", "large_int8", "large_scale"}
     np.testing.assert_array_equal(stored["small"], small)
     restored = stored["large_int8"] * stored["large_scale"]
     assert not restored[7].any()
     np.testing.assert_allclose(restored, large, atol=0.02)
     image = np.ones((1, 3, 8, 8), "float32")
-    (result,) = open_session(to_onnx.to_int8(model)).run(None, {"image": image})
+    (result,) = open_session(to_int8(model)).run(None, {"image": image})
     (expected,) = open_session(model).run(None, {"image": image})
     np.testing.assert_allclose(result, expected, atol=0.5)
 
@@ -176,7 +177,7 @@ def extreme_feeds(size=48):
         yield image, hole.astype("float32")
 
 
-@pytest.mark.parametrize("precision", to_onnx.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
     ("factor", "kinds"), [(1, ()), (1e5, CONVOLUTIONS), (1e5, ("InstanceNormalization",))]
 )
@@ -189,7 +190,7 @@ def test_nothing_overflows_whatever_the_input_and_the_weights(models, precision,
         if tensor.name in weights:
             larger = numpy_helper.to_array(tensor) * np.float32(factor)
             tensor.CopyFrom(numpy_helper.from_array(larger, tensor.name))
-    session = open_session(to_onnx.in_precision(model, precision))
+    session = open_session(in_precision(model, precision))
     for image, mask in extreme_feeds():
         result = fill(session, image, mask)
         assert np.isfinite(result).all()
@@ -218,10 +219,10 @@ def test_float16_follows_where_float32_leaves_its_range(models):
             tensor.CopyFrom(numpy_helper.from_array(larger, tensor.name))
     image, mask = (photographs(1, 64, 64) / 255).astype("float32"), holes(1, 64, 64) > 127
     half, single = (
-        fill(open_session(to_onnx.in_precision(model, name)), image, mask.astype("float32"))
+        fill(open_session(in_precision(model, name)), image, mask.astype("float32"))
         for name in ("float16", "float32")
     )
-    assert np.abs(half - single).max() * 255 <= to_onnx.TOLERANCES["float16"].max
+    assert np.abs(half - single).max() * 255 <= parity.TOLERANCES["float16"].max
 
 
 def test_float16_leaves_alone_what_a_branch_reads():
@@ -259,7 +260,7 @@ def test_float16_leaves_alone_what_a_branch_reads():
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    half = to_onnx.to_float16(model)
+    half = to_float16(model)
     onnx.checker.check_model(half, full_check=True)
     for value, expected in ((1, -2), (0.25, np.exp(0.5))):
         image = np.full(shape, value, "float32")
@@ -295,7 +296,7 @@ def test_the_file_says_its_precision_and_what_it_costs(half_file):
 
 
 def test_above_the_tolerance_nothing_is_written(run, models, tmp_path, monkeypatch, capsys):
-    strict = {**to_onnx.TOLERANCES, "int8": to_onnx.Tolerance(max=0.001, mean=0.0001)}
+    strict = {**parity.TOLERANCES, "int8": parity.Tolerance(max=0.001, mean=0.0001)}
     monkeypatch.setattr(to_onnx, "TOLERANCES", strict)
     monkeypatch.setattr(to_onnx, "build_model", lambda inpaint, opset: models["float32"])
     arguments = ["--run", str(run), "--output", str(tmp_path / "model.onnx"), "--io", "float32"]

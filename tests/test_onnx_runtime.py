@@ -38,7 +38,7 @@ def value_at_import(statement, arguments=(), **environment):
         "import serving.session",
         "from serving import server; server.main(['--port', '0'])",
         "from serving import predict; predict.main('--image a --mask b --output c.png'.split())",
-        "from export import to_onnx; to_onnx.onnx_runtime(b'')",
+        "from export import parity; parity.onnx_runtime(b'')",
         "from training.evaluation.predictors import OnnxPredictor; OnnxPredictor('README.md')",
     ],
 )  # fmt: skip

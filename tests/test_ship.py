@@ -12,6 +12,10 @@ import pytest
 
 import musical_tf
 from export import ship, to_onnx
+from export.errors import ExportError
+from export.metadata import describe
+from export.parity import TOLERANCES
+from export.serving_module import load_inpainting
 from musical_tf import named_models
 from serving.session import InpaintingSession
 from tests.tiny_run import fill, holes, open_session, photographs, write_run
@@ -103,7 +107,7 @@ def test_both_files_are_the_runs_weights(shipped):
     expected = musical_tf.inference.InpaintingFunction(musical_tf.load(shipped.second))
     reference = np.asarray(expected(image, mask)).astype(int)
     result = fill(open_session(onnx.load(shipped.models / "tiny.onnx")), image, mask)
-    assert np.abs(reference - result).max() <= to_onnx.TOLERANCES["float16"].max
+    assert np.abs(reference - result).max() <= TOLERANCES["float16"].max
     np.testing.assert_array_equal(result[mask <= 127], image[mask <= 127])
     rounded = musical_tf.load(shipped.weights / "tiny.keras").get_weights()
     for kept, trained in zip(rounded, musical_tf.load(shipped.second).get_weights(), strict=True):
@@ -138,7 +142,7 @@ def test_a_stage_that_is_left_out_is_found(shipped, tmp_path, stages, message):
 
 def test_a_file_that_is_too_large_is_not_shipped(shipped, tmp_path, monkeypatch):
     monkeypatch.setattr(ship, "LARGEST", 1000)
-    with pytest.raises(to_onnx.ExportError, match=r"at most 1,000 are allowed, so nothing was"):
+    with pytest.raises(ExportError, match=r"at most 1,000 are allowed, so nothing was"):
         ship.ship("tiny", [shipped.first], **WORDS, models=tmp_path, weights=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -297,7 +301,7 @@ def test_evaluation_takes_a_name(installed, tmp_path):
 
 
 def test_export_of_a_name_keeps_what_the_card_says(installed):
-    described = to_onnx.describe("tiny", to_onnx.load_inpainting("tiny"))
+    described = describe("tiny", load_inpainting("tiny"))
     assert described["weights_licence"] == "anything goes"
     assert (described["name"], described["data"]) == ("tiny", "scribbles")
     assert described["weights_sha256"] == installed.card["files"]["keras"]["sha256"]

@@ -1,0 +1,260 @@
+"""Conversion of an inpainting function to ONNX, and the export of a run to a checked ONNX file."""
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from musical_tf.contract import OUTPUTS
+
+from .errors import ExportError
+from .metadata import describe, set_metadata
+from .parity import check_parity, measure_parity, onnx_runtime
+from .precision import PRECISIONS, in_precision
+from .protobuf import replace
+from .rewrites import (
+    convolve_one_channel,
+    gather_without_wrapping,
+    merge_instance_normalization,
+    select_as_where,
+    transpose_convolution,
+)
+from .serving_module import load_inpainting, saved_model_runtime, serving_module
+
+OPSETS = (17, 18)
+
+
+def export(
+    run: str | Path,
+    output: str | Path,
+    io: str = "uint8",
+    layout: str = "nhwc",
+    precision: str = "float32",
+    opset: int = 17,
+    attention_max_scores: int | None = None,
+    strategy: str | None = None,
+    fill: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Exports the generator of `run` to the ONNX file `output`.
+
+    Args:
+        run: Run directory, `.keras` file, or the name of a model that is part of the package.
+        output: The file to write; the parity report is written beside it. Both whole or not at all.
+        io, layout: See `musical_tf.inference.InpaintingFunction`.
+        precision: One of `PRECISIONS`: "float32"; "float16", see `to_float16`; "int8", see
+            `to_int8`.
+        opset: ONNX opset, one of `OPSETS`.
+        attention_max_scores: The most scores that one tensor of the attention holds, see
+            `musical_tf.layers.ContextualAttention`; None is what `run` was trained with, no bound
+            unless asked for.
+        strategy: See `describe`.
+        fill: See `load_inpainting`.
+        metadata: Entries beside those of `describe`, or in their place.
+
+    Returns:
+        The parity report, see `measure_parity`.
+
+    Raises:
+        FileNotFoundError, ValueError: If `run` holds no generator or an argument is unknown.
+        OSError: If `output` cannot be written.
+        ExportError: If the graph is invalid or differs from Keras by more than `TOLERANCES` allows.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {', '.join(PRECISIONS)}; received {precision!r}"
+        )
+    # Here, so that a missing one is found out before the work and not after it.
+    import onnx  # noqa: F401
+    import tf2onnx  # noqa: F401
+
+    from musical_tf import onnx_runtime as runtime_library
+
+    runtime_library.load()
+
+    output = Path(output)
+    report_path = parity_path(output)
+    with writable_sibling(output) as temporary, writable_sibling(report_path) as report_file:
+        inpaint = load_inpainting(run, io, layout, attention_max_scores, fill)
+        description = describe(run, inpaint, precision, strategy) | dict(metadata or {})
+
+        saved_model = saved_model_runtime(inpaint)
+        model = in_precision(build_model(inpaint, opset), precision)
+        report = measure_parity(
+            inpaint,
+            {"saved_model": saved_model, "onnx": onnx_runtime(model)},
+            training_size=int(description["training_size"]),
+            precisions={"onnx": precision},
+        )
+        check_parity(report)
+
+        description["parity"] = json.dumps(report["runtimes"]["onnx"])
+        set_metadata(model, description)
+        try:
+            temporary.write_bytes(model.SerializeToString())
+            check_model(temporary)
+            report_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            os.replace(report_file, report_path)
+            os.replace(temporary, output)
+        except OSError as error:
+            raise ExportError(f"cannot write {output}: {error.strerror or error}") from error
+    return report
+
+
+def build_model(inpaint: Any, opset: int = 17) -> Any:
+    """Converts an `InpaintingFunction` to an ONNX model.
+
+    Returns:
+        An `onnx.ModelProto` with inputs `image`, `mask` and the outputs of the contract.
+
+    Raises:
+        ExportError: If the converter adds an input or output of its own.
+    """
+    model = convert(serving_module(inpaint).serve, opset)
+    domains = {node.domain for node in model.graph.node}
+    replace(model.opset_import, [each for each in model.opset_import if each.domain in domains])
+    inputs = [value.name for value in model.graph.input]
+    outputs = [value.name for value in model.graph.output]
+    wanted = OUTPUTS[inpaint.contract]
+    if sorted(inputs) != ["image", "mask"] or sorted(outputs) != sorted(wanted):
+        raise ExportError(
+            f"the ONNX graph must have inputs image, mask and outputs {', '.join(wanted)}; the "
+            f"converter made inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
+        )
+    by_name = {value.name: value for value in model.graph.output}
+    replace(model.graph.output, [by_name[name] for name in wanted])
+    axes = ["batch", "height", "width"]
+    _name_axes(model.graph.input, "mask", axes)
+    axes.insert(3 if inpaint.layout == "nhwc" else 1, "")
+    _name_axes(model.graph.input, "image", axes)
+    for name in wanted:
+        is_image = name != "source"
+        _name_axes(model.graph.output, name, axes if is_image else ["batch", "height", "width", ""])
+    return model
+
+
+def convert(function: Any, opset: int = 17) -> Any:
+    """Converts a `tf.function` with an input signature to an `onnx.ModelProto`.
+
+    It is traced anew, the attention's box sums as convolutions: ONNX Runtime copies what it slices.
+    Where tf2onnx makes many nodes of what ONNX has one for, its hooks say how: see
+    `select_as_where` and those after it.
+    """
+    import tensorflow as tf
+    import tf2onnx
+
+    from musical_tf.layers.patch_matching import box_sums_by_convolutions
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    signature = function.input_signature
+    traced = tf.function(function.python_function, signature, autograph=False)
+    with _collecting_garbage(), box_sums_by_convolutions():
+        model, _ = tf2onnx.convert.from_function(
+            traced,
+            input_signature=signature,
+            opset=opset,
+            custom_op_handlers={
+                "SelectV2": (select_as_where, []),
+                "Conv2DBackpropInput": (transpose_convolution, []),
+            },
+            custom_rewriter=[
+                merge_instance_normalization,
+                convolve_one_channel,
+                gather_without_wrapping,
+            ],
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _collecting_garbage() -> Iterator[None]:
+    """Collects garbage before each of tf2onnx' optimisations of the graph.
+
+    Each works on a copy, weights included, and leaves the one before in cycles. Python counts
+    objects and not bytes, and would let fifty of them pile up: twice the memory of anything else
+    here. The optimisations say their names to a logger, which is the place to come between them.
+    """
+
+    class Collector(logging.Handler):
+        def emit(self, record):
+            if record.msg == "Apply %s":  # not at every constant that is folded
+                gc.collect()
+
+    logger = logging.getLogger("tf2onnx.optimizer")
+    before = logger.level, logger.propagate
+    collector = Collector()
+    logger.addHandler(collector)
+    logger.setLevel(logging.NOTSET + 1)
+    logger.propagate = False
+    gc.collect()
+    gc.freeze()  # all that is there already: a collection looks at the conversion's objects only
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.collect()
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+        logger.removeHandler(collector)
+
+
+def _name_axes(values, name: str, axes: Sequence[str]) -> None:
+    """Names the free axes of the graph input or output `name`; "" leaves an axis as it is."""
+    (value,) = (value for value in values if value.name == name)
+    for dimension, axis in zip(value.type.tensor_type.shape.dim, axes, strict=True):
+        if axis:
+            dimension.dim_param = axis
+
+
+def check_model(path: str | Path) -> None:
+    """Runs ONNX' own checker with full shape inference.
+
+    Raises:
+        ExportError: If the checker refuses the file.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the ONNX graph is not valid: {error}") from error
+
+
+def parity_path(output: str | Path) -> Path:
+    """Where the parity report of the file `output` is written."""
+    return Path(output).with_suffix(".parity.json")
+
+
+@contextlib.contextmanager
+def writable_sibling(path: Path) -> Iterator[Path]:
+    """Creates a temporary file beside `path`, to be renamed over it; removes it at the end.
+
+    Created first, so that an unwritable folder is found out before the work and not after it.
+
+    Raises:
+        OSError: If the folder cannot be written to, or `path` is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; a file name is expected")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+    os.fchmod(descriptor, 0o666 & ~_umask())  # mkstemp's 0600 would hide the file from a server
+    os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
