@@ -30,8 +30,8 @@ from musical_tf.arguments import Parser
 from musical_tf.files import whole_file
 
 from .data.datasets import open_dataset
+from .data.holes import open_masks
 from .data.pipeline import evaluation_samples
-from .masks import open_masks
 from .recipes import Recipe
 from .recipes import demo as demo_recipe
 
