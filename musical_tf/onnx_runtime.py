@@ -19,9 +19,15 @@ def load() -> ModuleType:
     """Imports `onnxruntime` with its telemetry disabled.
 
     Raises:
-        ImportError: If it is not installed.
+        ModuleNotFoundError: If it is not installed; says how to install it.
     """
     disable_telemetry()
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "onnxruntime is not installed; pip install 'musical-tf[serve]', or "
+            "'musical-tf[serve-gpu]' for an NVIDIA GPU",
+            name=error.name,
+        ) from error
     return onnxruntime

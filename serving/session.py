@@ -4,10 +4,8 @@ Needs onnxruntime, numpy, scipy and Pillow only. The file says what it is in its
 `musical_tf.contract`); a file whose contract is unknown is refused, with the reason.
 """
 
-import json
 import operator
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,9 @@ import numpy as np
 from musical_tf import onnx_runtime
 from musical_tf.contract import FILLS, OUTPUTS, Contract, ModelError
 
-from . import named_models, tiling
+from . import inputs, named_models, tiling
+from .inputs import Picture
+from .providers import CPU, ProviderError, computing, is_failure, resolve
 from .tiling import Progress
 
 onnxruntime = onnx_runtime.load()
@@ -35,20 +35,9 @@ BYTES_PER_PAIR = 42
 """What it keeps for each pair that attention compares, in scores; see `estimate_memory`. Of files
 exported before box sums were convolutions; what is exported now takes less than half."""
 
-_PREFERRED_PROVIDERS = (
-    "CUDAExecutionProvider",
-    "ROCMExecutionProvider",
-    "DmlExecutionProvider",
-    "CPUExecutionProvider",
-)
 _TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 _GIVE_BACK_MEMORY = ("memory.enable_memory_arena_shrinkage", "cpu:0")
-_HEAVY_OPERATORS = ("Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul", "FusedMatMul")
 _CHANNEL_AXIS = {"nhwc": 3, "nchw": 1}
-
-
-class ProviderError(ValueError):
-    """The execution provider that was asked for is not there, or did not start."""
 
 
 class InferenceError(RuntimeError):
@@ -135,7 +124,7 @@ class InpaintingSession:
             raise ValueError(f"threads must be 0 or more, got {threads}")
         if not self.model_path.is_file():
             raise ModelError(f"{self.model_path}: not a file; give the .onnx file itself")
-        wanted = _resolve_providers(providers)
+        wanted = resolve(providers)
         with open(self.model_path, "rb"):
             pass  # a file that may not be read is no damaged model
         options = onnxruntime.SessionOptions()
@@ -149,7 +138,7 @@ class InpaintingSession:
         try:
             self._session = self._open(wanted)
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
-            if providers is not None and _is_provider_failure(error):
+            if providers is not None and is_failure(error):
                 raise ProviderError(f"{wanted[0]} did not start: {_one_line(error)}") from error
             self._session = self._open_on_cpu(error)
         try:
@@ -164,7 +153,7 @@ class InpaintingSession:
             if providers is not None:
                 raise ProviderError(f"{wanted[0]} started and failed: {error}") from error
             self._session = self._open_on_cpu(error)
-            self.provider = "CPUExecutionProvider"
+            self.provider = CPU
         if providers is not None and self.provider not in wanted:
             raise ProviderError(
                 f"asked for {', '.join(wanted)}, but the model runs on {self.provider}: this "
@@ -173,19 +162,22 @@ class InpaintingSession:
 
     def inpaint(
         self,
-        image: np.ndarray,
-        hole: np.ndarray,
+        image: Picture,
+        mask: Picture,
         strategy: str | None = None,
         working_size: int | None = None,
         *,
         fill: str = "auto",
         progress: Progress | None = None,
-    ) -> np.ndarray:
+    ) -> Any:
         """Returns `image` with the hole filled and every other pixel untouched.
 
         Args:
-            image: `(H, W, 3)` uint8 RGB, any size.
-            hole: `(H, W)` bool, True where the image must be invented.
+            image: An array `(H, W)` or `(H, W, 1 to 4 channels)` of uint8 or uint16, gray or RGB,
+                either with alpha; a PIL image, as it is, not turned by its EXIF; or the path of a
+                file. 16 bits are filled in 8.
+            mask: An array `(H, W)` bool, True where the image must be filled; an array of uint8, a
+                PIL image or a path, read by the rule of `musical_tf.images.load_mask`.
             strategy: How the model sees the image: "crop", windows around each hole; "resize",
                 squares framed as in training; or "original", as it is; see `serving.tiling`.
                 Default: the model's own, `contract.strategy`.
@@ -198,17 +190,21 @@ class InpaintingSession:
                 it raises ends the filling.
 
         Returns:
-            `(H, W, 3)` uint8 RGB, a new array. Where `hole` is False it equals `image` exactly,
-            whatever resizing happened in between. With an empty hole it is a copy of `image`.
+            For an array, a new one of the same shape and type; for a PIL image or a path, a PIL
+            image. Outside the hole it equals `image` exactly, whatever resizing happened in
+            between. With an empty hole it is a copy of `image`.
 
         Raises:
-            TypeError: If `image` or `hole` is no NumPy array, or `working_size` no whole number.
-            ValueError: On wrong dtype or shape (the message gives both), an all-True `hole`
+            TypeError: If `image` or `mask` is of another kind, or `working_size` no whole number.
+            ValueError: On wrong type or shape (the message gives both), a mask that covers all
                 (nothing to copy from), an unknown strategy, or a run that would exceed the memory
                 limit.
+            OSError: If a file cannot be opened.
             InferenceError: If ONNX Runtime fails.
         """
-        _check_pair(image, hole, "image", "hole")
+        given = inputs.read(image, mask)
+        if given.hole.all():
+            raise ValueError("mask covers the whole image: nothing is left to copy from")
         if working_size is None:
             working_size = self.contract.training_size
         if strategy is None:
@@ -217,7 +213,9 @@ class InpaintingSession:
         def run(window: np.ndarray, window_hole: np.ndarray) -> Any:
             return self.run_windows(window[None], window_hole[None], fill)[0]
 
-        return tiling.fill(image, hole, run, operator.index(working_size), strategy, progress)
+        size = operator.index(working_size)
+        filled = tiling.fill(given.pixels, given.hole, run, size, strategy, progress)
+        return given.give_back(filled)
 
     def inpaint_batch(
         self, images: np.ndarray, holes: np.ndarray, fill: str = "auto"
@@ -256,14 +254,7 @@ class InpaintingSession:
         Raises:
             TypeError, ValueError, InferenceError: As `inpaint_batch`.
         """
-        _check_arrays(images=images, holes=holes)
-        if images.ndim != 4 or holes.ndim != 3 or len(images) != len(holes):
-            raise ValueError(
-                "images must be (B, H, W, 3) and holes (B, H, W), "
-                f"got {images.shape} and {holes.shape}"
-            )
-        for index in range(len(images)):
-            _check_pair(images[index], holes[index], f"images[{index}]", f"holes[{index}]")
+        _check_batch(images, holes)
         if not holes.any():
             return list(images)
         filled, source = self._run(images, holes, copies=self.copies(fill))
@@ -278,28 +269,25 @@ class InpaintingSession:
             **vars(self.contract),
         }
 
-    def _open(self, providers: list[str]) -> onnxruntime.InferenceSession:
+    def _open(self, providers: list[str]) -> Any:
         # Its own way to fall back prints to stdout, and may happen in the middle of a run.
         return onnxruntime.InferenceSession(
             str(self.model_path), self._options, providers=providers, enable_fallback=0
         )
 
-    def _open_on_cpu(self, reason: Exception) -> onnxruntime.InferenceSession:
+    def _open_on_cpu(self, reason: Exception) -> Any:
         """What is left where the fastest provider fails for whatever reason."""
         try:
-            return self._open(["CPUExecutionProvider"])
+            return self._open([CPU])
         except Exception:
             raise ModelError(
                 f"{self.model_path}: ONNX Runtime cannot load it: {_one_line(reason)}"
             ) from reason
 
     def _find_provider(self, wanted: list[str]) -> str:
-        """The provider that computes most convolutions and products, seen on a small run.
-
-        ONNX Runtime lists a provider that it registered even if that has taken none of the nodes.
-        """
+        """The provider that computes, seen on a small run."""
         registered = self._session.get_providers()
-        if registered == ["CPUExecutionProvider"]:
+        if registered == [CPU]:
             return registered[0]
         with tempfile.TemporaryDirectory() as folder:
             self._options.enable_profiling = True
@@ -315,11 +303,7 @@ class InpaintingSession:
             hole = np.zeros((1, size, size), bool)
             hole[:, : size // 2] = True
             self._run(image, hole, profiled)
-            events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
-        nodes = [event["args"] for event in events if "provider" in event.get("args", {})]
-        heavy = [node for node in nodes if node.get("op_name") in _HEAVY_OPERATORS]
-        counts = Counter(node["provider"] for node in heavy or nodes)
-        return counts.most_common(1)[0][0] if counts else registered[0]
+            return computing(profiled.end_profiling(), registered[0])
 
     def copies(self, fill: str) -> bool:
         """Whether a fill copies pixels.
@@ -341,7 +325,7 @@ class InpaintingSession:
         self,
         images: np.ndarray,
         holes: np.ndarray,
-        session: onnxruntime.InferenceSession | None = None,
+        session: Any | None = None,
         *,
         copies: bool = False,
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -405,7 +389,7 @@ class InpaintingSession:
             )
 
 
-def _metadata_of(session: onnxruntime.InferenceSession) -> dict[str, str]:
+def _metadata_of(session: Any) -> dict[str, str]:
     try:
         return dict(session.get_modelmeta().custom_metadata_map)
     except UnicodeDecodeError as error:
@@ -419,52 +403,23 @@ def _extent(holes: np.ndarray) -> tuple[int, int]:
     return int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
 
 
-def _check_arrays(**arrays: np.ndarray) -> None:
-    for name, array in arrays.items():
+def _check_batch(images: np.ndarray, holes: np.ndarray) -> None:
+    for name, array in (("images", images), ("holes", holes)):
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
-
-
-def _check_pair(image: np.ndarray, hole: np.ndarray, image_name: str, hole_name: str) -> None:
-    _check_arrays(**{image_name: image, hole_name: hole})
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    has_types = images.dtype == np.uint8 and holes.dtype == np.bool_
+    if not has_types or images.ndim != 4 or images.shape != (*holes.shape, 3):
         raise ValueError(
-            f"{image_name} must be uint8 of shape (H, W, 3), got {image.dtype} {image.shape}"
+            "images must be uint8 (B, H, W, 3) and holes bool (B, H, W), "
+            f"got {images.dtype} {images.shape} and {holes.dtype} {holes.shape}"
         )
-    if hole.dtype != np.bool_ or hole.shape != image.shape[:2]:
-        raise ValueError(
-            f"{hole_name} must be bool of shape {image.shape[:2]}, got {hole.dtype} {hole.shape}"
-        )
-    if hole.size == 0:
-        raise ValueError(f"{image_name} has no pixels: its shape is {image.shape}")
-    if hole.all():
-        raise ValueError(f"{hole_name} covers the whole image: nothing is left to copy from")
+    if not images.size:
+        raise ValueError(f"images must have pixels, got shape {images.shape}")
+    for index in np.flatnonzero(holes.all(axis=(1, 2))):
+        raise ValueError(f"holes[{index}] covers the whole image: nothing is left to copy from")
 
 
-def _resolve_providers(providers: Sequence[str] | None) -> list[str]:
-    available = onnxruntime.get_available_providers()
-    if providers is None:
-        return [name for name in _PREFERRED_PROVIDERS if name in available]
-    if not providers:
-        raise ProviderError("providers is empty; leave it out to have one chosen")
-    by_short_name = {name.removesuffix("ExecutionProvider").lower(): name for name in available}
-    resolved = []
-    for provider in providers:
-        name = by_short_name.get(provider.removesuffix("ExecutionProvider").lower())
-        if name is None:
-            raise ProviderError(
-                f"execution provider {provider!r} is not in this installation of ONNX Runtime; "
-                f"available: {', '.join(by_short_name)}"
-            )
-        resolved.append(name)
-    return resolved
-
-
-def _is_provider_failure(error: Exception) -> bool:
-    return type(error).__name__ in ("EPFail", "EngineError") or "provider" in str(error).lower()
-
-
-def _check_signature(session: onnxruntime.InferenceSession, contract: Contract) -> None:
+def _check_signature(session: Any, contract: Contract) -> None:
     """Holds the graph's inputs and output against what its metadata promises."""
     expected_type = _TENSOR_TYPES[contract.io]
     for kind, nodes, ranks in (
@@ -499,7 +454,7 @@ def _inside(source: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.where(source < limit, source, 2 * limit - 1 - source)
 
 
-def _check_source(node: onnxruntime.NodeArg) -> None:
+def _check_source(node: Any) -> None:
     if node.type != "tensor(int32)" or len(node.shape) != 4 or node.shape[3] != 2:
         raise ModelError(
             f"'source' must be tensor(int32) of shape (batch, height, width, 2), "

@@ -555,7 +555,7 @@ def test_the_guides_examples_run(model, tmp_path, monkeypatch, capfd):
         assert predict.main(words[2:]) == 0, capfd.readouterr().err
     np.testing.assert_array_equal(load(tmp_path / "filled.png")[..., :3], session_fill(picture()))
     code = blocks("python")
-    assert len(code) == 2
+    assert len(code) == 3
     variables = {}
     for block in code:
         exec(block, variables)

@@ -3,7 +3,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
 from musical_tf import onnx_runtime
 from serving.session import (
@@ -178,38 +177,23 @@ def test_a_model_that_changes_known_pixels_cannot(folder):
     np.testing.assert_array_equal(filled[~hole], image[~hole])
 
 
-@pytest.mark.parametrize(
-    ("image", "hole", "message"),
-    [
-        (
-            (8, 8, 3, "float32"),
-            (8, 8, "bool"),
-            r"image must be uint8 of shape \(H, W, 3\), got float32",
-        ),
-        ((8, 8, 4, "uint8"), (8, 8, "bool"), r"got uint8 \(8, 8, 4\)"),
-        ((8, 8, "uint8"), (8, 8, "bool"), r"got uint8 \(8, 8\)"),
-        (
-            (8, 8, 3, "uint8"),
-            (8, 9, "bool"),
-            r"hole must be bool of shape \(8, 8\), got bool \(8, 9\)",
-        ),
-        ((8, 8, 3, "uint8"), (8, 8, "uint8"), r"got uint8 \(8, 8\)"),
-        ((0, 8, 3, "uint8"), (0, 8, "bool"), "no pixels"),
-    ],
-)
-def test_wrong_arrays_are_named(session, image, hole, message):
-    with pytest.raises(ValueError, match=message):
-        session.inpaint(np.zeros(image[:-1], image[-1]), np.zeros(hole[:-1], hole[-1]))
-
-
-def test_what_is_no_array_is_named(session):
+def test_wrong_batches_and_sizes_are_named(session):
     image, hole = sample(20, 20)
-    with pytest.raises(TypeError, match="image must be a NumPy array, got Image"):
-        session.inpaint(Image.fromarray(image), hole)
-    with pytest.raises(TypeError, match="hole must be a NumPy array, got list"):
-        session.inpaint(image, hole.tolist())
+    for images, holes in (
+        (image[None].astype("float32"), hole[None]),
+        (image[None, ..., :2], hole[None]),
+        (image[None], hole[None, 1:]),
+        (image[None], hole[None].astype("uint8")),
+        (image, hole),
+    ):
+        with pytest.raises(ValueError, match=r"images must be uint8 \(B, H, W, 3\) and holes bool"):
+            session.inpaint_batch(images, holes)
+    with pytest.raises(ValueError, match="must have pixels"):
+        session.inpaint_batch(image[None, :0], hole[None, :0])
     with pytest.raises(TypeError, match="images must be a NumPy array, got list"):
         session.inpaint_batch([image], hole[None])
+    with pytest.raises(ValueError, match=r"holes\[1\] covers the whole image"):
+        session.inpaint_batch(np.stack([image, image]), np.stack([hole, np.ones_like(hole)]))
     with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
         session.inpaint(image, hole, working_size=64.0)
     with pytest.raises(ValueError, match="working_size must be at least 1 pixel, got 0"):
@@ -227,16 +211,6 @@ def test_progress_counts_the_windows_and_may_end_the_filling(session):
 
     with pytest.raises(InterruptedError, match="after 0"):
         session.inpaint(image, hole, progress=cancel)
-
-
-def test_a_hole_everywhere_is_refused(session):
-    image, hole = sample(20, 20)
-    with pytest.raises(ValueError, match="covers the whole image: nothing is left to copy from"):
-        session.inpaint(image, np.ones_like(hole))
-    with pytest.raises(ValueError, match=r"holes\[1\] covers the whole image"):
-        session.inpaint_batch(np.stack([image, image]), np.stack([hole, np.ones_like(hole)]))
-    with pytest.raises(ValueError, match=r"images must be \(B, H, W, 3\)"):
-        session.inpaint_batch(image, hole)
 
 
 def test_a_run_beyond_the_memory_limit_is_refused_before_it_starts(session):
