@@ -1,11 +1,11 @@
 """What an exported file says about itself."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from musical_tf.contract import PREFIX, STRATEGIES
+from musical_tf.run_directory import RunDirectory
 
 UNKNOWN = "unknown"
 """What the metadata says of a generator's dataset when there is no recipe beside it."""
@@ -47,8 +47,8 @@ def describe(
     if named_models.is_name(run):
         card = named_models.card(run)
         recipe = card["recipe"]
-    elif Path(run).is_dir():
-        recipe = _read_recipe(Path(run) / "recipe.json")
+    elif (folder := RunDirectory(run)).is_run:
+        recipe = folder.recipe()
     dataset = str(recipe.get("dataset", UNKNOWN))
     training_size = recipe.get("image_size", DEFAULT_TRAINING_SIZE)
     if not isinstance(training_size, int) or training_size < 1:
@@ -82,18 +82,6 @@ def describe(
         **({} if strategy is None else {"strategy": strategy}),
         **{key: card[key] for key in ("name", "data") if key in card},
     }
-
-
-def _read_recipe(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path} must hold a JSON object; received a {type(recipe).__name__}")
-    return recipe
 
 
 def set_metadata(model: Any, description: dict[str, str]) -> None:

@@ -35,6 +35,7 @@ import numpy as np
 
 from musical_tf.arguments import Parser
 from musical_tf.contract import PREFIX
+from musical_tf.run_directory import WEIGHTS, RunDirectory
 
 from .command_line import add_strategy_argument, describe_missing, fail, quiet_tensorflow
 from .convert import export, writable_sibling
@@ -186,7 +187,7 @@ def ship(
     with contextlib.ExitStack() as stack:
         siblings = [stack.enter_context(writable_sibling(target)) for target in targets]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        keras_file = folder / "generator.keras"
+        keras_file = folder / WEIGHTS
         onnx_file = folder / "model.onnx"
 
         original = load_inpainting(runs[-1])
@@ -194,7 +195,7 @@ def ship(
         keras_file.write_bytes(compact(keras_file))
         files = {"keras": _describe_file(keras_file)}
         recipe = stages[-1]["recipe"]
-        (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+        RunDirectory(folder).write_recipe(recipe)
         export(
             folder,
             onnx_file,
@@ -376,9 +377,7 @@ def describe_stages(runs: Sequence[Path]) -> list[dict[str, Any]]:
         stage = describe_stage(run)
         init = stage["recipe"].get("init")
         # A folder may be called like a model: the run has the one's place, and the other's name.
-        is_model = init is not None and not _is_place(
-            _read_json(Path(run) / "recipe.json", dict)["init"]
-        )
+        is_model = init is not None and not _is_place(RunDirectory(run).recipe()["init"])
         if index == 0 and is_model:
             stages += named_models.card(init)["stages"]
         else:
@@ -409,37 +408,22 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
         FileNotFoundError: If a file of the run is missing.
         ValueError: If one is not what it should be.
     """
-    run = Path(run)
-    recipe = _read_json(run / "recipe.json", dict)
-    parts = _read_json(run / "time.json", list)
-    lines = _read(run / "log.jsonl").splitlines()
-    try:
-        if not (parts and lines):
-            raise ValueError("it holds no step")
-        steps = int(parts[-1]["to_step"])
-        minutes, cpu_minutes = (
-            round(sum(part[name] for part in parts) / 60, 1) for name in ("seconds", "cpu_seconds")
-        )
-        logged = [json.loads(line) for line in lines[-RECENT:]]
-        last = logged[-1]
-        recent = {
-            term: sum(line[term] for line in logged) / len(logged)
-            for term in last
-            if term != "step"
-        }
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{run}: its time.json or log.jsonl is not whole: {error}") from error
-    checkpoints = sorted((run / "checkpoints").glob("step-*/manifest.json"))
-    saved = _read_json(checkpoints[-1], dict).get("recipe", {}) if checkpoints else {}
-    if (run / "photographs.json").is_file():  # of training.fit_jax, which has no checkpoints
-        saved = _read_json(run / "photographs.json", dict)
+    folder = RunDirectory(run)
+    recipe, duration, lines = folder.recipe(), folder.duration(), folder.losses()
+    if not lines or duration["minutes"] is None:
+        raise ValueError(f"{run} must hold finished steps, got none in {folder.log.name}")
+    logged = lines[-RECENT:]
+    last = logged[-1]
+    recent = {
+        term: sum(line[term] for line in logged) / len(logged) for term in last if term != "step"
+    }
+    photographs = folder.photographs()
     return {
-        "run": run.resolve().name,
+        "run": folder.path.resolve().name,
         "recipe": without_paths(recipe),
-        **({"photographs": saved["photographs"]} if "photographs" in saved else {}),
-        "steps": steps,
-        "minutes": minutes,
-        "cpu_minutes": cpu_minutes,
+        **({} if photographs is None else {"photographs": photographs}),
+        "steps": duration["steps"],
+        **{name: round(duration[name], 1) for name in ("minutes", "cpu_minutes")},
         "last": last,
         "recent": recent,
     }
@@ -455,7 +439,7 @@ def without_paths(recipe: Mapping[str, Any]) -> dict[str, Any]:
             value = without_paths(value)
         elif _is_place(value):
             path = PureWindowsPath(value)  # it reads both kinds of separators
-            value = path.parent.name if path.name == "generator.keras" else path.name
+            value = path.parent.name if path.name == WEIGHTS else path.name
         cleaned[key] = value
     return cleaned
 
@@ -465,22 +449,6 @@ def _is_place(value: Any) -> bool:
     return isinstance(value, str) and any(
         kind(value).is_absolute() for kind in (PurePosixPath, PureWindowsPath)
     )
-
-
-def _read(file: Path) -> str:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; expected a run directory of training.fit")
-    return file.read_text(encoding="utf-8")
-
-
-def _read_json(file: Path, kind: type) -> Any:
-    try:
-        content = json.loads(_read(file))
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON: {error}") from error
-    if not isinstance(content, kind):
-        raise ValueError(f"{file}: expected a JSON {kind.__name__}, got {type(content).__name__}")
-    return content
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from skimage import data
 import musical_tf
 from benchmarks import publish_results
 from musical_tf.metrics import evaluate_pair
+from musical_tf.run_directory import RunDirectory
 from tests.serving_model import metadata_for, write_model
 from tests.tiny_run import one_line, write_run
-from training import compare
 from training.compare import main
 from training.data.holes import open_masks
 from training.evaluation import compare_report, published, report
@@ -420,5 +420,5 @@ class TestErrors:
 
     def test_a_broken_record_of_time(self, tmp_path):
         (tmp_path / "time.json").write_text("[]")
-        with pytest.raises(ValueError, match=r"time\.json: not a record of training time"):
-            compare.read_time(tmp_path)
+        with pytest.raises(ValueError, match=r"time\.json must record a part of a run"):
+            RunDirectory(tmp_path).duration()

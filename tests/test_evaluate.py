@@ -512,7 +512,7 @@ class TestErrors:
         run = shutil.copytree(run_directory, tmp_path / "run")
         (run / "recipe.json").write_text("{")
         assert main(["--run", str(run), "--output", str(tmp_path / "out")]) == 2
-        assert "recipe.json: not valid JSON" in capsys.readouterr().err
+        assert "recipe.json must be JSON" in capsys.readouterr().err
 
     def test_a_failing_model_leaves_an_earlier_evaluation_alone(
         self, greys, fill_model, tmp_path, capsys

@@ -522,7 +522,7 @@ class TestRefusals:
             (["--run", "nowhere", "--output", "model.onnx"], "No generator at nowhere"),
             (["--run", "RUN", "--output", "folder"], "cannot write folder: it is a folder"),
             (["--run", "RUN", "--output", "file/model.onnx"], "cannot write file/model.onnx"),
-            (["--run", "torn", "--output", "model.onnx"], "recipe.json is not valid JSON"),
+            (["--run", "torn", "--output", "model.onnx"], "recipe.json must be JSON"),
             (["--run", "text.keras", "--output", "model.onnx"], "text.keras is not a readable"),
         ],
     )

@@ -165,7 +165,7 @@ def test_all_files_or_none(tmp_path):
     [
         ({"--name": "Photo 1"}, "--name must be lower-case letters"),
         ({"--licence": " "}, "--licence must say something"),
-        ({"--run": "nowhere"}, "nowhere/recipe.json: no such file"),
+        ({"--run": "nowhere"}, "nowhere is not a whole run: no recipe.json"),
     ],
 )
 def test_wrong_input_is_one_line(change, message, tmp_path, capsys):
@@ -179,9 +179,9 @@ def test_wrong_input_is_one_line(change, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "log.jsonl: no such file; expected a run directory"),
-        ("", "its time.json or log.jsonl is not whole: it holds no step"),
-        ("null\n", "its time.json or log.jsonl is not whole"),
+        (None, "not a whole run: no log.jsonl"),
+        ("", "must hold finished steps, got none in log.jsonl"),
+        ("null\n", "must hold finished steps"),
     ],
 )
 def test_a_run_without_a_whole_log_is_refused(shipped, tmp_path, content, message):

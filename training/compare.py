@@ -17,11 +17,10 @@ whole. `training.evaluate` measures a single model with the same metrics.
 """
 
 import argparse
-import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from musical_tf.arguments import Parser
+from musical_tf.run_directory import RunDirectory
 
 from .data.datasets import DATASETS
 from .evaluation import (
@@ -328,16 +328,11 @@ def _look(entry: Entry, sample: report.Sample) -> dict[str, Any]:
 def _open_run(path: str) -> RunPredictor:
     from musical_tf import named_models
 
-    folder = Path(path)
-    is_named = named_models.is_name(path)
-    if (
-        not is_named
-        and (folder / "recipe.json").is_file()
-        and not (folder / "generator.keras").is_file()
-    ):
+    folder = RunDirectory(path)
+    if not named_models.is_name(path) and folder.is_run and not folder.weights.is_file():
         raise FileNotFoundError(
-            f"run {path}: it has no weights yet, there is no generator.keras; training writes it "
-            "with the first checkpoint"
+            f"run {path}: it has no weights yet, there is no {folder.weights.name}; training "
+            "writes it with the first checkpoint"
         )
     return RunPredictor(path)
 
@@ -439,39 +434,7 @@ def _training(entry: Entry) -> dict[str, Any] | None:
     if not folder.is_dir():
         return None
     recipe = {key: value for key, value in entry.predictor.recipe.items() if key != "data_dir"}
-    return {"recipe": recipe, **read_time(folder)}
-
-
-def read_time(folder: Path) -> dict[str, Any]:
-    """How far and how long a run was trained.
-
-    Args:
-        folder: Run directory.
-
-    Returns:
-        "steps" of the weights, "minutes" of the clock and "cpu_minutes" of all cores together; each
-        None where the run keeps no record of it.
-
-    Raises:
-        ValueError: If `time.json` is there and cannot be read.
-    """
-    file = folder / "time.json"
-    if not file.is_file():
-        steps = [
-            int(path.name.removeprefix("step-"))
-            for path in (folder / "checkpoints").glob("step-*")
-            if path.name.removeprefix("step-").isdigit()
-        ]
-        return {"steps": max(steps, default=None), "minutes": None, "cpu_minutes": None}
-    try:
-        parts: list[Mapping[str, float]] = json.loads(file.read_text(encoding="utf-8"))
-        return {
-            "steps": int(parts[-1]["to_step"]),
-            "minutes": sum(part["seconds"] for part in parts) / 60,
-            "cpu_minutes": sum(part["cpu_seconds"] for part in parts) / 60,
-        }
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{file}: not a record of training time: {error}") from error
+    return {"recipe": recipe, **RunDirectory(folder).duration()}
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from musical_tf.arguments import Parser
 from musical_tf.files import whole_file
+from musical_tf.run_directory import RunDirectory
 
 from .data.datasets import open_dataset
 from .data.holes import open_masks
@@ -248,7 +249,7 @@ def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] 
     run_dir, model = output / "run", output / "model.onnx"
     length = ["--steps", str(demo_recipe()["steps"] if steps is None else steps)]
     changes = [word for setting in settings for word in ("--set", setting)]
-    resume = ["--resume"] if (run_dir / "recipe.json").is_file() else []
+    resume = ["--resume"] if RunDirectory(run_dir).is_run else []
     run("training.fit", "--dataset", "demo", *length, *changes, "--run-dir", run_dir, *resume)
     recipe = Recipe.from_json((run_dir / "recipe.json").read_text(encoding="utf-8"))
     run(

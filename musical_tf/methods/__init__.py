@@ -19,9 +19,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from musical_tf import named_models
-
-GENERATOR_FILE = "generator.keras"
-"""The name under which a run directory keeps its inference weights."""
+from musical_tf.run_directory import WEIGHTS
 
 
 def names() -> list[str]:
@@ -78,7 +76,7 @@ def generator_file(source: str | Path) -> Path:
     if named_models.is_name(source):
         return named_models.file(source)
     path = Path(source)
-    return path / GENERATOR_FILE if path.is_dir() else path
+    return path / WEIGHTS if path.is_dir() else path
 
 
 def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
@@ -108,7 +106,7 @@ def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
         known = named_models.listed()
         raise FileNotFoundError(
             f"No generator at {file}: expected a .keras file, a run directory holding "
-            f"{GENERATOR_FILE}, or a model's name ({known})"
+            f"{WEIGHTS}, or a model's name ({known})"
         )
     if not zipfile.is_zipfile(file):
         raise ValueError(

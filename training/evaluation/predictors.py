@@ -5,13 +5,13 @@ so that whatever is measured on the one can be measured on the other.
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musical_tf.contract import PREFIX
+from musical_tf.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from musical_tf.layers.attention_maps import AttentionMap
@@ -67,7 +67,7 @@ class RunPredictor:
         if self.card is not None:
             self.recipe = dict(self.card["recipe"])
         else:
-            self.recipe = read_recipe(Path(run)) if Path(run).is_dir() else {}
+            self.recipe = folder.recipe() if (folder := RunDirectory(run)).is_run else {}
         self.training_size = _whole_number(self.recipe.get("image_size"))
         self.source_hash = _sha256(file)
 
@@ -234,24 +234,6 @@ class OnnxPredictor:
             result = np.rint(np.clip(result, 0.0, 1.0) * 255.0)
         # A file of ours keeps known pixels by itself; float32 values come back through a rounding.
         return np.where(holes[..., None], result.astype(np.uint8), images)
-
-
-def read_recipe(run: Path) -> dict[str, Any]:
-    """The run's `recipe.json`; empty where there is none.
-
-    Raises:
-        ValueError: If it is not a JSON object.
-    """
-    file = run / "recipe.json"
-    if not file.is_file():
-        return {}
-    try:
-        recipe = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not valid JSON: {error}") from error
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{file}: expected a JSON object, got a {type(recipe).__name__}")
-    return recipe
 
 
 def _whole_number(value: Any) -> int | None:
