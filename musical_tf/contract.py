@@ -5,7 +5,7 @@
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, Literal, get_args
 
 OUTPUTS = {"1": ("inpainted",), "2": ("inpainted", "source", "predicted")}
 """Outputs of the graph by version of the contract; a file of another version is refused.
@@ -25,10 +25,12 @@ VALUE_RANGES = {"uint8": "[0, 255]", "float32": "[0, 1]"}
 MASK_POLARITIES = {"uint8": "above 127 = hole", "float32": "above 0.5 = hole"}
 """What the mask means, by `io`."""
 
-STRATEGIES = ("crop", "resize", "original")
+Strategy = Literal["crop", "resize", "original"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
 """How a model looks at a photograph that is not of its training size; see `serving.tiling`."""
 
-FILLS = ("auto", "copy", "network")
+Fill = Literal["auto", "copy", "network"]
+FILLS: tuple[str, ...] = get_args(Fill)
 """How a hole is filled.
 
 copy: pixels of the photograph are copied into the hole, with the network's fill as guide. network:

@@ -4,12 +4,9 @@ import argparse
 from collections.abc import Sequence
 
 from musical_tf import images
-from musical_tf.contract import FILLS
 
-from . import named_models
+from . import named_models, options
 from .pairing import Job
-from .session import MEMORY_LIMIT
-from .tiling import STRATEGIES
 
 FORMATS = {name.lower(): suffix for suffix, name in reversed(images.WRITABLE.items())}
 """What `--format` takes -> the suffix it gives."""
@@ -51,52 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
         help="of the outputs in a folder; same is that of their inputs, or png for HEIC (default: "
         "same). png, tiff, bmp, ppm, and webp without a quality, keep known pixels bit for bit",
     )
-    parser.add_argument(
-        "--quality",
-        type=int,
-        metavar="1..100",
-        help="of JPEG, WebP and AVIF (default: a JPEG's own or 95, WebP without loss, AVIF 90)",
-    )
-    parser.add_argument(
-        "--polarity",
-        choices=images.POLARITIES,
-        default="white",
-        help="part of the mask that is the hole; clear is its transparent part "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threshold",
-        type=int,
-        metavar="0..254",
-        help="mask levels above it are white (default: 127, and the marks of a mask that has no "
-        "brighter level)",
-    )
-    parser.add_argument(
-        "--dilate",
-        type=int,
-        default=0,
-        metavar="PIXELS",
-        help="grow the hole by so much on every side (default: %(default)s)",
-    )
+    options.add_arguments(parser, options.FillOptions)
     parser.add_argument(
         "--resize-mask",
         action="store_true",
         help="scale a mask of another size to its image, if the sides have the same ratio",
-    )
-    parser.add_argument(
-        "--strategy",
-        choices=STRATEGIES,
-        help="how the model sees the image: crop, windows around each hole; resize, squares framed "
-        "as in training; original, the whole image as it is (default: the model's own, crop if "
-        "its file names none)",
-    )
-    parser.add_argument(
-        "--fill",
-        choices=FILLS,
-        default="auto",
-        help="copy, pixels of the photograph are copied into the hole, sharp; network, the "
-        "network's own fill, smooth; auto, copies if the model's file has them (default: "
-        "%(default)s)",
     )
     parser.add_argument(
         "--working-size",
@@ -104,19 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
         metavar="PIXELS",
         help="side at which the model sees a window (default: the size it was trained at)",
     )
-    parser.add_argument(
-        "--provider",
-        default="auto",
-        metavar="NAME",
-        help="ONNX Runtime execution provider, such as cpu or cuda (default: the fastest there is)",
-    )
-    parser.add_argument(
-        "--memory-limit",
-        type=int,
-        default=MEMORY_LIMIT // 2**30,
-        metavar="GIB",
-        help="refuse a run of the model that would need more (default: %(default)s)",
-    )
+    # The workers of a job have threads of their own.
+    leave_out = ("threads",) if folders_only else ()
+    options.add_arguments(parser, options.ModelOptions, leave_out)
     parser.add_argument(
         "--max-pixels",
         type=int,
@@ -132,19 +78,11 @@ def check_numbers(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: Names the flag, its range and what came.
     """
-    for name, low, high in (
-        ("threshold", 0, 254),
-        ("dilate", 0, 1000),
-        ("quality", 1, 100),
-        ("working_size", 16, 4096),
-        ("threads", 0, 1024),
-        ("memory_limit", 1, 4096),
-        ("max_pixels", 1, 2 * images.MAX_PIXELS),
-    ):
-        value = getattr(arguments, name)
-        if value is not None and not low <= value <= high:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag} must be within {low} and {high}, got {value}")
+    for group in (options.FillOptions, options.ModelOptions):
+        options.read(arguments, group)
+    if arguments.working_size is not None:
+        options.check_range("working_size", arguments.working_size, 16, 4096)
+    options.check_range("max_pixels", arguments.max_pixels, 1, 2 * images.MAX_PIXELS)
 
 
 def check_quality(quality: int | None, jobs: Sequence[Job]) -> None:

@@ -136,9 +136,6 @@ def _parser() -> Parser:
     )
     add_arguments(parser)
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="CPU threads (default: all)"
-    )
-    parser.add_argument(
         "--skip-existing", action="store_true", help="leave outputs alone that are there already"
     )
     parser.add_argument(

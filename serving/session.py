@@ -17,6 +17,7 @@ from musical_tf.contract import FILLS, OUTPUTS, Contract, ModelError
 
 from . import inputs, named_models, tiling
 from .inputs import Picture
+from .options import ModelOptions
 from .providers import CPU, ProviderError, computing, is_failure, resolve
 from .tiling import Progress
 
@@ -25,7 +26,7 @@ onnxruntime = onnx_runtime.load()
 MINIMUM_SIZE = 16
 """Smallest height and width the graph takes; smaller images are padded here by mirroring."""
 
-MEMORY_LIMIT = 4 * 2**30
+MEMORY_LIMIT = ModelOptions.memory_limit * 2**30
 """Bytes. What one run beyond the training size may need by default."""
 
 BYTES_PER_PIXEL = 740

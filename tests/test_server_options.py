@@ -43,7 +43,7 @@ def client(session):
         *(("format", value, "jpeg") for value in ("jpg", "JPEG", "Jpg", "jpeg", "jfif")),
         *(("format", value, "png") for value in ("PNG", "", " ", None)),
         ("format", "Same", "same"), ("format", "AVIF", "avif"),
-        ("polarity", "Clear", "clear"), ("polarity", "", None),
+        ("polarity", "Clear", "clear"), ("polarity", "", "white"),
         ("strategy", "CROP", "crop"), ("strategy", None, None), ("strategy", "", None),
         *(("threshold", value, 127) for value in ("127", 127, 127.0, " 127 ")),
         *(("threshold", value, None) for value in ("", None)),
@@ -234,7 +234,7 @@ def test_the_schemas_are_those_of_the_options():
     assert "anyOf" not in json.dumps(schemas)
     for name, schema in schemas.items():
         assert schema["description"]
-        assert schema.get("default") == Options.model_fields[name].default
+        assert schema.get("default") == getattr(Options, name)
 
 
 def test_json_has_its_own_address(client):

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -11,7 +11,10 @@ from PIL import Image
 from .opening import MAX_PIXELS, STRIP_PIXELS, ImageError, decoded, strips, turn_upright
 from .photographs import Photograph
 
-POLARITIES = ("white", "black", "clear")
+Polarity = Literal["white", "black", "clear"]
+POLARITIES: tuple[str, ...] = get_args(Polarity)
+"""The parts of a mask that may be the hole."""
+
 THRESHOLD = 127
 """The level above which a pixel of a mask is white, where no threshold is given."""
 

@@ -19,7 +19,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import named_models
+from .. import named_models, options
+from ..terminal import complain, say
 from . import allocator
 from .settings import TOKEN_VARIABLE, Settings
 
@@ -45,19 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        _check_numbers(arguments)
+        options.check_range("port", arguments.port, 0, 65535)
         return _serve(arguments)
     except ModuleNotFoundError as error:
         absent = (error.name or "").partition(".")[0]
         if absent in ("", "musical_tf", "serving"):
             raise
-        _complain(
+        complain(
             f"the Python package {absent} is not installed; "
-            "pip install 'musical-tf[server,serve]' brings what this command needs"
+            "pip install 'musical-tf[server,serve]' brings what this command needs",
+            program=PROGRAM,
         )
         return 1
     except (OSError, ValueError) as error:
-        _complain(_say(error))
+        complain(say(error), program=PROGRAM)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -73,12 +75,13 @@ def _serve(arguments: argparse.Namespace) -> int:
     allocator.give_back_freed_memory()
     address = _resolve(arguments.host, arguments.port)
     settings = _settings(arguments, is_local=_is_loopback(address))
+    chosen = options.ModelOptions(**options.read(arguments, options.ModelOptions))
     sessions = [
         InpaintingSession(
             model,
-            providers=None if arguments.provider == "auto" else [arguments.provider],
-            threads=arguments.threads,
-            memory_limit=arguments.memory_limit * 2**30,
+            providers=None if chosen.provider == "auto" else [chosen.provider],
+            threads=chosen.threads,
+            memory_limit=chosen.memory_limit * 2**30,
         )
         for model in arguments.model
     ]
@@ -93,11 +96,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     service = app.state.service
     code = 0
     if service.failure is not None:
-        reason = _say(service.failure)
+        reason = say(service.failure)
         if service.failed_model:
             file = service.sessions[service.failed_model].model_path
             reason = f"{file}: the model does not run: {reason}"
-        _complain(reason)
+        complain(reason, program=PROGRAM)
         code = 1
     service.close()
     if not service.has_ended(_LAST_WORK):
@@ -126,12 +129,7 @@ def _settings(arguments: argparse.Namespace, is_local: bool) -> Settings:
             "or --token, or say --no-token to let everybody in"
         )
     return Settings(
-        max_bytes=arguments.max_bytes,
-        max_pixels=arguments.max_pixels,
-        timeout=arguments.timeout,
-        queue=arguments.queue,
-        batch=arguments.batch,
-        token=token,
+        **(options.read(arguments, Settings) | {"token": token}),
         allowed_hosts=_allowed_hosts(arguments, is_local),
         allowed_origins=tuple(_origin(origin) for origin in arguments.allow_origin),
     )
@@ -258,57 +256,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="ask for none although other machines reach the address",
     )
-    parser.add_argument(
-        "--max-bytes",
-        type=int,
-        default=Settings.max_bytes,
-        metavar="N",
-        help="refuse larger bodies (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        default=Settings.max_pixels,
-        metavar="N",
-        help="refuse larger images (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=Settings.timeout,
-        metavar="SECONDS",
-        help="give a request up after so long, its waiting included (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--queue",
-        type=int,
-        default=Settings.queue,
-        metavar="N",
-        help="requests that may wait; more are refused (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--batch",
-        type=int,
-        default=Settings.batch,
-        metavar="N",
-        help="most windows of different requests in one run of the model (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="CPU threads (default: all)"
-    )
-    parser.add_argument(
-        "--provider",
-        default="auto",
-        metavar="NAME",
-        help="ONNX Runtime execution provider, such as cpu or cuda (default: the fastest there is)",
-    )
-    parser.add_argument(
-        "--memory-limit",
-        type=int,
-        default=4,
-        metavar="GIB",
-        help="refuse a run of the model that would need more (default: %(default)s)",
-    )
+    options.add_arguments(parser, Settings)
+    options.add_arguments(parser, options.ModelOptions)
     parser.add_argument(
         "--no-access-log",
         dest="access_log",
@@ -316,31 +265,3 @@ def _parser() -> argparse.ArgumentParser:
         help="do not print a line for each request",
     )
     return parser
-
-
-def _check_numbers(arguments: argparse.Namespace) -> None:
-    for name, low, high in (
-        ("port", 0, 65535),
-        ("max_bytes", 1024, 2**31),
-        ("max_pixels", 1, 178_956_970),
-        ("timeout", 1, 3600),
-        ("queue", 0, 10_000),
-        ("batch", 1, 64),
-        ("threads", 0, 1024),
-        ("memory_limit", 1, 4096),
-    ):
-        value = getattr(arguments, name)
-        if not low <= value <= high:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} must be within {low} and {high}, got {value}")
-
-
-def _say(error: BaseException) -> str:
-    """An exception in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
-
-
-def _complain(message: str) -> None:
-    print(f"{PROGRAM}: error: {message}", file=sys.stderr)

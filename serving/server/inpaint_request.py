@@ -9,13 +9,16 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
 from musical_tf import images
 
 from .worker import TooCostlyError
+
+if TYPE_CHECKING:
+    from .schemas import Options
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP", "avif": "AVIF"}
 """What an answer may be: name in the request -> Pillow's."""
@@ -67,19 +70,6 @@ class RequestError(Exception):
         self.headers = dict(headers or {})
 
 
-class Options(Protocol):
-    """What a request asks for beside its image and mask; `schemas.Options` says what each means."""
-
-    strategy: str | None
-    fill: str
-    threshold: int | None
-    polarity: str | None
-    invert: bool
-    dilate: int
-    format: str
-    quality: int | None
-
-
 @dataclass(frozen=True)
 class Filled:
     """The answer.
@@ -103,7 +93,7 @@ class Filled:
 
 def fill_request(
     fields: Mapping[str, Any],
-    options: Options,
+    options: "Options",
     max_pixels: int,
     fill: Fill,
     check: Callable[[], None],
@@ -129,8 +119,7 @@ def fill_request(
     name = _format_of(photograph, options.format)
     _check_sides(photograph, name)
     check()
-    polarity = options.polarity or ("black" if options.invert else "white")
-    choice = {"polarity": polarity, "threshold": options.threshold}
+    choice = {"polarity": options.polarity, "threshold": options.threshold}
     alpha = None
     if "mask" in fields:
         mask, _ = _read(fields["mask"], "mask", codec.load_mask, max_pixels, **choice)
@@ -179,7 +168,7 @@ def fill_request(
 
 def convert_request(
     fields: Mapping[str, Any],
-    options: Options,
+    options: "Options",
     max_pixels: int,
     check: Callable[[], None],
     codec: Codec = images,

@@ -1,6 +1,8 @@
-"""What a server allows, and its defaults: the one place for both."""
+"""What a server allows: each limit's default, range and flag."""
 
 from dataclasses import dataclass
+
+from ..options import option
 
 TOKEN_VARIABLE = "MUSICAL_TOKEN"
 """Environment variable that `Settings.token` is read from."""
@@ -11,11 +13,6 @@ class Settings:
     """What a server allows.
 
     Attributes:
-        max_bytes: Largest body of a request.
-        max_pixels: Largest image or mask.
-        timeout: Seconds from a request's headers to its answer.
-        queue: Requests that may wait beside those that are worked on; their bodies are in memory.
-        batch: Most windows in one run of the model.
         token: What clients must send as `Authorization: Bearer TOKEN`; None asks for nothing.
         allowed_hosts: Names that requests may have in Host, beside those of loopback; None allows
             all.
@@ -24,11 +21,29 @@ class Settings:
             instead of in threads of the server.
     """
 
-    max_bytes: int = 64 * 2**20
-    max_pixels: int = 50_000_000
-    timeout: float = 60.0
-    queue: int = 16
-    batch: int = 1
+    max_bytes: int = option(
+        64 * 2**20, "Larger bodies are refused.", ge=1024, le=2**31, metavar="N"
+    )
+    max_pixels: int = option(
+        50_000_000, "Larger images and masks are refused.", ge=1, le=178_956_970, metavar="N"
+    )
+    timeout: float = option(
+        60.0,
+        "A request that takes longer is given up; waiting counts.",
+        ge=1,
+        le=3600,
+        metavar="SECONDS",
+    )
+    queue: int = option(
+        16,
+        "Requests that may wait beside those in work; more are refused.",
+        ge=0,
+        le=10_000,
+        metavar="N",
+    )
+    batch: int = option(
+        1, "Most windows of different requests in one run of the model.", ge=1, le=64, metavar="N"
+    )
     token: str | None = None
     allowed_hosts: tuple[str, ...] | None = None
     allowed_origins: tuple[str, ...] = ()
