@@ -608,6 +608,22 @@ def test_a_full_queue_is_said_at_once_with_the_time_to_wait(gated):
         assert post(client).status_code == 200
 
 
+def test_a_client_with_many_requests_leaves_room_for_another(gated):
+    with serving(gated, queue=3) as client:
+        other = TestClient(client.app, client=("192.0.2.7", 1))
+        gated.gate.clear()
+        with posting(client, 5) as answers:
+            wait_until(lambda: client.app.state.service.jobs.depth == 3)
+            with posting(other) as served:
+                wait_until(lambda: len(answers) == 1)
+                (refused,) = answers.values()
+                assert (refused.status_code, error_of(refused)[0]) == (503, "queue_full")
+                assert refused.headers["retry-after"]
+                gated.gate.set()
+        assert served[0].status_code == 200
+        assert sorted(answer.status_code for answer in answers.values()) == [200] * 4 + [503]
+
+
 def test_a_request_that_takes_too_long_is_given_up_and_not_run_later(gated):
     with serving(gated, timeout=0.3) as client:
         gated.gate.clear()
@@ -979,8 +995,8 @@ def test_the_documentation_describes_what_there_is(client):
     ):
         properties = content["schema"]["properties"]
         assert set(properties) == {"image", "mask", *OPTIONS}
-        # These differ by model, mask, invert and format; each other default is taken.
-        own = {"strategy", "threshold", "polarity", "quality"}
+        # These differ by model, mask and format; each other default is taken.
+        own = {"strategy", "threshold", "quality"}
         assert not [name for name in own if "default" in properties[name]]
         for name in set(OPTIONS) - own:
             value = json.dumps(properties[name]["default"]).strip('"')

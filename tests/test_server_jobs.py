@@ -217,6 +217,34 @@ def test_uploads_that_hold_places_count_for_the_time_to_wait():
     assert caught.value.retry_after == pytest.approx(4.0)  # four places of the first guess, 1 s
 
 
+def test_clients_take_turns_and_the_greediest_leaves_a_place():
+    jobs, done, left = JobQueue(workers=1, capacity=5), [], []
+    with contextlib.ExitStack() as places:
+
+        def submit(client, name):
+            place = places.enter_context(jobs.admit(client, lambda: left.append(name)))
+            jobs.submit(lambda job: done.append(name), place)
+
+        for name in ("a1", "a2", "a3", "a4", "a5", "a6"):
+            submit("a", name)
+        with pytest.raises(QueueFullError):
+            submit("a", "a7")
+        submit("b", "b1")
+        submit("c", "c1")
+        submit("b", "b2")
+        assert left == ["a6", "a5", "a4"]
+        with pytest.raises(QueueFullError):  # three, two and one: nobody has two more than b
+            submit("b", "b3")
+        assert jobs.admitted == 6
+        jobs.start()
+        jobs.close()
+        assert jobs.join(WAIT)
+        assert done[:4] == ["a1", "b1", "c1", "a2"]
+        with pytest.raises(QueueFullError):  # results that are being sent stay
+            submit("d", "d1")
+    assert jobs.admitted == 0
+
+
 def test_the_end_waits_for_running_work_as_long_as_it_is_told(model):
     jobs, batcher = JobQueue(workers=2, capacity=0), Batcher(model)
     assert jobs.join(0)  # never started

@@ -11,7 +11,6 @@
 Every error is JSON, `{"error": {"code": ..., "message": ...}}`.
 """
 
-import asyncio
 import base64
 import contextlib
 import hmac
@@ -188,28 +187,27 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         """Reads a body, and has it worked on in a thread of the queue; returns the result."""
         request_body.check_length(request, settings.max_bytes)
         service.refuse_unless_ready()
-        try:
-            with contextlib.ExitStack() as place:
-                place.enter_context(service.jobs.admit())
-                name = request.headers.get(HEADER)
-                answering = place.enter_context(service.requests.add(name))
-                async with asyncio.timeout(settings.timeout):
-                    source = await read(request_body.limited(request, settings.max_bytes))
-                    job = service.jobs.submit(partial(work, source))
-                    del source  # the job has it, and lets go of it
-                    result = await answering.result(job, request, service.jobs)
-                # Answers that wait for slow readers take memory too: the place is theirs.
-                request.scope["musical.until_sent"].push(place.pop_all())
-        except QueueFullError as error:
-            seconds = min(max(1, math.ceil(error.retry_after)), math.ceil(settings.timeout))
-            raise unavailable(
-                "queue_full", f"{error}; try again in about {seconds} s", seconds
-            ) from None
-        except TimeoutError:
-            raise RequestError(
-                504, "timeout", f"it was not done within {settings.timeout:g} s and was given up"
-            ) from None
+        with contextlib.ExitStack() as until_sent:
+            answering = until_sent.enter_context(service.requests.add(request.headers.get(HEADER)))
+            client = request.client.host if request.client else ""
+            try:
+                place = until_sent.enter_context(
+                    service.jobs.admit(client, lambda: answering.end(full(service.jobs.full())))
+                )
+            except QueueFullError as error:
+                raise full(error) from None
+            async with answering.within(settings.timeout):
+                source = await read(request_body.limited(request, settings.max_bytes))
+                job = service.jobs.submit(partial(work, source), place)
+                del source  # the job has it, and lets go of it
+                result = await answering.result(job, request, service.jobs)
+            # Answers that wait for slow readers take memory too: the place is theirs.
+            request.scope["musical.until_sent"].push(until_sent.pop_all())
         return result, job
+
+    def full(error: QueueFullError) -> RequestError:
+        seconds = min(max(1, math.ceil(error.retry_after)), math.ceil(settings.timeout))
+        return unavailable("queue_full", f"{error}; try again in about {seconds} s", seconds)
 
 
 async def _client_left(request: Request, error: ClientDisconnect) -> Response:

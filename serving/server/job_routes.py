@@ -8,7 +8,7 @@ clients, so they should be random: whoever knows a name can end the request.
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -56,11 +56,35 @@ class Answering:
 
     def __init__(self) -> None:
         self.job: Job | None = None
-        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._limit: asyncio.Timeout | None = None
+        self._error: RequestError | None = None
 
-    def end(self) -> None:
-        """Lets `result` give the job up."""
-        self._ended.set()
+    @contextlib.asynccontextmanager
+    async def within(self, seconds: float) -> AsyncIterator[None]:
+        """Limits the time of what is done within, which `end` ends too.
+
+        Raises:
+            RequestError: 504 timeout, or what `end` was given.
+        """
+        try:
+            async with asyncio.timeout(seconds) as self._limit:
+                yield
+        except TimeoutError:
+            raise self._error or RequestError(
+                504, "timeout", f"it was not done within {seconds:g} s and was given up"
+            ) from None
+        finally:
+            self._limit = None
+
+    def end(self, error: RequestError) -> None:
+        """Ends the request with an error, unless its answer is there; may be called anywhere."""
+        self._loop.call_soon_threadsafe(self._end, error)
+
+    def _end(self, error: RequestError) -> None:
+        if self._limit is not None and not self._limit.expired():
+            self._error = error
+            self._limit.reschedule(self._loop.time())
 
     @property
     def progress(self) -> JobProgress:
@@ -72,26 +96,21 @@ class Answering:
         return JobProgress(state=state, windows_done=done, windows=windows)
 
     async def result(self, job: Job, request: Request, jobs: JobQueue) -> Any:
-        """Waits for a job; gives it up if it is ended, the client leaves or the time is over.
+        """Waits for a job; gives it up if the client leaves or `within` is over.
 
         Raises:
             ClientDisconnect: If the client left.
-            RequestError: 409 cancelled, after `end`.
         """
         self.job = job
         result = asyncio.wrap_future(job.future)
         hung_up = asyncio.create_task(_hung_up(request))
-        ended = asyncio.create_task(self._ended.wait())
         try:
-            await asyncio.wait({result, hung_up, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({result, hung_up}, return_when=asyncio.FIRST_COMPLETED)
             if result.done():
                 return result.result()
-            if ended.done():
-                raise RequestError(409, "cancelled", "another request has cancelled this one")
             raise ClientDisconnect
         finally:
             hung_up.cancel()
-            ended.cancel()
             if not result.done():
                 jobs.abandon(job)
                 result.cancel()
@@ -175,7 +194,8 @@ def add_job_routes(app: FastAPI, requests: AnsweringRequests, protected: dict[st
         **options,
     )
     async def cancel(request: Request) -> Response:
-        requests.find(request.path_params["job"]).end()
+        error = RequestError(409, "cancelled", "another request has cancelled this one")
+        requests.find(request.path_params["job"]).end(error)
         return Response(status_code=204)
 
 

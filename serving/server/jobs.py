@@ -1,9 +1,9 @@
-"""Work that waits its turn: a bounded number of jobs, run by a few threads, given up when unwanted.
+"""A bounded number of jobs, run by a few threads, given up when unwanted.
 
 Two stages, so that a server can decode one photograph while the model fills another:
 
 * `JobQueue` runs whole jobs, decoding, filling and encoding, in a few threads. What waits in it is
-  still encoded, so a full queue costs little memory.
+  still encoded, so a full queue costs little memory. Clients take turns.
 * `Batcher` is the one thread that runs the model. The jobs hand it windows and wait; windows of
   equal size that are there at the same time go through the model together.
 
@@ -14,7 +14,7 @@ once it runs.
 import threading
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -136,8 +136,32 @@ class Job:
             self.future.set_result(result)
 
 
+class Place:
+    """Room for one job, from before its input is read until its result is sent.
+
+    Attributes:
+        client: Who has it.
+        job: The job, once it is submitted.
+        leave: Called when a client with fewer places needs it; may be called in another thread.
+    """
+
+    def __init__(self, client: str, leave: Callable[[], None] | None) -> None:
+        self.client = client
+        self.leave = leave
+        self.job: Job | None = None
+
+    @property
+    def can_leave(self) -> bool:
+        """Whether nothing has been worked on."""
+        waits = self.job is None or not (self.job.future.running() or self.job.future.done())
+        return self.leave is not None and waits
+
+
 class JobQueue:
     """A few threads and a bounded number of jobs for them.
+
+    A thread takes the next job from each client in turn. When all places are taken, a client gets
+    one from the client with the most, unless that one would then have fewer.
 
     Args:
         workers: Number of threads.
@@ -147,9 +171,9 @@ class JobQueue:
     def __init__(self, workers: int, capacity: int) -> None:
         self.workers = workers
         self.capacity = capacity
-        self._waiting: deque[Job] = deque()
+        self._waiting: dict[str, deque[Job]] = {}  # by client, whose turn it is first
         self._changed = threading.Condition()
-        self._admitted = 0
+        self._places: list[Place] = []
         self._seconds = 1.0  # of a job, until one has been measured
         self._running: dict[Job, float] = {}  # since when
         self._closed = False
@@ -179,7 +203,8 @@ class JobQueue:
     @property
     def depth(self) -> int:
         """How many jobs wait for a thread."""
-        return len(self._waiting)
+        with self._changed:
+            return sum(map(len, self._waiting.values()))
 
     @property
     def is_stuck(self) -> bool:
@@ -191,24 +216,44 @@ class JobQueue:
     @property
     def admitted(self) -> int:
         """How many places are taken."""
-        return self._admitted
+        return len(self._places)
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
-        """A place for one job, from before its input is read until its result is sent.
+    def admit(self, client: str = "", leave: Callable[[], None] | None = None) -> Iterator[Place]:
+        """A place for one job.
+
+        Args:
+            client: Who asks for it.
+            leave: See `Place`.
 
         Raises:
             QueueFullError: If there is none left.
         """
+        place = Place(client, leave)
         with self._changed:
-            if self._admitted >= self.workers + self.capacity:
-                raise QueueFullError(self._admitted, self._guess())
-            self._admitted += 1
+            if len(self._places) >= self.workers + self.capacity:
+                self._make_room(client)
+            self._places.append(place)
         try:
-            yield
+            yield place
         finally:
             with self._changed:
-                self._admitted -= 1
+                if place in self._places:
+                    self._places.remove(place)
+
+    def _make_room(self, client: str) -> None:
+        """Takes the newest place of the client with the most; `_changed` is held."""
+        held = Counter(place.client for place in self._places)
+        movable = [place for place in self._places if place.can_leave]
+        found = max(reversed(movable), key=lambda place: held[place.client], default=None)
+        if found is None or found.leave is None or held[found.client] <= held[client] + 1:
+            raise self.full()
+        self._places.remove(found)
+        found.leave()
+
+    def full(self) -> QueueFullError:
+        """The error of a client that gets no place."""
+        return QueueFullError(len(self._places), self._guess())
 
     def _guess(self) -> float:
         """Seconds until a place is likely to be free."""
@@ -216,14 +261,17 @@ class JobQueue:
         # A job that has run longer than the others used to says more than they do.
         a_job = max([self._seconds, *(now - since for since in self._running.values())])
         # Places whose input is still being read will have their jobs too.
-        ahead = max(self.depth, self._admitted - self.workers)
+        ahead = max(self.depth, len(self._places) - self.workers)
         return a_job * (ahead + 1) / self.workers
 
-    def submit(self, work: Callable[[Job], Any]) -> Job:
+    def submit(self, work: Callable[[Job], Any], place: Place | None = None) -> Job:
         """Queues work; it is called with its job, which it should `check` now and then."""
         job = Job(work)
+        client = ""
+        if place is not None:
+            client, place.job = place.client, job
         with self._changed:
-            self._waiting.append(job)
+            self._waiting.setdefault(client, deque()).append(job)
             self._changed.notify()
         return job
 
@@ -231,8 +279,20 @@ class JobQueue:
         """Drops a job if it waits, and tells it to stop if it runs."""
         job.abandon()
         with self._changed:
-            if job in self._waiting:
-                self._waiting.remove(job)
+            for client, jobs in list(self._waiting.items()):
+                if job in jobs:
+                    jobs.remove(job)
+                if not jobs:
+                    del self._waiting[client]
+
+    def _next(self) -> Job:
+        """The first job of the client whose turn it is; `_changed` is held."""
+        client = next(iter(self._waiting))
+        jobs = self._waiting.pop(client)
+        job = jobs.popleft()
+        if jobs:
+            self._waiting[client] = jobs  # behind the others
+        return job
 
     def _work(self) -> None:
         while True:
@@ -241,7 +301,7 @@ class JobQueue:
                     if self._closed:
                         return
                     self._changed.wait()
-                job = self._waiting.popleft()
+                job = self._next()
                 was_abandoned = job.is_abandoned
                 self._running[job] = started = time.monotonic()
             job.run()
