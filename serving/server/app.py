@@ -38,7 +38,7 @@ from ..session import InpaintingSession
 from . import openapi, request_body
 from .envelope import Envelope, error_answer
 from .guard import Guard
-from .inpaint_request import FILES_TO_CONVERT, Filled, RequestError
+from .inpaint_request import FILES_TO_CONVERT, OPTIONS_TO_CONVERT, Filled, RequestError
 from .job_routes import HEADER, PARAMETER, add_job_routes
 from .jobs import Job, QueueFullError
 from .service import Service, unavailable
@@ -139,6 +139,8 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
             "X-Mask": filled.mask,
             "X-Hole-Share": str(filled.hole_share),
         }
+        if filled.saved:
+            did["X-Saved"] = urllib.parse.quote(filled.saved, safe=" ")
         if is_json:
             return await _json_answer(filled, job, model, provider, did)
         return _file_answer(filled, job, did)
@@ -173,9 +175,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
                 "unsupported_media_type",
                 "Content-Type must be multipart/form-data, got application/json",
             )
-        read = partial(
-            request_body.read_form, files=FILES_TO_CONVERT, options=("format", "quality")
-        )
+        read = partial(request_body.read_form, files=FILES_TO_CONVERT, options=OPTIONS_TO_CONVERT)
         filled, job = await work_on(request, read, service.convert)
         return _file_answer(filled, job, {})
 

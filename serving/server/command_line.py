@@ -17,11 +17,12 @@ import re
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import named_models, options
 from ..terminal import complain, say
-from . import allocator
+from . import allocator, output_folder
 from .settings import TOKEN_VARIABLE, Settings
 
 if TYPE_CHECKING:
@@ -128,11 +129,23 @@ def _settings(arguments: argparse.Namespace, is_local: bool) -> Settings:
             f"--host {arguments.host} can be reached from other machines: set {TOKEN_VARIABLE} "
             "or --token, or say --no-token to let everybody in"
         )
+    folder = _output_dir(arguments.output_dir)
     return Settings(
-        **(options.read(arguments, Settings) | {"token": token}),
+        **(options.read(arguments, Settings) | {"token": token, "output_dir": folder}),
         allowed_hosts=_allowed_hosts(arguments, is_local),
         allowed_origins=tuple(_origin(origin) for origin in arguments.allow_origin),
     )
+
+
+def _output_dir(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    try:
+        return output_folder.open_folder(path)
+    except OSError as error:
+        raise UsageError(
+            f"--output-dir must be a folder that the server can write to, got {path}: {say(error)}"
+        ) from error
 
 
 def _allowed_hosts(arguments: argparse.Namespace, is_local: bool) -> tuple[str, ...] | None:
@@ -258,6 +271,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     options.add_arguments(parser, Settings)
     options.add_arguments(parser, options.ModelOptions)
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="save every result here too, under a new name each (default: nothing is saved)",
+    )
     parser.add_argument(
         "--no-access-log",
         dest="access_log",

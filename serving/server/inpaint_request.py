@@ -8,7 +8,7 @@ same, by the same functions of `musical_tf.images`.
 import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ OWN_FORMATS = FORMATS | {"tiff": "TIFF", "bmp": "BMP"}
 
 FILES = ("image", "mask")
 FILES_TO_CONVERT = ("image", "filled")
+OPTIONS_TO_CONVERT = ("format", "quality", "metadata", "crop")
 
 Fill = Callable[[np.ndarray, np.ndarray, str | None], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy, fill)`; returns uint8 `(H, W, 3)`."""
@@ -81,6 +82,7 @@ class Filled:
         height: Pixels.
         mask: The levels found in the mask, and the rule that selected the hole; empty without one.
         hole_share: The part of the image that was filled, 0 to 1, `dilate` included.
+        saved: The name of the file in the server's folder; empty without one.
     """
 
     content: bytes
@@ -89,6 +91,7 @@ class Filled:
     height: int
     mask: str = ""
     hole_share: float = 0.0
+    saved: str = ""
 
 
 def fill_request(
@@ -115,7 +118,7 @@ def fill_request(
     """
     if "image" not in fields:
         raise RequestError(400, "invalid_image", "there is no image")
-    photograph, content = _read(fields["image"], "image", codec.read_photograph, max_pixels)
+    photograph, content = _read_image(fields, options, codec, max_pixels)
     name = _format_of(photograph, options.format)
     _check_sides(photograph, name)
     check()
@@ -152,7 +155,7 @@ def fill_request(
         except ValueError as error:
             raise RequestError(413, "too_many_pixels", str(error)) from None
         check()
-    elif image_format == photograph.format and options.quality is None:
+    elif content and image_format == photograph.format and options.quality is None:
         return Filled(content, name, width, height, reading)  # not even encoded again
     with _image_errors("invalid_image"):
         encoded = codec.encode_photograph(
@@ -172,23 +175,28 @@ def convert_request(
     max_pixels: int,
     check: Callable[[], None],
     codec: Codec = images,
+    crop: tuple[int, int, int, int] | None = None,
 ) -> Filled:
     """Encodes a photograph in another format, or its filled version as its own file is encoded.
 
     Args:
         fields: `image` and perhaps `filled`, the photograph's answer from `fill_request`, as binary
             streams.
-        options: `format` and `quality`.
+        options: `format`, `quality` and `metadata`.
         max_pixels: Larger images are refused before they are decoded.
         check: Called between the steps; may raise to end them.
         codec: What decodes and encodes.
+        crop: Left, top, right and bottom of the part of the image to take; it may reach outside,
+            where the image's border is continued. `filled` has the size of that part.
 
     Raises:
         RequestError: If the request is at fault. What `check` raises passes through.
     """
     if "image" not in fields:
         raise RequestError(400, "invalid_image", "there is no image")
-    photograph, content = _read(fields["image"], "image", codec.read_photograph, max_pixels)
+    photograph, content = _read_image(fields, options, codec, max_pixels)
+    if crop:
+        photograph, content = _crop(photograph, crop, max_pixels), b""
     name = _format_of(photograph, options.format)
     _check_sides(photograph, name)
     check()
@@ -208,7 +216,7 @@ def convert_request(
         if photograph.samples is not None:
             hole = (filled.pixels != pixels).any(axis=2)
         pixels, alpha = filled.pixels, filled.alpha
-    elif image_format == photograph.format and options.quality is None:
+    elif content and image_format == photograph.format and options.quality is None:
         return Filled(content, name, width, height)
     _check_transparency(alpha, name)
     with _image_errors("invalid_image"):
@@ -216,6 +224,48 @@ def convert_request(
             photograph, pixels, image_format, alpha, quality=options.quality, hole=hole
         )
     return Filled(encoded, name, width, height)
+
+
+def _read_image(
+    fields: Mapping[str, Any], options: "Options", codec: Codec, max_pixels: int
+) -> tuple[images.Photograph, bytes]:
+    """The photograph, and its bytes if they may be the answer."""
+    photograph, content = _read(fields["image"], "image", codec.read_photograph, max_pixels)
+    if options.metadata == "strip":
+        return replace(photograph, exif=None), b""
+    return photograph, content
+
+
+def _crop(
+    photograph: images.Photograph, box: tuple[int, int, int, int], max_pixels: int
+) -> images.Photograph:
+    left, top, right, bottom = box
+    height, width = photograph.pixels.shape[:2]
+    if (right - left) * (bottom - top) > max_pixels:
+        raise RequestError(
+            413,
+            "too_many_pixels",
+            f"crop has {right - left} x {bottom - top} pixels and the limit is {max_pixels}",
+        )
+    rows, columns = (max(0, top), min(height, bottom)), (max(0, left), min(width, right))
+    if rows[0] >= rows[1] or columns[0] >= columns[1]:
+        raise RequestError(
+            400, "invalid_option", f"crop must overlap the image of {width} x {height} pixels"
+        )
+    margins = ((rows[0] - top, bottom - rows[1]), (columns[0] - left, right - columns[1]))
+
+    def cut(values: np.ndarray | None, **fill: Any) -> np.ndarray | None:
+        if values is None:
+            return None
+        around = margins + ((0, 0),) * (values.ndim - 2)
+        return np.pad(values[slice(*rows), slice(*columns)], around, **fill)
+
+    return replace(
+        photograph,
+        pixels=cut(photograph.pixels, mode="edge"),
+        alpha=cut(photograph.alpha, constant_values=255),
+        samples=cut(photograph.samples, mode="edge"),
+    )
 
 
 def _read(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from .inpaint_request import OWN_FORMATS
+from .inpaint_request import OPTIONS_TO_CONVERT, OWN_FORMATS
 from .schemas import option_schemas
 
 
@@ -54,6 +54,8 @@ HEADERS = {
         "Server-Timing": "Milliseconds: `queue;dur=..., run;dur=...`",
         "X-Mask": "How the mask was read: the levels found and the rule that selected the hole.",
         "X-Hole-Share": "The part of the image that was filled, 0 to 1.",
+        "X-Saved": "The name of the file in the server's folder, if it saves its results "
+        "(`--output-dir`).",
         "X-Model": "The model's name.",
         "X-Provider": "What ran it: ONNX Runtime's execution provider.",
     }.items()
@@ -126,13 +128,18 @@ def convert_body() -> dict[str, Any]:
     """The body of a form to encode something in another format."""
     body = _body("multipart/form-data", "binary", [])
     properties = body["content"]["multipart/form-data"]["schema"]["properties"]
-    for name in set(properties) - {"image", "format", "quality"}:
+    for name in set(properties) - {"image", *OPTIONS_TO_CONVERT}:
         del properties[name]
     properties["filled"] = {
         "type": "string",
         "format": "binary",
         "description": "The image's answer from /v1/inpaint, of the same size: the answer has its "
         "pixels, and everything else that the image's file holds.",
+    }
+    properties["crop"] = {
+        "type": "string",
+        "description": "LEFT,TOP,RIGHT,BOTTOM: the part of the image to take, in pixels. It may "
+        "reach outside, where the image's border is continued. `filled` has the size of that part.",
     }
     return body
 

@@ -112,6 +112,8 @@ async def read_form(
             wanted = "a file, with a file name" if name in files else "text, not a file"
             raise RequestError(400, "invalid_form", f"the form field {name!r} must be {wanted}")
         fields[name] = value.file if is_file else value
+        if name == "image":
+            fields["name"] = value.filename  # of a file that the result is saved in
     return fields
 
 

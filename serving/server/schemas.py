@@ -1,5 +1,6 @@
 """The options of a request, read by pydantic: those of `serving.options`, and those of HTTP."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -33,8 +34,12 @@ class Options(FillOptions):
         None,
         "The model that fills the hole, one of those that `/v1/model` lists. Default: the first.",
     )
+    metadata: Literal["keep", "strip"] = option(
+        "keep",
+        "strip leaves out the image's EXIF: place, time, camera. The color profile stays.",
+    )
 
-    @field_validator("strategy", "fill", "polarity", "format", mode="before")
+    @field_validator("strategy", "fill", "polarity", "format", "metadata", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -106,6 +111,26 @@ def read_options(fields: Mapping[str, Any], models: Sequence[str]) -> Options:
     if model not in models:
         raise _refusal("model", model, models)
     return replace(options, model=model)
+
+
+def read_crop(text: str) -> tuple[int, int, int, int] | None:
+    """Reads `crop`: left, top, right and bottom; empty for none.
+
+    Raises:
+        RequestError: 400 invalid_option.
+    """
+    if not text.strip():
+        return None
+    match = re.fullmatch(r"\s*(-?\d{1,9})" + r"\s*,\s*(-?\d{1,9})" * 3 + r"\s*", text)
+    box = tuple(map(int, match.groups())) if match else (0, 0, 0, 0)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise RequestError(
+            400,
+            "invalid_option",
+            "crop must be LEFT,TOP,RIGHT,BOTTOM in whole pixels, LEFT < RIGHT and TOP < BOTTOM, "
+            f"got {text[:100]!r}",
+        )
+    return box
 
 
 def _refusal(name: str, value: Any, models: Sequence[str]) -> RequestError:

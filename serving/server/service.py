@@ -1,8 +1,10 @@
 """The models of a server, and the threads and processes that serve them."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,13 +16,14 @@ from musical_tf import images
 
 from .. import tiling
 from ..session import InpaintingSession
-from . import request_body, schemas
+from . import output_folder, request_body, schemas
 from .inpaint_request import Filled, RequestError, convert_request, fill_request
 from .job_routes import AnsweringRequests
 from .jobs import AbandonedError, Batcher, Job, JobQueue
 from .settings import Settings
 from .worker_pool import REASONS, Codec, WorkerError, WorkerPool
 
+_LOG = logging.getLogger(__name__)
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 
 
@@ -175,7 +178,13 @@ class Service:
         described = [
             {**session.describe(), "model": name} for name, session in self.sessions.items()
         ]
-        return {**described[0], "models": described, "limits": limits}
+        folder = settings.output_dir
+        return {
+            **described[0],
+            "models": described,
+            "limits": limits,
+            "output_dir": None if folder is None else str(folder),
+        }
 
     def refuse_unless_ready(self) -> None:
         """Raises `RequestError` 503 where no request can be taken."""
@@ -208,14 +217,27 @@ class Service:
             fill_hole = partial(self._fill, job, model)
             codec, max_pixels = self._codec(job), self.settings.max_pixels
             filled = fill_request(fields, options, max_pixels, fill_hole, job.check, codec)
-            return filled, model
+            return self._save(filled, fields.get("name", "")), model
 
     def convert(self, fields: dict[str, Any], job: Job) -> Filled:
         """The same to encode a photograph in another format."""
         with _enough_memory():
             options = schemas.read_options(fields, tuple(self.sessions))
+            crop = schemas.read_crop(fields.get("crop", ""))
             codec, max_pixels = self._codec(job), self.settings.max_pixels
-            return convert_request(fields, options, max_pixels, job.check, codec)
+            return convert_request(fields, options, max_pixels, job.check, codec, crop)
+
+    def _save(self, filled: Filled, name: str) -> Filled:
+        """The result with the name under which the folder has it, if there is a folder."""
+        folder = self.settings.output_dir
+        if folder is None:
+            return filled
+        try:
+            saved = output_folder.save(folder, name, filled.format, filled.content)
+        except OSError as error:  # the client still gets the result
+            _LOG.error("the result was not saved in %s: %s", folder, error)
+            return filled
+        return replace(filled, saved=saved)
 
     def _codec(self, job: Job) -> Any:
         return images if self.pool is None else Codec(self.pool, job)

@@ -1,6 +1,7 @@
 """What a server allows: each limit's default, range and flag."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..options import option
 
@@ -17,6 +18,7 @@ class Settings:
         allowed_hosts: Names that requests may have in Host, beside those of loopback; None allows
             all.
         allowed_origins: Origins whose pages may use the server (CORS); "*" allows all.
+        output_dir: The folder that every result is saved in; None saves none.
         isolate: Whether images are decoded and encoded in worker processes, which can be killed,
             instead of in threads of the server.
     """
@@ -47,6 +49,7 @@ class Settings:
     token: str | None = None
     allowed_hosts: tuple[str, ...] | None = None
     allowed_origins: tuple[str, ...] = ()
+    output_dir: Path | None = None
     isolate: bool = True
 
     @property
