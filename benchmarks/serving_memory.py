@@ -27,7 +27,8 @@ from PIL import Image
 
 from benchmarks import measure
 from serving import tiling
-from serving.session import InpaintingSession, estimate_memory
+from serving.memory import estimate_memory
+from serving.session import InpaintingSession
 
 MODULE = "benchmarks.serving_memory"
 HEIGHT, WIDTH = 4000, 6000

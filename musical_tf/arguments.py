@@ -1,6 +1,10 @@
-"""The parser of the command lines that read and write files. Standard library only."""
+"""The parser of the command lines that read and write files. Standard library only.
+
+A shell completes their options where argcomplete is installed and registered.
+"""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
     texts: frozenset[str] = frozenset()
 
-    def parse_known_args(
+    def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """See `argparse`."""
@@ -30,3 +34,18 @@ class Parser(argparse.ArgumentParser):
             if not value.strip() and option not in self.texts:
                 self.error(f"{option} must have a value, got {value!r}; is a variable unset?")
         return super().parse_known_args(args, namespace)
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102
+        self._complete()
+        return super().parse_args(*arguments, **options)
+
+    def parse_intermixed_args(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102
+        self._complete()
+        return super().parse_intermixed_args(*arguments, **options)
+
+    def _complete(self) -> None:
+        """Answers a shell that asks for completions, and ends."""
+        if "_ARGCOMPLETE" in os.environ:
+            import argcomplete
+
+            argcomplete.autocomplete(self)

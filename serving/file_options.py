@@ -1,12 +1,11 @@
 """Options of the command lines that fill files."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from musical_tf import images
 
 from . import named_models, options
-from .pairing import Job
 
 FORMATS = {name.lower(): suffix for suffix, name in reversed(images.WRITABLE.items())}
 """What `--format` takes -> the suffix it gives."""
@@ -29,18 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
         parser: The command line's.
         folders_only: Whether it takes no single images; what `--image` and `--output` say then.
     """
-    images_help = "folder of images" if folders_only else "image file, or a folder of them"
-    output_help = "folder to write to" if folders_only else "file or folder to write"
+    image, output, stdin = "folder of images", "folder to write to", ""
+    if not folders_only:
+        stdin = "; - for standard input"
+        image, output = "image file, or a folder of them", "file or folder to write; - for stdout"
+    mask = "mask file, a folder with one of the same name for each image, or 'alpha' to fill what "
+    mask += "is transparent"
     named_models.add_argument(parser)
-    parser.add_argument("--image", required=True, metavar="PATH", help=images_help)
-    parser.add_argument(
-        "--mask",
-        required=True,
-        metavar="PATH",
-        help="mask file, a folder with one of the same name for each image, or 'alpha' to fill "
-        "what is transparent",
-    )
-    parser.add_argument("--output", required=True, metavar="PATH", help=output_help)
+    for name, text in (("image", image + stdin), ("mask", mask + stdin), ("output", output)):
+        parser.add_argument(
+            f"-{name[0]}", f"--{name}", required=folders_only, metavar="PATH", help=text
+        )
     parser.add_argument(
         "--format",
         type=_format,
@@ -85,13 +83,17 @@ def check_numbers(arguments: argparse.Namespace) -> None:
     options.check_range("max_pixels", arguments.max_pixels, 1, 2 * images.MAX_PIXELS)
 
 
-def check_quality(quality: int | None, jobs: Sequence[Job]) -> None:
+def check_quality(quality: int | None, formats: Iterable[str]) -> None:
     """Refuses a quality that no output has.
+
+    Args:
+        quality: None if none was given.
+        formats: Of the outputs.
 
     Raises:
         ValueError: Names the formats that have one.
     """
-    formats = {images.WRITABLE.get(job.output.suffix.lower(), "") for job in jobs}
+    formats = set(formats)
     if quality is not None and not formats & {*LOSSY}:
         raise ValueError(
             f"--quality must be used with {', '.join(LOSSY)}, got {', '.join(sorted(formats))}; "

@@ -2,20 +2,28 @@
 
 import argparse
 import contextlib
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from musical_tf import images
 from musical_tf.files import remove_partials, write_whole
 
-from .pairing import Job
-from .session import InferenceError, InpaintingSession
+from .memory import InferenceError
+from .pairing import ALPHA, Job
 from .terminal import printable, say, silent_libraries
-from .tiling import Progress
+
+if TYPE_CHECKING:
+    from .session import InpaintingSession
+    from .tiling import Progress
+
+Source = Path | bytes
+"""An image file, or what one holds, from standard input."""
 
 
 class OutputError(RuntimeError):
@@ -53,8 +61,10 @@ class Outcome:
     notes: Sequence[str] = ()
 
 
-def open_session(arguments: argparse.Namespace) -> InpaintingSession:
+def open_session(arguments: argparse.Namespace) -> "InpaintingSession":
     """The session that a command line's options ask for."""
+    from .session import InpaintingSession  # and ONNX Runtime, which --help needs not wait for
+
     return InpaintingSession(
         arguments.model,
         providers=None if arguments.provider == "auto" else [arguments.provider],
@@ -64,10 +74,10 @@ def open_session(arguments: argparse.Namespace) -> InpaintingSession:
 
 
 def fill_file(
-    session: InpaintingSession,
+    session: "InpaintingSession",
     job: Job,
     arguments: argparse.Namespace,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
 ) -> Outcome:
     """Fills one image and writes the result, whole or not at all.
 
@@ -86,31 +96,65 @@ def fill_file(
         raise images.ImageError(job.problem)
     if arguments.skip_existing and job.output.is_file():
         return Outcome("skipped")
+    mask = job.mask if isinstance(job.mask, Path) else None
+    image_format = images.format_of(job.output)
+    content, outcome = fill_source(session, job.image, mask, image_format, arguments, progress)
+    write_output(_target(job), content)
+    return outcome
+
+
+def fill_source(
+    session: "InpaintingSession",
+    image: Source,
+    mask: Source | None,
+    image_format: str | None,
+    arguments: argparse.Namespace,
+    progress: "Progress | None" = None,
+) -> tuple[bytes, Outcome]:
+    """Fills one image; gives the content of its file and what became of it.
+
+    Args:
+        session: The model.
+        image: The photograph.
+        mask: Its mask; None fills what is transparent.
+        image_format: Of the content; None for the photograph's own, or PNG if that is not written.
+        arguments: Parsed options, those of `add_arguments`.
+        progress: Called with `(windows done, windows in all)`.
+
+    Raises:
+        OSError, ValueError, MemoryError: If image or mask cannot be read or do not fit each other.
+        InferenceError: If the model fails.
+    """
+    limit = arguments.max_pixels
     choice = {"polarity": arguments.polarity, "threshold": arguments.threshold}
     words = ("opacity of the image", "", "")
+    mask_name = ALPHA if mask is None else _name_of(mask)
     with silent_libraries():
-        photograph = images.read_photograph(job.image, max_pixels=arguments.max_pixels)
-        if isinstance(job.mask, Path):
-            mask = images.load_mask(job.mask, max_pixels=arguments.max_pixels, **choice)
-            hole, words = mask.hole, (mask.kind, mask.levels, mask.rule)
-            del mask
-    if isinstance(job.mask, Path):
+        photograph = images.read_photograph(_opened(image), name=_name_of(image), max_pixels=limit)
+        if mask is not None:
+            read = images.load_mask(_opened(mask), name=mask_name, max_pixels=limit, **choice)
+            hole, words = read.hole, (read.kind, read.levels, read.rule)
+            del read
+    alpha = None
+    if mask is not None:
         if arguments.resize_mask:
             hole = images.fit_mask(hole, *photograph.pixels.shape[:2])
-        images.check_sizes(photograph, hole, str(job.mask))
-        alpha = None
+        images.check_sizes(photograph, hole, mask_name)
     else:
         hole = images.alpha_mask(photograph, **choice)
-        alpha = np.where(hole, np.uint8(255), photograph.alpha)
+        if photograph.alpha is not None:
+            alpha = np.where(hole, np.uint8(255), photograph.alpha)
     marked = float(hole.mean())
     hole = images.dilate(hole, arguments.dilate)
-    image_format = images.format_of(job.output)
+    if image_format is None:
+        written = photograph.format in images.WRITABLE.values()
+        image_format = photograph.format if written else "PNG"
     notes = (*photograph.notes, *images.lost_in(photograph, image_format))
     share = float(hole.mean())
     if share:
         if hole.all():
             raise images.ImageError(
-                f"{job.mask}: it covers the whole image, so nothing is left to copy from; "
+                f"{mask_name}: it covers the whole image, so nothing is left to copy from; "
                 f"is it the other polarity? (--polarity {other(arguments.polarity, words[0])})"
             )
         pixels = session.inpaint(
@@ -126,19 +170,36 @@ def fill_file(
             photograph, pixels, image_format, alpha, quality=arguments.quality, hole=hole
         )
     elif image_format == photograph.format and arguments.quality is None:
-        content = job.image.read_bytes()  # nothing to fill: not even encoded again
+        # Nothing to fill: not even encoded again.
+        content = image if isinstance(image, bytes) else image.read_bytes()
     else:
         content = images.encode_photograph(
             photograph, photograph.pixels, image_format, quality=arguments.quality
         )
-    output = _target(job)
+    what = "filled" if share else "had nothing to fill"
+    outcome = Outcome(what, share, _name_of(image), mask_name, *words, hole=marked, notes=notes)
+    return content, outcome
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Writes a result, whole or not at all, and the folders above it.
+
+    Raises:
+        OutputError: If that is not possible.
+    """
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(output, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
     except OSError as error:
         raise OutputError(f"cannot write {say(error)}") from error
-    what = "filled" if share else "had nothing to fill"
-    return Outcome(what, share, str(job.image), str(job.mask), *words, hole=marked, notes=notes)
+
+
+def _name_of(source: Source) -> str:
+    return "stdin" if isinstance(source, bytes) else str(source)
+
+
+def _opened(source: Source) -> Path | io.BytesIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _target(job: Job) -> Path:

@@ -5,8 +5,11 @@ MODEL_CARD.md.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from musical_tf import named_models as library
 
 FOLDER = Path(__file__).parent / "models"
 
@@ -22,6 +25,18 @@ def names() -> list[str]:
 def listed() -> str:
     """The names for a message."""
     return ", ".join(names()) or "none in this installation"
+
+
+def table() -> str:
+    """The names and the photographs that each model was trained on, a line each."""
+    rows = []
+    for name in names():
+        try:
+            data = library.card(name)["data"]
+        except (OSError, ValueError, KeyError):  # no card
+            data = ""
+        rows.append(f"{name}{' (default)' if name == DEFAULT else '':10}  {data}".rstrip())
+    return "\n".join(rows) or listed()
 
 
 def find(model: str | Path) -> Path:
@@ -56,15 +71,26 @@ def add_argument(parser: argparse.ArgumentParser, several: bool = False) -> None
         parser: The command line's.
         several: Whether it takes more than one.
     """
-    more = "; the first of several is the default" if several else ""
-    many = {"nargs": "+", "action": _Several, "default": [DEFAULT]} if several else {}
-    parser.add_argument(
-        "--model",
-        **{"default": DEFAULT, **many},
-        metavar="MODEL",
-        help=f"an .onnx file, or the name of a model that is part of the package: "
-        f"{listed()} (default: {DEFAULT}){more}",
-    )
+    text = f"an .onnx file, or the name of a model that is part of the package: {listed()} "
+    text += f"(default: {DEFAULT})"
+    if several:
+        text += "; the first of several is the default"
+        parser.add_argument(
+            "--model", nargs="+", action=_Several, default=[DEFAULT], metavar="MODEL", help=text
+        )
+    else:
+        parser.add_argument("--model", default=DEFAULT, metavar="MODEL", help=text)
+
+
+class ListModels(argparse.Action):
+    """`--list-models` prints the names and ends."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:  # noqa: D102
+        print(table())
+        parser.exit()
 
 
 class _Several(argparse.Action):

@@ -19,6 +19,7 @@ def option(
     ge: float | None = None,
     le: float | None = None,
     metavar: str | None = None,
+    alias: str | None = None,
 ) -> Any:
     """A field of a group of options.
 
@@ -28,8 +29,9 @@ def option(
         ge: The least number.
         le: The greatest number.
         metavar: How `--help` names the value.
+        alias: Another flag of a command line that means the same.
     """
-    metadata = {"description": description, "metavar": metavar, "ge": ge, "le": le}
+    metadata = {"description": description, "metavar": metavar, "alias": alias, "ge": ge, "le": le}
     metadata = {name: value for name, value in metadata.items() if value is not None}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -84,8 +86,9 @@ class ModelOptions:
 
     provider: str = option(
         "auto",
-        "ONNX Runtime execution provider, such as cpu or cuda; auto is the fastest there is.",
+        "cpu, cuda or another execution provider of ONNX Runtime; auto is the fastest there is.",
         metavar="NAME",
+        alias="--device",
     )
     memory_limit: int = option(
         4,
@@ -120,7 +123,8 @@ def add_arguments(
             help_text += " (default: %(default)s)"
         is_choice = get_origin(kind) is Literal
         parser.add_argument(
-            "--" + field.name.replace("_", "-"),
+            *filter(None, (field.metadata.get("alias"), "--" + field.name.replace("_", "-"))),
+            dest=field.name,
             type=str if is_choice else kind,
             choices=get_args(kind) if is_choice else None,
             default=field.default,

@@ -130,6 +130,11 @@ def _list_folder(
     return jobs, notes
 
 
+def formats_of(jobs: Sequence[Job]) -> set[str]:
+    """The formats of the outputs; an empty text for one that is not written."""
+    return {images.WRITABLE.get(job.output.suffix.lower(), "") for job in jobs}
+
+
 class _Masks:
     """The masks of a folder by their photographs' paths without suffix.
 

@@ -1,11 +1,12 @@
 """Fills holes in image files from the command line.
 
-    python -m serving.predict --image PHOTO --mask MASK --output RESULT
+    python -m serving.predict PHOTO MASK RESULT
     python -m serving.predict --model faces --image PHOTO --mask MASK --output RESULT
 
 `--image`, `--mask` and `--output` each take a file or a folder. With a folder of images the masks
 are found by name without suffix (`cat.jpg` and `cat.png`, `cat_mask.png` or `cat_mask001.png`), in
 the same subfolder; one mask file is used for every image; `--mask alpha` fills what is transparent.
+`-` is standard input or output.
 
 Exit code 0: everything was filled or skipped. 1: something failed while working; in a folder the
 rest has been done, and the failures are listed at the end. 2: wrong usage or unusable input.
@@ -14,29 +15,37 @@ rest has been done, and the failures are listed at the end. 2: wrong usage or un
 import argparse
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from musical_tf import images
 from musical_tf.arguments import Parser
+from musical_tf.images.opening import read_content
+from musical_tf.version import __version__
 
 from . import named_models
 from .file_options import FORMATS, add_arguments, check_numbers, check_quality
 from .filling import (
     FAILURES,
     Outcome,
+    Source,
     fill_file,
+    fill_source,
     mask_lines,
     note_lines,
     open_session,
     other,
     remove_stale,
     say_of,
+    write_output,
 )
-from .pairing import ALPHA, list_jobs
+from .pairing import ALPHA, formats_of, list_jobs
 from .terminal import PROGRAM, ProgressBar, clear_line, complain, say
 
+STREAM = "-"
 SUSPICIOUS = 0.5
 """Share of an image. A mask that covers more is likely to be the other way round."""
 
@@ -50,11 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see above.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         with warnings.catch_warnings():
             # What Pillow warns of, large images and damaged EXIF, is dealt with in `images`.
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            check_numbers(arguments)
+            if STREAM in (arguments.image, arguments.mask, arguments.output):
+                return _run_streams(arguments)
             return _run(arguments)
     except (OSError, ValueError) as error:
         complain(say(error))
@@ -66,7 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    check_numbers(arguments)
     jobs, notes = list_jobs(
         Path(arguments.image),
         ALPHA if arguments.mask == ALPHA else Path(arguments.mask),
@@ -76,63 +87,137 @@ def _run(arguments: argparse.Namespace) -> int:
         overwrite_input=arguments.overwrite_input,
         protected=named_models.find(arguments.model),
     )
-    check_quality(arguments.quality, jobs)
+    check_quality(arguments.quality, formats_of(jobs))
     single = not Path(arguments.image).is_dir()
     if single and jobs[0].problem:
         raise images.ImageError(f"{jobs[0].image}: {jobs[0].problem}")
     session = open_session(arguments)
     remove_stale(jobs)
-    counts = {"filled": 0, "had nothing to fill": 0, "skipped": 0}
     failures: list[str] = []
-    suspects: list[tuple[str, str]] = []
     bar = ProgressBar(len(jobs))
     outcomes: list[Outcome] = []
-    losses: list[tuple[str, str]] = []
     for index, job in enumerate(jobs):
         bar.start(index, job.image.name)
         try:
-            outcome = fill_file(session, job, arguments, bar.advance)
-            counts[outcome.what] += 1
-            outcomes.append(outcome)
-            losses += ((str(job.image), note) for note in outcome.notes)
-            if outcome.share > SUSPICIOUS:
-                suspects.append((f"{outcome.share:.0%} of {job.image}", outcome.kind))
+            outcomes.append(fill_file(session, job, arguments, bar.advance))
         except FAILURES as error:
             message = say_of(job, error)
             if single:
-                clear_line()
-                complain(message)
-                # What cannot be read or matched is wrong input; the rest went wrong while working.
-                return 2 if isinstance(error, ValueError | OSError) else 1
+                return _fail(error, message)
             failures.append(message)
     clear_line()
+    _report(outcomes, failures, bar.seconds, session.provider, arguments, notes, sys.stdout)
+    return 1 if failures else 0
+
+
+def _run_streams(arguments: argparse.Namespace) -> int:
+    """Fills one photograph of which something is a standard stream."""
+    if arguments.image == arguments.mask == STREAM:
+        raise ValueError("--image and --mask must not both be -: standard input holds one file")
+    suffix = FORMATS.get(arguments.format)
+    image_format = images.WRITABLE[suffix] if suffix else None
+    if arguments.output != STREAM:
+        image_format = images.format_of(arguments.output)
+    elif sys.stdout.isatty():
+        raise ValueError("--output - must be a pipe or a file, got a terminal")
+    if image_format:
+        check_quality(arguments.quality, [image_format])
+    for name in ("image", "mask"):
+        value = getattr(arguments, name)
+        if value not in (STREAM, ALPHA) and Path(value).is_dir():
+            raise ValueError(f"--{name} must be a file where another path is -, got a folder")
+        if Path(value).exists() and os.path.realpath(value) == os.path.realpath(arguments.output):
+            raise ValueError(f"--output must not be the {name}, got {value}")
+    image = _source(arguments.image)
+    mask = None if arguments.mask == ALPHA else _source(arguments.mask)
+    started = time.monotonic()
+    session = open_session(arguments)
+    try:
+        content, outcome = fill_source(session, image, mask, image_format, arguments)
+        if arguments.output == STREAM:
+            with open(os.dup(sys.stdout.fileno()), "wb") as pipe:
+                pipe.write(content)
+        else:
+            write_output(Path(os.path.realpath(arguments.output)), content)
+    except FAILURES as error:
+        return _fail(error, say(error))
+    seconds = time.monotonic() - started
+    stream = sys.stderr if arguments.output == STREAM else sys.stdout
+    _report([outcome], [], seconds, session.provider, arguments, [], stream)
+    return 0
+
+
+def _source(value: str) -> Source:
+    return read_content(sys.stdin.buffer, "stdin") if value == STREAM else Path(value)
+
+
+def _fail(error: Exception, message: str) -> int:
+    """Says why the one image failed; gives the exit code."""
+    clear_line()
+    complain(message)
+    # An input that cannot be read or matched is wrong usage; the rest went wrong while working.
+    return 2 if isinstance(error, ValueError | OSError) else 1
+
+
+def _report(
+    outcomes: Sequence[Outcome],
+    failures: Sequence[str],
+    seconds: float,
+    provider: str,
+    arguments: argparse.Namespace,
+    notes: Sequence[str],
+    stream: TextIO,
+) -> None:
+    """Prints what became of the images to `stream`, notes and failures to stderr."""
+    counts = {"filled": 0, "had nothing to fill": 0, "skipped": 0}
+    for outcome in outcomes:
+        counts[outcome.what] += 1
     summary = [f"{number} {what}" for what, number in counts.items() if number]
     if failures:
         summary.append(f"{len(failures)} failed")
-    print(f"{', '.join(summary)} in {bar.seconds:.1f} s on {session.provider}")
+    print(f"{', '.join(summary)} in {seconds:.1f} s on {provider}", file=stream)
     for line in mask_lines(outcomes):
-        print(line)
-    notes += note_lines(losses)
-    if suspects:
-        suspect, kind = suspects[0]
-        notes.append(
-            f"images of which more than half was filled: {len(suspects)}, for instance "
-            f"{suspect}; if that is what should stay, say --polarity "
-            f"{other(arguments.polarity, kind)}"
-        )
-    for note in notes:
+        print(line, file=stream)
+    losses = note_lines((outcome.image, note) for outcome in outcomes for note in outcome.notes)
+    suspects = [outcome for outcome in outcomes if outcome.share > SUSPICIOUS]
+    questions = [
+        f"images of which more than half was filled: {len(suspects)}, for instance "
+        f"{first.share:.0%} of {first.image}; if that is what should stay, say --polarity "
+        f"{other(arguments.polarity, first.kind)}"
+        for first in suspects[:1]
+    ]
+    for note in (*notes, *losses, *questions):
         complain(note, "note")
     for failure in failures:
         complain(failure)
-    return 1 if failures else 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments = parser.parse_intermixed_args(argv)
+    for name in ("image", "mask", "output"):
+        if getattr(arguments, name) is None and arguments.paths:
+            setattr(arguments, name, arguments.paths.pop(0))
+    absent = [f"--{n}" for n in ("image", "mask", "output") if getattr(arguments, n) is None]
+    if absent:
+        parser.error(f"the following arguments are required: {', '.join(absent)}")
+    if arguments.paths:
+        parser.error(f"unrecognized arguments: {' '.join(arguments.paths)}")
+    return arguments
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
         description="Fills holes in photographs with a model that is part of the package, or with "
-        "one exported by export/to_onnx.py.",
+        f"one exported by export/to_onnx.py. For instance: {PROGRAM} photo.jpg mask.png out.png",
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="image, mask and output in this order, those that no option below names",
     )
     add_arguments(parser)
     parser.add_argument(
@@ -141,6 +226,10 @@ def _parser() -> Parser:
     parser.add_argument(
         "--overwrite-input", action="store_true", help="allow an output to replace its own input"
     )
+    parser.add_argument(
+        "--list-models", action=named_models.ListModels, help="print the models' names and exit"
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return parser
 
 

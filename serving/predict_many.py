@@ -31,15 +31,15 @@ from pathlib import Path
 from typing import Any
 
 from musical_tf.arguments import Parser
+from musical_tf.contract import Contract
 from musical_tf.files import write_whole
 from musical_tf.images import ImageError
 
 from . import named_models, offline, terminal
 from .file_options import FORMATS, add_arguments, check_numbers, check_quality
 from .filling import mask_lines, note_lines, open_session, other, remove_stale
-from .pairing import ALPHA, Job, list_jobs
+from .pairing import ALPHA, Job, formats_of, list_jobs
 from .predict import SUSPICIOUS
-from .session import Contract
 
 PROGRAM = "musical-inpaint-many"
 REPORT = "musical-inpaint-many.json"
@@ -104,7 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
     jobs, notes = list_jobs(
         folder, mask, output, suffix=FORMATS.get(arguments.format), protected=model
     )
-    check_quality(arguments.quality, jobs)
+    check_quality(arguments.quality, formats_of(jobs))
     _prepare_ray(arguments.address)
     contract = _check_model(arguments)
     options = vars(arguments) | {

@@ -17,7 +17,7 @@ from musical_tf.contract import FILLS, OUTPUTS, Contract, ModelError
 
 from . import inputs, named_models, tiling
 from .inputs import Picture
-from .options import ModelOptions
+from .memory import MEMORY_LIMIT, InferenceError, check_memory
 from .providers import CPU, ProviderError, computing, is_failure, resolve
 from .tiling import Progress
 
@@ -26,50 +26,9 @@ onnxruntime = onnx_runtime.load()
 MINIMUM_SIZE = 16
 """Smallest height and width the graph takes; smaller images are padded here by mirroring."""
 
-MEMORY_LIMIT = ModelOptions.memory_limit * 2**30
-"""Bytes. What one run beyond the training size may need by default."""
-
-BYTES_PER_PIXEL = 740
-"""What one run of a model keeps for each pixel it sees, in features; see `estimate_memory`."""
-
-BYTES_PER_PAIR = 42
-"""What it keeps for each pair that attention compares, in scores; see `estimate_memory`. Of files
-exported before box sums were convolutions; what is exported now takes less than half."""
-
 _TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 _GIVE_BACK_MEMORY = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 _CHANNEL_AXIS = {"nhwc": 3, "nchw": 1}
-
-
-class InferenceError(RuntimeError):
-    """The model failed while it was running."""
-
-
-def estimate_memory(holes: np.ndarray, max_scores: int | None = None) -> int:
-    """What one run of a model needs beside its weights, at most.
-
-    Features at several resolutions, proportional to the image, and attention scores at a quarter of
-    the resolution: several for each pair of a position within the hole's bounding box and a
-    position of the image. `python -m benchmarks.serving_memory --model model.onnx` holds both
-    constants against what a model really takes.
-
-    Args:
-        holes: `(B, H, W)` bool, of which at least one pixel is True.
-        max_scores: What the file was exported with, see `musical-export --attention-max-scores`:
-            the most pairs it works on at a time, but never less than a row of the box takes with
-            the three rows and columns around it.
-
-    Returns:
-        Bytes.
-    """
-    batch, height, width = holes.shape
-    box_height, box_width = _extent(holes)
-    positions = batch * (height * width // 16)
-    pairs = (box_height * box_width // 16) * positions
-    if max_scores is not None:
-        one_row = 7 * (box_width // 4 + 6) * positions
-        pairs = min(pairs, max(max_scores, one_row))
-    return batch * BYTES_PER_PIXEL * height * width + BYTES_PER_PAIR * pairs
 
 
 class InpaintingSession:
@@ -341,7 +300,7 @@ class InpaintingSession:
         if copies:
             names = ["inpainted", "source"]
         if batch > 1 or max(height, width) > self.contract.training_size:
-            self._check_memory(holes)
+            check_memory(holes, self.contract.attention_max_scores, self.memory_limit)
             # What such a run took goes back when it ends; the next one may never come.
             options = onnxruntime.RunOptions()
             options.add_run_config_entry(*_GIVE_BACK_MEMORY)
@@ -376,32 +335,12 @@ class InpaintingSession:
         filled = filled[:, :height, :width]
         return filled, _inside(source[0], height, width) if source else None
 
-    def _check_memory(self, holes: np.ndarray) -> None:
-        """Refuses a run that would not fit."""
-        needed = estimate_memory(holes, self.contract.attention_max_scores)
-        if needed > self.memory_limit:
-            batch, height, width = holes.shape
-            box_height, box_width = _extent(holes)
-            raise ValueError(
-                f"{batch} image(s) of {width} x {height} pixels with holes within "
-                f"{box_width} x {box_height} would need about {needed / 2**30:.1f} GiB, more than "
-                f"the limit of {self.memory_limit / 2**30:.1f} GiB: use strategy crop or resize, "
-                "a smaller working size, or a higher limit"
-            )
-
 
 def _metadata_of(session: Any) -> dict[str, str]:
     try:
         return dict(session.get_modelmeta().custom_metadata_map)
     except UnicodeDecodeError as error:
         raise ModelError(f"its metadata is not text: {error}") from error
-
-
-def _extent(holes: np.ndarray) -> tuple[int, int]:
-    """Height and width of the box around all holes of a `(B, H, W)` batch."""
-    rows = np.flatnonzero(holes.any(axis=(0, 2)))
-    columns = np.flatnonzero(holes.any(axis=(0, 1)))
-    return int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
 
 
 def _check_batch(images: np.ndarray, holes: np.ndarray) -> None:

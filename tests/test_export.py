@@ -29,7 +29,8 @@ from musical_tf import onnx_runtime
 from musical_tf.contract import LAYOUTS, OUTPUTS
 from musical_tf.inference import InpaintingFunction
 from musical_tf.methods.musical import MusicalGenerator
-from serving.session import InpaintingSession, estimate_memory
+from serving.memory import estimate_memory
+from serving.session import InpaintingSession
 from tests.tiny_run import fill, holes, one_line, photographs, write_run
 
 onnxruntime = onnx_runtime.load()

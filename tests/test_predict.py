@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import musical_tf
 from benchmarks import serving_memory
 from serving import named_models, predict, terminal
 from tests.serving_model import metadata_for, reference_fill, write_model
@@ -89,6 +91,78 @@ def test_one_image(call, photo, mask, tmp_path):
     assert "CPUExecutionProvider" in out
     assert f"mask {mask}: gray, levels 0, 255: levels above 127 are the hole; 7.8% of" in out
     np.testing.assert_array_equal(load(output), reference_fill(picture(), centre()))
+
+
+def test_paths_by_letter_and_by_place(call, photo, mask, tmp_path):
+    expected = reference_fill(picture(), centre())
+    for index, words in enumerate(
+        (
+            ["-i", photo, "-m", mask, "-o"],
+            [photo, mask],
+            [photo, "-m", mask, "--device", "cpu"],
+            ["--image", photo, mask, "--threshold", "100"],
+        )
+    ):
+        output = tmp_path / f"{index}.png"
+        assert call(*words, output)[0] == 0
+        np.testing.assert_array_equal(load(output), expected)
+
+
+def test_standard_streams(model, photo, mask, tmp_path):
+    expected = reference_fill(picture(), centre())
+
+    def run(*words, given=photo):
+        command = [sys.executable, "-m", "serving.predict", "--model", str(model), *map(str, words)]
+        return subprocess.run(command, cwd=ROOT, input=given.read_bytes(), capture_output=True)
+
+    done = run("-", mask, "-", "--format", "webp")
+    assert done.returncode == 0, done.stderr
+    image = Image.open(io.BytesIO(done.stdout))
+    assert image.format == "WEBP"
+    np.testing.assert_array_equal(np.asarray(image), expected)
+    assert done.stderr.startswith(b"1 filled in ")
+    output = tmp_path / "new" / "out.png"
+    done = run(photo, "-", output, given=mask)
+    assert done.stdout.startswith(b"1 filled in "), done.stderr
+    assert b"mask stdin: gray" in done.stdout
+    np.testing.assert_array_equal(load(output), expected)
+
+
+def test_wrong_use_of_streams_is_named_in_one_line(call, photo, mask, tmp_path, monkeypatch):
+    assert_one_error(call("-", "-", tmp_path / "out.png"), 2, "--image and --mask", "both be -")
+    assert_one_error(call("-", tmp_path, tmp_path / "out.png"), 2, "--mask must be a file")
+    assert_one_error(call("-", mask, mask), 2, "--output must not be the mask", mask)
+    assert_one_error(call("-", mask, tmp_path / "x.png", quality=3), 2, "--quality must be used")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"no image")))
+    assert_one_error(call("-", mask, tmp_path / "out.png"), 2, "stdin: it is not an image")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["photo.png"], "required: --mask, --output"),
+        (["a", "b", "c", "d"], "unrecognized arguments: d"),
+        (["--version"], f"musical-inpaint {musical_tf.__version__}"),
+        (["--list-models"], "photo (default)  4,002 photographs"),
+    ],
+)
+def test_paths_that_lack_and_what_needs_none(call, capfd, words, message):
+    with pytest.raises(SystemExit) as error:
+        call(*words)
+    assert message in "".join(capfd.readouterr())
+    assert error.value.code == (0 if words[0].startswith("--") else 2)
+
+
+def test_a_shell_completes_options(tmp_path):
+    line = "musical-inpaint --dev"
+    environment = os.environ | {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    subprocess.run([sys.executable, "-m", "serving.predict"], cwd=ROOT, env=environment, check=True)
+    assert (tmp_path / "words").read_text().strip() == "--device"
 
 
 def test_output_folder_takes_the_images_name(call, photo, mask, tmp_path):
@@ -513,7 +587,7 @@ def test_unwritable_output_is_a_failure_while_working(call, photo, mask, tmp_pat
         (["--strategy", "zoom"], "choose from crop, resize, original"),
         (["--polarity", "grey"], "choose from white, black"),
         (["--threshold", "high"], "invalid int value: 'high'"),
-        (["--colour", "red"], "unrecognized arguments: --colour red"),
+        (["--colour", "red"], "unrecognized arguments: --colour"),
         (["--over"], "unrecognized arguments: --over"),
     ],
 )
@@ -548,7 +622,7 @@ def test_the_guides_examples_run(model, tmp_path, monkeypatch, capfd):
     save(tmp_path / "pairs" / "cat.jpg", picture())
     save(tmp_path / "pairs" / "cat_mask001.png", centre())
     commands = [line for block in blocks("") for line in block.splitlines() if "predict" in line]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         python, *words = shlex.split(command)
         assert (python, *words[:2]) == ("python", "-m", "serving.predict")

@@ -5,14 +5,8 @@ import onnx
 import pytest
 
 from musical_tf import onnx_runtime
-from serving.session import (
-    BYTES_PER_PAIR,
-    BYTES_PER_PIXEL,
-    InpaintingSession,
-    ModelError,
-    ProviderError,
-    estimate_memory,
-)
+from serving.memory import BYTES_PER_PAIR, BYTES_PER_PIXEL, estimate_memory
+from serving.session import InpaintingSession, ModelError, ProviderError
 from serving.tiling import STRATEGIES
 from tests.serving_model import metadata_for, reference_fill, write_model
 
