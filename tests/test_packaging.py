@@ -297,7 +297,6 @@ def test_console_script_starts_its_command_line(script, monkeypatch, capsys):
         ("musical-fit", "tensorflow", "train"),
         ("musical-export", "tensorflow", "train,export,serve"),
         ("musical-inpaint", "onnxruntime", "serve"),
-        ("musical-inpaint-many", "onnxruntime", "batch,serve"),
         ("musical-inpaint-many", "ray", "batch,serve"),
         ("musical-serve", "fastapi", "server,serve"),
         ("musical-serve", "onnxruntime", "server,serve"),
@@ -309,7 +308,7 @@ def test_console_script_names_the_extra_that_is_missing(wheel, tmp_path, script,
     arguments = {
         "musical-fit": ["--dataset", "demo", "--dry-run"],
         "musical-export": ["--run", str(tmp_path), "--output", str(tmp_path / "model.onnx")],
-        "musical-inpaint": ["--help"],
+        "musical-inpaint": [str(tmp_path / "photo.png"), "alpha", str(tmp_path / "out.png")],
         "musical-inpaint-many": [
             *("--image", str(tmp_path), "--mask", "alpha", "--output", str(tmp_path / "out")),
         ],
