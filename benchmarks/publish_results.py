@@ -36,11 +36,11 @@ from training.evaluation import compare_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
-README = ROOT / "README.md"
 CARDS = named_models.FOLDER
 DOCUMENTS = (
-    README,
+    ROOT / "README.md",
     ROOT / "MODEL_CARD.md",
+    ROOT / "docs" / "results.md",
     ROOT / "docs" / "performance.md",
     ROOT / "docs" / "training_log.md",
 )

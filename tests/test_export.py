@@ -720,7 +720,7 @@ class TestDocument:
     def test_it_states_the_tolerances(self):
         text = (CHECKOUT / "docs" / "onnx.md").read_text(encoding="utf-8")
         for precision, (largest, average) in TOLERANCES.items():
-            row = rf"^\| `{precision}`.* \| {largest:g} grey levels? \| {average:g} \|$"
+            row = rf"^\| `{precision}`.* \| {largest:g} gray levels? \| {average:g} \|$"
             assert re.search(row, text, re.M), precision
 
     def test_its_table_is_that_of_the_results(self):

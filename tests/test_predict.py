@@ -651,7 +651,7 @@ def test_the_guide_states_the_bounds_that_are_measured():
     for label, bound in (
         ("`session.inpaint`, with", serving_memory.SESSION_BOUND),
         ("JPEG, PNG or TIFF", serving_memory.COMMAND_BOUNDS[".jpg"]),
-        ("WebP: its encoder", serving_memory.COMMAND_BOUNDS[".webp"]),
+        ("WebP, whose encoder", serving_memory.COMMAND_BOUNDS[".webp"]),
     ):
         (row,) = [line for line in GUIDE.splitlines() if line.startswith("|") and label in line]
         assert row.endswith(f"| {bound} |")
