@@ -21,7 +21,7 @@ STAMP := $(VENV)/installed-$(ACCELERATOR)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-examples lint format clean
+.PHONY: help install demo test test-slow test-examples lint format docs clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,8 +69,11 @@ format: install ## rewrite the files in the project's style
 	@$(BIN)/python -m ruff check --quiet --fix .
 	@$(BIN)/python -m ruff format --quiet .
 
+docs: install ## build the documentation in site/; open site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 clean: ## remove caches and build products; .venv, runs and demo stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist site .cache *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	rm -rf examples/node/node_modules examples/web/node_modules examples/web/ort examples/triton/.venv
 	rm -rf examples/cpp/build examples/cpp/onnxruntime
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

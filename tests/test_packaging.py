@@ -6,13 +6,11 @@ import importlib
 import importlib.util
 import os
 import re
-import shlex
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
@@ -31,11 +29,6 @@ MACHINES = {
     "macOS Arm": {"sys_platform": "darwin", "platform_machine": "arm64"},
     "Windows": {"sys_platform": "win32", "platform_machine": "AMD64"},
 }
-DOCUMENTS = (
-    *("README.md", "CONTRIBUTING.md", "docs/installation.md", "docs/onnx.md", "docs/server.md"),
-    *("docs/serving.md", "docs/serving_savedmodel.md", "docs/distributed_training.md"),
-    *("docs/scaling_out.md", "docs/performance.md", "docs/training_log.md", "MODEL_CARD.md"),
-)
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -279,7 +272,7 @@ def test_the_server_is_combined_with_either_onnx_runtime():
     assert not found.keys() & {"onnxruntime", "onnxruntime-gpu"}
 
 
-# ---- command lines and documents
+# ---- command lines
 
 
 @pytest.mark.parametrize("script", console_scripts())
@@ -327,99 +320,3 @@ def test_console_script_names_the_extra_that_is_missing(wheel, tmp_path, script,
         f"{script}: error: the Python package {absent} is not installed; "
         f"pip install 'musical-tf[{extra}]' brings what this command needs\n"
     )
-
-
-def documented_commands() -> list[tuple[str, str]]:
-    """Every line of a code block, and every `code` span, that starts like a command of ours."""
-    found = {}
-    for name in DOCUMENTS:
-        text = (ROOT / name).read_text("utf-8").replace("\\\n", " ")
-        blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", text, re.M | re.S)
-        prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-        candidates = [line for block in blocks for line in block.splitlines()]
-        candidates += re.findall(r"`([^`\n]+)`", prose)
-        for line in candidates:
-            command = re.sub(r"\s+#.*", "", line).strip().removeprefix(".venv/bin/")
-            if re.match(r"(python |musical-\w+( |$)|make( |$)|pip install )", command):
-                found.setdefault(command, name)
-    return [(name, command) for command, name in found.items()]
-
-
-def test_documents_hold_commands():
-    commands = [command for _, command in documented_commands()]
-    assert {"make demo", "make test", "make install"} <= set(commands)
-    assert sum(command.startswith("python ") for command in commands) >= 8
-
-
-@pytest.mark.parametrize(
-    ("document", "command"), [pytest.param(*pair, id=pair[1]) for pair in documented_commands()]
-)
-def test_documented_command_exists(document, command, capsys):
-    program, *arguments = shlex.split(command)
-    if program == "make":
-        makefile = (ROOT / "Makefile").read_text("utf-8")
-        for argument in arguments:
-            name, is_variable, _ = argument.partition("=")
-            pattern = rf"^{name} \?=" if is_variable else rf"^{name}:"
-            assert re.search(pattern, makefile, re.M), argument
-        return
-    if program == "pip" and "-r" in arguments:
-        assert (ROOT / arguments[-1]).is_file()
-        return
-    if program == "pip":
-        extras = re.findall(r"\[(.+?)\]", command)[0].split(",")
-        assert not set(extras) - set(setup_cfg()["options.extras_require"])
-        return
-    if program == "python" and arguments[0] == "-m":
-        module, arguments = arguments[1], arguments[2:]
-    elif program == "python":
-        assert (ROOT / arguments[0]).is_file()
-        if arguments[0].startswith("examples/"):
-            return  # what they import is installed with them, see `make test-examples`
-        module, arguments = arguments[0].removesuffix(".py").replace("/", "."), arguments[1:]
-    else:
-        assert program in console_scripts()
-        return
-    if module in ("pytest", ".ci.check_environment"):
-        return
-    main = importlib.import_module(module).main
-    exit_code(main, ["--help"])
-    help_text = capsys.readouterr().out
-    for flag in (argument for argument in arguments if argument.startswith("--")):
-        assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_text), f"{document}: {flag}"
-    # Values are checked on the way to --help: a wrong choice or type ends with exit code 2 there.
-    assert exit_code(main, [*arguments, "--help"]) == 0, capsys.readouterr().err
-
-
-def test_readme_python_for_keras_runs():
-    blocks = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
-    )
-    rng = np.random.default_rng(0)
-    hole = np.zeros((1, 32, 32, 1), "float32")
-    hole[:, 8:24, 8:24] = 1
-    names = {"features": rng.normal(size=(1, 32, 32, 4)).astype("float32"), "hole": hole}
-    exec(blocks[0], names)
-    assert names["features"].shape == (1, 32, 32, 4)
-    names["image"] = rng.uniform(-1, 1, (1, 32, 32, 3)).astype("float32")
-    exec(blocks[1].replace('"paper"', '"lite"', 1), names)
-    known = hole[..., 0] == 0
-    np.testing.assert_array_equal(np.asarray(names["result"])[known], names["image"][known])
-
-
-@pytest.mark.parametrize("name", [*DOCUMENTS, "CHANGELOG.md"])
-def test_links_lead_somewhere(name):
-    text = (ROOT / name).read_text("utf-8")
-    targets = [
-        target.partition("#")[0]
-        for target in re.findall(r"\]\(([^)]+)\)", text)
-        if not re.match(r"https?:|#", target)
-    ]
-    folder = (ROOT / name).parent
-    assert [target for target in targets if not (folder / target).exists()] == []
-
-
-def test_continuous_integration_runs_the_documented_test_command():
-    run = ROOT / ".ci" / "run"
-    assert os.access(run, os.X_OK)
-    assert re.search(r"^exec make test$", run.read_text("utf-8"), re.M)
