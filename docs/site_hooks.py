@@ -76,7 +76,8 @@ def on_page_markdown(markdown, page, config, files, **_):
         target, hash_sign, anchor = OWN.sub("/", match[1]).partition("#")
         if not target or re.match(r"\w+:", target):
             return match[0]
-        path = os.path.normpath(target[1:] if target.startswith("/") else f"{folder}/{target}")
+        path = target[1:] if target.startswith("/") else os.path.join(folder, target)
+        path = os.path.normpath(path)
         name = pages.get(path) or pages.get(f"{path}/README.md") or path.removeprefix("docs/")
         if files.get_file_from_path(name):
             return f"]({os.path.relpath(name, os.path.dirname(uri) or '.')}{hash_sign}{anchor})"
