@@ -2,6 +2,8 @@
 
 import { describeModel, token } from "./api.js";
 import { editor, element } from "./editor.js";
+import { t } from "./language.js";
+import { bind, settings } from "./settings.js";
 
 let afterToken = null;
 
@@ -26,12 +28,12 @@ element("token-dialog").addEventListener("close", async (event) => {
 /** The models of the package, as people call what they are for. */
 const PURPOSES = {
   faces: {
-    label: "Portrait",
-    text: "This server fills portraits: one face, upright and from the front.",
+    label: () => t("Portrait"),
+    text: () => t("This server fills portraits: one face, upright and from the front."),
   },
   photo: {
-    label: "Everything else",
-    text: "Streets, buildings and landscapes work best. Large faces do not.",
+    label: () => t("Everything else"),
+    text: () => t("Streets, buildings and landscapes work best. Large faces do not."),
   },
 };
 
@@ -48,22 +50,54 @@ function offerModels(offered) {
 
 function labelOf(name) {
   const known = editor.models.every(({ model }) => model in PURPOSES);
-  return known ? PURPOSES[name].label : name.replace(/\.onnx$/, "");
+  return known ? PURPOSES[name].label() : name.replace(/\.onnx$/, "");
 }
 
 function describeChosen() {
   const model = editor.models[Math.max(0, element("model-choice").selectedIndex)];
-  const name = model.name ? `“${model.name}”, ` : "";
-  const data = model.data ?? model.dataset;
-  const words = `${name}${model.method} ${model.preset}, trained on ${data} at ${model.training_size} pixels`;
-  const purpose = PURPOSES[model.model]?.text ?? "";
+  if (!model) return;
   element("model").textContent =
-    editor.models.length > 1 ? "Choose at the top what your photograph shows." : purpose;
-  element("about").textContent =
-    `This server runs ${words}, on ${model.provider.replace("ExecutionProvider", "")}.`;
+    editor.models.length > 1
+      ? t("Choose at the top what your photograph shows.")
+      : (PURPOSES[model.model]?.text() ?? "");
+  element("about").textContent = t(
+    "This server runs {name}: {method} {preset}, trained on {data} at {side} pixels, on {provider}.",
+    {
+      ...model,
+      name: model.name ?? model.model,
+      data: model.data ?? model.dataset,
+      side: model.training_size,
+      provider: model.provider.replace("ExecutionProvider", ""),
+    },
+  );
+  const form = element("settings-form");
+  form.fill.querySelector("[value=copy]").disabled = !canCopy(model);
+  const saves = element("saves");
+  saves.hidden = !editor.outputDir;
+  saves.textContent = t("This server saves every result in {folder}.", {
+    folder: editor.outputDir,
+  });
+  if (!saves.hidden) {
+    element("privacy").textContent = t("Your photograph is sent to this server only. {saves}", {
+      saves: saves.textContent,
+    });
+  }
 }
 
-element("model-choice").addEventListener("change", describeChosen);
+const canCopy = (model) => model.contract !== "1";
+
+/** The chosen model's name, empty for the server's only one, and the fill that it can do. */
+export function chosen() {
+  const name = editor.models.length > 1 ? element("model-choice").value : "";
+  const model = editor.models.find((one) => one.model === name) ?? editor.models[0];
+  const isPossible = settings.fill !== "copy" || !model || canCopy(model);
+  return { model: name, fill: isPossible ? settings.fill : "auto" };
+}
+
+bind(element("settings-form"), () => {});
+document.addEventListener("language", () => {
+  if (editor.models.length) offerModels(editor.models);
+});
 
 /** Says on the page what the server runs; returns whether it told. */
 export async function describe() {
@@ -71,6 +105,7 @@ export async function describe() {
   try {
     const model = await describeModel();
     editor.limits = model.limits ?? {};
+    editor.outputDir = model.output_dir ?? "";
     offerModels(model.models ?? [model]);
     return true;
   } catch (error) {
@@ -78,7 +113,7 @@ export async function describe() {
     const button = document.createElement("button");
     button.className = "link";
     button.type = "button";
-    button.textContent = "It asks for a token.";
+    button.textContent = t("It asks for a token.");
     button.addEventListener("click", () => askForToken(null));
     line.replaceChildren(button);
     return false;

@@ -1,4 +1,6 @@
-/** The server's HTTP interface, and its refusals in the words of whoever looks at the page. */
+/** The server's HTTP interface, and its refusals in the words of the page. */
+
+import { t } from "./language.js";
 
 const TOKEN_KEY = "musical-token";
 const MOST_RETRIES = 5;
@@ -19,7 +21,7 @@ export class ServerError extends Error {
 
   /** Whether the same request may well succeed later. */
   get isPassing() {
-    return this.status === 0 || this.status >= 500;
+    return this.status === 0 || (this.status >= 500 && this.status !== 501);
   }
 }
 
@@ -59,19 +61,22 @@ export async function describeModel() {
  * @param {Blob} mask A PNG of the same size, white = hole.
  * @param {object} options
  * @param {string} options.model The name of the model; empty for the server's default.
+ * @param {string} options.fill auto, copy or network.
  * @param {AbortSignal} options.signal
  * @param {(seconds: number) => void} options.onWait Called while the server is too busy.
  * @param {(progress: object) => void} options.onProgress Called with the server's `state`,
  *     `windows_done` and `windows` now and then.
- * @returns {Promise<{blob: Blob, milliseconds: number}>} The filled photograph, a PNG; and how long
- *     the model ran, NaN if the server does not say.
+ * @returns {Promise<{blob: Blob, milliseconds: number, saved: string}>} The filled photograph, a
+ *     PNG; how long the model ran, NaN if the server does not say; and the name of the file in the
+ *     server's folder, empty if the server saves none.
  */
-export async function inpaint(image, name, mask, { model, signal, onWait, onProgress }) {
+export async function inpaint(image, name, mask, { model, fill, signal, onWait, onProgress }) {
   for (let attempt = 1; ; attempt += 1) {
     const body = new FormData();
     body.append("image", image, name);
     body.append("mask", mask, "mask.png");
     body.append("format", "png");
+    body.append("fill", fill);
     if (model) body.append("model", model);
     const job = randomName();
     // A proxy may keep the request alive after the page has closed it.
@@ -87,7 +92,11 @@ export async function inpaint(image, name, mask, { model, signal, onWait, onProg
         headers: { "X-Job": job },
       });
       const run = /(?:^|,)\s*run;dur=([\d.]+)/.exec(response.headers.get("Server-Timing") ?? "");
-      return { blob: await response.blob(), milliseconds: run ? Number(run[1]) : NaN };
+      return {
+        blob: await response.blob(),
+        milliseconds: run ? Number(run[1]) : NaN,
+        saved: decodeURIComponent(response.headers.get("X-Saved") ?? ""),
+      };
     } catch (error) {
       if (error.code !== "queue_full" || attempt > MOST_RETRIES) throw error;
       const seconds = Math.min(Math.max(error.retryAfter || 1, 1), 10);
@@ -109,15 +118,37 @@ export async function inpaint(image, name, mask, { model, signal, onWait, onProg
  * @param {Blob} options.filled Its filled version, which the answer shows; none by default.
  * @param {string} options.format
  * @param {number | string} options.quality Empty for the server's default.
+ * @param {string} options.metadata keep or strip.
+ * @param {number[]} options.crop The part of the photograph: left, top, right and bottom, which may
+ *     lie outside of it; all of it by default.
  * @returns {Promise<Blob>}
  */
-export async function convert(image, name, { filled = null, format, quality = "" }) {
+export async function convert(image, name, { filled = null, crop = null, ...options }) {
   const body = new FormData();
   body.append("image", image, name);
   if (filled) body.append("filled", filled, "filled.png");
-  body.append("format", format);
-  body.append("quality", quality);
+  if (crop) body.append("crop", crop.join(","));
+  for (const [option, value] of Object.entries(options)) body.append(option, value);
   return (await send("v1/convert", { method: "POST", body })).blob();
+}
+
+/**
+ * Finds the outline of an object.
+ *
+ * @param {Blob} image The photograph's file.
+ * @param {string} name Its name.
+ * @param {object} hint
+ * @param {number[]} hint.box Left, top, right and bottom of a box around the object; none by default.
+ * @param {Blob} hint.strokes A PNG of the same size, white where the object roughly is.
+ * @param {AbortSignal} signal
+ * @returns {Promise<Blob>} A mask of the photograph's size, white = object.
+ */
+export async function select(image, name, { box, strokes }, signal) {
+  const body = new FormData();
+  body.append("photograph", image, name);
+  if (box) body.append("box", box.join(","));
+  if (strokes) body.append("strokes", strokes, "strokes.png");
+  return (await send("v1/select", { method: "POST", body, signal })).blob();
 }
 
 /** Reports the progress of a request until `signal` is aborted. */
@@ -151,7 +182,7 @@ async function send(path, options) {
     response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError("unreachable", "The server does not answer. Is it still running?", 0);
+    throw new ServerError("unreachable", t("The server does not answer. Is it still running?"), 0);
   }
   if (response.ok) return response;
   let refusal = {};
@@ -168,21 +199,24 @@ async function send(path, options) {
 
 function sentence(code, message, status) {
   const known = {
-    hole_covers_image:
-      "The whole photograph is painted over. Leave some of it: the rest is what the hole is filled from.",
-    no_mask: "Nothing is painted yet. Paint over what should go.",
-    queue_full: "The server is busy with other photographs. Try again in a moment.",
-    not_ready: "The server is still starting. Try again in a moment.",
-    shutting_down: "The server is shutting down.",
-    timeout: "This took longer than the server allows. A smaller hole is quicker.",
-    internal: "Something went wrong on the server. Your painting is still here.",
+    hole_covers_image: () =>
+      t("The whole photograph is painted over. Leave some of it to fill the hole from."),
+    no_mask: () => t("Nothing is painted yet. Paint over what should go."),
+    nothing_selected: () => t("No object was found there. Try a box closer around it."),
+    missing_package: () =>
+      t("This server cannot find outlines: OpenCV is missing there. Paint the object with the brush."),
+    queue_full: () => t("The server is busy with other photographs. Try again in a moment."),
+    not_ready: () => t("The server is still starting. Try again in a moment."),
+    shutting_down: () => t("The server is shutting down."),
+    timeout: () => t("This took longer than the server allows. A smaller hole is quicker."),
+    internal: () => t("Something went wrong on the server. Your painting is still here."),
   }[code];
-  if (known) return known;
+  if (known) return known();
   if (message) {
     const text = message[0].toUpperCase() + message.slice(1);
     return /[.!?]$/.test(text) ? text : `${text}.`;
   }
-  return `The server refused with status ${status} and did not say why.`;
+  return t("The server refused with status {status} and did not say why.", { status });
 }
 
 function pause(milliseconds, signal) {

@@ -1,13 +1,16 @@
 /** The page: its buttons, and the ways in by paste and drop. */
 
 import { describe } from "./access.js";
+import { showAlbum } from "./album.js";
+import { editCanvas } from "./canvas.js";
 import { compare, setTool } from "./comparing.js";
-import { display, editor, element, stage, timeline } from "./editor.js";
+import { album, display, editor, element, stage } from "./editor.js";
 import { cancel, run } from "./filling.js";
 import "./keys.js";
+import { t, useLanguage } from "./language.js";
 import { isMask, openMask } from "./masks.js";
 import { complain, hush, say } from "./notices.js";
-import { chooseFile, clear, openPhotograph, redo, undo } from "./opening.js";
+import { chooseFile, clear, openPhotograph, openPhotographs, redo, undo } from "./opening.js";
 import { largestSize, setSize, showSize } from "./painting.js";
 import { isResult } from "./photographs.js";
 import "./pointer.js";
@@ -23,6 +26,9 @@ const ACTIONS = {
   download,
   "download-as": chooseFormat,
   help: () => element("keys").showModal(),
+  settings: () => element("settings-dialog").showModal(),
+  album: showAlbum,
+  canvas: () => editCanvas(true),
   undo,
   redo,
   clear,
@@ -55,7 +61,7 @@ for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", async () => {
     try {
       const response = await fetch(button.dataset.sample);
-      if (!response.ok) throw new Error(`The server answered with status ${response.status}.`);
+      if (!response.ok) throw new Error(t("The server does not answer. Is it still running?"));
       await openPhotograph(await response.blob(), button.dataset.name);
     } catch (error) {
       complain(error.message);
@@ -70,9 +76,9 @@ element("size").addEventListener("input", (event) => {
 element("size").addEventListener("pointerup", () => stage.focus({ preventScroll: true }));
 
 element("file-input").addEventListener("change", (event) => {
-  const [file] = event.target.files;
-  event.target.value = ""; // so that the same file can be chosen again
-  if (file) openPhotograph(file, file.name);
+  const files = [...event.target.files];
+  event.target.value = ""; // so that the same files can be chosen again
+  openPhotographs(files);
 });
 
 // Paste and drop ------------------------------------------------------------------------------
@@ -88,11 +94,11 @@ document.addEventListener("keyup", () => {
 
 document.addEventListener("paste", (event) => {
   if (event.target.matches?.("input") || document.querySelector("dialog[open]")) return;
-  const file = [...(event.clipboardData?.files ?? [])].find(({ type }) =>
-    type.startsWith("image/"),
-  );
-  if (file) openPhotograph(file, file.name === "image.png" ? "pasted.png" : file.name);
-  else if (isPasteKeyDown) say("There is no photograph in the clipboard.");
+  const files = [...(event.clipboardData?.files ?? [])]
+    .filter(({ type }) => type.startsWith("image/"))
+    .map((file) => (file.name === "image.png" ? new File([file], "pasted.png", file) : file));
+  if (files.length) openPhotographs(files);
+  else if (isPasteKeyDown) say(t("There is no photograph in the clipboard."));
 });
 
 const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
@@ -112,17 +118,16 @@ document.addEventListener("drop", (event) => {
   if (!carriesFiles(event)) return;
   event.preventDefault();
   element("drop").hidden = true;
-  const [file] = event.dataTransfer.files;
-  if (!file) return;
-  if (isMask(file.name)) openMask(file, file.name);
-  else openPhotograph(file, file.name);
+  const files = [...event.dataTransfer.files];
+  if (files.length === 1 && isMask(files[0].name)) openMask(files[0], files[0].name);
+  else openPhotographs(files);
 });
 
 // ---------------------------------------------------------------------------------------------
 
 window.addEventListener("beforeunload", (event) => {
-  const photograph = timeline.current?.photograph;
-  if (photograph && isResult(photograph) && photograph !== editor.saved) event.preventDefault();
+  const isUnsaved = ({ photograph }) => isResult(photograph) && !editor.saved.has(photograph);
+  if (!editor.outputDir && [...album.values()].some(isUnsaved)) event.preventDefault();
 });
 
 new ResizeObserver(() => {
@@ -141,4 +146,9 @@ if (/Mac|iPhone|iPad/.test(navigator.platform)) {
   }
 }
 
-describe();
+element("settings-dialog").addEventListener("close", ({ target }) => {
+  if (target.returnValue === "keys") element("keys").showModal();
+  target.returnValue = "";
+});
+
+useLanguage().then(describe);

@@ -1,6 +1,7 @@
 /** The slider between before and after; another tool ends it. */
 
 import { display, editor, element, stage, timeline, viewport } from "./editor.js";
+import { t } from "./language.js";
 import { say } from "./notices.js";
 import { abandonRectangle, endStroke } from "./painting.js";
 import { isResult } from "./photographs.js";
@@ -9,8 +10,8 @@ import { update } from "./view.js";
 export async function compare(isOn) {
   if (isOn === (display.split !== null)) return;
   const photograph = timeline.current?.photograph;
-  if (isOn && (editor.running || !photograph || !isResult(photograph))) {
-    if (!editor.running) say("Nothing is filled yet.");
+  if (isOn && (editor.running || editor.frame || !photograph || !isResult(photograph))) {
+    if (!editor.running) say(t("Nothing is filled yet."));
     return;
   }
   endStroke();

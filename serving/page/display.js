@@ -1,5 +1,7 @@
 /** What is seen on the stage: the photograph, the painting over it, the brush, before and after. */
 
+import { t } from "./language.js";
+
 const TILE = 10;
 const FADE_MILLISECONDS = 420;
 const PIXELS_FROM_SCALE = 8;
@@ -16,6 +18,8 @@ export class Display {
   brush = null;
   /** Corners of a rectangle in the making, in pixels of the photograph, or null. */
   rectangle = null;
+  /** Left, top, right and bottom of a canvas in the making, in pixels of the photograph, or null. */
+  frame = null;
 
   #viewport;
   #photograph = null;
@@ -33,6 +37,8 @@ export class Display {
     for (const name of ["stage", "picture", "overlay", "ring", "divider", "labels"]) {
       this[name] = document.getElementById(name);
     }
+    this.canvasArea = document.getElementById("canvas-area");
+    this.canvasFrame = document.getElementById("canvas-frame");
     this.preview = document.getElementById("rectangle-preview");
     this.context = this.overlay.getContext("2d");
     const restart = () => {
@@ -172,7 +178,12 @@ export class Display {
       });
     }
     this.placeBrush();
-    this.#placeRectangle();
+    place(this.preview, this.rectangle?.map((corner) => this.#viewport.toStage(...corner)));
+    const [left, top, right, bottom] = this.frame ?? [];
+    const corners = [[left, top], [right, bottom]].map((corner) => this.#viewport.toStage(...corner));
+    for (const element of [this.canvasArea, this.canvasFrame]) {
+      place(element, this.frame && corners);
+    }
     this.#placeSplit();
   }
 
@@ -245,17 +256,6 @@ export class Display {
     return this.#tiles;
   }
 
-  #placeRectangle() {
-    this.preview.hidden = !this.rectangle;
-    if (!this.rectangle) return;
-    const [from, to] = this.rectangle.map((corner) => this.#viewport.toStage(...corner));
-    const left = Math.min(from[0], to[0]);
-    const top = Math.min(from[1], to[1]);
-    this.preview.style.transform = `translate(${left}px, ${top}px)`;
-    this.preview.style.width = `${Math.abs(from[0] - to[0])}px`;
-    this.preview.style.height = `${Math.abs(from[1] - to[1])}px`;
-  }
-
   #placeSplit() {
     const isOn = this.split !== null && this.#before !== null;
     this.divider.hidden = this.labels.hidden = !isOn;
@@ -275,10 +275,22 @@ export class Display {
     divider.style.height = `${Math.max(0, seenBottom - seenTop)}px`;
     const percent = Math.round(this.split * 100);
     divider.setAttribute("aria-valuenow", String(percent));
-    divider.setAttribute("aria-valuetext", `${percent} % before, ${100 - percent} % after`);
+    divider.setAttribute("aria-valuetext", t("{before} % before, {after} % after", { before: percent, after: 100 - percent }));
     labels.style.transform = `translate(${seenLeft}px, ${seenTop}px)`;
     labels.style.width = `${Math.max(0, seenRight - seenLeft)}px`;
     labels.firstElementChild.style.opacity = this.split > 0.15 ? "1" : "0";
     labels.lastElementChild.style.opacity = this.split < 0.85 ? "1" : "0";
   }
+}
+
+/** Spans an element between two corners on the stage, or hides it. */
+function place(element, corners) {
+  element.hidden = !corners;
+  if (!corners) return;
+  const [from, to] = corners;
+  const left = Math.min(from[0], to[0]);
+  const top = Math.min(from[1], to[1]);
+  element.style.transform = `translate(${left}px, ${top}px)`;
+  element.style.width = `${Math.abs(from[0] - to[0])}px`;
+  element.style.height = `${Math.abs(from[1] - to[1])}px`;
 }

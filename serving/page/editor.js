@@ -20,33 +20,44 @@ export const editor = {
   cursor: null, // where the arrow keys have moved the brush, in pixels of the photograph
   end: null, // where the last stroke ended, in pixels of the photograph
   last: null, // width, height and strokes of what was filled last
+  frame: null, // left, top, right and bottom of the canvas in the making, in pixels
   isSpaceDown: false,
   running: null, // an AbortController
   limits: {}, // of the server
   models: [], // of the server
-  format: "png", // of the download
-  quality: 90, // of the download, 1 to 100
-  saved: null, // the photograph that was downloaded last
+  outputDir: "", // where the server saves every result
+  saved: new WeakSet(), // the photographs that were downloaded
   shown: null, // the photograph that is on the screen
 };
 
-/** Makes a state current, and lets go of photographs that no step leads back to. */
+/** The photographs of the session: the file that each came as -> its last state. */
+export const album = new Map();
+
+/** Makes a state current, and lets go of photographs that nothing leads back to. */
 export function push(state) {
   const before = photographs();
   timeline.push(state);
+  remember();
   const after = photographs();
   for (const photograph of before) {
     if (!after.has(photograph)) release(photograph);
   }
 }
 
+/** Notes in the album what has become of the current photograph. */
+export function remember() {
+  const { current } = timeline;
+  album.set(current.photograph.source, current);
+}
+
 function photographs() {
-  return new Set(timeline.states.flatMap(({ photograph }) => [photograph, photograph.original]));
+  const states = [...timeline.states, ...album.values()];
+  return new Set(states.flatMap(({ photograph }) => [photograph, photograph.original]));
 }
 
 export const isPainted = () => timeline.current.strokes.some((one) => !one.erases);
 
-export const isDrawn = () => editor.tool !== "rectangle";
+export const isDrawn = () => !["rectangle", "select"].includes(editor.tool);
 
 export const hasSize = () => isDrawn() && editor.tool !== "lasso";
 

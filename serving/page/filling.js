@@ -1,23 +1,26 @@
 /** Has what is painted filled by the server. */
 
-import { askForToken } from "./access.js";
+import { askForToken, chosen } from "./access.js";
 import { inpaint } from "./api.js";
 import { compare } from "./comparing.js";
 import { display, editor, element, isPainted, push, timeline } from "./editor.js";
+import { t } from "./language.js";
 import { complain, hush, say } from "./notices.js";
 import { show } from "./opening.js";
 import { abandonRectangle, endStroke } from "./painting.js";
 import { checkLimits, read, stem } from "./photographs.js";
+import { settings } from "./settings.js";
 import { encodeMask } from "./strokes.js";
 import { update } from "./view.js";
 
+/** Fills what is painted; returns whether it was filled. */
 export async function run() {
-  if (editor.running || !timeline.current) return;
+  if (editor.running || editor.frame || !timeline.current) return false;
   endStroke();
   abandonRectangle();
   if (!isPainted()) {
-    say("Nothing is painted yet. Paint over what should go.");
-    return;
+    say(t("Nothing is painted yet. Paint over what should go."));
+    return false;
   }
   compare(false);
   hush();
@@ -28,7 +31,7 @@ export async function run() {
   const clock = setInterval(() => {
     element("run-time")?.replaceChildren(` ${Math.round((performance.now() - since) / 1000)} s`);
   }, 1000);
-  say("Filling…", { lasts: true, clock: true });
+  say(t("Filling…"), { lasts: true, clock: true });
   display.shimmer(true);
   update();
   try {
@@ -36,27 +39,40 @@ export async function run() {
     const mask = await encodeMask(photograph.width, photograph.height, strokes);
     signal.throwIfAborted();
     if (mask.holePixels === 0) {
-      say("The eraser removed all paint. Paint over what should go.");
-      return;
+      say(t("The eraser removed all paint. Paint over what should go."));
+      return false;
     }
-    const { blob, milliseconds } = await inpaint(photograph.blob, photograph.name, mask.blob, {
-      model: editor.models.length > 1 ? element("model-choice").value : "",
+    const answer = await inpaint(photograph.blob, photograph.name, mask.blob, {
+      ...chosen(),
       signal,
-      onWait: (seconds) => say(`The server is busy. Next try in ${seconds} s.`, { lasts: true }),
+      onWait: (seconds) =>
+        say(t("The server is busy. Next try in {seconds} s.", { seconds }), { lasts: true }),
       onProgress: showProgress,
     });
     const name = `${stem(photograph.original.name)}.png`;
-    const result = await read(blob, name, photograph.original);
+    const result = await read(answer.blob, name, photograph.original);
     signal.throwIfAborted();
     editor.last = { width: photograph.width, height: photograph.height, strokes };
     push({ photograph: result, strokes: [] });
     await show({ fades: true });
-    const seconds = (milliseconds || performance.now() - since) / 1000;
-    const took = seconds < 0.1 ? "less than 0.1" : seconds.toFixed(seconds < 10 ? 1 : 0);
-    say(`Filled in ${took} s. Paint again, compare or download.`);
+    const seconds = (answer.milliseconds || performance.now() - since) / 1000;
+    const took = seconds < 0.1 ? "< 0.1" : seconds.toFixed(seconds < 10 ? 1 : 0);
+    say(
+      answer.saved
+        ? t("Filled in {took} s, saved as {name}.", { took, name: answer.saved })
+        : t("Filled in {took} s. Paint again, compare or download.", { took }),
+    );
+    if (editor.outputDir && !answer.saved) {
+      complain(
+        t("The server could not save this result in {folder}. Download it.", {
+          folder: editor.outputDir,
+        }),
+      );
+    }
+    return true;
   } catch (error) {
     if (signal.aborted) {
-      say("Cancelled. Your painting is still here.");
+      say(t("Cancelled. Your painting is still here."));
     } else if (error.status === 401) {
       say("");
       editor.running = null;
@@ -72,12 +88,18 @@ export async function run() {
     display.shimmer(false);
     update();
   }
+  return false;
+}
+
+/** Fills what has just been painted, if that is how it is set. */
+export function fillOnRelease() {
+  if (settings.fillOnRelease && isPainted() && !editor.stroke) run();
 }
 
 const STATES = {
-  receiving: "Sending the photograph…",
-  waiting: "Waiting for other photographs…",
-  running: "Filling…",
+  receiving: () => t("Sending the photograph…"),
+  waiting: () => t("Waiting for other photographs…"),
+  running: () => t("Filling…"),
 };
 
 /** Shows how far the server is; with several windows, how many are filled. */
@@ -85,11 +107,15 @@ function showProgress({ state, windows, windows_done: done }) {
   if (windows > 1) {
     element("progress-bar").max = windows;
     element("progress-bar").value = done;
-    element("progress-text").textContent = `${done} of ${windows} parts filled`;
+    element("progress-text").textContent = t("{done} of {windows} parts filled", {
+      done,
+      windows,
+    });
     element("progress").hidden = false;
   }
-  if (!element("status").textContent.startsWith(STATES[state])) {
-    say(STATES[state], { lasts: true, clock: true });
+  const text = STATES[state]();
+  if (!element("status").textContent.startsWith(text)) {
+    say(text, { lasts: true, clock: true });
   }
 }
 

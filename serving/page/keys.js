@@ -1,5 +1,6 @@
 /** What the keys do. */
 
+import { editCanvas } from "./canvas.js";
 import { compare, peek, setSplit, setTool } from "./comparing.js";
 import {
   display,
@@ -11,20 +12,24 @@ import {
   timeline,
   viewport,
 } from "./editor.js";
-import { cancel, run } from "./filling.js";
+import { cancel, fillOnRelease, run } from "./filling.js";
+import { t } from "./language.js";
 import { growMask, repeatMask } from "./masks.js";
 import { hush, say, sayBusy } from "./notices.js";
 import { chooseFile, clear, redo, undo } from "./opening.js";
 import {
   abandonRectangle,
   abandonStroke,
+  addCorner,
   beginStroke,
   changeSize,
   endRectangle,
   endStroke,
   extendStroke,
+  leaveOpen,
 } from "./painting.js";
-import { download } from "./saving.js";
+import { copy, download } from "./saving.js";
+import { fitToObject } from "./selecting.js";
 import { fit, placeBrush, update, zoom, ZOOM_STEP } from "./view.js";
 
 const KEY_STEP = 8; // CSS pixels an arrow key moves the brush by
@@ -32,11 +37,14 @@ const KEY_STEP = 8; // CSS pixels an arrow key moves the brush by
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 const KEYS = {
+  s: () => setTool("select"),
   b: () => setTool("brush"),
   e: () => setTool("eraser"),
   r: () => setTool("rectangle"),
   l: () => setTool("lasso"),
   m: repeatMask,
+  o: fitToObject,
+  k: () => editCanvas(true),
   p: () => peek(true),
   "{": () => growMask(-1),
   "}": () => growMask(1),
@@ -50,7 +58,7 @@ const KEYS = {
   1: () => zoom(1 / viewport.scale),
   delete: clear,
   backspace: clear,
-  enter: run,
+  enter: () => (editor.stroke?.isOpen ? endStroke() : run()),
 };
 
 const KEYS_WITH_CONTROL = {
@@ -58,6 +66,7 @@ const KEYS_WITH_CONTROL = {
   Z: redo,
   y: redo,
   s: download,
+  c: copy,
   o: chooseFile,
 };
 
@@ -72,7 +81,8 @@ document.addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && !isAltGraph(event)) {
     const name = event.shiftKey ? key.toUpperCase() : key.toLowerCase();
     const action = KEYS_WITH_CONTROL[name];
-    if (action && !event.altKey && (timeline.current || name === "o")) {
+    const isCopy = name === "c" && getSelection().toString();
+    if (action && !event.altKey && !editor.frame && !isCopy && (timeline.current || name === "o")) {
       event.preventDefault();
       action();
     }
@@ -93,6 +103,8 @@ function pressKey(event) {
   if (key === " " && !isOnControl) {
     event.preventDefault();
     if (!event.repeat) pressSpace();
+  } else if (editor.frame && !["+", "=", "-", "0", "1"].includes(key)) {
+    return; // the border is being dragged
   } else if (key in ARROWS && target === stage) {
     event.preventDefault();
     if (display.split !== null) setSplit(display.split + ARROWS[key][0] * 0.02);
@@ -122,6 +134,7 @@ window.addEventListener("blur", () => {
 
 function escape() {
   if (editor.running) cancel();
+  else if (editor.frame) editCanvas(false);
   else if (editor.stroke) abandonStroke();
   else if (editor.corner) abandonRectangle();
   else if (display.split !== null) compare(false);
@@ -137,16 +150,19 @@ function pressSpace() {
     sayBusy();
   } else if (!isUpToDate()) {
     return;
+  } else if (editor.stroke?.isOpen) {
+    addCorner(...editor.cursor);
   } else if (isDrawn()) {
     beginStroke(...editor.cursor);
     placeBrush();
   } else if (editor.corner) {
     endRectangle(editor.cursor);
+    if (editor.tool !== "select") fillOnRelease();
   } else {
     editor.corner = [...editor.cursor];
     display.rectangle = [editor.corner, editor.corner];
     display.refresh();
-    say("First corner. Move, then press the space bar again.");
+    say(t("First corner. Move, then press the space bar again."));
   }
 }
 
@@ -155,8 +171,14 @@ function releaseSpace() {
     editor.isSpaceDown = false;
     update();
   } else if (editor.stroke && editor.cursor) {
+    const { stroke } = editor;
+    if (stroke.isOpen || (stroke.isArea && stroke.end === stroke.start)) {
+      leaveOpen();
+      return;
+    }
     endStroke();
     placeBrush();
+    if (!stroke.erases) fillOnRelease();
   }
 }
 
@@ -168,7 +190,9 @@ function moveCursor([dx, dy], { shiftKey, altKey }) {
     Math.min(Math.max(editor.cursor[0] + dx * step, 0), width),
     Math.min(Math.max(editor.cursor[1] + dy * step, 0), height),
   ];
-  if (editor.stroke) {
+  if (editor.stroke?.isOpen) {
+    editor.stroke.hint = editor.cursor;
+  } else if (editor.stroke) {
     extendStroke(...editor.cursor);
   } else if (editor.corner) {
     display.rectangle = [editor.corner, editor.cursor];
@@ -179,7 +203,9 @@ function moveCursor([dx, dy], { shiftKey, altKey }) {
   clearTimeout(moveCursor.timer);
   moveCursor.timer = setTimeout(() => {
     if (editor.cursor)
-      element("position").textContent = `Brush at ${editor.cursor.map(Math.round).join(", ")}`;
+      element("position").textContent = t("Brush at {place}", {
+        place: editor.cursor.map(Math.round).join(", "),
+      });
   }, 400);
 }
 

@@ -1,11 +1,13 @@
 /** Masks as files: opening one, saving one, growing and shrinking what is painted. */
 
 import { editor, element, isPainted, push, timeline } from "./editor.js";
+import { t } from "./language.js";
 import { complain, hush, say, sayBusy } from "./notices.js";
 import { show } from "./opening.js";
 import { abandonRectangle, endStroke } from "./painting.js";
 import { stem } from "./photographs.js";
 import { save } from "./saving.js";
+import { fitToObject } from "./selecting.js";
 import { encodeMask, MaskStroke } from "./strokes.js";
 
 const STEP = 0.005; // of the photograph's shorter side that growing and shrinking move an edge by
@@ -24,18 +26,20 @@ export async function openMask(blob, name) {
   try {
     const { width, height } = photograph;
     const bitmap = await createImageBitmap(blob).catch(() => {
-      throw new Error(`${name} cannot be shown by this browser. Save the mask as PNG.`);
+      throw new Error(t("{name} cannot be shown by this browser. Save the mask as PNG.", { name }));
     });
     if (bitmap.width !== width || bitmap.height !== height) {
       throw new Error(
-        `${name} has ${bitmap.width} × ${bitmap.height} pixels, and the photograph ` +
-          `${width} × ${height}. A mask must have the size of its photograph.`,
+        t(
+          "{name} has {size} pixels, and the photograph {own}. A mask must have the size of its photograph.",
+          { name, size: `${bitmap.width} × ${bitmap.height}`, own: `${width} × ${height}` },
+        ),
       );
     }
     const stroke = MaskStroke.ofImage(bitmap);
-    if (!stroke) throw new Error(`${name} has nothing white, so it marks nothing.`);
+    if (!stroke) throw new Error(t("{name} has nothing white, so it marks nothing.", { name }));
     if (photograph === timeline.current.photograph) replaceStrokes([stroke]);
-    say(`${name} is painted. White parts of a mask are filled.`);
+    say(t("{name} is painted. White parts of a mask are filled.", { name }));
   } catch (error) {
     complain(error.message);
   }
@@ -57,7 +61,7 @@ export function growMask(direction) {
   const pixels = Math.max(1, Math.round(Math.min(width, height) * STEP));
   const stroke = MaskStroke.ofStrokes(width, height, strokes, pixels * direction);
   replaceStrokes(stroke ? [stroke] : []);
-  say(`${direction > 0 ? "Grown" : "Shrunk"} by ${pixels} pixel${pixels > 1 ? "s" : ""}.`);
+  say(direction > 0 ? t("Grown by {pixels} px.", { pixels }) : t("Shrunk by {pixels} px.", { pixels }));
 }
 
 /** Paints again what was filled last. */
@@ -65,17 +69,18 @@ export function repeatMask() {
   const { photograph } = timeline.current;
   const last = editor.last;
   if (editor.running) sayBusy();
-  else if (!last) say("Nothing is filled yet.");
+  else if (!last) say(t("Nothing is filled yet."));
   else if (last.width !== photograph.width || last.height !== photograph.height) {
-    say("The last mask belongs to a photograph of another size.");
+    say(t("The last mask belongs to a photograph of another size."));
   } else replaceStrokes(last.strokes);
 }
 
-function prepare() {
+/** Ends what is being painted; whether there is a mask to work on. */
+export function prepare() {
   endStroke();
   abandonRectangle();
   if (editor.running) sayBusy();
-  else if (!isPainted()) say("Nothing is painted yet. Paint over what should go.");
+  else if (!isPainted()) say(t("Nothing is painted yet. Paint over what should go."));
   else return true;
   return false;
 }
@@ -88,6 +93,7 @@ function replaceStrokes(strokes) {
 const ACTIONS = {
   "mask-open": () => element("mask-input").click(),
   "mask-save": saveMask,
+  "mask-outline": fitToObject,
   "mask-grow": () => growMask(1),
   "mask-shrink": () => growMask(-1),
   "mask-repeat": repeatMask,

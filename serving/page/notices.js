@@ -1,5 +1,7 @@
 /** What the page says: in passing, or until it is closed. */
 
+import { t } from "./language.js";
+
 const element = (id) => document.getElementById(id);
 let timer;
 
@@ -33,5 +35,5 @@ export function hush() {
 
 /** Says that a photograph is being filled, and nothing else can be done to it. */
 export function sayBusy() {
-  say("Being filled. Esc cancels.", { lasts: true, clock: true });
+  say(t("Being filled. Esc cancels."), { lasts: true, clock: true });
 }

@@ -2,13 +2,52 @@
 
 import { askForToken } from "./access.js";
 import { compare } from "./comparing.js";
-import { display, editor, element, push, stage, timeline, viewport } from "./editor.js";
+import {
+  album,
+  display,
+  editor,
+  element,
+  push,
+  remember,
+  stage,
+  timeline,
+  viewport,
+} from "./editor.js";
+import { t } from "./language.js";
 import { complain, hush, say, sayBusy } from "./notices.js";
 import { abandonRectangle, defaultSize, endStroke, setSize } from "./painting.js";
 import { checkLimits, isResult, readAny } from "./photographs.js";
 import { measure, update } from "./view.js";
 
 let opening = 0;
+
+/** Opens files: the first is shown, the others are in the list of photographs. */
+export async function openPhotographs(files) {
+  const [first, ...others] = files;
+  if (!first) return;
+  await openPhotograph(first, first.name);
+  const failures = [];
+  for (const file of others) {
+    try {
+      const photograph = await readPhotograph(file, file.name);
+      album.set(photograph.source, { photograph, strokes: [] });
+    } catch (error) {
+      failures.push(error.message);
+    }
+  }
+  if (failures.length) complain(failures.join(" "));
+  else if (others.length) say(t("{count} photographs are open.", { count: files.length }));
+  update();
+}
+
+async function readPhotograph(blob, name) {
+  if (blob.type && !blob.type.startsWith("image/")) {
+    throw new Error(t("{name} is not a photograph.", { name }));
+  }
+  const photograph = await readAny(blob, name, editor.limits);
+  checkLimits(photograph, editor.limits);
+  return photograph;
+}
 
 /** Opens an image file; what was open before is one step back. */
 export async function openPhotograph(blob, name) {
@@ -19,12 +58,8 @@ export async function openPhotograph(blob, name) {
   const turn = (opening += 1);
   hush();
   try {
-    if (blob.type && !blob.type.startsWith("image/")) {
-      throw new Error(`${name} is not a photograph.`);
-    }
-    const photograph = await readAny(blob, name, editor.limits);
+    const photograph = await readPhotograph(blob, name);
     if (turn !== opening) return;
-    checkLimits(photograph, editor.limits);
     if (editor.running) {
       sayBusy(); // since it was being decoded
       return;
@@ -38,7 +73,7 @@ export async function openPhotograph(blob, name) {
     }
     await show();
     stage.focus({ preventScroll: true });
-    say(`${name} is open. Paint over what should go.`);
+    say(t("{name} is open. Paint over what should go.", { name }));
   } catch (error) {
     if (turn !== opening) return;
     if (error.status === 401) askForToken(() => openPhotograph(blob, name));
@@ -56,6 +91,7 @@ export async function show({ fades = false } = {}) {
     for (const id of ["stage", "toolbar", "zoom", "file"]) element(id).hidden = false;
   }
   compare(false);
+  editor.frame = display.frame = null;
   await display.showPhotograph(photograph, fades);
   if (state !== timeline.current) return; // a later step is being shown already
   display.strokes = strokes;
@@ -96,11 +132,12 @@ async function travel(step) {
   abandonRectangle();
   const before = timeline.current.photograph;
   const state = step();
+  remember();
   await show();
   if (state !== timeline.current) return;
   const { photograph } = state;
-  if (photograph.original !== before.original) say(`Back to ${photograph.original.name}.`);
-  else if (photograph !== before) say(isResult(photograph) ? "Filled." : "Before it was filled.");
+  if (photograph.source !== before.source) say(t("Back to {name}.", { name: photograph.original.name }));
+  else if (photograph !== before) say(isResult(photograph) ? t("Filled.") : t("Before it was filled."));
 }
 
 export function clear() {

@@ -10,10 +10,14 @@ import {
   timeline,
   viewport,
 } from "./editor.js";
+import { t } from "./language.js";
+import { say } from "./notices.js";
+import { selectBox } from "./selecting.js";
 import { BrushStroke, LassoStroke, RectangleStroke } from "./strokes.js";
 import { placeBrush, update } from "./view.js";
 
 const SIZE_STEP = 1.2;
+const CORNER_REACH = 10; // CSS pixels
 
 /** Begins a stroke, with `isLine` by a straight line from where the last one ended. */
 export function beginStroke(x, y, isLine = false) {
@@ -35,12 +39,30 @@ export function extendStroke(x, y) {
 export function endStroke() {
   if (!editor.stroke) return;
   const finished = editor.stroke.finish();
-  editor.end = finished.end;
+  editor.end = editor.stroke.end;
   editor.stroke = null;
-  // An eraser that touches nothing is no step to undo.
-  if (finished.erases && !isPainted()) display.strokes = timeline.current.strokes;
+  // An eraser that touches nothing is no step to undo, nor is a lasso around nothing.
+  if (!finished || (finished.erases && !isPainted())) display.strokes = timeline.current.strokes;
   else addStroke(finished);
   update();
+}
+
+/** Leaves a lasso open after a click: the next clicks are corners. */
+export function leaveOpen() {
+  if (!editor.stroke.isOpen) say(t("Click the next corner. Enter or the first corner closes."));
+  editor.stroke.isOpen = true;
+}
+
+/** Adds a corner to an open lasso; one at the first or the last corner closes it. */
+export function addCorner(x, y) {
+  const { stroke } = editor;
+  const isAt = (corner) => Math.hypot(x - corner[0], y - corner[1]) * viewport.scale < CORNER_REACH;
+  if (stroke.corners > 1 && (isAt(stroke.start) || isAt(stroke.end))) {
+    endStroke();
+  } else {
+    stroke.corners += 1;
+    extendStroke(x, y);
+  }
 }
 
 export function addStroke(finished) {
@@ -59,7 +81,8 @@ export function endRectangle(to) {
   const { width, height } = timeline.current.photograph;
   const rectangle = RectangleStroke.between(editor.corner, to, width, height);
   abandonRectangle();
-  if (rectangle) addStroke(rectangle);
+  if (rectangle && editor.tool === "select") selectBox(rectangle.box);
+  else if (rectangle) addStroke(rectangle);
   update();
 }
 
@@ -80,7 +103,7 @@ export function setSize(pixels) {
   editor.size = Math.min(Math.max(Math.round(pixels), 1), largestSize());
   const input = element("size");
   input.value = Math.round((Math.log(editor.size) / Math.log(largestSize())) * 1000);
-  input.setAttribute("aria-valuetext", `${editor.size} pixels`);
+  input.setAttribute("aria-valuetext", `${editor.size} px`);
   element("size-value").textContent = `${editor.size} px`;
   placeBrush();
 }

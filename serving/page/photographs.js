@@ -1,6 +1,7 @@
 /** Photographs: image files that are decoded, with their names and sizes. */
 
 import { convert } from "./api.js";
+import { t } from "./language.js";
 
 const READ_BY_SERVER = /^image\/(png|jpeg|webp|tiff|bmp|x-ms-bmp|avif)$/;
 
@@ -11,12 +12,13 @@ const READ_BY_SERVER = /^image\/(png|jpeg|webp|tiff|bmp|x-ms-bmp|avif)$/;
  * @param {string} name
  * @param {object} original The photograph that this one is a result of; itself by default.
  * @returns {Promise<object>} `blob`, `name`, `image` (an element), `width` and `height` as it is
- *     shown, that is upright, and `original`.
+ *     shown, that is upright, `original`, `source`, the file that it came as, and `frame`, the part
+ *     of that file that it shows: left, top, right and bottom, or null for all of it.
  * @throws {Error} If the browser cannot show it.
  */
 export async function read(blob, name, original = null) {
   const image = await decode(blob);
-  if (!image) throw new Error(`${name} cannot be shown by this browser.`);
+  if (!image) throw new Error(t("{name} cannot be shown by this browser.", { name }));
   return photographOf(blob, name, image, original);
 }
 
@@ -24,15 +26,16 @@ export async function read(blob, name, original = null) {
 export async function readAny(blob, name, limits) {
   let image = await decode(blob);
   if (image) return makeReadable(photographOf(blob, name, image));
-  compare(name, blob.size, limits.max_bytes, 2 ** 20, "MB");
+  compare(name, blob.size, limits.max_bytes, 2 ** 20, t("MB"));
   try {
     image = await decode(await convert(blob, name, { format: "png" }));
   } catch (error) {
     if (![400, 413].includes(error.status)) throw error;
     const reason = error.message.replace(/^Image: it\b/, name);
-    throw new Error(error.status === 400 ? `${name} cannot be shown. ${reason}` : reason);
+    if (error.status === 413) throw new Error(reason);
+    throw new Error(`${t("{name} cannot be shown.", { name })} ${reason}`);
   }
-  if (!image) throw new Error(`${name} cannot be shown.`);
+  if (!image) throw new Error(t("{name} cannot be shown.", { name }));
   return photographOf(blob, name, image);
 }
 
@@ -54,6 +57,8 @@ async function decode(blob) {
 function photographOf(blob, name, image, original = null) {
   const photograph = { blob, name, image, width: image.naturalWidth, height: image.naturalHeight };
   photograph.original = original ?? photograph;
+  photograph.source = original?.source ?? { blob, name };
+  photograph.frame = original?.frame ?? null;
   return photograph;
 }
 
@@ -75,7 +80,7 @@ function toPng({ image, width, height, name }) {
   canvas.getContext("2d").drawImage(image, 0, 0);
   URL.revokeObjectURL(image.src);
   return new Promise((resolve, reject) => {
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error(`${name} is too large.`))));
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error(t("{name} is too large.", { name })))));
   });
 }
 
@@ -87,16 +92,18 @@ function toPng({ image, width, height, name }) {
  * @throws {Error} If it is too large.
  */
 export function checkLimits({ blob, name, width, height }, limits) {
-  compare(name, width * height, limits.max_pixels, 1e6, "megapixels");
-  compare(name, blob.size, limits.max_bytes, 2 ** 20, "MB");
+  compare(name, width * height, limits.max_pixels, 1e6, t("megapixels"));
+  if (blob) compare(name, blob.size, limits.max_bytes, 2 ** 20, t("MB"));
 }
 
-function compare(name, size, limit, unit, word) {
+function compare(name, size, limit, scale, unit) {
   if (!limit || size <= limit) return;
   // Rounded apart, so that what is too large by little does not look as if it were not.
-  const has = (Math.ceil((size / unit) * 10) / 10).toFixed(1);
-  const most = (Math.floor((limit / unit) * 10) / 10).toFixed(1);
-  throw new Error(`${name} has ${has} ${word}; this server takes up to ${most}.`);
+  const has = (Math.ceil((size / scale) * 10) / 10).toFixed(1);
+  const most = (Math.floor((limit / scale) * 10) / 10).toFixed(1);
+  throw new Error(
+    t("{name} has {has} {unit}; this server takes up to {most}.", { name, has, unit, most }),
+  );
 }
 
 /** Whether a photograph has been filled. */

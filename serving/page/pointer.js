@@ -2,31 +2,40 @@
 
 import { splitAt } from "./comparing.js";
 import { display, editor, isDrawn, isUpToDate, stage, viewport } from "./editor.js";
+import { fillOnRelease } from "./filling.js";
 import { listen } from "./gestures.js";
 import { sayBusy } from "./notices.js";
 import {
   abandonRectangle,
   abandonStroke,
+  addCorner,
   beginStroke,
   endRectangle,
   endStroke,
   extendStroke,
+  leaveOpen,
   setSize,
 } from "./painting.js";
 import { placeBrush, updateZoom } from "./view.js";
+
+const CLICK_REACH = 4; // CSS pixels that a click may move by
+
+let begun = [0, 0];
 
 listen(stage, {
   wantsPan: () => editor.isSpaceDown,
   start([x, y], { shiftKey }) {
     editor.cursor = null;
-    editor.point = [x, y];
+    editor.point = begun = [x, y];
+    if (editor.frame) return;
     if (display.split !== null) {
       splitAt(x);
     } else if (editor.running) {
       sayBusy();
     } else if (isUpToDate()) {
       const where = viewport.toPhotograph(x, y);
-      if (isDrawn()) beginStroke(...where, shiftKey);
+      if (editor.stroke?.isOpen) addCorner(...where);
+      else if (isDrawn()) beginStroke(...where, shiftKey);
       else editor.corner = where;
       placeBrush();
     }
@@ -34,7 +43,7 @@ listen(stage, {
   move(points) {
     if (display.split !== null) {
       splitAt(points.at(-1)[0]);
-    } else if (editor.stroke) {
+    } else if (editor.stroke && !editor.stroke.isOpen) {
       for (const [x, y] of points) extendStroke(...viewport.toPhotograph(x, y));
     } else if (editor.corner) {
       display.rectangle = [editor.corner, viewport.toPhotograph(...points.at(-1))];
@@ -42,14 +51,26 @@ listen(stage, {
     }
   },
   end() {
-    if (editor.corner) endRectangle(display.rectangle?.[1] ?? editor.corner);
+    const { stroke, corner, point } = editor;
+    if (!stroke && !corner) return;
+    if (corner) endRectangle(display.rectangle?.[1] ?? corner);
+    const isClick = Math.hypot(point[0] - begun[0], point[1] - begun[1]) < CLICK_REACH;
+    if (stroke?.isOpen || (stroke?.isArea && isClick)) {
+      leaveOpen();
+      return;
+    }
     endStroke();
+    if (!stroke?.erases && editor.tool !== "select") fillOnRelease();
   },
   cancel() {
-    abandonStroke();
+    if (!editor.stroke?.isOpen) abandonStroke();
     abandonRectangle();
   },
   hover(where, type) {
+    if (editor.stroke?.isOpen && where) {
+      editor.stroke.hint = viewport.toPhotograph(...where);
+      display.refresh();
+    }
     if (type === "touch") {
       editor.point = editor.stroke ? where : null;
     } else {

@@ -3,37 +3,74 @@
 import { askForToken } from "./access.js";
 import { convert } from "./api.js";
 import { editor, element, timeline } from "./editor.js";
+import { nameButton, t } from "./language.js";
 import { complain, hush, say } from "./notices.js";
 import { isResult, stem } from "./photographs.js";
+import { bind, settings } from "./settings.js";
 
-const NAMES = { png: "PNG", same: "it came", jpeg: "JPEG", webp: "WebP", avif: "AVIF" };
+const NAMES = { png: "PNG", jpeg: "JPEG", webp: "WebP", avif: "AVIF" };
 
-/** Downloads the result; any format but PNG is encoded by the server. */
-export async function download() {
+/** A result's file as it was chosen; any but a PNG with its metadata is encoded by the server. */
+async function encode(photograph, { format, quality, metadata }) {
+  if (format === "png" && metadata === "keep") return photograph.blob;
+  const { source, frame } = photograph.original;
+  return convert(source.blob, source.name, {
+    filled: photograph.blob,
+    crop: frame,
+    format,
+    quality: format === "same" ? "" : quality,
+    metadata,
+  });
+}
+
+/** Downloads a result. */
+export async function downloadResult(photograph) {
+  const blob = await encode(photograph, settings);
+  save(blob, `${stem(photograph.source.name)}-inpainted.${endingOf(blob)}`);
+  editor.saved.add(photograph);
+}
+
+/** Downloads the result on the screen. */
+export function download() {
+  return out(download, async (photograph) => {
+    say(t("Preparing the download…"), { lasts: true });
+    await downloadResult(photograph);
+    say(t("Downloaded."));
+  });
+}
+
+/** Copies the result on the screen to the clipboard, which takes PNG alone. */
+export function copy() {
+  return out(copy, async (photograph) => {
+    if (!globalThis.ClipboardItem || !navigator.clipboard?.write) {
+      throw new Error(
+        t("The browser gives this page no clipboard: it needs https or localhost. Download instead."),
+      );
+    }
+    const blob = encode(photograph, { ...settings, format: "png", quality: "" });
+    const item = new ClipboardItem({ "image/png": blob });
+    await navigator.clipboard.write([item]).catch(async (error) => {
+      await blob; // says more where it failed itself
+      throw error;
+    });
+    say(t("Copied to the clipboard."));
+  });
+}
+
+/** Does something with the result on the screen, and says what goes wrong. */
+async function out(again, work) {
   const photograph = timeline.current?.photograph;
   if (!photograph || !isResult(photograph)) {
-    say("Nothing is filled yet.");
+    say(t("Nothing is filled yet."));
     return;
   }
   hush();
   try {
-    const { format, quality } = editor;
-    let { blob } = photograph;
-    if (format !== "png") {
-      say("Preparing the download…", { lasts: true });
-      blob = await convert(photograph.original.blob, photograph.original.name, {
-        filled: photograph.blob,
-        format,
-        quality: format === "same" ? "" : quality,
-      });
-    }
-    save(blob, `${stem(photograph.original.name)}-inpainted.${endingOf(blob)}`);
-    editor.saved = photograph;
-    say("Downloaded.");
+    await work(photograph);
   } catch (error) {
     say("");
-    if (error.status === 401) askForToken(download);
-    else complain(error.message, error.isPassing ? download : null);
+    if (error.status === 401) askForToken(again);
+    else complain(error.message, error.isPassing ? again : null);
   }
 }
 
@@ -48,29 +85,27 @@ export function save(blob, name) {
 
 const endingOf = ({ type }) => type.replace("image/", "").replace("jpeg", "jpg");
 
-/** Lets the visitor choose the format and quality of the download. */
+/** Lets the visitor choose the format of the download. */
 export function chooseFormat() {
-  if (!isResult(timeline.current.photograph)) {
-    say("Nothing is filled yet.");
-    return;
-  }
-  element("save-dialog").showModal();
+  if (isResult(timeline.current.photograph)) element("save-dialog").showModal();
+  else say(t("Nothing is filled yet."));
 }
 
-function takeChoice() {
-  editor.format = element("format").value;
-  editor.quality = Number(element("quality").value);
-  element("quality-value").textContent = editor.quality;
-  element("quality-field").hidden = !["jpeg", "webp", "avif"].includes(editor.format);
-  const text = `Download as ${NAMES[editor.format]}`;
-  element("download").dataset.tip = text;
-  element("download").setAttribute("aria-label", text);
+function showChoice() {
+  const { format, quality } = settings;
+  element("quality-value").textContent = quality;
+  element("quality-field").hidden = !["jpeg", "webp", "avif"].includes(format);
+  const name = NAMES[format];
+  nameButton(
+    element("download"),
+    name ? t("Download as {format}", { format: name }) : t("Download as it came"),
+  );
 }
 
-element("save-form").addEventListener("input", takeChoice);
+bind(element("save-form"), showChoice);
+document.addEventListener("language", showChoice);
 element("save-dialog").addEventListener("close", ({ target }) => {
-  const isMeant = target.returnValue === "save";
+  const action = { save: download, copy }[target.returnValue];
   target.returnValue = "";
-  if (isMeant) download();
+  action?.();
 });
-takeChoice(); // a reloaded page keeps what was chosen

@@ -109,20 +109,30 @@ export class RectangleStroke {
   }
 }
 
-/** What a line drawn by hand encloses. */
+/** What a line drawn by hand, or from corner to corner, encloses. */
 export class LassoStroke {
   erases = false;
   /** Whether every point changes the whole of it. */
   isArea = true;
+  /** Whether it waits for the next corner. */
+  isOpen = false;
+  corners = 1;
+  /** Where the next corner would be. */
+  hint = null;
+  #points = 1;
 
   constructor(x, y) {
+    this.start = [x, y];
     this.path = new Path2D();
     this.path.moveTo(x, y);
     this.box = [x, y, x, y];
-    this.end = [x, y];
+    this.end = this.start;
   }
 
   extend(x, y) {
+    if (x === this.end[0] && y === this.end[1]) return;
+    this.#points += 1;
+    this.hint = null;
     this.path.lineTo(x, y);
     this.end = [x, y];
     this.box = [
@@ -133,18 +143,22 @@ export class LassoStroke {
     ];
   }
 
+  /** Closes it; null if it encloses nothing. */
   finish() {
+    this.hint = null;
     this.path.closePath();
-    return this;
+    return this.#points > 2 ? this : null;
   }
 
   draw(context, paint) {
     context.globalCompositeOperation = "source-over";
     context.fillStyle = paint;
-    context.fill(this.path);
+    const path = this.hint ? new Path2D(this.path) : this.path;
+    if (this.hint) path.lineTo(...this.hint);
+    context.fill(path);
     context.lineWidth = 1; // so that the line itself is seen before it encloses anything
     context.strokeStyle = paint;
-    context.stroke(this.path);
+    context.stroke(path);
   }
 }
 

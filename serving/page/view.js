@@ -10,6 +10,7 @@ import {
   timeline,
   viewport,
 } from "./editor.js";
+import { t } from "./language.js";
 import { isResult } from "./photographs.js";
 
 export const ZOOM_STEP = 1.25;
@@ -26,7 +27,9 @@ export function update() {
   allow("compare", !editor.running && isResult(photograph));
   allow("download", isResult(photograph));
   allow("download-as", isResult(photograph));
-  allow("open", !editor.running);
+  for (const id of ["open", "album", "canvas"]) allow(id, !editor.running);
+  element("toolbar").hidden = Boolean(editor.frame);
+  element("canvas-form").hidden = !editor.frame;
   allow("run", editor.running || isPainted());
   element("compare").setAttribute("aria-pressed", String(display.split !== null));
   for (const button of document.querySelectorAll("[data-tool]")) {
@@ -35,10 +38,11 @@ export function update() {
   }
   document.body.toggleAttribute("data-running", Boolean(editor.running));
   stage.setAttribute("aria-busy", String(Boolean(editor.running)));
-  element("run-label").textContent = editor.running ? "Cancel" : "Fill";
-  element("run").dataset.tip = editor.running ? "Stop" : "Fill what is painted";
+  element("run-label").textContent = editor.running ? t("Cancel") : t("Fill");
+  element("run").dataset.tip = editor.running ? t("Stop") : t("Fill what is painted");
   element("run").dataset.key = editor.running ? "Esc" : "Enter";
-  stage.dataset.cursor = editor.isSpaceDown
+  stage.dataset.cursor =
+    editor.isSpaceDown || editor.frame
     ? "grab"
     : editor.running
       ? "wait"
@@ -54,7 +58,8 @@ export function update() {
 export function measure() {
   const box = stage.getBoundingClientRect();
   const top = document.querySelector(".bar").offsetHeight + MARGIN / 2;
-  const bottom = element("toolbar").offsetTop - MARGIN; // where it will be, not where it rises
+  const below = element(editor.frame ? "canvas-form" : "toolbar");
+  const bottom = below.offsetTop - MARGIN; // where it will be, not where it rises
   const margin = Math.min(MARGIN, box.width * 0.03);
   display.setArea({
     left: margin,
@@ -70,7 +75,7 @@ export function placeBrush() {
   const where = isByKeys ? viewport.toStage(...editor.cursor) : editor.point;
   const isBrush = hasSize() || isByKeys;
   display.brush =
-    where && isBrush && display.split === null && !editor.isSpaceDown && !editor.running
+    where && isBrush && display.split === null && !editor.isSpaceDown && !editor.running && !editor.frame
       ? {
           x: where[0],
           y: where[1],
@@ -98,3 +103,8 @@ export function updateZoom() {
   placeBrush();
   display.refresh();
 }
+
+document.addEventListener("language", () => {
+  update();
+  if (!stage.hidden) measure();
+});

@@ -78,6 +78,17 @@ export class Viewport {
     if (dx || dy) this.pan(dx, dy);
   }
 
+  /** Zooms out until a box, in pixels of the photograph, is inside the free area. */
+  include([x0, y0, x1, y1]) {
+    const { left, top, width, height } = this.#area;
+    for (let step = 0; step < 20; step += 1) {
+      const [from, to] = [this.toStage(x0, y0), this.toStage(x1, y1)];
+      const isInside = from[0] >= left && from[1] >= top;
+      if (isInside && to[0] <= left + width && to[1] <= top + height) return;
+      this.zoomAtCentre(0.9);
+    }
+  }
+
   toPhotograph(x, y) {
     return [(x - this.x) / this.scale, (y - this.y) / this.scale];
   }

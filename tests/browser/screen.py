@@ -132,6 +132,7 @@ class Screen:
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.urls: list[str] = []
+        self.kept: set[str] = set()  # what the browser may keep after the visit
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", self._listen)
         self.page.on("request", lambda request: self.urls.append(request.url))
@@ -156,7 +157,7 @@ class Screen:
         foreign = [url for url in self.urls if not url.startswith((self.url, "blob:", "data:"))]
         assert foreign == []
         assert self.context.cookies() == []
-        assert self.page.evaluate("() => localStorage.length") == 0
+        assert set(self.page.evaluate("() => Object.keys(localStorage)")) == self.kept
 
     def check_accessibility(self):
         """That axe finds nothing, in what is on the screen."""

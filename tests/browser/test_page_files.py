@@ -127,6 +127,7 @@ def test_the_download_has_the_chosen_format(visit, server):
         name, image = download(choice, "40")
         assert (name, image.format) == (f"photo-inpainted.{suffix}", choice.upper())
         assert image.size == (120, 80)
+    screen.kept = {"musical-settings"}
     # The choice stays.
     screen.expect("#download").to_have_attribute("aria-label", "Download as AVIF")
     with page.expect_download() as found:
@@ -164,3 +165,38 @@ def test_leaving_with_an_unsaved_result_is_asked_about(visit):
     with page.expect_download():
         page.click("#download")
     assert not page.evaluate(asks)
+
+
+def test_a_result_is_copied_and_its_metadata_left_out_on_request(visit):
+    exif = Image.Exif()
+    exif[271] = "camera"
+    content = encode(photograph(), "JPEG", exif=exif)
+    screen = visit(permissions=["clipboard-read", "clipboard-write"])
+    screen.open(content, "photo.jpg", "image/jpeg").wait_open("photo.jpg")
+    page = screen.page
+    page.keyboard.press("Control+c")
+    screen.expect_status("Nothing is filled yet")
+    screen.drag((40, 40), (70, 40))
+    screen.run()
+    page.keyboard.press("Control+c")
+    screen.expect_status("Copied to the clipboard")
+    copied = page.evaluate(
+        """async () => {
+            const [item] = await navigator.clipboard.read();
+            const bitmap = await createImageBitmap(await item.getType("image/png"));
+            return [bitmap.width, bitmap.height];
+        }"""
+    )
+    assert copied == [120, 80]
+
+    def download() -> Image.Image:
+        with page.expect_download() as found:
+            page.keyboard.press("Control+s")
+        return Image.open(found.value.path())
+
+    assert download().getexif()[271] == "camera"
+    page.click("#download-as")
+    page.select_option("#metadata", "strip")
+    page.keyboard.press("Escape")
+    screen.kept = {"musical-settings"}
+    assert not download().getexif()

@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 import time
 
 import numpy as np
@@ -109,12 +110,15 @@ def test_orientation_alpha_and_other_formats(visit, server):
 
 
 def test_progress_is_shown_and_cancel_stops_the_server(visit, tmp_path):
+    gate = threading.Event()
+
     class Slow(InpaintingSession):
         batches = 0
 
         def run_windows(self, images, holes, fill):
             self.batches += 1
-            time.sleep(0.3)
+            if self.batches > 3:  # the first ones are the server's own and progress to show
+                gate.wait(60)
             return super().run_windows(images, holes, fill)
 
     slow = Slow(write_model(tmp_path / "model.onnx"))
@@ -134,9 +138,11 @@ def test_progress_is_shown_and_cancel_stops_the_server(visit, tmp_path):
         screen.expect_status("Cancelled")
         screen.expect("#progress").to_be_hidden()
         batches = slow.batches
+        gate.set()
         time.sleep(1)
         assert slow.batches <= batches + 1 < windows
     finally:
+        gate.set()
         slow_server.close()
 
 
@@ -191,5 +197,67 @@ def test_the_chosen_model_fills(visit, two_models, viewport):
     assert two_models.recorder.parts()["model"] == b"dark.onnx"
     hole = two_models.recorder.mask()
     assert (screen.pixels()[hole][:, :3] == 3).all()
-    box = screen.page.locator("#help").bounding_box()
+    box = screen.page.locator("#settings").bounding_box()
     assert box["x"] + box["width"] <= viewport["width"]
+
+
+def test_sharp_or_smooth_is_a_setting_that_is_kept(visit, server, tmp_path):
+    screen = visit()
+    page = screen.page
+    page.click("#settings")
+    screen.check_accessibility()
+    screen.expect("[name=fill] [value=copy]").to_be_disabled()  # this file copies nothing
+    page.select_option("[name=fill]", "network")
+    page.keyboard.press("Escape")
+    screen.open(encode(photograph())).wait_open()
+    screen.drag((30, 40), (60, 40))
+    screen.run()
+    assert server.recorder.parts()["fill"] == b"network"
+    screen.kept = {"musical-settings"}
+
+    copying = Server(InpaintingSession(write_model(tmp_path / "copying.onnx", copies=7)))
+    try:
+        other = visit(copying.url)
+        other.kept = {"musical-settings"}
+        other.page.click("#settings")
+        other.page.select_option("[name=fill]", "copy")
+        other.page.reload()
+        other.open(encode(photograph())).wait_open()
+        other.drag((30, 40), (60, 40))
+        other.run()
+        assert copying.recorder.parts()["fill"] == b"copy"
+    finally:
+        copying.close()
+
+
+def test_models_of_the_package_are_offered_by_what_they_are_for(visit, server):
+    def answer(route):
+        known = route.fetch().json()
+        known["models"] = [known | {"model": name} for name in ("photo", "faces")]
+        route.fulfill(json=known)
+
+    screen = visit("about:blank")
+    screen.url = server.url
+    screen.page.route("**/v1/model", answer)
+    screen.page.goto(server.url)
+    screen.expect("#choice").to_be_visible()
+    options = screen.page.locator("#model-choice option").all_inner_texts()
+    assert options == ["Everything else", "Portrait"]
+
+
+def test_a_stroke_is_filled_on_release_if_that_is_set(visit, server):
+    screen = visit().open(encode(photograph())).wait_open()
+    page = screen.page
+    screen.kept = {"musical-settings"}
+    page.click("#settings")
+    page.check("[name=fillOnRelease]")
+    page.keyboard.press("Escape")
+    screen.drag((30, 40), (60, 40))
+    screen.expect_status("Filled in")
+    screen.expect("#picture img").to_have_count(1)
+    assert server.recorder.mask()[40, 45]
+    count = len(server.recorder.requests)
+    page.keyboard.press("e")
+    screen.drag((30, 40), (60, 40))  # an eraser fills nothing
+    screen.next_frame()
+    assert len(server.recorder.requests) == count

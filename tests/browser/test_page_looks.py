@@ -77,7 +77,9 @@ def test_phone(visit, server):
     page.tap("#compare")
     screen.expect("#divider").to_be_visible()
     check_layout()
-    page.tap("#help")
+    page.tap("#settings")
+    check_layout()
+    page.tap("#settings-form [value=keys]")
     screen.expect("#keys").to_be_visible()
     check_layout()
     assert server.recorder.mask()[75, 90]

@@ -282,13 +282,13 @@ def test_masks_come_in_and_out_grow_and_shrink(visit, server):
     assert not screen.painted(150, 120)
     assert np.array_equal(saved(), hole)
     page.keyboard.press("}")  # 300 pixels: 2 on every side
-    screen.expect_status("Grown by 2 pixels")
+    screen.expect_status("Grown by 2 px")
     larger = saved() > 0
     expected = np.zeros_like(larger)
     expected[98:142, 48:92] = expected[198:212, 298:332] = True
     assert np.array_equal(larger, expected)
     choose("mask-shrink")
-    screen.expect_status("Shrunk by 2 pixels")
+    screen.expect_status("Shrunk by 2 px")
     assert np.array_equal(saved(), hole)
     screen.run()
     assert np.array_equal(server.recorder.mask(), hole > 0)
@@ -323,6 +323,17 @@ def test_lines_lasso_brush_by_wheel_and_peek(visit):
     screen.drag((200, 100), (280, 100), (280, 180), (200, 180), (200, 110))
     assert screen.painted(240, 140)
     assert not screen.painted(190, 140)
+
+    for corner in ((20, 100), (80, 100), (80, 180), (20, 180)):
+        page.mouse.click(*screen.point(*corner))
+    assert screen.is_on("#undo")
+    page.mouse.click(*screen.point(20, 100))  # the first corner closes it
+    assert screen.painted(50, 140)
+    assert not screen.painted(120, 140)
+    page.mouse.click(*screen.point(100, 150))
+    page.mouse.click(*screen.point(120, 150))
+    page.keyboard.press("Enter")  # two corners enclose nothing
+    screen.expect("#picture img").to_have_count(1)
 
     page.keyboard.press("b")
     page.mouse.move(*screen.point(150, 150))

@@ -1,0 +1,57 @@
+/** Selects an object: the server finds its outline in a box, or under what is painted. */
+
+import { askForToken } from "./access.js";
+import { select } from "./api.js";
+import { compare } from "./comparing.js";
+import { editor, push, timeline } from "./editor.js";
+import { fillOnRelease } from "./filling.js";
+import { t } from "./language.js";
+import { prepare } from "./masks.js";
+import { complain, hush, say } from "./notices.js";
+import { show } from "./opening.js";
+import { encodeMask, MaskStroke } from "./strokes.js";
+import { update } from "./view.js";
+
+/** Paints over the object in a box. */
+export function selectBox(box) {
+  return paintOutline({ box }, timeline.current.strokes, () => selectBox(box));
+}
+
+/** Replaces what is painted by the outline of the object under it. */
+export async function fitToObject() {
+  if (!prepare()) return;
+  const { photograph, strokes } = timeline.current;
+  const { blob } = await encodeMask(photograph.width, photograph.height, strokes);
+  await paintOutline({ strokes: blob }, [], fitToObject);
+}
+
+async function paintOutline(hint, kept, again) {
+  const { photograph } = timeline.current;
+  const controller = (editor.running = new AbortController());
+  compare(false);
+  hush();
+  say(t("Looking for the outline…"), { lasts: true });
+  update();
+  let isFound = false;
+  try {
+    const mask = await select(photograph.blob, photograph.name, hint, controller.signal);
+    const stroke = MaskStroke.ofImage(await createImageBitmap(mask));
+    controller.signal.throwIfAborted();
+    push({ photograph, strokes: [...kept, stroke] });
+    await show();
+    say(t("Selected. Press Fill, or correct it with brush and eraser."));
+    isFound = true;
+  } catch (error) {
+    if (controller.signal.aborted) {
+      say(t("Cancelled. Your painting is still here."));
+    } else {
+      say("");
+      if (error.status === 401) askForToken(again);
+      else complain(error.message, error.isPassing ? again : null);
+    }
+  } finally {
+    editor.running = null;
+    update();
+  }
+  if (isFound) fillOnRelease();
+}
