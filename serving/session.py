@@ -51,6 +51,9 @@ class InpaintingSession:
             estimated to need more is refused instead of being started, because an attention layer's
             memory grows with the area of the hole times the area of the image: at 4096 x 4096 it
             would be terabytes.
+        optimize: Whether ONNX Runtime rewrites the graph first. A run of the model `photo` takes
+            7 % less time, and opening it takes 1.2 s of one processor more: worth it from some 70
+            windows on. Pixels differ by rounding.
 
     Attributes:
         contract: What the model file says about itself.
@@ -76,6 +79,7 @@ class InpaintingSession:
         *,
         threads: int = 0,
         memory_limit: int = MEMORY_LIMIT,
+        optimize: bool = True,
     ) -> None:
         self.model_path = named_models.find(model_path)
         self.name = named_models.name_of(self.model_path)
@@ -94,6 +98,8 @@ class InpaintingSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # A plan for the second run of a size is one block beside what the first has left behind.
         options.enable_mem_pattern = False
+        if not optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._options = options
         try:
             self._session = self._open(wanted)

@@ -17,6 +17,7 @@ _SCALE_STEP = 1.25  # resolution of the search for a hole's thickness
 _NEARLY_ALL = 0.9  # share of the image's sides from which on a window takes the whole image
 _STRETCH = 2.0  # times a thick hole's scale that may be given up to fill the hole in one window
 _STRETCH_THIN = 1.5  # the same for a hole that the sharpest window holds by its thickness
+_SMALL_GRID = 4096  # cells
 # Lengths below are shares of a window's side. A long hole is followed in short parts: attention
 # costs the box around the hole times the window, and a diagonal fills little of that box.
 _PART = 0.25  # side of the square as large as the box around a part, at most
@@ -155,7 +156,9 @@ def label_components(hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         reading order of each part's first pixel; and `(count, 4)` int64, the top, left, bottom and
         right of component `i + 1` in row `i`, the last two exclusive.
     """
-    from scipy import ndimage  # 0.1 s: only a session that fills a hole needs it
+    if hole.size <= _SMALL_GRID:
+        return _label_small(hole)
+    from scipy import ndimage
 
     labels = np.empty(hole.shape, np.int32)
     ndimage.label(hole, np.ones((3, 3), bool), output=labels)
@@ -164,6 +167,28 @@ def label_components(hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for rows, columns in ndimage.find_objects(labels)
     ]
     return labels, np.array(boxes, np.int64).reshape(-1, 4)
+
+
+def _label_small(hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels a small grid in less time than the import of SciPy takes, 0.5 s."""
+    numbers = np.arange(hole.size, 0, -1).reshape(hole.shape)
+    marks, grown = np.zeros_like(numbers), numbers * hole
+    while (grown != marks).any():  # the first pixel's number spreads over its component
+        marks = grown
+        padded = np.pad(marks, 1)
+        rows = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
+        grown = np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:]) * hole
+    firsts = _distinct(marks[hole])[::-1]
+    label_of = np.zeros(hole.size + 1, np.int32)
+    label_of[firsts] = np.arange(1, len(firsts) + 1)
+    labels, whole = label_of[marks], Box(0, 0, *hole.shape)
+    boxes = [bounds(labels == label, 1, whole) for label in range(1, len(firsts) + 1)]
+    return labels, np.array(boxes, np.int64).reshape(-1, 4)
+
+
+def _distinct(numbers: np.ndarray) -> np.ndarray:
+    """`np.unique` of whole numbers, without its import of `numpy.ma`, 0.05 s."""
+    return np.flatnonzero(np.bincount(numbers.reshape(-1)))
 
 
 def _squares(hole: Box, whole: Box, side: int) -> list[tuple[Box, Box]]:
@@ -362,7 +387,7 @@ def _thickness_scales(
         inside -= sums[side:, :-side]
         inside += sums[:-side, :-side]
         full = inside == side * side
-        owners = np.unique(labels[: full.shape[0], : full.shape[1]][full])
+        owners = _distinct(labels[: full.shape[0], : full.shape[1]][full])
         if not len(owners):
             return scales
         scale *= _SCALE_STEP

@@ -29,24 +29,23 @@ def test_labels_of_a_hand_drawn_hole():
     assert labels.tolist() == [[1, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 0], [3, 3, 0, 4]]
 
 
-def test_components_are_numbered_by_their_first_row():
-    """`plan` searches them by it."""
+def test_small_grids_are_labeled_as_large_ones(monkeypatch):
+    """SciPy labels the large ones; `plan` searches boxes by their first row."""
     rng = np.random.default_rng(1)
-    for _ in range(50):
-        labels, boxes = windows.label_components(rng.random(rng.integers(1, 40, 2)) < 0.3)
+    for density in (0, 0.02, 0.3, 0.5, 0.8, 1):
+        hole = rng.random(rng.integers(1, 60, 2)) < density
+        monkeypatch.setattr(windows, "_SMALL_GRID", hole.size)
+        small, small_boxes = windows.label_components(hole)
+        monkeypatch.setattr(windows, "_SMALL_GRID", 0)
+        labels, boxes = windows.label_components(hole)
+        np.testing.assert_array_equal(small, labels)
+        np.testing.assert_array_equal(small_boxes, boxes)
+        assert boxes.shape == (labels.max(), 4)
         assert (np.diff(boxes[:, 0]) >= 0).all()
-        assert len(boxes) == labels.max()
-
-
-def test_boxes_are_tight():
-    _, boxes = windows.label_components(square_hole((20, 30), (2, 3, 5, 9), (10, 20, 20, 30)))
-    assert boxes.tolist() == [[2, 3, 5, 9], [10, 20, 20, 30]]
-
-
-def test_labels_of_nothing():
-    labels, boxes = windows.label_components(np.zeros((3, 4), bool))
-    assert not labels.any()
-    assert boxes.shape == (0, 4)
+        for label, (top, left, bottom, right) in enumerate(boxes, 1):
+            rows, columns = np.nonzero(labels == label)
+            tight = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+            assert tight == [top, left, bottom, right]
 
 
 @pytest.mark.parametrize("strategy", tiling.STRATEGIES)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from . import bounds
 
@@ -357,6 +357,8 @@ def _tiff_info(content: bytes) -> dict[str, Any]:
     )[0]
     directory.load_from_fp(io.BytesIO(content), position)
     info: dict[str, Any] = {}
+    from PIL import TiffImagePlugin  # slow to import
+
     if (compression := TiffImagePlugin.COMPRESSION_INFO.get(_tag(content, 259, 1))) is not None:
         info["compression"] = compression
     if isinstance(directory.get(34675), bytes):
