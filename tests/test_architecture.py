@@ -46,7 +46,15 @@ KERAS_FREE = (
 SERVER_FOLDER = "serving/server/"
 STARTS_WORKERS = tuple(
     f"{SERVER_FOLDER}{name}.py"
-    for name in ("allocator", "inpaint_request", "jobs", "settings", "worker", "worker_pool")
+    for name in (
+        "allocator",
+        "inpaint_request",
+        "jobs",
+        "selecting",
+        "settings",
+        "worker",
+        "worker_pool",
+    )
 )
 """Modules of the server that import none of its packages: worker processes start through them."""
 
@@ -54,6 +62,9 @@ SERVER_MAY_IMPORT = SERVING_MAY_IMPORT | {
     *("fastapi", "starlette", "pydantic", "python_multipart", "uvicorn", "prometheus_client"),
 }
 """What `pip install .[server,serve]` adds, for these modules and no other."""
+
+SELECTING_MODULE = "serving/server/selecting.py"
+"""The one module that `pip install .[select]` adds OpenCV for, and only in its functions."""
 
 ARGUMENTS_MODULE, ARGUMENTS_MAY_IMPORT = "musical_tf/arguments.py", ("argparse", "argcomplete")
 """The parser that the command lines of `training`, `export` and `serving` share."""
@@ -170,8 +181,8 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
         name = found.name.split(".")[0]
         is_server = file.startswith(SERVER_FOLDER) and file not in STARTS_WORKERS
         allowed = SERVER_MAY_IMPORT if is_server else SERVING_MAY_IMPORT
-        if file == BATCH_MODULE and found.lazy:
-            allowed = allowed | {"ray"}
+        if found.lazy:
+            allowed = allowed | {BATCH_MODULE: {"ray"}, SELECTING_MODULE: {"cv2"}}.get(file, set())
         if name not in allowed | sys.stdlib_module_names:
             return f"serving imports {', '.join(sorted(allowed))} and nothing else"
     if top == "serving" and not file.startswith(SERVER_FOLDER) and found.within("serving.server"):
@@ -294,6 +305,7 @@ def test_a_tree_that_keeps_the_rules_passes(tree):
         ("serving/server/app.py", "import requests", "and nothing else"),
         ("serving/a.py", "def f():\n    import ray", "and nothing else"),
         ("serving/predict_many.py", "import ray", "and nothing else"),
+        ("serving/server/selecting.py", "import cv2", "and nothing else"),
         ("serving/predict_many.py", "def f():\n    import fastapi", "and nothing else"),
         ("serving/server/app.py", "import tensorflow", "and nothing else"),
         ("serving/server/worker.py", "import fastapi", "and nothing else"),

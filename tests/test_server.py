@@ -663,13 +663,13 @@ def spin(content, **options):
 
 def spin_for_long(content, **options):
     """A decoder that exceeds its processor time; runs in a worker."""
-    with worker._limits("image: decoding it", 2**30, 0.1):
+    with worker.limits("image: decoding it", 2**30, 0.1):
         spin(content)
 
 
 def allocate(content, **options):
     """A decoder that exceeds its memory; runs in a worker."""
-    with worker._limits("image: decoding it", 2**20, 10):
+    with worker.limits("image: decoding it", 2**20, 10):
         np.ones(2**24)
 
 
@@ -982,7 +982,7 @@ def test_the_documentation_describes_what_there_is(client):
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         *("/v1/inpaint", "/v1/inpaint/json", "/v1/model", "/healthz", "/readyz", "/metrics"),
-        *("/v1/convert", "/v1/jobs/{job}"),
+        *("/v1/convert", "/v1/select", "/v1/jobs/{job}"),
     }
     operation = document["paths"]["/v1/inpaint"]["post"]
     assert set(operation["responses"]) == {

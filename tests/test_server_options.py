@@ -212,7 +212,7 @@ def test_every_operation_has_one_content_type_and_an_id(client):
     }
     assert set(operations) == {
         *("inpaint", "inpaint_json", "describe_model", "health", "readiness", "metrics"),
-        *("convert", "job_progress", "cancel_job"),
+        *("convert", "select", "job_progress", "cancel_job"),
     }
     kinds = {
         name: list(operation["requestBody"]["content"])
@@ -220,7 +220,8 @@ def test_every_operation_has_one_content_type_and_an_id(client):
         if "requestBody" in operation
     }
     form = ["multipart/form-data"]
-    assert kinds == {"inpaint": form, "convert": form, "inpaint_json": ["application/json"]}
+    forms = {"inpaint": form, "convert": form, "select": form}
+    assert kinds == forms | {"inpaint_json": ["application/json"]}
     answer = operations["inpaint_json"]["responses"]["200"]["content"]
     assert list(answer) == ["application/json"]
     assert set(FORMATS) <= {

@@ -165,7 +165,7 @@ def test_hostile_files_end_in_time_and_the_next_good_one_is_read(pool):
 
 def costly(memory=2**30, seconds=WAIT):
     """Runs in a worker."""
-    with worker._limits("image: decoding it", memory, seconds):
+    with worker.limits("image: decoding it", memory, seconds):
         np.ones(2**28)  # 2 GiB
         while seconds < WAIT:
             pass
@@ -211,21 +211,21 @@ def test_the_largest_photograph_of_16_bits_is_within_the_limits(pool, pixels, me
 
 def test_too_much_processor_time_ends_the_worker(pool):
     with pytest.raises(TooCostlyError, match=r"^image: decoding it takes more than its share of"):
-        pool.run(new_job(), costly_in_time, name="image")
+        pool.run(new_job(), costly_in_time, what="image: decoding it", name="image")
     assert pool.ended == ["processor"]
     assert pool.run(new_job(), sum, [1, 2]) == 3
 
 
 def costly_in_time(name):
     """Runs in a worker."""
-    with worker._limits(name, 2**30, 0.1):
+    with worker.limits(name, 2**30, 0.1):
         while True:
             pass
 
 
 def test_a_crash_is_the_images_fault(pool):
     with pytest.raises(images.ImageError, match=r"^image: decoding it crashed the decoder \(SIGS"):
-        pool.run(new_job(), crash, name="image")
+        pool.run(new_job(), crash, what="image: decoding it", name="image")
     assert pool.ended == ["crashed"]
     assert pool.run(new_job(), sum, [1, 2]) == 3
 

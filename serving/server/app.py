@@ -38,14 +38,17 @@ from ..session import InpaintingSession
 from . import openapi, request_body
 from .envelope import Envelope, error_answer
 from .guard import Guard
-from .inpaint_request import FILES_TO_CONVERT, OPTIONS_TO_CONVERT, Filled, RequestError
+from .inpaint_request import FILES, FILES_TO_CONVERT, OPTIONS_TO_CONVERT, Filled, RequestError
 from .job_routes import HEADER, PARAMETER, add_job_routes
 from .jobs import Job, QueueFullError
+from .schemas import OPTIONS
+from .selecting import FILES_TO_SELECT, OPTIONS_TO_SELECT
 from .service import Service, unavailable
 from .settings import Settings
 
 PAGE = Path(__file__).parents[1] / "page"
 
+_FORM, _JSON = "multipart/form-data", "application/json"
 _HUNG_UP = 499  # what nginx logs when a client leaves before its answer; nobody receives it
 
 
@@ -113,6 +116,10 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
     # The document is open, and what a server serves is told to those with the token alone.
     told = [] if protected["dependencies"] else list(service.sessions)
 
+    def asking(media_type: str, *names: str) -> dict[str, Any]:
+        body = openapi.body(media_type, names, told)
+        return {"parameters": [PARAMETER], "requestBody": body}
+
     common = {
         "response_class": Response,
         "dependencies": protected["dependencies"],
@@ -145,18 +152,21 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
             return await _json_answer(filled, job, model, provider, did)
         return _file_answer(filled, job, did)
 
-    for name, path, what, responses, body in (
+    for name, path, what, responses, media_type in (
         ("inpaint_json", "/v1/inpaint/json", "JSON with base64 in and out",
-         openapi.JSON_RESPONSES, openapi.json_body),
+         openapi.JSON_RESPONSES, _JSON),
         ("inpaint", "/v1/inpaint", "a form in and an image out",
-         openapi.FORM_RESPONSES, openapi.form_body),
+         openapi.FORM_RESPONSES, _FORM),
     ):  # fmt: skip
         app.post(
             path,
             operation_id=name,
             summary=f"Fill the hole of a photograph, {what}",
             responses=responses | protected["responses"],
-            openapi_extra={"parameters": [PARAMETER], "requestBody": body(told)},
+            openapi_extra={
+                "parameters": [PARAMETER],
+                "requestBody": openapi.body(media_type, (*FILES, *OPTIONS), told),
+            },
             **common,
         )(inpaint)
 
@@ -165,19 +175,44 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         operation_id="convert",
         summary="Encode a photograph in another format, or its filled version as its own file is",
         responses=openapi.FILE_RESPONSES | protected["responses"],
-        openapi_extra={"parameters": [PARAMETER], "requestBody": openapi.convert_body()},
+        openapi_extra={
+            "parameters": [PARAMETER],
+            "requestBody": openapi.body(_FORM, (*FILES_TO_CONVERT, *OPTIONS_TO_CONVERT)),
+        },
         **common,
     )
     async def convert(request: Request) -> Response:
+        read = form_reader(request, FILES_TO_CONVERT, OPTIONS_TO_CONVERT)
+        filled, job = await work_on(request, read, service.convert)
+        return _file_answer(filled, job, {})
+
+    @app.post(
+        "/v1/select",
+        operation_id="select",
+        summary="Outline the object in a box or below strokes, as a mask",
+        responses=openapi.SELECT_RESPONSES | protected["responses"],
+        openapi_extra={
+            "parameters": [PARAMETER],
+            "requestBody": openapi.body(_FORM, (*FILES_TO_SELECT, *OPTIONS_TO_SELECT)),
+        },
+        **common,
+    )
+    async def select(request: Request) -> Response:
+        filled, job = await work_on(
+            request, form_reader(request, FILES_TO_SELECT, OPTIONS_TO_SELECT), service.select
+        )
+        return _file_answer(filled, job, {"X-Selected-Share": str(filled.hole_share)})
+
+    def form_reader(
+        request: Request, files: Sequence[str], options: Sequence[str]
+    ) -> Callable[[Request], Awaitable[Any]]:
         if request_body.is_json(request):
             raise RequestError(
                 415,
                 "unsupported_media_type",
                 "Content-Type must be multipart/form-data, got application/json",
             )
-        read = partial(request_body.read_form, files=FILES_TO_CONVERT, options=OPTIONS_TO_CONVERT)
-        filled, job = await work_on(request, read, service.convert)
-        return _file_answer(filled, job, {})
+        return partial(request_body.read_form, files=files, options=options)
 
     async def work_on(
         request: Request,

@@ -30,6 +30,9 @@ FILES = ("image", "mask")
 FILES_TO_CONVERT = ("image", "filled")
 OPTIONS_TO_CONVERT = ("format", "quality", "metadata", "crop")
 
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels; right and bottom are outside."""
+
 Fill = Callable[[np.ndarray, np.ndarray, str | None], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy, fill)`; returns uint8 `(H, W, 3)`."""
 
@@ -118,17 +121,17 @@ def fill_request(
     """
     if "image" not in fields:
         raise RequestError(400, "invalid_image", "there is no image")
-    photograph, content = _read_image(fields, options, codec, max_pixels)
+    photograph, content = _read_photograph(fields, options, codec, max_pixels)
     name = _format_of(photograph, options.format)
     _check_sides(photograph, name)
     check()
     choice = {"polarity": options.polarity, "threshold": options.threshold}
     alpha = None
     if "mask" in fields:
-        mask, _ = _read(fields["mask"], "mask", codec.load_mask, max_pixels, **choice)
+        mask, _ = read_image(fields, "mask", codec.load_mask, max_pixels, **choice)
         hole, reading = mask.hole, mask.reading
         del mask
-        with _image_errors("mask_size"):
+        with image_errors("mask_size"):
             images.check_sizes(photograph, hole, "mask")
     elif photograph.alpha is not None:
         hole, reading = images.alpha_mask(photograph, **choice), "opacity of the image"
@@ -157,7 +160,7 @@ def fill_request(
         check()
     elif content and image_format == photograph.format and options.quality is None:
         return Filled(content, name, width, height, reading)  # not even encoded again
-    with _image_errors("invalid_image"):
+    with image_errors("invalid_image"):
         encoded = codec.encode_photograph(
             photograph,
             pixels,
@@ -175,7 +178,7 @@ def convert_request(
     max_pixels: int,
     check: Callable[[], None],
     codec: Codec = images,
-    crop: tuple[int, int, int, int] | None = None,
+    crop: Box | None = None,
 ) -> Filled:
     """Encodes a photograph in another format, or its filled version as its own file is encoded.
 
@@ -194,7 +197,7 @@ def convert_request(
     """
     if "image" not in fields:
         raise RequestError(400, "invalid_image", "there is no image")
-    photograph, content = _read_image(fields, options, codec, max_pixels)
+    photograph, content = _read_photograph(fields, options, codec, max_pixels)
     if crop:
         photograph, content = _crop(photograph, crop, max_pixels), b""
     name = _format_of(photograph, options.format)
@@ -204,7 +207,7 @@ def convert_request(
     image_format = OWN_FORMATS[name]
     pixels, alpha, hole = photograph.pixels, photograph.alpha, None
     if "filled" in fields:
-        filled, _ = _read(fields["filled"], "filled", codec.read_photograph, max_pixels)
+        filled, _ = read_image(fields, "filled", codec.read_photograph, max_pixels)
         check()
         if filled.pixels.shape != pixels.shape:
             raise RequestError(
@@ -219,26 +222,24 @@ def convert_request(
     elif content and image_format == photograph.format and options.quality is None:
         return Filled(content, name, width, height)
     _check_transparency(alpha, name)
-    with _image_errors("invalid_image"):
+    with image_errors("invalid_image"):
         encoded = codec.encode_photograph(
             photograph, pixels, image_format, alpha, quality=options.quality, hole=hole
         )
     return Filled(encoded, name, width, height)
 
 
-def _read_image(
+def _read_photograph(
     fields: Mapping[str, Any], options: "Options", codec: Codec, max_pixels: int
 ) -> tuple[images.Photograph, bytes]:
     """The photograph, and its bytes if they may be the answer."""
-    photograph, content = _read(fields["image"], "image", codec.read_photograph, max_pixels)
+    photograph, content = read_image(fields, "image", codec.read_photograph, max_pixels)
     if options.metadata == "strip":
         return replace(photograph, exif=None), b""
     return photograph, content
 
 
-def _crop(
-    photograph: images.Photograph, box: tuple[int, int, int, int], max_pixels: int
-) -> images.Photograph:
+def _crop(photograph: images.Photograph, box: Box, max_pixels: int) -> images.Photograph:
     left, top, right, bottom = box
     height, width = photograph.pixels.shape[:2]
     if (right - left) * (bottom - top) > max_pixels:
@@ -268,15 +269,19 @@ def _crop(
     )
 
 
-def _read(
-    stream: BinaryIO, name: str, read: Callable[..., Any], max_pixels: int, **choice: Any
+def read_image(
+    fields: Mapping[str, Any],
+    name: str,
+    read: Callable[..., Any],
+    max_pixels: int,
+    **choice: Any,
 ) -> tuple[Any, bytes]:
-    """What an image file holds, and its bytes."""
-    content = stream.read()
+    """What the image file in a field holds, and its bytes."""
+    content = fields[name].read()
     code = f"invalid_{name}"
     if not content:
         raise RequestError(400, code, f"{name}: it is empty")
-    with _image_errors(code):
+    with image_errors(code):
         return read(io.BytesIO(content), name=name, max_pixels=max_pixels, **choice), content
 
 
@@ -311,7 +316,8 @@ def _check_transparency(alpha: np.ndarray | None, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _image_errors(code: str) -> Iterator[None]:
+def image_errors(code: str) -> Iterator[None]:
+    """Turns what is wrong with an image into an answer of that code."""
     try:
         yield
     except images.TooManyPixelsError as error:

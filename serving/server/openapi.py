@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from .inpaint_request import OPTIONS_TO_CONVERT, OWN_FORMATS
+from .inpaint_request import OWN_FORMATS
 from .schemas import option_schemas
 
 
@@ -82,6 +82,16 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     **_REFUSALS,
 }
 FORM_RESPONSES = FILE_RESPONSES | {200: FILE_RESPONSES[200] | {"headers": HEADERS}}
+_MASK = {"schema": {"type": "string", "format": "binary"}}
+SELECT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A mask of the photograph's size, 255 where the object is.",
+        "content": {"image/png": _MASK},
+        "headers": {"X-Selected-Share": HEADERS["X-Hole-Share"]},
+    },
+    **_REFUSALS,
+    **errors(status_501="OpenCV is not installed on the server: `musical-tf[select]`."),
+}
 JSON_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The filled image in base64, and what was done.",
@@ -93,60 +103,43 @@ JSON_RESPONSES: dict[int | str, dict[str, Any]] = {
 UNAUTHORIZED = errors(status_401="The token is missing or wrong.")
 
 
-def _body(media_type: str, file_format: str, models: Sequence[str]) -> dict[str, Any]:
-    file = {"type": "string", "format": file_format}
-    options = option_schemas()
-    if models:
-        options["model"] |= {"enum": list(models), "default": models[0]}
-    schema = {
-        "type": "object",
-        "required": ["image"],
-        "additionalProperties": False,
-        "properties": {
-            "image": {**file, "description": "PNG, JPEG, WebP, TIFF, BMP or AVIF."},
-            "mask": {
-                **file,
-                "description": "An image of the same size, white where to fill. Without it, what "
-                "is transparent in the image is filled.",
-            },
-            **options,
-        },
-    }
-    return {"required": True, "content": {media_type: {"schema": schema}}}
+_FILES = {
+    "image": "PNG, JPEG, WebP, TIFF, BMP or AVIF.",
+    "mask": "An image of the same size, white where to fill. Without it, what is transparent in "
+    "the image is filled.",
+    "filled": "The image's answer from /v1/inpaint, of the same size: the answer has its pixels, "
+    "and everything else that the image's file holds.",
+    "photograph": "PNG, JPEG, WebP, TIFF, BMP or AVIF.",
+    "strokes": "An image of the same size, white along rough strokes inside the object.",
+}
+_BOXES = {
+    "crop": "LEFT,TOP,RIGHT,BOTTOM: the part of the image to take, in pixels. It may reach "
+    "outside, where the image's border is continued. `filled` has the size of that part.",
+    "box": "LEFT,TOP,RIGHT,BOTTOM: a box around the object, in pixels.",
+}
 
 
-def form_body(models: Sequence[str]) -> dict[str, Any]:
-    """The body of a form to fill something.
+def body(media_type: str, names: Sequence[str], models: Sequence[str] = ()) -> dict[str, Any]:
+    """The body of a request.
 
     Args:
+        media_type: A form has files, JSON has them in base64.
+        names: The fields; the first is required.
         models: The names to choose from; none where they are not for everybody's eyes.
     """
-    return _body("multipart/form-data", "binary", models)
-
-
-def convert_body() -> dict[str, Any]:
-    """The body of a form to encode something in another format."""
-    body = _body("multipart/form-data", "binary", [])
-    properties = body["content"]["multipart/form-data"]["schema"]["properties"]
-    for name in set(properties) - {"image", *OPTIONS_TO_CONVERT}:
-        del properties[name]
-    properties["filled"] = {
-        "type": "string",
-        "format": "binary",
-        "description": "The image's answer from /v1/inpaint, of the same size: the answer has its "
-        "pixels, and everything else that the image's file holds.",
+    kind = {"type": "string", "format": "byte" if media_type.endswith("json") else "binary"}
+    known = option_schemas()
+    known |= {name: kind | {"description": what} for name, what in _FILES.items()}
+    known |= {name: {"type": "string", "description": what} for name, what in _BOXES.items()}
+    if models:
+        known["model"] |= {"enum": list(models), "default": models[0]}
+    schema = {
+        "type": "object",
+        "required": [names[0]],
+        "additionalProperties": False,
+        "properties": {name: known[name] for name in names},
     }
-    properties["crop"] = {
-        "type": "string",
-        "description": "LEFT,TOP,RIGHT,BOTTOM: the part of the image to take, in pixels. It may "
-        "reach outside, where the image's border is continued. `filled` has the size of that part.",
-    }
-    return body
-
-
-def json_body(models: Sequence[str]) -> dict[str, Any]:
-    """The same in JSON, the files in base64."""
-    return _body("application/json", "byte", models)
+    return {"required": True, "content": {media_type: {"schema": schema}}}
 
 
 # The script is a file beside it: the Content-Security-Policy allows none inside.

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from ..options import FillOptions, described, option
-from .inpaint_request import FORMATS, RequestError
+from .inpaint_request import FORMATS, Box, RequestError
 
 _ALIASES = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}
 
@@ -113,12 +113,13 @@ def read_options(fields: Mapping[str, Any], models: Sequence[str]) -> Options:
     return replace(options, model=model)
 
 
-def read_crop(text: str) -> tuple[int, int, int, int] | None:
-    """Reads `crop`: left, top, right and bottom; empty for none.
+def read_box(fields: Mapping[str, Any], name: str) -> Box | None:
+    """Reads an option that is a box; None where it is missing or empty.
 
     Raises:
         RequestError: 400 invalid_option.
     """
+    text = fields.get(name, "")
     if not text.strip():
         return None
     match = re.fullmatch(r"\s*(-?\d{1,9})" + r"\s*,\s*(-?\d{1,9})" * 3 + r"\s*", text)
@@ -127,7 +128,7 @@ def read_crop(text: str) -> tuple[int, int, int, int] | None:
         raise RequestError(
             400,
             "invalid_option",
-            "crop must be LEFT,TOP,RIGHT,BOTTOM in whole pixels, LEFT < RIGHT and TOP < BOTTOM, "
+            f"{name} must be LEFT,TOP,RIGHT,BOTTOM in whole pixels, LEFT < RIGHT and TOP < BOTTOM, "
             f"got {text[:100]!r}",
         )
     return box

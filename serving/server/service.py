@@ -16,7 +16,7 @@ from musical_tf import images
 
 from .. import tiling
 from ..session import InpaintingSession
-from . import output_folder, request_body, schemas
+from . import output_folder, request_body, schemas, selecting
 from .inpaint_request import Filled, RequestError, convert_request, fill_request
 from .job_routes import AnsweringRequests
 from .jobs import AbandonedError, Batcher, Job, JobQueue
@@ -223,9 +223,21 @@ class Service:
         """The same to encode a photograph in another format."""
         with _enough_memory():
             options = schemas.read_options(fields, tuple(self.sessions))
-            crop = schemas.read_crop(fields.get("crop", ""))
+            crop = schemas.read_box(fields, "crop")
             codec, max_pixels = self._codec(job), self.settings.max_pixels
             return convert_request(fields, options, max_pixels, job.check, codec, crop)
+
+    def select(self, fields: dict[str, Any], job: Job) -> Filled:
+        """The same to select an object."""
+        with _enough_memory():
+            box = schemas.read_box(fields, "box")
+            cut = selecting.cut_out
+            if self.pool is not None:
+                cut = partial(
+                    self.pool.run, job, selecting.cut_out_within_limits, what=selecting.WHAT
+                )
+            codec, max_pixels = self._codec(job), self.settings.max_pixels
+            return selecting.select_request(fields, box, max_pixels, job.check, codec, cut)
 
     def _save(self, filled: Filled, name: str) -> Filled:
         """The result with the name under which the folder has it, if there is a folder."""

@@ -64,13 +64,13 @@ class TooCostlyError(images.ImageError):
 
 def read_photograph(content: Any, **options: Any) -> images.Photograph:
     """`images.read_photograph` of a file's bytes, within limits."""
-    with _limits_for(content, options):
+    with limits_for(content, options):
         return images.read_photograph(io.BytesIO(content), **options)
 
 
 def load_mask(content: Any, **options: Any) -> images.Mask:
     """`images.load_mask` of a file's bytes, within limits."""
-    with _limits_for(content, options):
+    with limits_for(content, options):
         return images.load_mask(io.BytesIO(content), **options)
 
 
@@ -79,7 +79,7 @@ def encode_photograph(
 ) -> bytes:
     """`images.encode_photograph`, within limits."""
     pixels = photograph.pixels.shape[0] * photograph.pixels.shape[1]
-    with _limits("encoding the result", MEMORY + BYTES_TO_ENCODE * pixels, seconds):
+    with limits("encoding the result", MEMORY + BYTES_TO_ENCODE * pixels, seconds):
         return images.encode_photograph(photograph, *arguments, **options)
 
 
@@ -187,18 +187,18 @@ def _warm_up() -> None:
 
 
 @contextlib.contextmanager
-def _limits_for(content: Any, options: dict[str, Any]):
+def limits_for(content: Any, options: dict[str, Any]):
     """The limits for decoding a file."""
     memory = MEMORY + BYTES_OF_FILE * len(content)
     name = f"{options['name']}: decoding it"
-    with _limits(name, memory, SECONDS):
+    with limits(name, memory, SECONDS):
         pixels = min(math.prod(size_of(bytes(content))), options["max_pixels"])
-    with _limits(name, memory + BYTES_TO_DECODE * pixels, SECONDS + pixels / PIXELS_PER_SECOND):
+    with limits(name, memory + BYTES_TO_DECODE * pixels, SECONDS + pixels / PIXELS_PER_SECOND):
         yield
 
 
 @contextlib.contextmanager
-def _limits(what: str, memory: int, seconds: float):
+def limits(what: str, memory: int, seconds: float):
     """Bounds what is done within; see the module."""
     if resource is None:
         yield

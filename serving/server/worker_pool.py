@@ -119,14 +119,22 @@ class WorkerPool:
         for each in ended:
             each.process.wait()
 
-    def run(self, job: Job, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    def run(
+        self,
+        job: Job,
+        function: Callable[..., Any],
+        *arguments: Any,
+        what: str = "its work",
+        **named: Any,
+    ) -> Any:
         """Calls a function in a worker.
 
         Args:
             job: Whose work it is. If it is given up, the worker has `GRACE` seconds to finish.
             function: A function of a module, not of `__main__`.
             *arguments: Its arguments.
-            **named: Its named arguments; `name` is what messages call an image.
+            what: What is done, for messages.
+            **named: Its named arguments.
 
         Returns:
             Its result.
@@ -147,7 +155,7 @@ class WorkerPool:
                 worker.send(each.requests, (function, arguments, named))
                 is_result, result = worker.receive(each.replies)
         except (EOFError, OSError):
-            reason, error = each.why_it_ended(named.get("name"))
+            reason, error = each.why_it_ended(what)
             raise error from None
         except BaseException:
             reason = "crashed"  # half a message is in its pipe
@@ -286,7 +294,7 @@ class _Worker:
         self.limit = limit
         self.reason: str | None = None
 
-    def why_it_ended(self, name: str | None) -> tuple[str, Exception]:
+    def why_it_ended(self, what: str) -> tuple[str, Exception]:
         """One of `REASONS`, and what its job gets; waits for it to end."""
         try:
             code = self.process.wait(GRACE)
@@ -295,7 +303,6 @@ class _Worker:
             code = self.process.wait()
         if self.reason is not None:
             return self.reason, AbandonedError()
-        what = "encoding the result" if name is None else f"{name}: decoding it"
         number = -code if code < 0 else 0
         if number == getattr(signal, "SIGXCPU", None):
             return "processor", worker.TooCostlyError(
@@ -336,7 +343,8 @@ class Codec:
 
     def _read(self, function: Callable, source: BinaryIO, options: dict[str, Any]) -> Any:
         content = np.frombuffer(source.read(), np.uint8)  # arrays travel without a copy
-        return self._pool.run(self._job, function, content, **options)
+        what = f"{options['name']}: decoding it"
+        return self._pool.run(self._job, function, content, what=what, **options)
 
     def encode_photograph(
         self, photograph: Photograph, pixels: np.ndarray, *arguments: Any, **options: Any
@@ -350,6 +358,7 @@ class Codec:
             photograph,
             pixels,
             *arguments,
+            what="encoding the result",
             seconds=self._pool.seconds,
             **options,
         )
