@@ -1,7 +1,7 @@
 // Fills the white part of a mask: inpaint MODEL PHOTO.ppm MASK.pgm OUTPUT.ppm.
 //
 // Pictures are binary netpbm files (P6 for RGB, P5 for grey), which need no library. An application
-// has its own pictures in memory: run() is all it needs.
+// has its own pictures in memory: it needs run() and full_size.hpp.
 #include <onnxruntime_cxx_api.h>
 
 #include <array>
@@ -16,6 +16,8 @@
 #include <string>
 #include <vector>
 
+#include "full_size.hpp"
+
 struct Picture {
   int64_t height = 0;
   int64_t width = 0;
@@ -23,27 +25,29 @@ struct Picture {
   std::vector<uint8_t> pixels;  // height x width x channels
 };
 
-// Returns `image` with the pixels filled where `mask` is above 127; all the others are the image's.
-Picture run(Ort::Session& session, Picture& image, Picture& mask) {
-  if (mask.height != image.height || mask.width != image.width) {
-    throw std::runtime_error("the mask must be " + std::to_string(image.width) + " x " +
-                             std::to_string(image.height) + " like the photo, is " +
-                             std::to_string(mask.width) + " x " + std::to_string(mask.height));
-  }
-  const std::array<int64_t, 4> image_shape{1, image.height, image.width, 3};
-  const std::array<int64_t, 3> mask_shape{1, image.height, image.width};
+// Runs the model on pixels in memory: `image` is rows x columns x 3, `mask` is above 127 in the hole.
+full_size::Answer run(Ort::Session& session, std::vector<uint8_t>& image,
+                      std::vector<uint8_t>& mask, int64_t rows, int64_t columns) {
+  const std::array<int64_t, 4> image_shape{1, rows, columns, 3};
+  const std::array<int64_t, 3> mask_shape{1, rows, columns};
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   const std::array<Ort::Value, 2> inputs{
-      Ort::Value::CreateTensor<uint8_t>(memory, image.pixels.data(), image.pixels.size(),
-                                        image_shape.data(), image_shape.size()),
-      Ort::Value::CreateTensor<uint8_t>(memory, mask.pixels.data(), mask.pixels.size(),
-                                        mask_shape.data(), mask_shape.size())};
+      Ort::Value::CreateTensor<uint8_t>(memory, image.data(), image.size(), image_shape.data(),
+                                        image_shape.size()),
+      Ort::Value::CreateTensor<uint8_t>(memory, mask.data(), mask.size(), mask_shape.data(),
+                                        mask_shape.size())};
   const std::array<const char*, 2> input_names{"image", "mask"};
-  const std::array<const char*, 1> output_names{"inpainted"};
+  const std::array<const char*, 2> output_names{"inpainted", "source"};
+  const size_t count = session.GetOutputCount() == 1 ? 1 : 2;  // version 1 has no source
   const auto outputs = session.Run(Ort::RunOptions{nullptr}, input_names.data(), inputs.data(),
-                                   inputs.size(), output_names.data(), output_names.size());
-  const uint8_t* filled = outputs[0].GetTensorData<uint8_t>();
-  return {image.height, image.width, 3, {filled, filled + image.pixels.size()}};
+                                   inputs.size(), output_names.data(), count);
+  const auto* inpainted = outputs[0].GetTensorData<uint8_t>();
+  full_size::Answer answer{{inpainted, inpainted + image.size()}, {}};
+  if (count == 2) {
+    const auto* source = outputs[1].GetTensorData<int32_t>();
+    answer.source.assign(source, source + mask.size() * 2);
+  }
+  return answer;
 }
 
 // One number of a netpbm header; comments run from '#' to the end of the line.
@@ -106,12 +110,21 @@ int main(int argc, char** argv) {
   }
   try {
     Picture image = read(argv[2], 3);
-    Picture mask = read(argv[3], 1);
+    const Picture mask = read(argv[3], 1);
+    if (mask.height != image.height || mask.width != image.width) {
+      throw std::runtime_error("the mask must be " + std::to_string(image.width) + " x " +
+                               std::to_string(image.height) + " like the photo, got " +
+                               std::to_string(mask.width) + " x " + std::to_string(mask.height));
+    }
     disable_telemetry();
     Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "inpaint");
     const std::filesystem::path model(argv[1]);  // its c_str() is what each system's Session takes
     Ort::Session session(env, model.c_str(), Ort::SessionOptions{});
-    write(argv[4], run(session, image, mask));
+    const auto model_run = [&](auto& window, auto& hole, int64_t rows, int64_t columns) {
+      return run(session, window, hole, rows, columns);
+    };
+    full_size::fill(model_run, image.pixels, mask.pixels, image.height, image.width);
+    write(argv[4], image);
   } catch (const std::exception& error) {
     std::cerr << "inpaint: error: " << error.what() << "\n";
     return 1;
