@@ -21,6 +21,8 @@ except ModuleNotFoundError as error:
 from musical_tf import named_models
 from musical_tf.run_directory import WEIGHTS
 
+_UNPACKED = "config.json"  # of a `.keras` file
+
 
 def names() -> list[str]:
     """The methods there are, sorted."""
@@ -68,7 +70,7 @@ def create(
 
 
 def generator_file(source: str | Path) -> Path:
-    """The `.keras` file that `load` reads; it need not exist.
+    """The `.keras` file or unpacked folder that `load` reads; it need not exist.
 
     Args:
         source: As for `load`.
@@ -76,16 +78,18 @@ def generator_file(source: str | Path) -> Path:
     if named_models.is_name(source):
         return named_models.file(source)
     path = Path(source)
-    return path / WEIGHTS if path.is_dir() else path
+    is_run = path.is_dir() and not (path / _UNPACKED).is_file()
+    return path / WEIGHTS if is_run else path
 
 
 def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
     """Loads a trained generator.
 
     Args:
-        path: A `.keras` file, a run directory that holds `generator.keras`, or the name of a
-            generator that is part of the package, see `musical_tf.named_models`. Nothing
-            is downloaded.
+        path: A `.keras` file, a run directory that holds `generator.keras`, a folder with the
+            content of a `.keras` file as the Hugging Face Hub and KerasHub keep it, or the name of
+            a generator that is part of the package, see `musical_tf.named_models`. Nothing is
+            downloaded.
         dtype: Keras dtype policy to rebuild it in, whatever it was trained in.
         **overrides: Fields of the method's `Config` that shall differ from the stored ones and
             leave the weights as they are, such as `attention_max_scores`.
@@ -102,13 +106,13 @@ def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
         >>> generator = musical_tf.load("photo")
     """
     file = generator_file(path)
-    if not file.is_file():
+    if not file.exists():
         known = named_models.listed()
         raise FileNotFoundError(
             f"No generator at {file}: expected a .keras file, a run directory holding "
             f"{WEIGHTS}, or a model's name ({known})"
         )
-    if not zipfile.is_zipfile(file):
+    if file.is_file() and not zipfile.is_zipfile(file):
         raise ValueError(
             f"{file} is not a readable generator: it is torn, or was never a .keras file"
         )
