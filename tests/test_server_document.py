@@ -26,7 +26,7 @@ def photographs(tmp_path, monkeypatch):
     """The files that the examples name, in the working directory."""
     monkeypatch.chdir(tmp_path)
     photo = np.random.default_rng(0).integers(0, 256, (40, 60, 4), np.uint8)
-    photo[15:35, 20:50, :2] //= 8  # an object to select
+    photo[15:35, 20:50, :3] = 200, 30, 30  # an object to select
     photo[..., 3] = 255
     mask = np.zeros((40, 60), np.uint8)
     mask[10:20, 10:30] = 255
