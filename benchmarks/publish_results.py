@@ -32,7 +32,7 @@ from pathlib import Path
 from export.ship import describe_stage, describe_stages
 from musical_tf import named_models
 from musical_tf.files import write_whole
-from training.evaluation import compare_page
+from training.evaluation import page as comparison_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -122,7 +122,7 @@ def documents(folders: list[Path], name: str) -> dict[str, bytes]:
     if "verdicts" not in results:  # an evaluation, whose table is all there is
         return {}
     with tempfile.TemporaryDirectory() as folder:
-        compare_page.write(Path(folder), results, (), ())
+        comparison_page.write(Path(folder), results, ())
         page = (Path(folder) / "index.html").read_bytes()
     return {f"{name}.md": (folders[0] / "results.md").read_bytes(), f"{name}.html": page}
 

@@ -39,7 +39,7 @@ from serving import named_models
 from serving.session import InpaintingSession
 from training.data import holes
 from training.data.photographs import center_crop
-from training.evaluation import measuring, report
+from training.evaluation import measuring, statistics
 from training.evaluation.measuring import Fill
 
 MODULE = "benchmarks.shipped_models"
@@ -210,7 +210,7 @@ def measure_setting(
     measured = measuring.measure(methods, test, setting.protocols, batch_size=8, page_images=2)
     figures = {
         name: {
-            "metrics": report.aggregate(measured.rows, name)["all"]["metrics"],
+            "metrics": statistics.aggregate(measured.rows, name)["all"]["metrics"],
             "known_change": fill.known_change,
         }
         for name, fill in fills.items()

@@ -1,4 +1,4 @@
-"""Drawings of attention maps: which colour, from where to where, and what the page is told."""
+"""Drawings of attention maps: which color, from where to where, and what the page is told."""
 
 import json
 import re
@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from musical_tf.layers.attention_maps import AttentionMap, map_of_rows
-from training.evaluation import attention_maps
+from training.evaluation import attention_maps, source_maps
 from training.evaluation.attention_maps import (
-    Item,
     choose_positions,
     describe,
     draw_arrows,
@@ -19,8 +18,9 @@ from training.evaluation.attention_maps import (
     draw_wheel,
     flow_colors,
     summarize,
-    write_section,
 )
+from training.evaluation.explanations import Item, write_section
+from training.evaluation.page import render
 
 SIZE = 12
 """Side of the map; its hole is 4 x 4 in the middle."""
@@ -45,7 +45,7 @@ def photograph(grey=128):
     return np.full((96, 96, 3), grey, np.uint8)
 
 
-def test_colours_tell_direction_and_distance_like_the_papers():
+def test_colors_tell_direction_and_distance_like_the_papers():
     up_right, down_left, up_left = flow_colors(np.array([[-6, 6], [6, -6], [-6, -6]]), 8.0).astype(
         int
     )
@@ -63,7 +63,7 @@ def test_colours_tell_direction_and_distance_like_the_papers():
     assert luminance.max() / luminance.min() < 1.35
 
 
-def test_the_flow_has_the_colour_of_the_way_in_the_hole_and_the_photograph_around_it():
+def test_the_flow_has_the_color_of_the_way_in_the_hole_and_the_photograph_around_it():
     scale = copying(0, 4)
     picture = np.asarray(draw_flow(scale, photograph(), side=96))
     assert picture.shape == (96, 96, 3)
@@ -72,9 +72,9 @@ def test_the_flow_has_the_colour_of_the_way_in_the_hole_and_the_photograph_aroun
     assert (picture[32:64, 32:64] == color).all()
     around = picture.astype(int)
     around[32:64, 32:64] = around[0, 0]
-    assert np.ptp(around) < 8  # faint and without colour
+    assert np.ptp(around) < 8  # faint and without color
     wheel = np.asarray(draw_wheel(101))
-    # The legend: a source on the right has the colour of the right half.
+    # The legend: a source on the right has the color of the right half.
     share = 4 / reach
     shown = wheel[50, 50 + round(share * 50), :3].astype(int)
     assert np.abs(shown - color).max() <= 6
@@ -135,9 +135,10 @@ def test_the_section_holds_every_position_with_its_weights(tmp_path):
     name = "a</script><b>.png"
     items = [
         Item(name, "00003", photograph(), photograph(90), {"1x1": copying(4, 0)}),
-        Item("b.png", "00004", photograph(), photograph(90), {"3x3": copying(0, -4)}),
+        Item("b.png", "00004", photograph(), photograph(90), {"3x3": copying(0, -4)}, copies()),
     ]
-    section = write_section(tmp_path, items)
+    attention = write_section(tmp_path, items)
+    section = render("attention.html.j2", attention=attention)
     (text,) = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', section, re.S)
     data = json.loads(text)
     assert [item["title"] for item in data] == [name, "b.png"]
@@ -153,12 +154,57 @@ def test_the_section_holds_every_position_with_its_weights(tmp_path):
         tile = atlas[top : top + SIZE, left : left + SIZE]
         assert np.argwhere(tile).tolist() == [[row + 4, column]]
         assert tile.max() == 255
+    copied, _ = data[1]["scales"]
+    assert (copied["atlas"], copied["map"]) == (None, [96, 96])
+    assert all(sources == [[row, column + 30, 1]] for row, column, sources in copied["positions"])
     for item in data:
         background = np.asarray(Image.open(tmp_path / item["background"]))
         assert (background == 90).all()
-    named = {file for item in items for _, file in attention_maps.drawings(item)}
-    assert len(named) == 6
+    named = {picture["file"] for card in attention["cards"] for picture in card["pictures"]}
+    assert len(named) == 3 + 5
     assert named <= set(re.findall(r'images/[^"]+', text))
     assert all((tmp_path / file).is_file() for file in re.findall(r'images/[^"]+', text))
     with pytest.raises(ValueError, match="at least one item"):
         write_section(tmp_path, [])
+
+
+def copies(right=30) -> np.ndarray:
+    """A source map: the left of a square is copied from this far right, its right is painted."""
+    source = np.stack(np.indices((96, 96)), axis=-1).astype("int32")
+    source[32:64, 32:56, 1] += right
+    source[32:64, 56:60] = -1
+    return source
+
+
+def test_copied_pixels_have_the_color_of_their_place():
+    picture = np.asarray(source_maps.draw_places(copies(), photograph(), side=96)).astype(int)
+    for row, column in ((40, 36), (60, 50)):
+        place = np.array([row, column + 30])
+        color = source_maps.place_colors(place, (96, 96))
+        assert picture[row, column].tolist() == color.tolist()
+        # The place itself has the same color, lighter where the photograph shows through.
+        assert np.abs(picture[row, column + 30] - color).max() < 40
+        assert np.ptp(picture[row, column + 30]) > 10
+    assert np.ptp(picture[10, 10]) < 8  # not used: gray
+    painted = picture[32:64, 56:60].reshape(-1, 3)
+    assert {tuple(color) for color in painted} == {(150,) * 3, (225,) * 3}
+
+
+def test_arrows_lead_from_the_place_of_a_known_pixel_to_its_copy():
+    for way in (30, -30):
+        drawn = source_maps.draw_copies(copies(way), photograph(), side=96, lines=4)
+        drawn = np.asarray(drawn).astype(int)
+        touched = np.abs(drawn - drawn[0, 0]).max(axis=-1) > 30
+        assert touched[:, 62:].any() == (way > 0)
+        assert touched[:, :28].any() == (way < 0)
+
+
+def test_words_say_how_much_was_copied():
+    assert source_maps.summarize(copies()) == {"copied": 24 / 28, "offsets": 1}
+    assert source_maps.describe(copies()).startswith("86% of the hole copied, 90% of that by 1 ")
+    own = np.stack(np.indices((8, 8)), axis=-1)
+    assert source_maps.summarize(own) is None
+    assert source_maps.summarize(np.where((own > 3).any(-1, keepdims=True), -1, own)) == {
+        "copied": 0.0,
+        "offsets": 0,
+    }

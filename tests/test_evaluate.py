@@ -15,7 +15,6 @@ from skimage import data
 
 import musical_tf
 from musical_tf.metrics import PROTOCOLS, evaluate_pair
-from training import evaluate
 from training.data.holes import open_masks
 from training.evaluate import main
 from training.evaluation.predictors import OnnxPredictor, RunPredictor
@@ -252,7 +251,7 @@ class TestRecord:
         (greys / "test" / "broken.png").write_bytes(b"not a picture")
         assert main(arguments) == 0
         results = _read(output)
-        assert results["format"] == evaluate.FORMAT
+        assert results["format"] == "musical-tf evaluation 1"
         assert results["command"].startswith("python -m training.evaluate --dataset folder")
         assert results["dataset"] == "folder"
         assert results["split"] == "test"
@@ -364,12 +363,12 @@ class TestRun:
             for scale in results["images"][number]["attention"].values():
                 assert 0 < scale["strongest"] <= scale["known"] <= 1 <= scale["spread"]
         page = (output / "index.html").read_text(encoding="utf-8")
-        assert page.count('class="attention"') == 1
+        assert page.count('<section class="attention"') == 1
         for number in mapped:
-            for kind in ("1x1-flow", "1x1-arrows", "3x3-flow", "3x3-usage"):
-                file = f"images/{number:05d}-attention-{kind}.png"
+            for kind in ("1x1-color", "1x1-arrows", "3x3-color", "3x3-used"):
+                file = f"images/{number:05d}-model-attention-{kind}.png"
                 assert (output / file).is_file()
-                assert page.count(file) == 2  # in its card, and in the section
+                assert page.count(file) == 2  # in a card of its own, and in the section
 
     def test_attention_maps_that_cannot_be(
         self, run_directory, fill_model, greys, tmp_path, capsys
@@ -506,7 +505,7 @@ class TestErrors:
     def test_no_training_size(self, greys, tmp_path, capsys):
         model = _constant_fill_model(tmp_path / "plain.onnx", metadata={})
         assert main(_arguments(greys, model, tmp_path / "out")) == 2
-        assert "names no training size; give --image-size" in capsys.readouterr().err
+        assert "training size; give --image-size" in capsys.readouterr().err
 
     def test_a_broken_recipe(self, run_directory, tmp_path, capsys):
         run = shutil.copytree(run_directory, tmp_path / "run")

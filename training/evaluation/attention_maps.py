@@ -1,34 +1,25 @@
-"""Pictures of where an attention took its features from, for `training.evaluate` and for any page.
+"""Pictures of the positions that an attention took its features from.
 
 An `AttentionMap` (see `musical_tf.layers.attention_maps`) comes from
 
     maps = RunPredictor(run).attention_maps(images, holes)  # {"1x1": ..., "3x3": ...}
 
-and the functions here make of one sample of it
+and the functions here make of its first sample
 
-* `draw_flow`: the colour map of Yu et al. (CVPR 2018): the hue of a position says in which
+* `draw_flow`: the color map of Yu et al. (CVPR 2018): the hue of a position says in which
   direction its strongest source lies, the saturation how far away; `draw_wheel` is its legend;
 * `draw_usage`: light on the known positions that were used, for the hole as a whole;
 * `draw_arrows`: arrows over the photograph, from the strongest source to the position it fills;
-* `describe`: one line on how concentrated and how known the sources are;
-* `write_section`: the section of a page in which a reader chooses a position of the hole and sees
-  everything it was filled from. It needs no network and nothing but the pictures beside it.
+* `describe`: one line on how concentrated and how known the sources are.
 
-A colour map and an arrow show the strongest source alone, and an attention may spread its weight
+A color map and an arrow show the strongest source alone, and an attention may spread its weight
 over hundreds: therefore every picture goes with `describe`.
 """
 
-import html
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
-
-from .attention_page import SECTION
 
 if TYPE_CHECKING:
     from musical_tf.layers.attention_maps import AttentionMap
@@ -37,42 +28,34 @@ SIDE = 512
 """Longer side of a drawing, pixels."""
 
 REACH = 0.4
-"""Distance at which the colour is fully saturated, as a share of the map's diagonal."""
+"""Distance at which the color is fully saturated, as a share of the map's diagonal."""
 
 ARROWS = 30
 """About as many arrows as a photograph is readable under."""
-
-CHOICES = 16
-"""Positions a reader may choose between along each side of the hole."""
 
 LISTED = 6
 """Sources that are drawn one by one in a page, the strongest."""
 
 _DARK, _LIGHT = (12, 12, 16), (255, 201, 60)
 
-_OVERSAMPLED = 2
+OVERSAMPLED = 2
 """Pillow draws without smoothing, so everything is drawn at this multiple and shrunk."""
 
 
-def scale_label(name: str) -> str:
-    """What a reader sees of a scale's name: "3x3" -> "3 × 3 patches"."""
-    return f"{name.replace('x', ' × ')} patches"
-
-
-# ----------------------------------------------------------------------------------------- colours
+# ----------------------------------------------------------------------------------------- colors
 
 
 def flow_colors(offsets: np.ndarray, reach: float, strength: float = 1.0) -> np.ndarray:
-    """The colour of an offset: its direction as hue, its length as saturation.
+    """The color of an offset: its direction as hue, its length as saturation.
 
     White is no offset. Hues lie around the circle as in Yu et al.: sources up on the right are
-    green, those down on the left pink. Colours of one length are about equally light (OKLCH), so
+    green, those down on the left pink. Colors of one length are about equally light (OKLCH), so
     that no direction looks stronger than another.
 
     Args:
         offsets: `(..., 2)`, rows and columns from a position to its source.
-        reach: Length, in the same unit, at which the colour is fully saturated.
-        strength: Float, 1 for areas; above it darker and more colourful, for thin lines.
+        reach: Length, in the same unit, at which the color is fully saturated.
+        strength: Float, 1 for areas; above it darker and more colorful, for thin lines.
 
     Returns:
         `(..., 3)` uint8 RGB.
@@ -82,10 +65,12 @@ def flow_colors(offsets: np.ndarray, reach: float, strength: float = 1.0) -> np.
     hue = np.arctan2(-down, right) + np.deg2rad(100.0)
     lightness = 1.0 - 0.27 * strength * length
     chroma = 0.145 * length
-    return _oklch_to_rgb(lightness, chroma, hue)
+    return oklch_to_rgb(lightness, chroma, hue)
 
 
-def _oklch_to_rgb(lightness, chroma, hue):
+def oklch_to_rgb(
+    lightness: np.ndarray | float, chroma: np.ndarray | float, hue: np.ndarray
+) -> np.ndarray:
     """Björn Ottosson's OKLCH -> sRGB, uint8; what the screen cannot show is clipped."""
     a, b = chroma * np.cos(hue), chroma * np.sin(hue)
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
@@ -112,28 +97,24 @@ def _reach(attention: "AttentionMap") -> float:
 # ---------------------------------------------------------------------------------------- drawings
 
 
-def draw_flow(
-    attention: "AttentionMap", image: np.ndarray, sample: int = 0, side: int = SIDE
-) -> Image.Image:
-    """The colour map: every position of the hole in the colour of the way to its strongest source.
+def draw_flow(attention: "AttentionMap", image: np.ndarray, side: int = SIDE) -> Image.Image:
+    """The color map: every position of the hole in the color of the way to its strongest source.
 
     Around it the photograph, grey and faint, to find one's way.
 
     Args:
         attention: One scale.
         image: `(H, W, 3)` uint8 RGB, the photograph.
-        sample: Which sample of the map it is.
         side: Longer side of the drawing, pixels.
 
     Returns:
         An RGB picture; where nothing is filled, the faint photograph alone.
     """
-    size = _drawing_size(image, side)
-    grey = Image.fromarray(image).convert("L").convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    picture = Image.blend(grey, Image.new("RGB", size, (250, 249, 247)), 0.55)
-    filled = attention.filled[sample]
+    picture = faint(image, side)
+    size = picture.size
+    filled = attention.filled[0]
     rows, columns = np.indices(filled.shape)
-    offsets = attention.sources[sample] - np.stack([rows, columns], axis=-1)
+    offsets = attention.sources[0] - np.stack([rows, columns], axis=-1)
     colors = Image.fromarray(flow_colors(offsets, _reach(attention)))
     shape = Image.fromarray(filled.astype(np.uint8) * np.uint8(255))
     nearest = Image.Resampling.NEAREST
@@ -142,7 +123,7 @@ def draw_flow(
 
 
 def draw_wheel(side: int = 160) -> Image.Image:
-    """The legend of `draw_flow`: at each place of the disc the colour of a source that lies there.
+    """The legend of `draw_flow`: at each place of the disc the color of a source that lies there.
 
     Args:
         side: Side of the picture, pixels.
@@ -150,7 +131,7 @@ def draw_wheel(side: int = 160) -> Image.Image:
     Returns:
         An RGBA picture, transparent around the disc. Its rim is `REACH` of the map's diagonal.
     """
-    full = side * _OVERSAMPLED
+    full = side * OVERSAMPLED
     radius = full / 2 - 2
     axis = np.arange(full) - (full - 1) / 2
     offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
@@ -160,15 +141,13 @@ def draw_wheel(side: int = 160) -> Image.Image:
     picture = Image.fromarray(rgba)
     draw = ImageDraw.Draw(picture)
     middle, cross = (full - 1) / 2, full // 32
-    line = {"fill": (28, 27, 26, 150), "width": _OVERSAMPLED}
+    line = {"fill": (28, 27, 26, 150), "width": OVERSAMPLED}
     draw.line([(middle - cross, middle), (middle + cross, middle)], **line)
     draw.line([(middle, middle - cross), (middle, middle + cross)], **line)
     return picture.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def draw_usage(
-    attention: "AttentionMap", picture: np.ndarray, sample: int = 0, side: int = SIDE
-) -> Image.Image:
+def draw_usage(attention: "AttentionMap", picture: np.ndarray, side: int = SIDE) -> Image.Image:
     """Which known positions the hole as a whole was filled from, as light on the photograph.
 
     All of the weight is in it, not only that of the strongest sources. The position that gave most
@@ -177,62 +156,50 @@ def draw_usage(
     Args:
         attention: One scale.
         picture: `(H, W, 3)` uint8 RGB, the photograph or the result.
-        sample: Which sample of the map it is.
         side: Longer side of the drawing, pixels.
 
     Returns:
         An RGB picture.
     """
-    size = _drawing_size(picture, side)
-    full = (size[0] * _OVERSAMPLED, size[1] * _OVERSAMPLED)
-    canvas = Image.fromarray(picture).resize(full, Image.Resampling.LANCZOS)
-    canvas = Image.blend(canvas, Image.new("RGB", full, _DARK), 0.62)
-    usage = attention.strongest(LISTED).usage[sample]
+    canvas, unit = darkened(picture, side, 0.62)
+    full = canvas.size
+    usage = attention.strongest(LISTED).usage[0]
     light = np.rint(217 * usage / max(float(usage.max()), 1e-30)).astype(np.uint8)
     light = Image.fromarray(light).resize(full, Image.Resampling.NEAREST)
     canvas.paste(Image.new("RGB", full, _LIGHT), (0, 0), light)
-    filled = attention.filled[sample]
-    to_canvas = np.array([full[1] / filled.shape[0], full[0] / filled.shape[1]])
-    _outline(canvas, filled, to_canvas, max(size) / SIDE * _OVERSAMPLED)
-    return canvas.resize(size, Image.Resampling.LANCZOS)
+    draw_outline(canvas, attention.filled[0], unit)
+    return canvas.reduce(OVERSAMPLED)
 
 
 def draw_arrows(
     attention: "AttentionMap",
     picture: np.ndarray,
-    sample: int = 0,
     side: int = SIDE,
     arrows: int = ARROWS,
 ) -> Image.Image:
     """Arrows over a photograph, from the strongest source to the position it fills.
 
-    A readable selection of the filled positions, evenly over the hole. The colour of an arrow is
+    A readable selection of the filled positions, evenly over the hole. The color of an arrow is
     that of `draw_flow`.
 
     Args:
         attention: One scale.
         picture: `(H, W, 3)` uint8 RGB, the photograph or the result.
-        sample: Which sample of the map it is.
         side: Longer side of the drawing, pixels.
         arrows: About how many.
 
     Returns:
         An RGB picture.
     """
-    size = _drawing_size(picture, side)
-    unit = max(size) / SIDE * _OVERSAMPLED
-    full = (size[0] * _OVERSAMPLED, size[1] * _OVERSAMPLED)
-    canvas = Image.fromarray(picture).resize(full, Image.Resampling.LANCZOS)
-    canvas = Image.blend(canvas, Image.new("RGB", full, _DARK), 0.3).convert("RGBA")
-    filled = attention.filled[sample]
-    to_canvas = np.array([full[1] / filled.shape[0], full[0] / filled.shape[1]])
-    _outline(canvas, filled, to_canvas, unit)
+    canvas, unit = darkened(picture, side, 0.3)
+    filled = attention.filled[0]
+    to_canvas = draw_outline(canvas, filled, unit)
     for position in choose_positions(filled, arrows):
-        source = attention.sources[sample][tuple(position)]
+        source = attention.sources[0][tuple(position)]
         color = tuple(flow_colors(source - position, _reach(attention), strength=1.15).tolist())
         start, end = ((np.asarray(each) + 0.5) * to_canvas for each in (source, position))
-        _arrow(canvas, start[::-1], end[::-1], color, unit)
-    return canvas.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        draw_arrow(canvas, start[::-1], end[::-1], color, unit)
+    return canvas.reduce(OVERSAMPLED)
 
 
 def choose_positions(filled: np.ndarray, count: int) -> np.ndarray:
@@ -257,14 +224,36 @@ def choose_positions(filled: np.ndarray, count: int) -> np.ndarray:
     return there[on_lattice] if on_lattice.any() else there[len(there) // 2][None]
 
 
-def _drawing_size(image: np.ndarray, side: int) -> tuple[int, int]:
+def drawing_size(image: np.ndarray, side: int) -> tuple[int, int]:
+    """Width and height of a drawing whose longer side is `side`."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _outline(canvas, filled, to_canvas, unit):
-    """The border of the hole, so that one sees what was filled when it is filled well."""
+def faint(image: np.ndarray, side: int) -> Image.Image:
+    """The photograph, gray and light, to find one's way."""
+    size = drawing_size(image, side)
+    gray = Image.fromarray(image).convert("L").convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    return Image.blend(gray, Image.new("RGB", size, (250, 249, 247)), 0.55)
+
+
+def darkened(picture: np.ndarray, side: int, share: float) -> tuple[Image.Image, float]:
+    """A dark photograph to draw on, enlarged by `OVERSAMPLED`, and the width of a thin line."""
+    width, height = drawing_size(picture, side)
+    full = (width * OVERSAMPLED, height * OVERSAMPLED)
+    canvas = Image.fromarray(picture).resize(full, Image.Resampling.LANCZOS)
+    canvas = Image.blend(canvas, Image.new("RGB", full, _DARK), share)
+    return canvas, max(width, height) / SIDE * OVERSAMPLED
+
+
+def draw_outline(canvas: Image.Image, filled: np.ndarray, unit: float) -> np.ndarray:
+    """The border of the hole, so that one sees what was filled when it is filled well.
+
+    Returns:
+        `(2,)`, the canvas' pixels of a row and of a column of the map.
+    """
+    to_canvas = np.array([canvas.height / filled.shape[0], canvas.width / filled.shape[1]])
     draw = ImageDraw.Draw(canvas)
     padded = np.pad(filled, 1)
     lines = []
@@ -276,9 +265,16 @@ def _outline(canvas, filled, to_canvas, unit):
         for start, end in lines:
             points = [(x * to_canvas[1], y * to_canvas[0]) for x, y in (start, end)]
             draw.line(points, fill=color, width=max(1, round(thickness * unit)))
+    return to_canvas
 
 
-def _arrow(canvas, start, end, color, unit):
+def draw_arrow(
+    canvas: Image.Image,
+    start: np.ndarray,
+    end: np.ndarray,
+    color: tuple[int, ...],
+    unit: float,
+) -> None:
     """A slightly bent arrow from a dot; a dark rim sets it off from any photograph."""
     way = end - start
     length = float(np.hypot(*way))
@@ -307,28 +303,28 @@ def _arrow(canvas, start, end, color, unit):
 # ------------------------------------------------------------------------------------------- words
 
 
-def summarize(attention: "AttentionMap", sample: int = 0) -> dict[str, float] | None:
-    """How concentrated and how known the sources of a sample are, medians over its positions.
+def summarize(attention: "AttentionMap") -> dict[str, float] | None:
+    """How concentrated and how known the sources are, medians over its positions.
 
     Returns:
         "strongest", the share of the weight that the strongest source has; "spread", as how many
         equally strong sources it is; "known", the share of the weight on known positions. None
         where nothing is filled.
     """
-    filled = attention.filled[sample]
+    filled = attention.filled[0]
     if not filled.any():
         return None
     found = attention.strongest(LISTED)
     return {
-        "strongest": float(np.median(found.weights[sample][filled][:, 0])),
-        "spread": float(np.median(found.spread[sample][filled])),
-        "known": float(np.median(found.known_share[sample][filled])),
+        "strongest": float(np.median(found.weights[0][filled][:, 0])),
+        "spread": float(np.median(found.spread[0][filled])),
+        "known": float(np.median(found.known_share[0][filled])),
     }
 
 
-def describe(attention: "AttentionMap", sample: int = 0) -> str:
+def describe(attention: "AttentionMap") -> str:
     """`summarize` as a line for people."""
-    summary = summarize(attention, sample)
+    summary = summarize(attention)
     if summary is None:
         return "nothing is filled: no known patch is left to take from"
     return (
@@ -339,143 +335,3 @@ def describe(attention: "AttentionMap", sample: int = 0) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %"
-
-
-# -------------------------------------------------------------------------------------- the section
-
-
-@dataclass(frozen=True)
-class Item:
-    """One result in the section of a page.
-
-    Args:
-        title: What a reader chooses it by, for example the file's name.
-        stem: Beginning of its pictures' names, unique on the page.
-        image: `(H, W, 3)` uint8 RGB, the photograph.
-        result: `(H, W, 3)` uint8 RGB, what was made of it.
-        maps: Scale -> map, as `RunPredictor.attention_maps` gives them.
-        sample: Which sample of the maps it is.
-    """
-
-    title: str
-    stem: str
-    image: np.ndarray
-    result: np.ndarray
-    maps: Mapping[str, "AttentionMap"]
-    sample: int = 0
-
-
-def write_section(folder: Path, items: Sequence[Item], pictures: str = "images") -> str:
-    """Writes an item's pictures and returns the section of the page that shows them.
-
-    Args:
-        folder: Where the page will lie.
-        items: At least one.
-        pictures: Folder of the pictures, inside `folder`; made where there is none.
-
-    Returns:
-        HTML for the page's body, script and style in it; once a page. It takes its colours from
-        the custom properties of `training.evaluation.report_page` where the page has them.
-
-    Raises:
-        ValueError: Without items.
-    """
-    if not items:
-        raise ValueError("attention maps: expected at least one item, got none")
-    (folder / pictures).mkdir(parents=True, exist_ok=True)
-    draw_wheel(240).save(folder / pictures / "attention-wheel.png", optimize=True)
-    data = [_write_item(folder, pictures, item) for item in items]
-    # "</script>" in a file's name must not end the script.
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
-    section = SECTION.replace("<!--wheel-->", html.escape(f"{pictures}/attention-wheel.png"))
-    section = section.replace("<!--reach-->", f"{REACH:.0%}".replace("%", " %"))
-    return section.replace("<!--data-->", text)
-
-
-def drawings(item: Item, pictures: str = "images") -> list[tuple[str, str]]:
-    """Label and path, from the page, of the drawings that `write_section` writes of an item."""
-    return [
-        (f"{label}, {name.replace('x', ' × ')}", _path(pictures, item, name, kind))
-        for name in item.maps
-        for kind, label in _DRAWINGS.items()
-    ]
-
-
-_DRAWINGS = {"flow": "Colour map", "arrows": "Arrows", "usage": "Used by the hole"}
-
-
-def _path(pictures: str, item: Item, name: str, kind: str) -> str:
-    return f"{pictures}/{item.stem}-attention-{name}-{kind}.png"
-
-
-def _write_item(folder: Path, pictures: str, item: Item) -> dict[str, Any]:
-    background = f"{pictures}/{item.stem}-attention-background.png"
-    Image.fromarray(item.result).save(folder / background, optimize=True)
-    scales = []
-    for name, attention in item.maps.items():
-        drawn = {
-            "flow": draw_flow(attention, item.image, item.sample),
-            "arrows": draw_arrows(attention, item.result, item.sample),
-            "usage": draw_usage(attention, item.result, item.sample),
-        }
-        for kind, drawing in drawn.items():
-            drawing.save(folder / _path(pictures, item, name, kind))
-        atlas = _path(pictures, item, name, "weights")
-        chosen = choose_positions(attention.filled[item.sample], CHOICES**2)
-        scales.append(
-            {
-                "label": scale_label(name),
-                "drawings": [
-                    [label, _path(pictures, item, name, kind)] for kind, label in _DRAWINGS.items()
-                ],
-                "words": describe(attention, item.sample),
-                "map": list(attention.filled.shape[1:]),
-                **_write_atlas(folder / atlas, attention, item.sample, chosen),
-                "atlas": atlas,
-            }
-        )
-    height, width = item.image.shape[:2]
-    return {
-        "title": item.title,
-        "size": [width, height],
-        "background": background,
-        "scales": scales,
-    }
-
-
-def _write_atlas(file: Path, attention: "AttentionMap", sample: int, chosen: np.ndarray) -> dict:
-    """Every chosen position's weights as one tile of a picture, in its alpha channel.
-
-    A tile is relative to its own largest weight on a known position, which is told beside it.
-    """
-    found = attention.strongest(LISTED)
-    known = ~attention.missing[sample]
-    columns = max(1, int(np.ceil(np.sqrt(len(chosen)))))
-    height, width = known.shape
-    rows = max(1, -(-len(chosen) // columns))
-    atlas = np.zeros((rows * height, columns * width, 2), np.uint8)
-    atlas[..., 0] = 255
-    positions = []
-    of_chosen = attention.weights_of_many(sample, chosen)
-    for number, ((row, column), weights) in enumerate(zip(chosen.tolist(), of_chosen, strict=True)):
-        largest = max(float(weights[known].max(initial=0.0)), 1e-30)
-        tile = np.rint(255 * np.clip(weights / largest, 0.0, 1.0)).astype(np.uint8)
-        top, left = number // columns * height, number % columns * width
-        atlas[top : top + height, left : left + width, 1] = tile
-        at = (sample, row, column)
-        sources = [
-            [*place, _rounded(weight)]
-            for place, weight in zip(
-                found.positions[at].tolist(), found.weights[at].tolist(), strict=True
-            )
-            if weight > 0
-        ]
-        positions.append(
-            [row, column, sources, _rounded(found.spread[at]), _rounded(found.known_share[at])]
-        )
-    Image.fromarray(atlas, "LA").save(file)
-    return {"columns": columns, "positions": positions}
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.3g}")

@@ -12,7 +12,7 @@ from . import published, tables
 from .statistics import describe_metric, ranking_metric, worst_and_best
 
 if TYPE_CHECKING:
-    from musical_tf.layers.attention_maps import AttentionMap
+    pass
 
 PAPER, INK, MUTED = (250, 249, 247), (28, 27, 26), (112, 107, 101)
 

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from . import attention_maps, drawings, tables
+from . import drawings, explanations, tables
 from .drawings import Sample
 from .statistics import (
     describe_metric,
@@ -63,7 +63,7 @@ def write(
     results: Mapping[str, Any],
     samples: Sequence[Sample],
     figures: Sequence[Sample] = (),
-    attentions: Sequence[attention_maps.Item] = (),
+    attentions: Sequence[explanations.Item] = (),
 ) -> None:
     """Writes `index.html` and the pictures it shows, `images/*.png`, into an existing folder.
 
@@ -97,7 +97,7 @@ def write(
         subtitle=tables.subtitle(results),
         tiles=_tiles(results),
         sections=sections,
-        attention=attention_maps.write_section(folder, attentions) if attentions else None,
+        attention=explanations.write_section(folder, attentions) if attentions else None,
         gallery=_gallery(results, samples) if samples else None,
         footnotes=tables.notes(results),
         command=results["command"],
@@ -127,14 +127,19 @@ def _figure_sections(
     def section(name: str, title: str, columns: drawings.Columns, **more: str) -> dict[str, Any]:
         captions = drawings.lettered(columns)
         cards = [_card(results, sample, captions) for sample in samples]
-        return {"id": name, "title": title, "tables": (), "columns": len(columns), "cards": cards, **more}
+        return {
+            "id": name,
+            "title": title,
+            "tables": (),
+            "columns": len(columns),
+            "cards": cards,
+            **more,
+        }
 
     count = "The first photograph" if len(samples) == 1 else f"The first {len(samples)} photographs"
     text = f"{count} of the split, chosen by nobody, in the layout of the MUSICAL paper's Figures 3"
     columns = drawings.figure_columns(results)
-    found = [
-        section("figure", "Side by side", columns, text=f"{text} to 5.", picture="figure.png")
-    ]
+    found = [section("figure", "Side by side", columns, text=f"{text} to 5.", picture="figure.png")]
     if ablations := drawings.ablation_columns(results):
         drawings.figure(ablations, samples).save(pictures / "ablations.png")
         text = (
@@ -165,7 +170,7 @@ def _card(
         if ranking and key in methods and len(methods) > 1:
             picture["value"] = describe_metric(ranking[1]).with_unit(methods[key][ranking[1]])
         shown.append(picture)
-    card = {"title": row["file"], "pictures": shown, "file": None, "figures": None}
+    card: dict[str, Any] = {"title": row["file"], "pictures": shown}
     if ranking:
         card["file"] = row["file"]
         card["figures"] = json.dumps({**methods, "hole": row["hole_fraction"]})

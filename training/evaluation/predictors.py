@@ -1,4 +1,4 @@
-"""What an evaluation asks for results: a trained run in Keras, or an exported file in ONNX Runtime.
+"""Models that are measured: a trained run in Keras, or an exported file in ONNX Runtime.
 
 Both have `predict`, from uint8 images and boolean holes to uint8 images with the known pixels kept,
 so that whatever is measured on the one can be measured on the other.
@@ -16,6 +16,8 @@ from musical_tf.run_directory import RunDirectory
 if TYPE_CHECKING:
     from musical_tf.layers.attention_maps import AttentionMap
 
+Recipe = dict[str, Any]
+
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
@@ -31,11 +33,13 @@ class RunPredictor:
         label: Method and preset.
         generator: The Keras model.
         inpaint: What is run, `InpaintingFunction` around the generator.
+        method: Registry key of the method.
         recipe: What the run's `recipe.json`, or the named generator's card, holds; empty without
             one.
         card: The named generator's card; None of any other.
         training_size: Side of the images it was trained on, pixels, or None.
         source_hash: SHA-256 of the weights file.
+        copies: Whether it copies known pixels, see `sources`.
 
     Raises:
         FileNotFoundError: Where there is no generator.
@@ -63,7 +67,9 @@ class RunPredictor:
         self.generator = generator
         self.inpaint = InpaintingFunction(generator)
         self._compiled: dict[tuple[int, int], Any] = {}
+        self.method: str | None = generator.method
         self.label = f"{generator.method} {generator.preset}"
+        self.copies = self.inpaint.copying is not None
         if self.card is not None:
             self.recipe = dict(self.card["recipe"])
         else:
@@ -85,6 +91,21 @@ class RunPredictor:
             ValueError: On a wrong dtype or shape.
             RuntimeError: If TensorFlow fails, for example out of memory.
         """
+        return self._outputs(images, holes)["inpainted"]
+
+    def sources(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        """Where a model that copies took each pixel from.
+
+        Args:
+            images, holes: As of `predict`.
+
+        Returns:
+            `(B, H, W, 2)` int32, row and column of the known pixel; a known pixel's own; -1 twice
+            where the network painted.
+        """
+        return self._outputs(images, holes)["source"]
+
+    def _outputs(self, images: np.ndarray, holes: np.ndarray) -> dict[str, np.ndarray]:
         import tensorflow as tf
 
         _check(images, holes)
@@ -93,7 +114,7 @@ class RunPredictor:
             # One graph a size and any batch: a last, smaller batch must not be traced anew, since
             # that would be timed.
             self._compiled[size] = tf.function(
-                self.inpaint,
+                self.inpaint.outputs,
                 input_signature=[
                     tf.TensorSpec((None, *size, 3), tf.uint8),
                     tf.TensorSpec((None, *size), tf.uint8),
@@ -102,9 +123,17 @@ class RunPredictor:
             )
         masks = holes.astype(np.uint8) * np.uint8(255)
         try:
-            return self._compiled[size](tf.constant(images), tf.constant(masks)).numpy()
+            outputs = self._compiled[size](tf.constant(images), tf.constant(masks))
+            return {name: value.numpy() for name, value in outputs.items()}
         except tf.errors.OpError as error:
             raise RuntimeError(f"TensorFlow failed: {_first_line(error)}") from error
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether `attention_maps` has something to say."""
+        config = self.generator.config
+        # Shift-Net's is called after its paper; Context Encoder and GLC have none of the kind.
+        return bool(getattr(config, "attention", getattr(config, "shift", False)))
 
     def attention_maps(self, images: np.ndarray, holes: np.ndarray) -> dict[str, "AttentionMap"]:
         """Where the generator's attention takes from; `evaluation.attention_maps` draws it.
@@ -137,9 +166,11 @@ class OnnxPredictor:
     Attributes:
         kind: "onnx".
         label: Method and preset by the file's metadata; the file's name without any.
+        method: Registry key by the metadata; None without any.
         recipe: Dataset and ablation, as far as the metadata names them.
         training_size: Side of the images it was trained on, pixels, or None.
         source_hash: SHA-256 of the file.
+        copies: Whether it has the output `source`.
 
     Raises:
         FileNotFoundError: Where there is no such file.
@@ -148,6 +179,8 @@ class OnnxPredictor:
     """
 
     kind = "onnx"
+    card = None
+    has_attention = False
 
     def __init__(self, file: str | Path):
         file = Path(file)
@@ -180,14 +213,13 @@ class OnnxPredictor:
             if key.startswith(PREFIX)
         }
         self._float, self._channels_first = self._read_contract(file)
-        if "method" in self.metadata:
-            preset = self.metadata.get("preset", "")
-            self.label = f"{self.metadata['method']} {preset} (ONNX)".replace("  ", " ")
-        else:
-            self.label = file.stem
+        self.copies = "source" in [value.name for value in self._session.get_outputs()]
+        self.method: str | None = self.metadata.get("method")
+        words = (self.method, self.metadata.get("preset"), "(ONNX)")
+        self.label = " ".join(filter(None, words)) if self.method else file.stem
         self.training_size = _whole_number(self.metadata.get("training_size"))
         named = ("dataset", "ablation")
-        self.recipe = {key: self.metadata[key] for key in named if key in self.metadata}
+        self.recipe: Recipe = {key: self.metadata[key] for key in named if key in self.metadata}
         self.source_hash = _sha256(file)
 
     def _read_contract(self, file: Path) -> tuple[bool, bool]:
@@ -214,18 +246,7 @@ class OnnxPredictor:
 
     def predict(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         """Fills the holes; arguments and result as `RunPredictor.predict`."""
-        _check(images, holes)
-        if self._float:
-            image, mask = images.astype(np.float32) / np.float32(255), holes.astype(np.float32)
-        else:
-            image, mask = images, holes.astype(np.uint8) * np.uint8(255)
-        if self._channels_first:
-            image = np.ascontiguousarray(image.transpose(0, 3, 1, 2))
-        try:
-            (result,) = self._session.run(["inpainted"], {"image": image, "mask": mask})
-        # Its exceptions share no base class but Exception.
-        except Exception as error:
-            raise RuntimeError(f"ONNX Runtime failed: {_first_line(error)}") from error
+        result = self._run("inpainted", images, holes)
         if self._channels_first:
             result = result.transpose(0, 2, 3, 1)
         if result.shape != images.shape:
@@ -234,6 +255,32 @@ class OnnxPredictor:
             result = np.rint(np.clip(result, 0.0, 1.0) * 255.0)
         # A file of ours keeps known pixels by itself; float32 values come back through a rounding.
         return np.where(holes[..., None], result.astype(np.uint8), images)
+
+    def sources(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        """As `RunPredictor.sources`."""
+        return self._run("source", images, holes)
+
+    def attention_maps(self, images: np.ndarray, holes: np.ndarray) -> dict[str, "AttentionMap"]:
+        """None: a file has no output for them."""
+        return {}
+
+    def _run(self, output: str, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        _check(images, holes)
+        if self._float:
+            image, mask = images.astype(np.float32) / np.float32(255), holes.astype(np.float32)
+        else:
+            image, mask = images, holes.astype(np.uint8) * np.uint8(255)
+        if self._channels_first:
+            image = np.ascontiguousarray(image.transpose(0, 3, 1, 2))
+        try:
+            (result,) = self._session.run([output], {"image": image, "mask": mask})
+        # Its exceptions share no base class but Exception.
+        except Exception as error:
+            raise RuntimeError(f"ONNX Runtime failed: {_first_line(error)}") from error
+        return result
+
+
+Predictor = RunPredictor | OnnxPredictor
 
 
 def _whole_number(value: Any) -> int | None:

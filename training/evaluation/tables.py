@@ -67,9 +67,7 @@ def metric_label(metric: str) -> str:
     return f"{description.label}{unit}{arrow}"
 
 
-def _cells(
-    metrics: Sequence[str], rows: Sequence[Sequence[float | None]]
-) -> list[tuple[str, ...]]:
+def _cells(metrics: Sequence[str], rows: Sequence[Sequence[float | None]]) -> list[tuple[str, ...]]:
     """Figures as text, those of several rows with the best of each column marked."""
     columns = []
     for metric, values in zip(metrics, zip(*rows, strict=True), strict=True):
@@ -107,7 +105,9 @@ def metric_tables(results: Results) -> list[Table]:
     columns.append(Column("s / image", edge=True))
 
     def rows_of(bucket: str, heads: Sequence[str]) -> list[tuple[str, ...]]:
-        means = [[m["aggregates"][bucket]["metrics"][metric] for metric in metrics] for m in methods]
+        means = [
+            [m["aggregates"][bucket]["metrics"][metric] for metric in metrics] for m in methods
+        ]
         # Seconds are not taken apart by hole size.
         seconds = [seconds_per_image(m) if bucket == "all" else "" for m in methods]
         cells = zip(heads, _cells(metrics, means), seconds, strict=True)
@@ -318,7 +318,9 @@ def training_table(results: Results) -> Table | None:
 
 
 def _is_unfinished(method: Mapping[str, Any]) -> bool:
-    done, planned = (each.get("steps") for each in (method["training"], method["training"]["recipe"]))
+    done, planned = (
+        each.get("steps") for each in (method["training"], method["training"]["recipe"])
+    )
     return done is not None and planned is not None and done < planned
 
 
