@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from benchmarks import publish_results
+from benchmarks import publish_results, result_tables
 
 
 def evaluation(folder, psnr, **changes):
@@ -51,14 +51,14 @@ def test_nothing_that_is_kept_names_a_place_on_somebodys_disk():
 
 def test_a_benchmarks_ratios_become_a_table():
     record = {"ratios": {"slow / fast": 7.125}, "hardware": "two cores", "command": "python -m b"}
-    lines = publish_results.table(record).splitlines()
+    lines = result_tables.table(record).splitlines()
     assert "| slow / fast | 7.12 |" in lines
     assert "python -m b" in lines
 
 
 def test_quantities_become_a_table():
     record = {"quantities": {"memory": "1.93 GB"}, "hardware": "h", "command": "c"}
-    assert publish_results.table(record).splitlines()[:3] == [
+    assert result_tables.table(record).splitlines()[:3] == [
         *("| | |", "|---|---|", "| memory | 1.93 GB |")
     ]
 
@@ -70,7 +70,7 @@ def test_evaluations_are_merged_and_relabelled(tmp_path):
         *("musical lite", "Telea", "L1 alone", "Telea")
     ]
     assert "private" not in json.dumps(record)
-    lines = publish_results.table(record).splitlines()
+    lines = result_tables.table(record).splitlines()
     assert lines[0] == "| method | PSNR | SSIM | l1 |"
     assert lines[4] == "| L1 alone | 25.50 dB | 0.9000 | 1.500 % |"
     assert "evaluate two" in lines
@@ -110,7 +110,7 @@ def comparison(folder):
 def test_a_comparison_brings_cost_training_and_verdicts(tmp_path):
     record = publish_results.condense({comparison(tmp_path / "six"): ""}, {})
     assert "private" not in json.dumps(record)
-    lines = publish_results.table(record).splitlines()
+    lines = result_tables.table(record).splitlines()
     assert lines[0].endswith("| l1 | parameters | multiply-adds | time | steps | CPU minutes |")
     assert lines[2].endswith("| 1.500 % | 6.22 M | 0.67 G | 1.00 | 2,000 | 10.0 |")
     assert lines[3].endswith("| 1.500 % | – | – | 0.07 | – | – |")
@@ -154,7 +154,7 @@ def tries(tmp_path):
 def test_tries_are_kept_with_what_differs_and_what_came_of_it(tries):
     record = publish_results.describe_tries(*tries, about="How much style?", verdict="Late.")
     assert "private" not in json.dumps(record)
-    lines = publish_results.table(record).splitlines()
+    lines = result_tables.table(record).splitlines()
     assert lines[:2] == ["How much style?", ""]
     assert lines[2] == "| try | what differs | steps | CPU minutes | PSNR | SSIM | l1 |"
     figures = "| 0.9000 | 1.500 % |"
@@ -170,7 +170,7 @@ def test_tries_are_kept_with_what_differs_and_what_came_of_it(tries):
 def test_a_try_without_figures_is_kept_too(tries):
     record = publish_results.describe_tries(tries[0], {}, about="?", verdict="")
     assert [each["metrics"] for each in record["tries"]] == [None, None]
-    lines = publish_results.table(record).splitlines()
+    lines = result_tables.table(record).splitlines()
     assert lines[2].endswith("| CPU minutes | training loss `l1` |")
     assert "| late | lambda_style 0.0 then 50.0 | 1,500 + 1,500 | 38 | 0.2000 |" in lines
 
@@ -179,7 +179,7 @@ def test_tries_that_go_on_from_the_first_show_what_their_own_stages_change():
     first, second = {"rate": 2, "steps": 5}, {"rate": 1, "steps": 9, "zoom": 0.0}
     third = {"rate": 2, "steps": 9, "zoom": 0.1}
     tries = [[first], [first, second], [first, second, third]]
-    assert publish_results._differences(tries) == ["", "rate 1", "zoom 0.1"]
+    assert result_tables.differences(tries) == ["", "rate 1", "zoom 0.1"]
 
 
 def test_an_evaluation_of_no_try_is_refused(tries):
@@ -228,7 +228,7 @@ def setting(psnr, missed=(), **bars):
 
 def test_shipped_models_stand_beside_others_and_bars():
     record = {"settings": {"one": setting(26.0, **{"authors/psnr": 25.5})}}
-    lines = publish_results.table(record).splitlines()
+    lines = result_tables.table(record).splitlines()
     assert lines[2] == (
         "| CelebA, 256 px | center | **`faces`** | 26.00 dB | 0.9000 | 1.500 % |  | exact |"
     )
@@ -236,10 +236,10 @@ def test_shipped_models_stand_beside_others_and_bars():
     assert lines[4] == "| | | *bar* | ≥ 25.50 dB |  |  |  | exact |"
     assert "Every bar is reached." in lines
     record = {"settings": {"one": setting(25.0, missed=["authors/psnr 25, bar 25.5"])}}
-    lines = publish_results.table(record).splitlines()
+    lines = result_tables.table(record).splitlines()
     assert "* one: authors/psnr 25, bar 25.5" in lines
     assert "Every bar is reached." not in lines
-    assert publish_results.short_settings_table(record).splitlines()[2] == (
+    assert result_tables.short_settings_table(record).splitlines()[2] == (
         "| CelebA, 256 px | center | `faces` | 25.00 dB / 0.9000 | 25.00 dB / 0.9000 / 0.2000 |"
     )
 
@@ -248,7 +248,7 @@ def test_a_method_that_a_setting_lacks_is_not_yet_measured():
     alone = setting(25.0)
     del alone["methods"]["MI-GAN"]
     record = {"settings": {"one": setting(26.0), "two": alone}}
-    lines = publish_results.short_settings_table(record).splitlines()
+    lines = result_tables.short_settings_table(record).splitlines()
     assert lines[3].endswith("| 25.00 dB / 0.9000 | not yet measured |")
 
 
@@ -264,21 +264,21 @@ def test_a_card_becomes_tables(tmp_path):
         **{"parity": {"ONNX file from the run": {"max": 1.0}}},
         **{"stages": [{"recipe": recipe, "photographs": "8500 files, 0123", **spent}] * 2},
     }
-    lines = publish_results.table(card).splitlines()
+    lines = result_tables.table(card).splitlines()
     assert "`width=32`, `width_limit=7`, 5.01 M parameters" in lines[2]
     assert "10.4 MB, float16, sha256 `abcdef0123456789`; at most 1 grey levels" in lines[5]
     assert "1.5 hours, 2.9 hours of all cores together; a loom" in lines[7]
     card["stages"][0] = spent | {"recipe": recipe | {"ablation": "no_attention"}}
-    assert publish_results.table(card).splitlines()[-2].startswith("| 1, no attention | – | 64 |")
+    assert result_tables.table(card).splitlines()[-2].startswith("| 1, no attention | – | 64 |")
     assert lines[-1] == "| 2 | 8500 files | 64 | center | 16 | 0.0005 | 1,500 | 90 | 171 |"
 
 
 def test_figures_at_another_scale_than_todays_say_so():
     setting = {"dataset": "celeba", "side": 256, "shorter_side": 256, "resampling": "bicubic"}
-    assert publish_results._place(setting) == "CelebA, 256 px"
+    assert result_tables._place(setting) == "CelebA, 256 px"
     whole = setting | {"whole": True}
-    assert publish_results._place(whole) == "CelebA, whole, shorter side 256 px"
+    assert result_tables._place(whole) == "CelebA, whole, shorter side 256 px"
     before = setting | {"shorter_side": 350}
     del before["resampling"]
     expected = "CelebA, 256 px of a shorter side of 350, bilinear"
-    assert publish_results._place(before) == expected
+    assert result_tables._place(before) == expected

@@ -19,7 +19,7 @@ whole. `training.evaluate` measures a single model with the same metrics.
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ class Comparison(Experiment):
             "training": _training(entry),
         }
 
-    def describe(self, measured: Measured, methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def describe(self, measured: Measured, methods: list[dict[str, Any]]) -> dict[str, Any]:
         """The methods with their cost, and who is best."""
         image, hole = measured.first[0].image[None], measured.first[0].hole[None]
         calls = {e.method.name: partial(e.method.fill, image, hole) for e in self.entries}
@@ -162,15 +162,15 @@ def _default_label(model: Predictor) -> str:
 
 def _training(entry: Entry) -> dict[str, Any] | None:
     """How a run was trained, from its folder; None for what is no run folder."""
-    model = entry.predictor
+    model, source = entry.predictor, entry.source or ""
     if not isinstance(model, RunPredictor):
         return None
     if model.card is not None:
         return {"recipe": model.card["recipe"], **model.card["total"]}
-    if not Path(entry.source or "").is_dir():
+    if not Path(source).is_dir():
         return None
     recipe = {key: value for key, value in model.recipe.items() if key != "data_dir"}
-    return {"recipe": recipe, **RunDirectory(entry.source).duration()}
+    return {"recipe": recipe, **RunDirectory(source).duration()}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ the evaluation is whole.
 import argparse
 import operator
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class Evaluation(Experiment):
         label = with_ablation(model.label, model.recipe)
         return [Entry(Method("model", label, model.kind, model.predict, True), source, model)]
 
-    def describe(self, measured: Measured, methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def describe(self, measured: Measured, methods: list[dict[str, Any]]) -> dict[str, Any]:
         """The methods."""
         return {"methods": methods}
 

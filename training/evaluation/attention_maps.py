@@ -141,9 +141,9 @@ def draw_wheel(side: int = 160) -> Image.Image:
     picture = Image.fromarray(rgba)
     draw = ImageDraw.Draw(picture)
     middle, cross = (full - 1) / 2, full // 32
-    line = {"fill": (28, 27, 26, 150), "width": OVERSAMPLED}
-    draw.line([(middle - cross, middle), (middle + cross, middle)], **line)
-    draw.line([(middle, middle - cross), (middle, middle + cross)], **line)
+    ink = (28, 27, 26, 150)
+    draw.line([(middle - cross, middle), (middle + cross, middle)], fill=ink, width=OVERSAMPLED)
+    draw.line([(middle, middle - cross), (middle, middle + cross)], fill=ink, width=OVERSAMPLED)
     return picture.resize((side, side), Image.Resampling.LANCZOS)
 
 

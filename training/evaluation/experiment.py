@@ -1,7 +1,7 @@
 """What `training.evaluate` and `training.compare` share: models over photographs, into a folder."""
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from .command_line import DEFAULT_IMAGE_SIZE, choose_baselines, choose_protocols
 from .drawings import Sample
 from .measuring import EvaluationSet, Measured, Method, baseline_methods, measure
 from .output_folder import OutputFolder
-from .predictors import Predictor
+from .predictors import Predictor, RunPredictor
 from .statistics import aggregate
 
 SHARED_OPTIONS = {"dataset": "--dataset", "image_size": "--image-size", "mask": "--mask"}
@@ -84,7 +84,7 @@ class Experiment:
         """What the results say of a method beyond its figures."""
         return {}
 
-    def describe(self, measured: Measured, methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def describe(self, measured: Measured, methods: list[dict[str, Any]]) -> dict[str, Any]:
         """What the results say beyond the methods and images."""
         return {}
 
@@ -178,7 +178,7 @@ class Experiment:
 
 
 def _fits(predictor: Predictor, hole: np.ndarray) -> bool:
-    if not predictor.has_attention:
+    if not (isinstance(predictor, RunPredictor) and predictor.has_attention):
         return False
     return not any(side % predictor.generator.size_multiple for side in hole.shape)
 

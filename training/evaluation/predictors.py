@@ -62,7 +62,7 @@ class RunPredictor:
                 f"name ({known})"
             )
         is_named = named_models.is_name(run)
-        self.card = named_models.card(run) if is_named else None
+        self.card = named_models.card(str(run)) if is_named else None
         generator = musical_tf.load(run)
         self.generator = generator
         self.inpaint = InpaintingFunction(generator)
@@ -266,6 +266,8 @@ class OnnxPredictor:
 
     def _run(self, output: str, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         _check(images, holes)
+        image: np.ndarray
+        mask: np.ndarray
         if self._float:
             image, mask = images.astype(np.float32) / np.float32(255), holes.astype(np.float32)
         else:

@@ -36,7 +36,7 @@ MAIN_SHARE = 0.9
 
 def _parts(source: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`(H, W)` bool: the copied and the painted pixels; and `(H, W, 2)`, the offsets."""
-    own = np.stack(np.indices(source.shape[:2]), axis=-1)
+    own = np.moveaxis(np.indices(source.shape[:2]), 0, -1)
     painted = source[..., 0] < 0
     copied = (source != own).any(axis=-1) & ~painted
     return copied, painted, source - own
@@ -79,7 +79,7 @@ def draw_places(source: np.ndarray, image: np.ndarray, side: int = SIDE) -> Imag
     copied, painted, offsets = _parts(source)
     used = np.zeros(copied.shape, bool)
     used[tuple(source[copied].T)] = True
-    own = np.stack(np.indices(copied.shape), axis=-1)
+    own = np.moveaxis(np.indices(copied.shape), 0, -1)
     field = place_colors(np.where(copied[..., None], source, own), copied.shape)
     for axis in (0, 1):
         jump = np.abs(offsets - np.roll(offsets, 1, axis)).max(axis=-1) > JUMP
