@@ -279,7 +279,7 @@ def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
     kept = dict(sorted(kept.items(), key=lambda pair: order.get(pair[0], len(order))))
     write_whole(path, (json.dumps({"settings": kept}, indent=1) + "\n").encode())
     for model in hashes:
-        file = library.file(model).with_suffix(".json")
+        file = library.FOLDER / f"{model}.json"
         card = json.loads(file.read_text())
         card["metrics"] = [
             {

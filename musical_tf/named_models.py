@@ -3,6 +3,9 @@
 Each is a `.keras` file and a card, `weights/NAME.keras` and `weights/NAME.json`, that `export.ship`
 has put there. The same network as an ONNX file is a matter of `serving`. Imports no Keras: what
 only wants to know the names, or a recipe, need not wait for it.
+
+A checkout has both files. Installed, the cards are in `musical-tf`, and `musical-tf-weights` has
+the `.keras` files and the weights of VGG16 and LPIPS, which only training and evaluation read.
 """
 
 import json
@@ -13,8 +16,23 @@ FOLDER = Path(__file__).parent / "weights"
 
 
 def names() -> list[str]:
-    """The names there are, sorted."""
-    return sorted(file.stem for file in FOLDER.glob("*.keras"))
+    """The names of the models with a card, sorted."""
+    return sorted(file.stem for file in FOLDER.glob("*.json"))
+
+
+def weights_file(name: str) -> Path:
+    """A file of weights that `musical-tf-weights` installs.
+
+    Raises:
+        FileNotFoundError: If it is not installed; says how to install it.
+    """
+    path = FOLDER / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: these weights are a package of their own; pip install musical-tf-weights, or "
+            "use a checkout"
+        )
+    return path
 
 
 def listed() -> str:
@@ -36,8 +54,9 @@ def file(name: str) -> Path:
 
     Raises:
         ValueError: On an unknown name; lists the names.
+        FileNotFoundError: If it is not installed; says how to install it.
     """
-    return FOLDER / f"{_known(name)}.keras"
+    return weights_file(f"{_known(name)}.keras")
 
 
 def card(name: str) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import socket
 import zipfile
 import zlib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 
 import keras
 import numpy as np
+
+from musical_tf import named_models
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of ImageNet's RGB pixels in [0, 1]."""
@@ -65,17 +66,10 @@ def packaged_arrays(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
         Name -> float32 array.
 
     Raises:
-        FileNotFoundError: If the installation lacks the file.
+        FileNotFoundError: If the file is not installed; says how to install it.
         ValueError: If the file is not what it should be.
     """
-    file = resources.files("musical_tf").joinpath("weights", name)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"the packaged weights {name} are missing from this installation of musical_tf: "
-            "reinstall it, or check out musical_tf/weights"
-        )
-    with resources.as_file(file) as path:
-        return read_arrays(path, shapes)
+    return read_arrays(named_models.weights_file(name), shapes)
 
 
 def read_arrays(

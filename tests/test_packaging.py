@@ -1,11 +1,11 @@
 """What is installed, by which name, and whether the documents speak of things that exist."""
 
 import configparser
-import fnmatch
 import importlib
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -86,24 +86,49 @@ def check_environment():
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """The project's wheel, built from a copy of what a wheel is made of."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory) -> Path:
+    """A copy of what the wheels are made of."""
+    source = tmp_path_factory.mktemp("source")
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "MODEL_CARD.md"):
         (source / name).write_bytes((ROOT / name).read_bytes())
-    for folder in PACKAGE_FOLDERS.values():
-        for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                copy = source / path.relative_to(ROOT)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(path.read_bytes())
-    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    ignored = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    for folder in (*PACKAGE_FOLDERS.values(), "weights"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
+    return source
+
+
+def build(source: Path, target: Path) -> Path:
+    code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     done = subprocess.run(
-        [sys.executable, "-c", build, target], cwd=source, capture_output=True, text=True
+        [sys.executable, "-c", code, target], cwd=source, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     (path,) = target.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory) -> Path:
+    """The project's wheel."""
+    return build(source, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """The folder where the project's wheel is installed."""
+    folder = tmp_path_factory.mktemp("installed")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def run(installed: Path, code: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd or installed,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
 
 
 # ---- one place for everything
@@ -140,62 +165,65 @@ def test_every_package_is_declared():
     assert mapping == PACKAGE_FOLDERS
 
 
-def test_every_data_file_is_declared():
-    declared = setup_cfg()["options.package_data"]
-    undeclared = []
-    for name, folder in PACKAGE_FOLDERS.items():
-        patterns = lines(declared.get(name, ""))
-        for path in (ROOT / folder).rglob("*"):
-            relative = path.relative_to(ROOT / folder)
-            if path.is_dir() or path.suffix == ".py" or "__pycache__" in path.parts:
-                continue
-            if not any(fnmatch.fnmatch(relative.as_posix(), pattern) for pattern in patterns):
-                undeclared.append(str(path.relative_to(ROOT)))
-    assert undeclared == []
-
-
-# ---- the wheel
-
-
-def test_wheel_holds_the_project_under_one_name(wheel):
-    names = zipfile.ZipFile(wheel).namelist()
-    tops = {name.split("/")[0] for name in names}
-    assert tops == {"musical_tf", f"musical_tf-{musical_tf.__version__}.dist-info"}
-    expected = {
-        f"{name.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}"
+def package_files() -> dict[str, Path]:
+    """Name in a wheel -> file of the checkout, of all but caches."""
+    return {
+        f"{name.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}": path
         for name, folder in PACKAGE_FOLDERS.items()
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert expected <= set(names)
-    licences = {Path(name).name for name in names if ".dist-info/" in name}
+
+
+# ---- the wheels
+
+
+def test_two_wheels_hold_the_project_under_one_name(source, wheel, tmp_path):
+    """And every file of the checkout: none is undeclared."""
+    serving = zipfile.ZipFile(wheel)
+    weights = zipfile.ZipFile(build(source / "weights", tmp_path))
+    files = package_files()
+    heavy = {name for name, path in files.items() if path.suffix in (".keras", ".npz")}
+    for archive, project, expected in (
+        (serving, "musical_tf", files.keys() - heavy),
+        (weights, "musical_tf_weights", heavy),
+    ):
+        information = f"{project}-{musical_tf.__version__}.dist-info"
+        names = {name for name in archive.namelist() if not name.startswith(information + "/")}
+        assert names == expected
+    metadata = weights.read(f"{information}/METADATA").decode()
+    assert f"Requires-Dist: musical-tf=={musical_tf.__version__}" in metadata
+    licences = {Path(name).name for name in serving.namelist() if ".dist-info/" in name}
     assert {"LICENSE", "NOTICE", "MODEL_CARD.md"} <= licences
 
 
-@pytest.mark.parametrize("module", ["predict", "predict_many", "server"])
-def test_installed_serving_starts_without_tensorflow(wheel, tmp_path, module):
-    zipfile.ZipFile(wheel).extractall(tmp_path)
-    script = (
+def test_the_wheel_for_serving_is_lean(wheel):
+    assert wheel.stat().st_size <= 25e6
+
+
+def test_installed_serving_runs_without_tensorflow(installed, tmp_path):
+    done = run(
+        installed,
         "import sys\n"
         "for name in ('tensorflow', 'keras', 'tf2onnx'): sys.modules[name] = None\n"
-        f"from musical_tf.serving.{module} import main\n"
-        "import musical_tf; print(musical_tf.__file__); main(['--help'])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
+        "import musical_tf, numpy; print(musical_tf.__file__, musical_tf.list_models())\n"
+        "image, mask = numpy.full((40, 40, 3), 90, 'uint8'), numpy.eye(40, dtype=bool)\n"
+        "print(musical_tf.inpaint(image, mask).shape)\n"
+        "from musical_tf.serving import predict, predict_many\n"
+        "from musical_tf.serving.server.command_line import main as server\n"
+        "for main in (predict.main, predict_many.main, server):\n"
+        "    try: main(['--help'])\n"
+        "    except SystemExit as end: print(end.code)\n",
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(tmp_path))
-    assert "--model" in done.stdout
+    assert done.stdout.startswith(f"{installed / 'musical_tf' / '__init__.py'} ['faces', 'photo']")
+    assert "(40, 40, 3)" in done.stdout
+    assert done.stdout.count("--model") >= 3
 
 
-def test_installed_serving_starts_its_worker_processes(wheel, tmp_path):
+def test_installed_serving_starts_its_worker_processes(installed, tmp_path):
     """Which import the same package as the server, and import its main module not once more."""
-    zipfile.ZipFile(wheel).extractall(tmp_path)
     (tmp_path / "program.py").write_text(
         "from musical_tf.serving.server import worker\n"
         "from musical_tf.serving.server.jobs import Job\n"
@@ -210,7 +238,7 @@ def test_installed_serving_starts_its_worker_processes(wheel, tmp_path):
     done = subprocess.run(
         [sys.executable, "program.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
     )
@@ -295,8 +323,7 @@ def test_console_script_starts_its_command_line(script, monkeypatch, capsys):
         ("musical-serve", "onnxruntime", "server,serve"),
     ],
 )
-def test_console_script_names_the_extra_that_is_missing(wheel, tmp_path, script, absent, extra):
-    zipfile.ZipFile(wheel).extractall(tmp_path)
+def test_console_script_names_the_extra_that_is_missing(installed, tmp_path, script, absent, extra):
     (tmp_path / "photo.png").write_bytes(b"not read before it is clear that all is there")
     arguments = {
         "musical-fit": ["--dataset", "demo", "--dry-run"],
@@ -312,9 +339,7 @@ def test_console_script_names_the_extra_that_is_missing(wheel, tmp_path, script,
         f"import sys; sys.modules[{absent!r}] = None; sys.argv = {[script, *arguments]}\n"
         f"from {module} import {function}; sys.exit({function}())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = run(installed, code, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == (
         f"{script}: error: the Python package {absent} is not installed; "

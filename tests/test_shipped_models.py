@@ -1,5 +1,6 @@
 """The models that are part of the package: whole, small, and what their cards say."""
 
+import functools
 import hashlib
 import json
 
@@ -10,14 +11,21 @@ from skimage import data
 
 import musical_tf
 from benchmarks import shipped_models
+from musical_tf import metrics, onnx_runtime
 from musical_tf import named_models as library
-from musical_tf import onnx_runtime
 from serving import named_models, predict
 from serving.session import InpaintingSession
+from training import fit
 
 onnxruntime = onnx_runtime.load()
 
 NAMES = ("faces", "photo")
+
+
+@functools.cache
+def session(name: str) -> InpaintingSession:
+    """Opened as the command line opens it for one photograph."""
+    return InpaintingSession(name, optimize=False)
 
 
 def photograph() -> np.ndarray:
@@ -36,6 +44,19 @@ def test_both_sides_have_the_same_names():
     assert named_models.DEFAULT in NAMES
 
 
+def test_without_their_package_the_weights_are_named(tmp_path, monkeypatch, capsys):
+    for name in NAMES:
+        (tmp_path / f"{name}.json").write_bytes((library.FOLDER / f"{name}.json").read_bytes())
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    assert tuple(library.names()) == NAMES
+    for load in (lambda: musical_tf.load("photo"), metrics.LPIPS):
+        with pytest.raises(FileNotFoundError, match="pip install musical-tf-weights"):
+            load()
+    words = ["--dataset", "demo", "--method", "musical", "--preset", "lite", "--init", "photo"]
+    assert fit.main([*words, "--run-dir", str(tmp_path / "run"), "--steps", "1"]) != 0
+    assert "pip install musical-tf-weights" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_files_are_those_of_the_card_and_small(name):
     card = library.card(name)
@@ -48,7 +69,7 @@ def test_files_are_those_of_the_card_and_small(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_file_says_what_it_is(name):
-    contract = InpaintingSession(name).contract
+    contract = session(name).contract
     card = library.card(name)
     assert (contract.name, contract.method, contract.preset) == (name, "musical", "lite")
     assert (contract.io, contract.layout, contract.precision) == ("uint8", "nhwc", "float16")
@@ -79,7 +100,7 @@ def test_keras_and_onnx_fill_alike(name):
     mask = hole().astype(np.uint8)[None] * np.uint8(255)
     outputs = inpaint.outputs(photograph()[None], mask)
     expected = np.asarray(outputs.get("predicted", outputs["inpainted"]))[0].astype(int)
-    filled = InpaintingSession(name).inpaint(photograph(), hole(), "original", fill="network")
+    filled = session(name).inpaint(photograph(), hole(), "original", fill="network")
     assert np.abs(filled - expected).max() <= 2
 
 
@@ -90,7 +111,7 @@ def test_one_command_without_a_model(tmp_path):
     words = [word for flag, file in flags.items() for word in (flag, str(tmp_path / file))]
     assert predict.main(words) == 0
     filled = np.asarray(Image.open(tmp_path / "out.png"))
-    np.testing.assert_array_equal(filled, InpaintingSession("photo").inpaint(photograph(), hole()))
+    np.testing.assert_array_equal(filled, session("photo").inpaint(photograph(), hole()))
 
 
 def test_what_was_measured_is_of_these_weights():
@@ -197,7 +218,6 @@ def test_what_is_shown_the_truth_is_not_to_be_beaten():
 def test_figures_are_kept_as_they_come_and_go_with_their_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(library, "FOLDER", tmp_path)
     for name in NAMES:
-        (tmp_path / f"{name}.keras").touch()
         (tmp_path / f"{name}.json").write_text(json.dumps({"metrics": []}))
     file = tmp_path / "results.json"
 
