@@ -89,7 +89,7 @@ async function change(photograph, size) {
   const crop = editor.frame;
   const isNew = isResult(photograph);
   const cut = async (one, original = null) =>
-    read(await convert(one.blob, one.name, { crop, format: "png" }), photograph.name, original);
+    read(await convert(one.blob, one.name, { crop, format: "png" }), one.name, original);
   editor.running = new AbortController();
   say(t("Changing the canvas…"), { lasts: true });
   update();

@@ -12,6 +12,10 @@ import { encodeMask, MaskStroke } from "./strokes.js";
 
 const STEP = 0.005; // of the photograph's shorter side that growing and shrinking move an edge by
 
+/** By how many pixels an edge moves outwards or inwards. */
+export const edgeStep = ({ width, height }) =>
+  Math.max(1, Math.round(Math.min(width, height) * STEP));
+
 /** Whether a dropped file is a mask for the open photograph: its name has to say so. */
 export const isMask = (name) => timeline.current && /(^|[^a-z])mask/i.test(stem(name));
 
@@ -58,7 +62,7 @@ export function growMask(direction) {
   if (!prepare()) return;
   const { photograph, strokes } = timeline.current;
   const { width, height } = photograph;
-  const pixels = Math.max(1, Math.round(Math.min(width, height) * STEP));
+  const pixels = edgeStep(photograph);
   const stroke = MaskStroke.ofStrokes(width, height, strokes, pixels * direction);
   replaceStrokes(stroke ? [stroke] : []);
   say(direction > 0 ? t("Grown by {pixels} px.", { pixels }) : t("Shrunk by {pixels} px.", { pixels }));

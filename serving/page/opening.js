@@ -97,6 +97,7 @@ export async function show({ fades = false } = {}) {
   display.strokes = strokes;
   const isOther = editor.shown?.original !== photograph.original;
   editor.shown = photograph;
+  update(); // the toolbar may have been hidden, and is measured now
   if (isOther) {
     viewport.setPhotograph(photograph.width, photograph.height);
     measure();

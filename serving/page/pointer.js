@@ -21,12 +21,14 @@ import { placeBrush, updateZoom } from "./view.js";
 const CLICK_REACH = 4; // CSS pixels that a click may move by
 
 let begun = [0, 0];
+let isClick = true; // so far
 
 listen(stage, {
   wantsPan: () => editor.isSpaceDown,
   start([x, y], { shiftKey }) {
     editor.cursor = null;
     editor.point = begun = [x, y];
+    isClick = true;
     if (editor.frame) return;
     if (display.split !== null) {
       splitAt(x);
@@ -41,6 +43,8 @@ listen(stage, {
     }
   },
   move(points) {
+    const isFar = ([x, y]) => Math.hypot(x - begun[0], y - begun[1]) >= CLICK_REACH;
+    if (points.some(isFar)) isClick = false;
     if (display.split !== null) {
       splitAt(points.at(-1)[0]);
     } else if (editor.stroke && !editor.stroke.isOpen) {
@@ -51,10 +55,9 @@ listen(stage, {
     }
   },
   end() {
-    const { stroke, corner, point } = editor;
+    const { stroke, corner } = editor;
     if (!stroke && !corner) return;
     if (corner) endRectangle(display.rectangle?.[1] ?? corner);
-    const isClick = Math.hypot(point[0] - begun[0], point[1] - begun[1]) < CLICK_REACH;
     if (stroke?.isOpen || (stroke?.isArea && isClick)) {
       leaveOpen();
       return;

@@ -6,7 +6,7 @@ import { compare } from "./comparing.js";
 import { editor, push, timeline } from "./editor.js";
 import { fillOnRelease } from "./filling.js";
 import { t } from "./language.js";
-import { prepare } from "./masks.js";
+import { edgeStep, prepare } from "./masks.js";
 import { complain, hush, say } from "./notices.js";
 import { show } from "./opening.js";
 import { encodeMask, MaskStroke } from "./strokes.js";
@@ -35,8 +35,11 @@ async function paintOutline(hint, kept, again) {
   let isFound = false;
   try {
     const mask = await select(photograph.blob, photograph.name, hint, controller.signal);
-    const stroke = MaskStroke.ofImage(await createImageBitmap(mask));
+    const outline = MaskStroke.ofImage(await createImageBitmap(mask));
     controller.signal.throwIfAborted();
+    // Pixels along the outline have colors of the object too.
+    const { width, height } = photograph;
+    const stroke = MaskStroke.ofStrokes(width, height, [outline], edgeStep(photograph) + 1);
     push({ photograph, strokes: [...kept, stroke] });
     await show();
     say(t("Selected. Press Fill, or correct it with brush and eraser."));

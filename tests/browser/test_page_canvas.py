@@ -42,6 +42,7 @@ def test_the_border_is_dragged_outwards_and_what_is_new_is_filled(visit, server)
     screen.expect_status("Filled in")
     screen.expect("#picture img").to_have_count(1)
     assert screen.size == (100 + right, 110)
+    assert screen.page.locator("#picture").bounding_box()["width"] > 400  # it fits the window again
     mask = server.recorder.mask()
     assert mask[:30].all()
     assert mask[:, 100:].all()

@@ -208,6 +208,16 @@ def test_everything_works_with_the_keyboard_alone(visit, server):
     assert np.ptp(box[:, 0]) == 0  # the rectangle: one arrow with Alt is one pixel
     assert len(box) == np.ptp(box[:, 1]) + 1 > 5
 
+    assert not screen.is_on("#run")
+    page.keyboard.press("l")  # a triangle, corner by corner
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+        for _ in range(4):
+            page.keyboard.press("Shift+" + key)
+        page.keyboard.press("Space")
+    assert not screen.is_on("#run")
+    page.keyboard.press("Enter")
+    assert screen.is_on("#run")
+
     page.keyboard.press("c")
     screen.expect("#divider").to_be_visible()
     page.focus("#divider")
