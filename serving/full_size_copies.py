@@ -11,22 +11,17 @@ to Image Mosaics", 1983).
 """
 
 import numpy as np
-from PIL import Image
 
 from .resampling import STRIP_PIXELS
 from .windows import Box
 
-
-def enlarge(small: np.ndarray, view: Box) -> np.ndarray:
-    """The window as a model filled it, `(view.height, view.width, 3)` uint8."""
-    size = (view.width, view.height)
-    return np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BILINEAR))
+_POINTS = STRIP_PIXELS // 16  # pixels that are copied at a time
 
 
 def copy_full_size(
     pixels: np.ndarray,
     missing: np.ndarray,
-    enlarged: np.ndarray,
+    small: np.ndarray,
     source: np.ndarray,
     view: Box,
     area: Box,
@@ -39,7 +34,7 @@ def copy_full_size(
         pixels: `(area.height, area.width, 3)` uint8, the enlarged fill; copies are written in
             place. Pixels that were not copied, or whose source is missing, keep their value.
         missing: `(area.height, area.width)` bool, the pixels to fill.
-        enlarged: Of `enlarge`.
+        small: `(h, w, 3)` uint8, the window as a model filled it.
         source: `(h, w, 2)` int32, row and column of the small pixel that a small pixel was copied
             from, negative where it was not.
         view: The window.
@@ -53,20 +48,38 @@ def copy_full_size(
     offsets = np.rint((source - own) * scale).astype(np.int32)
     is_copied = source[..., 0] >= 0
     seen, is_missing = image[view.slices], remaining[view.slices]
-    # The small pixel under each row and column of the window.
-    cell_row = (np.arange(view.height) * height // view.height).astype(np.int32)
-    cell_column = (np.arange(view.width) * width // view.width).astype(np.int32)
-    rows, columns = np.nonzero(missing)
-    for start in range(0, len(rows), STRIP_PIXELS // 4):
-        row, column = (each[start : start + STRIP_PIXELS // 4] for each in (rows, columns))
+    # The small pixel under each row and column of the area.
+    cell_row = np.arange(area.top - view.top, area.bottom - view.top) * height // view.height
+    cell_column = np.arange(area.left - view.left, area.right - view.left) * width // view.width
+    rows, columns = np.nonzero(missing & is_copied[cell_row[:, None], cell_column])
+    for start in range(0, len(rows), _POINTS):
+        row, column = (each[start : start + _POINTS] for each in (rows, columns))
+        offset = offsets[cell_row[row], cell_column[column]]
         down, across = row + (area.top - view.top), column + (area.left - view.left)
-        cell = cell_row[down], cell_column[across]
-        offset = offsets[cell]
         from_row = np.clip(down + offset[:, 0], 0, view.height - 1)
         from_column = np.clip(across + offset[:, 1], 0, view.width - 1)
-        copied = seen[from_row, from_column].astype(np.int16)
-        copied += enlarged[down, across]
-        copied -= enlarged[from_row, from_column]
-        usable = is_copied[cell] & ~is_missing[from_row, from_column]
-        copied = np.clip(copied, 0, 255).astype(np.uint8)
+        copied = _enlarged(small, view, down, across)
+        copied -= _enlarged(small, view, from_row, from_column)
+        copied += seen[from_row, from_column]
+        copied = np.clip(np.rint(copied), 0, 255).astype(np.uint8)
+        usable = ~is_missing[from_row, from_column]
         pixels[row[usable], column[usable]] = copied[usable]
+
+
+def _enlarged(small: np.ndarray, view: Box, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """`(n, 3)` float32: bilinear values of the small window at `n` pixels of the large one."""
+    nearest, weights = [], []
+    for places, side, full in (
+        (rows, small.shape[0], view.height),
+        (columns, small.shape[1], view.width),
+    ):
+        place = np.clip((np.arange(full) + 0.5) * (side / full) - 0.5, 0, side - 1)
+        low = place.astype(np.int32)
+        nearest.append((low[places], np.minimum(low + 1, side - 1)[places]))
+        weights.append((place - low).astype(np.float32)[places, None])
+    (top, bottom), (left, right) = nearest
+    down, across = weights
+    values = small.astype(np.float32)
+    upper = values[top, left] + across * (values[top, right] - values[top, left])
+    lower = values[bottom, left] + across * (values[bottom, right] - values[bottom, left])
+    return upper + down * (lower - upper)

@@ -309,7 +309,7 @@ def job_of(row: Mapping[str, Any]) -> Job:
     mask = None if row["mask"] is None else os.fsdecode(row["mask"])
     return Job(
         Path(os.fsdecode(row["image"])),
-        Path(mask) if row["is_path"] else mask,
+        Path(mask) if mask is not None and row["is_path"] else mask,
         Path(os.fsdecode(row["output"])),
         row["problem"].decode("utf-8", "surrogateescape"),
     )

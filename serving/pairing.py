@@ -66,7 +66,8 @@ def list_jobs(
         elif suffix is not None and images.format_of(output) != images.WRITABLE[suffix]:
             raise images.ImageError(f"{output}: its suffix and --format name different formats")
         images.format_of(target)
-        found, problem = mask, ""
+        found: Path | str | None = mask
+        problem = ""
         if isinstance(mask, Path) and mask.is_dir():
             found, problem = _only(_masks_of_one(image, mask), mask, image)
         jobs, notes = [Job(image, found, target, problem)], []
@@ -103,17 +104,18 @@ def _list_folder(
     jobs = []
     for path in paths:
         target = output / path.relative_to(folder)
-        found = masks.of(path) if masks else [mask]
+        if masks is None or masks_at is None:
+            jobs.append(Job(path, mask, _writable_name(target, suffix)))
+            continue
+        found = masks.of(path)
         if len(found) > 1 and len({one.stem for one in found}) == len(found):
             jobs += [
                 Job(path, one, _writable_name(target.with_name(one.stem + path.suffix), suffix))
                 for one in found
             ]
-        elif masks:
-            one, problem = _only(found, masks_at, path)
-            jobs.append(Job(path, one, _writable_name(target, suffix), problem))
         else:
-            jobs.append(Job(path, mask, _writable_name(target, suffix)))
+            only, problem = _only(found, masks_at, path)
+            jobs.append(Job(path, only, _writable_name(target, suffix), problem))
     for error in unreadable:
         path = Path(error.filename)
         jobs.append(Job(path, None, output / path.relative_to(folder), f"{error.strerror}"))

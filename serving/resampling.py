@@ -71,11 +71,12 @@ def _shrink(image: np.ndarray, hole: np.ndarray, size: tuple[int, int]) -> np.nd
         weighted = np.empty((bottom - top, width, 4), np.uint8)
         weighted[..., :3] = image[top:bottom]
         np.multiply(~hole[top:bottom], np.uint8(255), out=weighted[..., 3])
-        small[rows] = Image.fromarray(weighted).resize(
+        strip = Image.fromarray(weighted).resize(
             (size[1], rows.stop - rows.start),
             Image.Resampling.BOX,
             box=(0, upper - top, width, min(lower - top, bottom - top)),
         )
+        small[rows] = np.asarray(strip)
     return small
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from musical_tf.contract import STRATEGIES
 
-from .full_size_copies import copy_full_size, enlarge
+from .full_size_copies import copy_full_size
 from .resampling import from_model, from_model_fitted, to_model
 from .windows import Window, bounds, plan
 
@@ -135,14 +135,14 @@ def _paste(
     if window.scale > 1 and around.height * around.width <= _FIT_PIXELS:
         seen = result[around.slices], ~remaining[around.slices]
         fitted = from_model_fitted(filled, view, around, *seen)
-        parts = [(slice(0, area.height), fitted[area.within(around)])]
+        parts = iter([(slice(0, area.height), fitted[area.within(around)])])
     else:
         parts = from_model(filled, view, area)
-    enlarged = enlarge(filled, view) if source is not None and window.scale > 1 else None
+    is_copied = source is not None and window.scale > 1 and bool((source >= 0).any())
     for rows, pixels in parts:
-        if enlarged is not None:
+        if source is not None and is_copied:
             strip = area._replace(top=area.top + rows.start, bottom=area.top + rows.stop)
             pixels = pixels.copy()
-            copy_full_size(pixels, mine[rows], enlarged, source, view, strip, result, remaining)
+            copy_full_size(pixels, mine[rows], filled, source, view, strip, result, remaining)
         np.copyto(target[rows], pixels, where=mine[rows, :, None])
     remaining[area.slices][mine] = False

@@ -315,8 +315,8 @@ def _chain(
             cores = [Box(*corner.tolist(), *end.tolist())]
         else:
             length = max(cell, int(max(parts[index], _PART_LENGTH) * side))
-            area = max(cell, int(parts[index] * side)) ** 2
-            cores = _split(labels, index + 1, box, length, area, cell)
+            most = max(cell, int(parts[index] * side)) ** 2
+            cores = _split(labels, index + 1, box, length, most, cell)
         waiting[index] = False
         for core in cores:
             context = int(contexts[index] * side)

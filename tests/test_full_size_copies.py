@@ -1,9 +1,11 @@
 """Copies at the photograph's own size: exact for equal colors, joined by the small fill's."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from serving.full_size_copies import copy_full_size, enlarge
+from serving.full_size_copies import copy_full_size
 from serving.windows import Box
 
 SCALE = 4
@@ -30,8 +32,7 @@ def filled_by(source, image, hole, small, view=None):
     rows, columns = np.nonzero(hole)
     area = Box(rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
     pixels = np.full((area.height, area.width, 3), 9, np.uint8)
-    enlarged = enlarge(small, view)
-    copy_full_size(pixels, hole[area.slices], enlarged, source, view, area, image, hole)
+    copy_full_size(pixels, hole[area.slices], small, source, view, area, image, hole)
     result = image.copy()
     result[area.slices][hole[area.slices]] = pixels[hole[area.slices]]
     return result
@@ -73,3 +74,19 @@ def test_missing_or_painted_sources_keep_the_enlarged_fill(hole):
         result = filled_by(source, truth, hole, small)
         assert (result[hole] == 9).all()
         np.testing.assert_array_equal(result[~hole], truth[~hole])
+
+
+def test_memory_does_not_grow_with_the_window():
+    view, hole = Box(0, 0, 4000, 4000), np.zeros((4000, 4000), bool)
+    hole[100:400, 200:600] = True
+    image = np.broadcast_to(np.uint8(80), (4000, 4000, 3))
+    small = np.full((64, 64, 3), 80, np.uint8)
+    source = own_places(small) + np.int32([0, 20])
+    area = Box(100, 200, 400, 600)
+    pixels = np.full((300, 400, 3), 9, np.uint8)
+    tracemalloc.start()
+    copy_full_size(pixels, hole[area.slices], small, source, view, area, image, hole)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (pixels == 80).all()
+    assert peak < 4000 * 4000 * 3 / 2
