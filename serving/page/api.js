@@ -204,7 +204,9 @@ function sentence(code, message, status) {
     no_mask: () => t("Nothing is painted yet. Paint over what should go."),
     nothing_selected: () => t("No object was found there. Try a box closer around it."),
     missing_package: () =>
-      t("This server cannot find outlines: OpenCV is missing there. Paint the object with the brush."),
+      t(
+        "This server cannot find outlines: OpenCV is missing there. Paint the object with the brush.",
+      ),
     queue_full: () => t("The server is busy with other photographs. Try again in a moment."),
     not_ready: () => t("The server is still starting. Try again in a moment."),
     shutting_down: () => t("The server is shutting down."),

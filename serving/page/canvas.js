@@ -71,7 +71,10 @@ async function apply() {
   const [left, top, right, bottom] = editor.frame;
   hush();
   try {
-    if (Math.min(right, width) <= Math.max(left, 0) || Math.min(bottom, height) <= Math.max(top, 0)) {
+    if (
+      Math.min(right, width) <= Math.max(left, 0) ||
+      Math.min(bottom, height) <= Math.max(top, 0)
+    ) {
       throw new Error(t("Nothing of the photograph would be left. Use smaller negative numbers."));
     }
     const size = { width: right - left, height: bottom - top };

@@ -178,9 +178,15 @@ export class Display {
       });
     }
     this.placeBrush();
-    place(this.preview, this.rectangle?.map((corner) => this.#viewport.toStage(...corner)));
+    place(
+      this.preview,
+      this.rectangle?.map((corner) => this.#viewport.toStage(...corner)),
+    );
     const [left, top, right, bottom] = this.frame ?? [];
-    const corners = [[left, top], [right, bottom]].map((corner) => this.#viewport.toStage(...corner));
+    const corners = [
+      [left, top],
+      [right, bottom],
+    ].map((corner) => this.#viewport.toStage(...corner));
     for (const element of [this.canvasArea, this.canvasFrame]) {
       place(element, this.frame && corners);
     }
@@ -275,7 +281,10 @@ export class Display {
     divider.style.height = `${Math.max(0, seenBottom - seenTop)}px`;
     const percent = Math.round(this.split * 100);
     divider.setAttribute("aria-valuenow", String(percent));
-    divider.setAttribute("aria-valuetext", t("{before} % before, {after} % after", { before: percent, after: 100 - percent }));
+    divider.setAttribute(
+      "aria-valuetext",
+      t("{before} % before, {after} % after", { before: percent, after: 100 - percent }),
+    );
     labels.style.transform = `translate(${seenLeft}px, ${seenTop}px)`;
     labels.style.width = `${Math.max(0, seenRight - seenLeft)}px`;
     labels.firstElementChild.style.opacity = this.split > 0.15 ? "1" : "0";

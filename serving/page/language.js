@@ -47,7 +47,11 @@ export async function useLanguage() {
   document.documentElement.lang = code;
   for (const [node, attribute, text] of places) {
     if (attribute) node.setAttribute(attribute, t(text));
-    else node.data = node.data.replace(/^(\s*)[^]*?(\s*)$/, (_, before, after) => before + t(text) + after);
+    else
+      node.data = node.data.replace(
+        /^(\s*)[^]*?(\s*)$/,
+        (_, before, after) => before + t(text) + after,
+      );
   }
   document.dispatchEvent(new Event("language"));
 }

@@ -65,7 +65,11 @@ export function growMask(direction) {
   const pixels = edgeStep(photograph);
   const stroke = MaskStroke.ofStrokes(width, height, strokes, pixels * direction);
   replaceStrokes(stroke ? [stroke] : []);
-  say(direction > 0 ? t("Grown by {pixels} px.", { pixels }) : t("Shrunk by {pixels} px.", { pixels }));
+  say(
+    direction > 0
+      ? t("Grown by {pixels} px.", { pixels })
+      : t("Shrunk by {pixels} px.", { pixels }),
+  );
 }
 
 /** Paints again what was filled last. */

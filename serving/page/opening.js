@@ -137,8 +137,10 @@ async function travel(step) {
   await show();
   if (state !== timeline.current) return;
   const { photograph } = state;
-  if (photograph.source !== before.source) say(t("Back to {name}.", { name: photograph.original.name }));
-  else if (photograph !== before) say(isResult(photograph) ? t("Filled.") : t("Before it was filled."));
+  if (photograph.source !== before.source)
+    say(t("Back to {name}.", { name: photograph.original.name }));
+  else if (photograph !== before)
+    say(isResult(photograph) ? t("Filled.") : t("Before it was filled."));
 }
 
 export function clear() {

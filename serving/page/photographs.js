@@ -80,7 +80,9 @@ function toPng({ image, width, height, name }) {
   canvas.getContext("2d").drawImage(image, 0, 0);
   URL.revokeObjectURL(image.src);
   return new Promise((resolve, reject) => {
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error(t("{name} is too large.", { name })))));
+    canvas.toBlob((blob) =>
+      blob ? resolve(blob) : reject(new Error(t("{name} is too large.", { name }))),
+    );
   });
 }
 

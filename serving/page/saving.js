@@ -44,7 +44,9 @@ export function copy() {
   return out(copy, async (photograph) => {
     if (!globalThis.ClipboardItem || !navigator.clipboard?.write) {
       throw new Error(
-        t("The browser gives this page no clipboard: it needs https or localhost. Download instead."),
+        t(
+          "The browser gives this page no clipboard: it needs https or localhost. Download instead.",
+        ),
       );
     }
     const blob = encode(photograph, { ...settings, format: "png", quality: "" });

@@ -43,14 +43,14 @@ export function update() {
   element("run").dataset.key = editor.running ? "Esc" : "Enter";
   stage.dataset.cursor =
     editor.isSpaceDown || editor.frame
-    ? "grab"
-    : editor.running
-      ? "wait"
-      : display.split !== null
-        ? "split"
-        : hasSize()
-          ? "ring"
-          : "cross";
+      ? "grab"
+      : editor.running
+        ? "wait"
+        : display.split !== null
+          ? "split"
+          : hasSize()
+            ? "ring"
+            : "cross";
   updateZoom();
 }
 
@@ -75,7 +75,12 @@ export function placeBrush() {
   const where = isByKeys ? viewport.toStage(...editor.cursor) : editor.point;
   const isBrush = hasSize() || isByKeys;
   display.brush =
-    where && isBrush && display.split === null && !editor.isSpaceDown && !editor.running && !editor.frame
+    where &&
+    isBrush &&
+    display.split === null &&
+    !editor.isSpaceDown &&
+    !editor.running &&
+    !editor.frame
       ? {
           x: where[0],
           y: where[1],
