@@ -74,6 +74,6 @@ docs: install ## build the documentation in site/; open site/index.html
 
 clean: ## remove caches and build products; .venv, runs and demo stay
 	rm -rf build dist site .cache *.egg-info .pytest_cache .ruff_cache .mypy_cache
-	rm -rf examples/node/node_modules examples/web/node_modules examples/web/site examples/triton/.venv
+	rm -rf examples/node/node_modules examples/web/node_modules examples/web/site examples/triton/.venv examples/gradio/.venv
 	rm -rf examples/cpp/build examples/cpp/onnxruntime
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
