@@ -476,6 +476,10 @@ def test_app_has_every_function_of_the_servers_page():
     assert servers <= own
     html = (build.PAGE / "index.html").read_text("utf-8")
     assert "manifest.webmanifest" in build.page_of(html)
+    access = (build.PAGE / "access.js").read_text("utf-8")
+    app = build.page_of(html) + access.replace("This server runs {name}", "This app runs {name}")
+    for words in json.loads((WEB / "words.json").read_text("utf-8")).values():
+        assert [text for text in words if text not in app] == []
     with pytest.raises(ValueError, match="once, got 2"):
         build.page_of(html + '<meta  charset="utf-8"\n/>')
 

@@ -25,7 +25,8 @@ export async function describeModel() {
   }
   const model = entries.name ?? "model";
   start().postMessage({}); // gets the model ready while the visitor paints
-  return { ...entries, model, provider: "this device", limits: { max_pixels: MOST_PIXELS } };
+  const provider = navigator.gpu ? "WebGPU" : "WebAssembly";
+  return { ...entries, model, provider, limits: { max_pixels: MOST_PIXELS } };
 }
 
 /** The file's own description, which ONNX Runtime gives to Python and C++ but not to JavaScript. */
@@ -88,7 +89,7 @@ export async function inpaint(image, name, mask, { fill: method = "auto", signal
 /** Encodes a photograph, or its filled version, in another format. */
 export async function convert(image, name, { filled, crop, format, quality }) {
   const type = format === "same" ? image.type : `image/${format}`;
-  const { canvas } = await draw(filled ?? image, crop);
+  const { canvas } = filled ? await draw(filled) : await draw(image, crop); // one is cropped already
   return encode(canvas, type, quality ? Number(quality) / 100 : undefined);
 }
 

@@ -16,19 +16,27 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "serving" / "page"
 MODEL = ROOT / "serving" / "models" / "photo.onnx"
-OWN = (HERE / "api.js", HERE / "worker.js", HERE / "offline.js", HERE.parent / "node/full_size.mjs")
+OWN = (
+    *(HERE / name for name in ("api.js", "worker.js", "offline.js", "app.css")),
+    HERE.parent / "node" / "full_size.mjs",
+)
 CHANGES = {
     '<meta charset="utf-8" />': """<meta charset="utf-8" />
     <meta http-equiv="Content-Security-Policy"
       content="default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:;
         img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'" />
     <link rel="manifest" href="manifest.webmanifest" />
+    <link rel="stylesheet" href="page/app.css" />
     <script type="module" src="page/offline.js"></script>""",
     "Your photograph is sent to this server only, and the server does not store it.": (
         "Your photograph stays on this device."
     ),
     '<p class="small"><a href="docs" target="_blank">Use it from a program</a></p>': "",
-    "All formats keep its metadata, as far as they can hold it.": "The metadata is not kept.",
+    "PNG keeps every pixel that was not filled exactly. “As it came” has the format and the "
+    "quality of your file. Metadata is what the camera wrote: place, time, settings. The color "
+    "profile always stays.": (
+        "PNG keeps every pixel that was not filled exactly. No format keeps the metadata."
+    ),
 }
 """Passages of the server's `index.html`, and what the app has in their place."""
 MANIFEST = {
@@ -73,6 +81,13 @@ def build(model: Path, output: Path) -> None:
     (output / "page" / "index.html").unlink()
     for path in OWN:
         shutil.copy(path, output / "page")
+    for code, words in json.loads((HERE / "words.json").read_text("utf-8")).items():
+        path = output / "page" / "languages" / f"{code}.json"
+        words = json.loads(path.read_text("utf-8")) | words
+        path.write_text(json.dumps(words, ensure_ascii=False), "utf-8")
+    access = output / "page" / "access.js"
+    text = access.read_text("utf-8")
+    access.write_text(text.replace('"This server runs {name}', '"This app runs {name}'), "utf-8")
     (output / "ort").mkdir()
     for name in ("wasm", "webgpu"):
         shutil.copy(runtime / f"ort.{name}.min.mjs", output / "ort")
