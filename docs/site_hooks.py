@@ -51,7 +51,12 @@ def reference(folder: str, heading: str) -> str:
         module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
         if max(pages, key=len) == folder and "._" not in module:
             parts.append(f"## `{module}`")
-            parts.append(f"::: {module}\n    options: {{show_root_heading: false}}")
+            exports = re.findall(r'^    "(\w+)",$', file.read_text("utf-8"), re.M)
+            members = ""
+            if file.name == "__init__.py" and exports and folder != "musical_tf":
+                members = ", members: false"  # each is shown under the module that defines it
+                parts.append(f"Exports {', '.join(f'`{name}`' for name in exports)}.")
+            parts.append(f"::: {module}\n    options: {{show_root_heading: false{members}}}")
     return "\n\n".join(parts)
 
 
@@ -82,7 +87,7 @@ def on_page_markdown(markdown, page, config, files, **_):
         if files.get_file_from_path(name):
             return f"]({os.path.relpath(name, os.path.dirname(uri) or '.')}{hash_sign}{anchor})"
         kind = "tree" if (ROOT / path).is_dir() else "blob"
-        return f"]({config.repo_url}/{kind}/main/{path})"
+        return f"]({config.extra['repository']}/{kind}/main/{path})"
 
     parts = re.split(r"(^```.*?^```|`[^`\n]+`)", markdown, flags=re.M | re.S)
     parts[::2] = [re.sub(r"\]\(([^)\s]+)\)", lead, text) for text in parts[::2]]

@@ -203,7 +203,7 @@ def test_the_address_and_the_release_are_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     site = (ROOT / "mkdocs.yml").read_text("utf-8")
     assert citation["repository-code"] == ADDRESS
-    assert f"repo_url: {ADDRESS}\n" in site
+    assert f"repository: {ADDRESS}\n" in site
     for line in packaging.lines(packaging.setup_cfg()["metadata"]["project_urls"]):
         url = line.partition(" = ")[2]
         assert url.startswith(ADDRESS) or f"site_url: {url}\n" in site
