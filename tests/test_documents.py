@@ -196,6 +196,42 @@ def test_notebook_runs(name, monkeypatch):
         ]
 
 
+# ---- the tutorials
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["erase", *(pytest.param(each, marks=pytest.mark.slow) for each in ("application", "train"))],
+)
+def test_tutorial_runs(name, tmp_path):
+    """In a folder with the checkout's packages, with two steps of training and no server."""
+    for folder in ("examples", "export", "musical_tf", "serving", "training"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    for file in ("photo.png", "mask.png"):
+        (tmp_path / file).write_bytes((ROOT / "examples" / file).read_bytes())
+    (tmp_path / "photos").mkdir()
+    for index in range(40):
+        pixels = np.random.default_rng(index).integers(0, 256, (128, 128, 3), "uint8")
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{index}.png")
+    text = (ROOT / "docs" / "tutorials" / f"{name}.md").read_text("utf-8")
+    commands = 0
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S):
+        lines = [line for line in block.splitlines() if line.startswith("python ")]
+        words = [shlex.split(line.replace("--epochs 20", "--steps 2"))[1:] for line in lines]
+        for arguments in [["-c", block]] if language == "python" else words:
+            if "serving.server" in arguments:
+                continue
+            done = subprocess.run(
+                [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}{done.stderr}"
+            commands += 1
+    assert commands >= 3
+    filled, photo = (np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("filled", "photo"))
+    hole = np.asarray(Image.open(tmp_path / "mask.png").convert("L")) > 127
+    assert (filled[..., :3][hole] != photo[..., :3][hole]).any()
+
+
 # ---- releases
 
 
