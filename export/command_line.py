@@ -5,20 +5,29 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Callable
 
-from musical_tf.contract import LAYOUTS, STRATEGIES, VALUE_RANGES
+from musical_tf.contract import LAYOUTS, MASK_POLARITIES, STRATEGIES, VALUE_RANGES
 
-IOS = tuple(VALUE_RANGES)
+from .errors import ExportError
+
+RUN_HELP = (
+    "run directory of training.fit (its generator.keras and recipe.json are read), a .keras file, "
+    "or the name of a model that is part of the package: faces, photo"
+)
 
 
 def add_contract_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds `--io` and `--layout`, which every export has."""
     parser.add_argument(
         "--io",
-        choices=IOS,
+        choices=tuple(VALUE_RANGES),
         default="uint8",
-        help="uint8: image and result in [0, 255], mask above 127 = hole; float32: image and "
-        "result in [0, 1], mask above 0.5 = hole (default: %(default)s)",
+        help="; ".join(
+            f"{io}: image and result in {values}, mask {MASK_POLARITIES[io]}"
+            for io, values in VALUE_RANGES.items()
+        )
+        + " (default: %(default)s)",
     )
     parser.add_argument(
         "--layout",
@@ -30,12 +39,7 @@ def add_contract_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_strategy_argument(parser: argparse.ArgumentParser, default: str) -> None:
-    """Adds `--strategy`, which every command that writes an ONNX file has.
-
-    Args:
-        parser: The command line's.
-        default: What is named without the flag, in words.
-    """
+    """Adds `--strategy`; `default` says in words what a file gets without it."""
     parser.add_argument(
         "--strategy",
         choices=STRATEGIES,
@@ -43,6 +47,39 @@ def add_strategy_argument(parser: argparse.ArgumentParser, default: str) -> None
         "squares framed as in training; original, as it is; serving uses crop for a file that "
         f"names none (default: {default})",
     )
+
+
+def run_command(program: str, extras: str, action: Callable[[], object]) -> int:
+    """Runs an export, and prints what went wrong as one line.
+
+    Args:
+        program: The command line's name.
+        extras: Extras of the package that bring what the command needs, for instance
+            "train,export".
+        action: Does the work.
+
+    Returns:
+        The exit code: 0; 1 if the export failed; 2 if it cannot be done; 130 if it was interrupted.
+    """
+    try:
+        quiet_tensorflow()
+        action()
+        return 0
+    except ExportError as error:
+        message, code = str(error), 1
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).partition(".")[0]
+        message, code = (
+            f"the Python package {package} is not installed; "
+            f"pip install 'musical-tf[{extras}]' brings what this command needs",
+            1,
+        )
+    except (OSError, ValueError) as error:
+        message, code = str(error), 2
+    except KeyboardInterrupt:
+        message, code = "interrupted; nothing was written", 130
+    print(f"{program}: error: {message}", file=sys.stderr)
+    return code
 
 
 def quiet_tensorflow() -> None:
@@ -56,18 +93,3 @@ def quiet_tensorflow() -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with contextlib.suppress(RuntimeError):  # already in use: then the caller has chosen
         tf.config.set_visible_devices([], "GPU")
-
-
-def describe_missing(error: ModuleNotFoundError, extras: str) -> str:
-    """Says which package is missing and which extras of ours bring it."""
-    package = (error.name or str(error)).partition(".")[0]
-    return (
-        f"the Python package {package} is not installed; "
-        f"pip install 'musical-tf[{extras}]' brings what this command needs"
-    )
-
-
-def fail(program: str, message: object, code: int) -> int:
-    """Prints the one line that says what went wrong; returns `code`."""
-    print(f"{program}: error: {message}", file=sys.stderr)
-    return code

@@ -4,13 +4,13 @@ import contextlib
 import gc
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from musical_tf.contract import OUTPUTS
+from musical_tf.files import whole_file
 
 from .errors import ExportError
 from .metadata import describe, set_metadata
@@ -79,30 +79,30 @@ def export(
 
     output = Path(output)
     report_path = parity_path(output)
-    with writable_sibling(output) as temporary, writable_sibling(report_path) as report_file:
-        inpaint = load_inpainting(run, io, layout, attention_max_scores, fill)
-        description = describe(run, inpaint, precision, strategy) | dict(metadata or {})
+    check_writable(output)
+    check_writable(report_path)
+    inpaint = load_inpainting(run, io, layout, attention_max_scores, fill)
+    description = describe(run, inpaint, precision, strategy) | dict(metadata or {})
 
-        saved_model = saved_model_runtime(inpaint)
-        model = in_precision(build_model(inpaint, opset), precision)
-        report = measure_parity(
-            inpaint,
-            {"saved_model": saved_model, "onnx": onnx_runtime(model)},
-            training_size=int(description["training_size"]),
-            precisions={"onnx": precision},
-        )
-        check_parity(report)
+    saved_model = saved_model_runtime(inpaint)
+    model = in_precision(build_model(inpaint, opset), precision)
+    report = measure_parity(
+        inpaint,
+        {"saved_model": saved_model, "onnx": onnx_runtime(model)},
+        training_size=int(description["training_size"]),
+        precisions={"onnx": precision},
+    )
+    check_parity(report)
 
-        description["parity"] = json.dumps(report["runtimes"]["onnx"])
-        set_metadata(model, description)
-        try:
-            temporary.write_bytes(model.SerializeToString())
-            check_model(temporary)
-            report_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-            os.replace(report_file, report_path)
-            os.replace(temporary, output)
-        except OSError as error:
-            raise ExportError(f"cannot write {output}: {error.strerror or error}") from error
+    description["parity"] = json.dumps(report["runtimes"]["onnx"])
+    set_metadata(model, description)
+    try:
+        with whole_file(output) as partial, whole_file(report_path) as partial_report:
+            partial.write_bytes(model.SerializeToString())
+            check_model(partial)
+            partial_report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"cannot write {output}: {error.strerror or error}") from error
     return report
 
 
@@ -230,31 +230,17 @@ def parity_path(output: str | Path) -> Path:
     return Path(output).with_suffix(".parity.json")
 
 
-@contextlib.contextmanager
-def writable_sibling(path: Path) -> Iterator[Path]:
-    """Creates a temporary file beside `path`, to be renamed over it; removes it at the end.
-
-    Created first, so that an unwritable folder is found out before the work and not after it.
+def check_writable(path: Path) -> None:
+    """Creates the folder of `path`, and finds out before the work whether it can be written to.
 
     Raises:
-        OSError: If the folder cannot be written to, or `path` is a folder.
+        OSError: If it cannot, or if `path` is a folder.
     """
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; a file name is expected")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
-    os.fchmod(descriptor, 0o666 & ~_umask())  # mkstemp's 0600 would hide the file from a server
-    os.close(descriptor)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -187,8 +187,8 @@ def _compare(
 def _are_known(source: np.ndarray, hole: np.ndarray) -> bool:
     """Whether every pixel's source is a known pixel, or none."""
     sample = np.arange(len(hole))[:, None, None]
-    painted = (source == -1).all(axis=-1)
-    inside = ((source >= 0) & (source < hole.shape[1:])).all(axis=-1)
+    painted = np.all(source == -1, axis=-1)
+    inside = np.all((source >= 0) & (source < hole.shape[1:]), axis=-1)
     row, column = np.where(inside[..., None], source, 0).transpose(3, 0, 1, 2)
     is_hole = hole[sample, row, column]
     return bool(np.all(np.where(painted, hole, inside & ~is_hole)))

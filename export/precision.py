@@ -105,7 +105,8 @@ def _scale_before_normalizations(graph) -> None:
     for normalization in graph.node:
         if normalization.op_type != "InstanceNormalization":
             continue
-        chain, value = [], normalization.input[0]
+        chain: list[Any] = []
+        value = normalization.input[0]
         while value in makers and len(readers[value]) == 1:
             node = makers[value]
             if scalable(node):
@@ -132,7 +133,7 @@ def _clip_after_convolutions(graph) -> None:
     from onnx import numpy_helper
 
     for name, limit in zip(_LIMITS, (-_HALF_LIMIT, _HALF_LIMIT), strict=True):
-        graph.initializer.append(numpy_helper.from_array(np.float32(limit), name))
+        graph.initializer.append(numpy_helper.from_array(np.array(limit, "float32"), name))
     nodes = []
     for node in graph.node:
         nodes.append(node)

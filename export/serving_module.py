@@ -114,7 +114,7 @@ def signature_runtime(loaded: Any) -> Runtime:
     """Returns the `serving_default` signature of a loaded SavedModel as a function of arrays."""
     import tensorflow as tf
 
-    def run(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def run(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
         # Looked up through `loaded`, which owns the weights: a signature does not keep them.
         signature = loaded.signatures["serving_default"]
         results = signature(image=tf.constant(image), mask=tf.constant(mask))

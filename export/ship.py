@@ -21,7 +21,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import re
 import sys
 import tempfile
@@ -35,10 +34,11 @@ import numpy as np
 
 from musical_tf.arguments import Parser
 from musical_tf.contract import PREFIX
+from musical_tf.files import whole_file
 from musical_tf.run_directory import WEIGHTS, RunDirectory
 
-from .command_line import add_strategy_argument, describe_missing, fail, quiet_tensorflow
-from .convert import export, writable_sibling
+from .command_line import add_strategy_argument, run_command
+from .convert import check_writable, export
 from .errors import ExportError
 from .parity import check_parity, measure_parity, onnx_runtime
 from .serving_module import load_inpainting
@@ -62,37 +62,30 @@ _SMALLEST_COMPRESSED = 64  # values; below, HDF5's own records take more than th
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns 0, 1 (the model is not fit to ship) or 2 (wrong input)."""
+    """Runs the command line; returns the exit code, see `command_line.run_command`."""
     arguments = _parser().parse_args(argv)
-    try:
-        quiet_tensorflow()
-        card = ship(
-            arguments.name,
-            arguments.run,
-            data=arguments.data,
-            licence=arguments.licence,
-            hardware=arguments.hardware,
-            strategy=arguments.strategy,
-            models=arguments.models_dir,
-            weights=arguments.weights_dir,
-        )
-    except ExportError as error:
-        return fail(PROGRAM, error, 1)
-    except ModuleNotFoundError as error:
-        return fail(PROGRAM, describe_missing(error, "train,export,serve"), 1)
-    except (OSError, ValueError) as error:
-        return fail(PROGRAM, error, 2)
-    except KeyboardInterrupt:
-        return fail(PROGRAM, "interrupted; nothing was written", 130)
+    return run_command(PROGRAM, "train,export,serve", lambda: _ship_and_print(arguments))
+
+
+def _ship_and_print(arguments: argparse.Namespace) -> None:
+    card = ship(
+        arguments.name,
+        arguments.run,
+        data=arguments.data,
+        licence=arguments.licence,
+        hardware=arguments.hardware,
+        strategy=arguments.strategy,
+        models=arguments.models_dir,
+        weights=arguments.weights_dir,
+    )
     sizes = ", ".join(f"{each['bytes']:,} bytes of {kind}" for kind, each in card["files"].items())
     total = card["total"]
     print(
         f"{arguments.name}: {sizes}; {len(card['stages'])} stage(s), {total['steps']:,} steps, "
         f"{total['minutes']:.0f} minutes, {total['cpu_minutes']:.0f} CPU minutes"
     )
-    for what, figures in card["parity"].items():
-        print(f"{what}: at most {figures['max']:.3g}, on average {figures['mean']:.2g} grey levels")
-    return 0
+    for file, figures in card["parity"].items():
+        print(f"{file}: at most {figures['max']:.3g}, on average {figures['mean']:.2g} grey levels")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,9 +177,10 @@ def ship(
     models = MODELS if models is None else Path(models)
     weights = named_models.FOLDER if weights is None else Path(weights)
     targets = [models / f"{name}.onnx", weights / f"{name}.keras", weights / f"{name}.json"]
-    with contextlib.ExitStack() as stack:
-        siblings = [stack.enter_context(writable_sibling(target)) for target in targets]
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    for target in targets:
+        check_writable(target)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         keras_file = folder / WEIGHTS
         onnx_file = folder / "model.onnx"
 
@@ -232,10 +226,9 @@ def ship(
             "parity": _parity(original, onnx_file),
             "metrics": [],
         }
-        siblings[0].write_bytes(onnx_file.read_bytes())
-        siblings[1].write_bytes(keras_file.read_bytes())
-        siblings[2].write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-        _publish(siblings, targets)
+        text = json.dumps(card, indent=1) + "\n"
+        contents = [onnx_file.read_bytes(), keras_file.read_bytes(), text.encode()]
+    _write_all(dict(zip(targets, contents, strict=True)))
     return card
 
 
@@ -336,20 +329,23 @@ def _parity(original: Any, onnx_file: Path) -> dict[str, dict[str, Any]]:
     return {name: {key: each[key] for key in kept} for name, each in figures.items()}
 
 
-def _publish(siblings: Sequence[Path], targets: Sequence[Path]) -> None:
-    """Renames every file to its name; if one cannot be, those before get their old content back."""
-    before = [target.read_bytes() if target.is_file() else None for target in targets]
-    done = []
+def _write_all(contents: Mapping[Path, bytes]) -> None:
+    """Writes all files, or puts back what was there.
+
+    Raises:
+        OSError: If one cannot be written.
+    """
+    before = {path: path.read_bytes() if path.is_file() else None for path in contents}
     try:
-        for sibling, target in zip(siblings, targets, strict=True):
-            os.replace(sibling, target)
-            done.append(target)
+        with contextlib.ExitStack() as stack:  # writes every file before it renames the first
+            for path, content in contents.items():
+                stack.enter_context(whole_file(path)).write_bytes(content)
     except BaseException:
-        for target, content in zip(done, before, strict=False):
-            if content is None:
-                target.unlink()
-            else:
-                target.write_bytes(content)
+        for path, old in before.items():
+            if old is not None:
+                path.write_bytes(old)
+            elif path.is_file():
+                path.unlink()
         raise
 
 

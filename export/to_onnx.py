@@ -21,48 +21,24 @@ if not __package__:  # run as a script
 
 from musical_tf.arguments import Parser
 
-from .command_line import (
-    add_contract_arguments,
-    add_strategy_argument,
-    describe_missing,
-    fail,
-    quiet_tensorflow,
-)
+from .command_line import RUN_HELP, add_contract_arguments, add_strategy_argument, run_command
 from .convert import OPSETS, export, parity_path
-from .errors import ExportError
 from .parity import describe_parity
 from .precision import PRECISIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns 0, 1 (the export failed) or 2 (it cannot be done)."""
+    """Runs the command line; returns the exit code, see `command_line.run_command`."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    try:
-        quiet_tensorflow()
-        report = export(
-            run=arguments.run,
-            output=arguments.output,
-            io=arguments.io,
-            layout=arguments.layout,
-            precision=arguments.precision,
-            opset=arguments.opset,
-            attention_max_scores=arguments.attention_max_scores,
-            strategy=arguments.strategy,
-            fill=arguments.fill,
-        )
-    except ExportError as error:
-        return fail(parser.prog, error, 1)
-    except ModuleNotFoundError as error:
-        return fail(parser.prog, describe_missing(error, "train,export,serve"), 1)
-    except (OSError, ValueError) as error:
-        return fail(parser.prog, error, 2)
-    except KeyboardInterrupt:
-        return fail(parser.prog, "interrupted; nothing was written", 130)
-    size = Path(arguments.output).stat().st_size / 2**20
-    print(f"{arguments.output}: {size:.1f} MiB, opset {arguments.opset}")
-    print(f"{parity_path(arguments.output)}: {describe_parity(report)}")
-    return 0
+
+    def action() -> None:
+        report = export(**vars(arguments))
+        size = Path(arguments.output).stat().st_size / 2**20
+        print(f"{arguments.output}: {size:.1f} MiB, opset {arguments.opset}")
+        print(f"{parity_path(arguments.output)}: {describe_parity(report)}")
+
+    return run_command(parser.prog, "train,export,serve", action)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,8 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--run",
         required=True,
         metavar="DIR",
-        help="run directory of training.fit (its generator.keras and recipe.json are read), a "
-        ".keras file, or the name of a model that is part of the package: faces, photo",
+        help=RUN_HELP,
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the .onnx file to write")
     add_contract_arguments(parser)

@@ -23,7 +23,7 @@ if not __package__:  # run as a script
 
 from musical_tf.arguments import Parser
 
-from .command_line import add_contract_arguments, describe_missing, fail, quiet_tensorflow
+from .command_line import RUN_HELP, add_contract_arguments, run_command
 from .errors import ExportError
 from .metadata import describe
 from .parity import check_parity, describe_parity, measure_parity
@@ -35,22 +35,15 @@ its users."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns 0, 1 (the export failed) or 2 (it cannot be done)."""
+    """Runs the command line; returns the exit code, see `command_line.run_command`."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    try:
-        quiet_tensorflow()
+
+    def action() -> None:
         report = export(arguments.run, arguments.output, arguments.io, arguments.layout)
-    except ExportError as error:
-        return fail(parser.prog, error, 1)
-    except ModuleNotFoundError as error:
-        return fail(parser.prog, describe_missing(error, "train"), 1)
-    except (OSError, ValueError) as error:
-        return fail(parser.prog, error, 2)
-    except KeyboardInterrupt:
-        return fail(parser.prog, "interrupted; nothing was written", 130)
-    print(f"{arguments.output}: {describe_parity(report)}")
-    return 0
+        print(f"{arguments.output}: {describe_parity(report)}")
+
+    return run_command(parser.prog, "train", action)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,8 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--run",
         required=True,
         metavar="DIR",
-        help="run directory of training.fit (its generator.keras and recipe.json are read), a "
-        ".keras file, or the name of a model that is part of the package: faces, photo",
+        help=RUN_HELP,
     )
     parser.add_argument(
         "--output",

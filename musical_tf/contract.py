@@ -16,13 +16,22 @@ A file of version 2 copies known pixels into the hole, one of version 1 does not
 PREFIX = "musical_tf."
 """Prefix of every key of the metadata, which keeps other tools' keys apart."""
 
-LAYOUTS = ("nhwc", "nchw")
+CHANNEL_AXES = {"nhwc": 3, "nchw": 1}
+"""Axis of the image's channels, by layout."""
+
+LAYOUTS = tuple(CHANNEL_AXES)
 """Order of the image's axes."""
 
 VALUE_RANGES = {"uint8": "[0, 255]", "float32": "[0, 1]"}
 """The image's value range by `io`; its keys are the valid values of `io`."""
 
-MASK_POLARITIES = {"uint8": "above 127 = hole", "float32": "above 0.5 = hole"}
+TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+"""ONNX Runtime's name for the type of image, mask and result, by `io`."""
+
+MASK_THRESHOLDS = {"uint8": 127.0, "float32": 0.5}
+"""A mask value above the threshold marks a hole, by `io`."""
+
+MASK_POLARITIES = {io: f"above {value:g} = hole" for io, value in MASK_THRESHOLDS.items()}
 """What the mask means, by `io`."""
 
 Strategy = Literal["crop", "resize", "original"]

@@ -10,11 +10,9 @@ from typing import Any
 
 from keras import ops
 
-from musical_tf.contract import LAYOUTS, MASK_POLARITIES, VALUE_RANGES
+from musical_tf.contract import LAYOUTS, MASK_POLARITIES, MASK_THRESHOLDS, VALUE_RANGES
 from musical_tf.conventions import Tensor, composite, mask_image, normalize, to_uint8
 from musical_tf.layers import OffsetCopying
-
-_MASK_THRESHOLDS = {"uint8": 127.0, "float32": 0.5}
 
 
 class InpaintingFunction:
@@ -122,7 +120,7 @@ class InpaintingFunction:
         if self.layout == "nchw":
             image = ops.transpose(image, (0, 2, 3, 1))
         # Through float32: ONNX Runtime compares no uint8.
-        hole = ops.cast(ops.cast(mask, "float32") > _MASK_THRESHOLDS[self.io], "float32")
+        hole = ops.cast(ops.cast(mask, "float32") > MASK_THRESHOLDS[self.io], "float32")
         hole = ops.expand_dims(hole, axis=-1)  # (B, H, W, 1)
 
         height, width = ops.shape(hole)[1:3]

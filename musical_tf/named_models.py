@@ -10,7 +10,7 @@ the `.keras` files and the weights of VGG16 and LPIPS, which only training and e
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -40,7 +40,7 @@ def listed() -> str:
     return ", ".join(names()) or "none in this installation"
 
 
-def is_name(source: Any) -> bool:
+def is_name(source: Any) -> TypeGuard[str]:
     """Whether this is the name of a generator.
 
     Text that is a name means the named generator, whatever is in the working directory: `./faces`,

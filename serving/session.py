@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from musical_tf import onnx_runtime
-from musical_tf.contract import FILLS, OUTPUTS, Contract, ModelError
+from musical_tf.contract import (
+    CHANNEL_AXES,
+    FILLS,
+    OUTPUTS,
+    TENSOR_TYPES,
+    Contract,
+    ModelError,
+)
 
 from . import inputs, named_models, tiling
 from .inputs import Picture
@@ -26,9 +33,7 @@ onnxruntime = onnx_runtime.load()
 MINIMUM_SIZE = 16
 """Smallest height and width the graph takes; smaller images are padded here by mirroring."""
 
-_TENSOR_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 _GIVE_BACK_MEMORY = ("memory.enable_memory_arena_shrinkage", "cpu:0")
-_CHANNEL_AXIS = {"nhwc": 3, "nchw": 1}
 
 
 class InpaintingSession:
@@ -367,7 +372,7 @@ def _check_batch(images: np.ndarray, holes: np.ndarray) -> None:
 
 def _check_signature(session: Any, contract: Contract) -> None:
     """Holds the graph's inputs and output against what its metadata promises."""
-    expected_type = _TENSOR_TYPES[contract.io]
+    expected_type = TENSOR_TYPES[contract.io]
     for kind, nodes, ranks in (
         ("inputs", session.get_inputs(), {"image": 4, "mask": 3}),
         ("outputs", session.get_outputs(), dict.fromkeys(OUTPUTS[contract.contract], 4)),
@@ -385,7 +390,7 @@ def _check_signature(session: Any, contract: Contract) -> None:
                     f"got {node.type} {node.shape}"
                 )
             for axis, size in enumerate(node.shape):
-                channels = len(node.shape) == 4 and axis == _CHANNEL_AXIS[contract.layout]
+                channels = len(node.shape) == 4 and axis == CHANNEL_AXES[contract.layout]
                 if isinstance(size, int) and size != (3 if channels else None):
                     raise ModelError(
                         f"axis {axis} of {node.name!r} is fixed at {size}, where the contract "

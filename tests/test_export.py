@@ -18,7 +18,6 @@ from PIL import Image
 import musical_tf
 from benchmarks import export_precision, growth, measure
 from export import parity, to_onnx, to_saved_model
-from export.command_line import IOS
 from export.convert import build_model
 from export.errors import ExportError
 from export.metadata import describe, set_metadata
@@ -26,7 +25,7 @@ from export.parity import TOLERANCES, check_parity, measure_parity
 from export.precision import PRECISIONS
 from export.serving_module import load_inpainting
 from musical_tf import onnx_runtime
-from musical_tf.contract import LAYOUTS, OUTPUTS
+from musical_tf.contract import LAYOUTS, OUTPUTS, VALUE_RANGES
 from musical_tf.inference import InpaintingFunction
 from musical_tf.methods.musical import MusicalGenerator
 from serving.memory import estimate_memory
@@ -387,7 +386,7 @@ class TestBoundedAttention:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("io", IOS)
+@pytest.mark.parametrize("io", VALUE_RANGES)
 def test_every_option_passes_its_own_check(run, tmp_path, io, layout, precision):
     report = to_onnx.export(run, tmp_path / "model.onnx", io, layout, precision)
     assert report["runtimes"]["onnx"]["precision"] == precision

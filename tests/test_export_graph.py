@@ -120,6 +120,35 @@ def test_other_volumes_are_left_to_the_library(options):
     assert ("Pad" in convert(layer)) == bool(np.any(layer.paddings))
 
 
+class Rows(keras.layers.Layer):
+    """Rows of the image, by indices that a function makes of -3, -2, ..."""
+
+    def __init__(self, choose):
+        super().__init__()
+        self.choose = choose
+
+    def call(self, image):
+        index = keras.ops.arange(keras.ops.shape(image)[1]) - 3
+        return keras.ops.take(image, self.choose(index), axis=1)
+
+
+def test_negative_indices_are_left_to_gather():
+    nodes = convert(Rows(lambda index: index))
+    assert not {"Less", "Where"} & set(nodes)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda index: keras.ops.where(index < 1, index + 4, index),
+        lambda index: keras.ops.where(index < 0, index + 4, index + 1),
+        lambda index: keras.ops.where(index < 0, index * 0, index),
+    ],
+)
+def test_other_selections_of_indices_stay(choose):
+    assert convert(Rows(choose)).count("Where") == 1
+
+
 @pytest.mark.parametrize("max_scores", [None, 3000])
 def test_an_attention_is_the_same_by_convolutions(max_scores):
     class Attend(keras.layers.Layer):

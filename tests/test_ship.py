@@ -148,16 +148,13 @@ def test_a_file_that_is_too_large_is_not_shipped(shipped, tmp_path, monkeypatch)
 
 
 def test_all_files_or_none(tmp_path):
-    siblings = [tmp_path / f"new{i}" for i in range(3)]
-    targets = [tmp_path / "old", tmp_path / "fresh", tmp_path / "folder"]
-    for sibling in siblings:
-        sibling.write_text("new")
-    targets[0].write_text("old")
-    targets[2].mkdir()
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "folder").mkdir()
+    names = ("folder", "old", "fresh")
     with pytest.raises(OSError, match="folder"):
-        ship._publish(siblings, targets)
-    assert targets[0].read_text() == "old"
-    assert not targets[1].exists()
+        ship._write_all({tmp_path / name: b"new" for name in names})
+    assert (tmp_path / "old").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "old"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musical_tf.contract import PREFIX
+from musical_tf.contract import CHANNEL_AXES, PREFIX, TENSOR_TYPES
 from musical_tf.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -231,18 +231,18 @@ class OnnxPredictor:
                 f"ONNX file {file}: expected the inputs image, mask and the output inpainted, got "
                 f"{', '.join(inputs)} and {', '.join(outputs)}"
             )
-        types = {"tensor(uint8)": False, "tensor(float)": True}
         image, mask = inputs["image"], inputs["mask"]
         layout = self.metadata.get("layout")
         if layout is None and len(image.shape) == 4:
-            layout = {3: "nhwc"}.get(image.shape[3]) or {3: "nchw"}.get(image.shape[1])
-        if image.type not in types or image.type != mask.type or layout not in ("nhwc", "nchw"):
+            layout = next((x for x, axis in CHANNEL_AXES.items() if image.shape[axis] == 3), None)
+        known = image.type in TENSOR_TYPES.values() and layout in CHANNEL_AXES
+        if not known or image.type != mask.type:
             raise ValueError(
                 f"ONNX file {file}: expected uint8 or float32 images (B, H, W, 3) or (B, 3, H, W) "
                 f"and masks (B, H, W) of the same type, got {image.type} {image.shape} and "
                 f"{mask.type} {mask.shape}"
             )
-        return types[image.type], layout == "nchw"
+        return image.type == TENSOR_TYPES["float32"], layout == "nchw"
 
     def predict(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         """Fills the holes; arguments and result as `RunPredictor.predict`."""
