@@ -419,7 +419,7 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
         "recipe": without_paths(recipe),
         **({} if photographs is None else {"photographs": photographs}),
         "steps": duration["steps"],
-        **{name: round(duration[name], 1) for name in ("minutes", "cpu_minutes")},
+        **{name: round(duration[name] or 0.0, 1) for name in ("minutes", "cpu_minutes")},
         "last": last,
         "recent": recent,
     }
