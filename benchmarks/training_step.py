@@ -247,14 +247,15 @@ def measure_sharing(rounds: int) -> dict[str, Any]:
     class Apart(csa.Objective):
         """Each side computes for itself what both compare."""
 
-        shared = property()
+        def outputs(self, generator, batch):
+            return generator.training_outputs([batch["image"], batch["hole"]])
 
         def generator_terms(self, batch, prediction, discriminators):
-            both = csa.Objective.shared(self, batch, prediction)
+            both = {**prediction, **self.activations(batch, prediction)}
             return super().generator_terms(batch, both, discriminators)
 
         def discriminator_terms(self, batch, prediction, discriminators):
-            both = csa.Objective.shared(self, batch, prediction)
+            both = {**prediction, **self.activations(batch, prediction)}
             return super().discriminator_terms(batch, both, discriminators)
 
     with repeatable():

@@ -116,21 +116,12 @@ def build(method, config, size, dtype="float32", seed=1):
         )
 
 
-def outputs_of(generator, objective, data):
-    """What the trainer hands to the objective's terms."""
-    if hasattr(generator, "training_outputs"):
-        outputs = generator.training_outputs(inputs_of(data))
-    else:
-        outputs = generator(inputs_of(data), training=True)
-    return objective.shared(data, outputs) if hasattr(objective, "shared") else outputs
-
-
 def check_gradients(method, config, size, batch=2):
     """Every trainable variable of every network gets a gradient that is not zero."""
     generator, discriminators, objective = build(method, config, size)
     data = batch_of(size, batch=batch)
     with tf.GradientTape(persistent=True) as tape:
-        outputs = outputs_of(generator, objective, data)
+        outputs = objective.outputs(generator, data)
         terms = objective.generator_terms(data, outputs, discriminators)
         assert list(terms) == list(objective.generator_weights)
         assert all(term.shape == () and term.dtype == tf.float32 for term in terms.values())

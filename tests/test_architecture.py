@@ -174,7 +174,7 @@ def why_forbidden(file: str, found: Import, siblings: set[str]) -> str | None:
         if parts[1] == "losses" and found.within("musical_tf.methods"):
             return "losses are below methods"
         if parts[1] == "methods" and file != "musical_tf/methods/__init__.py":
-            others = siblings - {"__init__", Path(file).stem}
+            others = siblings - {"__init__", "base", Path(file).stem}
             if found.within(*(f"musical_tf.methods.{other}" for other in others)):
                 return "methods never import each other"
     if top == "serving" and not found.within("serving", *KERAS_FREE):

@@ -324,7 +324,7 @@ def test_objective_is_the_papers(objective, discriminators):
     generator = make_csa_goldens.narrow_generator()
     data = batch_of(64)
     image, hole = inputs_of(data)
-    outputs = objective.shared(data, generator.training_outputs(inputs_of(data)))
+    outputs = objective.outputs(generator, data)
     terms = objective.generator_terms(data, outputs, discriminators)
     assert set(terms) == set(objective.generator_weights)
     terms = {name: float(value) for name, value in terms.items()}
@@ -364,7 +364,8 @@ def test_weightless_terms_are_not_computed():
     assert objective.vgg is None
     assert csa.build_discriminators(config, 16) == {}
     data = batch_of(32)
-    outputs = objective.shared(data, {"prediction": data["image"], "rough": data["image"]})
+    outputs = {"prediction": data["image"], "rough": data["image"]}
+    assert objective.activations(data, outputs) == {}
     terms = objective.generator_terms(data, outputs, {})
     assert {name: float(value) for name, value in terms.items()} == {"l1": 0.0, "rough_l1": 0.0}
     assert objective.discriminator_terms(data, outputs, {}) == {}
@@ -395,7 +396,7 @@ def test_every_variable_gets_a_gradient(objective, discriminators):
     generator = make_csa_goldens.narrow_generator()
     data = batch_of(64)
     with tf.GradientTape(persistent=True) as tape:
-        outputs = objective.shared(data, generator.training_outputs(inputs_of(data)))
+        outputs = objective.outputs(generator, data)
         terms = objective.generator_terms(data, outputs, discriminators)
         total = sum(objective.generator_weights[name] * term for name, term in terms.items())
         critic = objective.discriminator_terms(data, outputs, discriminators)

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from musical_tf.methods.base import Objective
 from training import checkpoints
 from training.callbacks import (
     LossLog,
@@ -32,15 +33,11 @@ from training.trainer import NonFiniteError, Trainer, dtype_policy
 SIZE = 16
 
 
-class TinyObjective:
+class TinyObjective(Objective):
     """L1 on the prediction, and a non-saturating adversarial term when there is a discriminator."""
 
-    discriminator_steps = 1
-
     def __init__(self, adversarial: float = 0.0):
-        self.generator_weights = {"l1": 10.0}
-        if adversarial:
-            self.generator_weights["adversarial"] = adversarial
+        super().__init__({"l1": 10.0, "adversarial": adversarial})
 
     def generator_terms(self, batch, prediction, discriminators):
         terms = {"l1": tf.reduce_mean(tf.abs(batch["image"] - prediction))}
@@ -273,6 +270,9 @@ class TwoStages(keras.Model):
 
 
 class TwoStageObjective(TinyObjective):
+    def outputs(self, generator, batch):
+        return generator.training_outputs([batch["image"], batch["hole"]])
+
     def generator_terms(self, batch, prediction, discriminators):
         return {
             "l1": tf.reduce_mean(tf.abs(batch["image"] - prediction["prediction"])),
@@ -300,7 +300,10 @@ class Sharing(TinyObjective):
         super().__init__(0.3)
         self.computed = 0
 
-    def shared(self, batch, prediction):
+    def outputs(self, generator, batch):
+        return self.compared(batch, super().outputs(generator, batch))
+
+    def compared(self, batch, prediction):
         self.computed += 1
         return {"truth": tf.sin(batch["image"]), "fake": tf.sin(prediction)}
 
@@ -318,14 +321,14 @@ class Sharing(TinyObjective):
 class Repeating(Sharing):
     """The same, where each side computes it for itself."""
 
-    shared = property()
+    outputs = TinyObjective.outputs
 
     def generator_terms(self, batch, prediction, discriminators):
-        both = Sharing.shared(self, batch, prediction)
+        both = self.compared(batch, prediction)
         return super().generator_terms(batch, both, discriminators)
 
     def discriminator_terms(self, batch, prediction, discriminators):
-        both = Sharing.shared(self, batch, prediction)
+        both = self.compared(batch, prediction)
         return super().discriminator_terms(batch, both, discriminators)
 
 

@@ -241,10 +241,8 @@ class Trainer:
             sum; and with discriminators `discriminator`, their sum.
         """
         rate = self._rate(self.step)
-        phase = self.objective.phase(self.step) if hasattr(self.objective, "phase") else {}
-        weights = self.objective.generator_weights
-        if hasattr(self.objective, "phase_weights"):
-            weights = self.objective.phase_weights(self.step)
+        phase = self.objective.phase(self.step)
+        weights = self.objective.phase_weights(self.step)
         if self.gradient_accumulation == 1:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 watch(tape, self.generator_variables)
@@ -280,14 +278,7 @@ class Trainer:
         return {**terms, **discriminator_logs}
 
     def _outputs(self, batch: Batch) -> tf.Tensor | dict[str, tf.Tensor]:
-        inputs = [batch["image"], batch["hole"]]
-        if hasattr(self.generator, "training_outputs"):
-            prediction = self.generator.training_outputs(inputs)
-        else:
-            prediction = self.generator(inputs, training=True)
-        if hasattr(self.objective, "shared"):
-            prediction = self.objective.shared(batch, prediction)
-        return prediction
+        return self.objective.outputs(self.generator, batch)
 
     def _generator_loss(
         self,

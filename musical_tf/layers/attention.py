@@ -101,20 +101,16 @@ class ContextualAttention(keras.layers.Layer):
         self.max_scores = max_scores
 
     def build(self, features_shape, hole_shape):
-        """Checks the shapes; the layer has no weights."""
         _check_shapes(features_shape, hole_shape)
 
     def call(self, features: Tensor, hole: Tensor) -> Tensor:
-        """See the class."""
         (attended,) = _attend(self, features, hole, (self.patch_size,))
         return attended
 
     def compute_output_shape(self, features_shape, hole_shape):
-        """The shape of the features."""
         return features_shape
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
         return {
             **super().get_config(),
             "patch_size": self.patch_size,
@@ -196,7 +192,6 @@ class MultiScaleAttention(keras.layers.Layer):
         self.max_scores = max_scores
 
     def build(self, features_shape, hole_shape):
-        """Builds the merge for the channels of the features."""
         _check_shapes(features_shape, hole_shape)
         channels = features_shape[-1]
         attended_channels = channels * len(self.patch_sizes)
@@ -279,7 +274,6 @@ class MultiScaleAttention(keras.layers.Layer):
         }
 
     def call(self, features: Tensor, hole: Tensor) -> Tensor:
-        """See the class."""
         attended = self.attend(features, hole)
         if self.merge is not None:
             merged = self.reduce(self._reweight(ops.concatenate(attended, axis=-1)))
@@ -290,11 +284,9 @@ class MultiScaleAttention(keras.layers.Layer):
         return features if self.squeeze is None else self.squeeze(features)
 
     def compute_output_shape(self, features_shape, hole_shape):
-        """The shape of the features."""
         return features_shape
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
         return {
             **super().get_config(),
             "patch_sizes": self.patch_sizes,

@@ -82,22 +82,18 @@ class CoherentSemanticAttention(keras.layers.Layer):
         self.max_scores = max_scores
 
     def build(self, features_shape, hole_shape):
-        """Checks the shapes; the layer has no weights."""
         _check_shapes(features_shape, hole_shape)
 
     def call(self, features: Tensor, hole: Tensor) -> Tensor:
-        """See the class."""
         walk = _RasterWalk(features, hole)
         best, similarity = walk.search(self.max_scores)
         filled = _generate(_unit(walk.queries), best, similarity)
         return ops.cast(walk.paste(filled), self.compute_dtype)
 
     def compute_output_shape(self, features_shape, hole_shape):
-        """The shape of the features."""
         return features_shape
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
         return {**super().get_config(), "max_scores": self.max_scores}
 
 

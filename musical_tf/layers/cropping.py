@@ -19,10 +19,9 @@ class CropLike(keras.layers.Layer):
     """
 
     def build(self, features_shape, reference_shape):
-        """Nothing to build."""
+        pass
 
     def call(self, features: Tensor, reference: Tensor) -> Tensor:
-        """See the class."""
         height, width = ops.shape(reference)[1:3]
         return features[:, :height, :width]
 

@@ -43,10 +43,9 @@ class Membrane(keras.layers.Layer):
         super().__init__(**{**options, "dtype": "float32"})
 
     def build(self, values_shape, hole_shape):
-        """Nothing to build."""
+        pass
 
     def call(self, values: Tensor, hole: Tensor) -> Tensor:
-        """See the class."""
         known = ops.cast(hole <= 0.5, "float32")
         values = ops.where(known > 0.0, ops.cast(values, "float32"), 0.0)
         levels = [(values, known)]
@@ -64,7 +63,6 @@ class Membrane(keras.layers.Layer):
         return filled
 
     def compute_output_shape(self, values_shape, hole_shape):
-        """The shape of the values."""
         return values_shape
 
 

@@ -37,7 +37,6 @@ class MirrorPadding2D(keras.layers.Layer):
         self.minimum_side = minimum_side
 
     def call(self, features: Tensor) -> Tensor:
-        """See the class."""
         if self.padding == 0:
             return features
         margin = [self.padding, self.padding]
@@ -62,7 +61,6 @@ class MirrorPadding2D(keras.layers.Layer):
         return (batch, *grown, channels)
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
         return {
             **super().get_config(),
             "padding": self.padding,

@@ -42,7 +42,6 @@ class ShiftConnection(keras.layers.Layer):
     """
 
     def build(self, decoder_shape, encoder_shape, hole_shape):
-        """Checks the channels; there are no weights."""
         if decoder_shape[-1] != encoder_shape[-1]:
             raise ValueError(
                 "decoder and encoder must have the same number of channels, received: "
@@ -50,7 +49,6 @@ class ShiftConnection(keras.layers.Layer):
             )
 
     def call(self, decoder: Tensor, encoder: Tensor, hole: Tensor) -> Tensor:
-        """See the class."""
         shifted = shift(decoder, encoder, hole)
         return ops.concatenate([decoder, encoder, shifted], axis=-1)
 

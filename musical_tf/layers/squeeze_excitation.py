@@ -42,7 +42,6 @@ class SqueezeExcitation(keras.layers.Layer):
         self.ratio = ratio
 
     def build(self, input_shape):
-        """Builds the two dense layers for the channels of the features."""
         channels = input_shape[-1]
         bottleneck = max(1, channels // self.ratio)
         self.reduce = keras.layers.Dense(
@@ -55,16 +54,13 @@ class SqueezeExcitation(keras.layers.Layer):
         self.expand.build((input_shape[0], bottleneck))
 
     def call(self, features: Tensor) -> Tensor:
-        """See the class."""
         # float16 would overflow in the sum behind the mean.
         pooled = ops.mean(ops.cast(features, "float32"), axis=(1, 2))
         weights = self.expand(self.reduce(ops.cast(pooled, self.compute_dtype)))
         return features * weights[:, None, None, :]
 
     def compute_output_shape(self, input_shape):
-        """The shape of the features."""
         return input_shape
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
         return {**super().get_config(), "ratio": self.ratio}

@@ -107,11 +107,9 @@ class StridedContextualAttention(keras.layers.Layer):
         self.max_scores = max_scores
 
     def build(self, features_shape, hole_shape):
-        """Checks the shapes; the layer has no weights."""
         self._check_shapes(features_shape, hole_shape)
 
     def call(self, features: Tensor, hole: Tensor) -> Tensor:
-        """See the class."""
         features, hole = self._prepare(features, hole)
         attend = IMPLEMENTATIONS[self.implementation]
         attended = attend(
@@ -205,11 +203,9 @@ class StridedContextualAttention(keras.layers.Layer):
             )
 
     def compute_output_shape(self, features_shape, hole_shape):
-        """The shape of the features."""
         return features_shape
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
         return {
             **super().get_config(),
             "rate": self.rate,

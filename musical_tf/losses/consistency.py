@@ -93,12 +93,10 @@ class VGG16Activations(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        """Checks the channels; the weights exist since construction."""
         if len(input_shape) != 4 or input_shape[-1] != 3:
             raise ValueError(f"image must have shape (B, H, W, 3), got {tuple(input_shape)}")
 
     def call(self, image: Tensor) -> list[Tensor]:
-        """Returns the activations of `image`."""
         scale, offset = self._affine
         features = ops.cast(ops.cast(image, "float32") * scale + offset, self.compute_dtype)
         found = []
@@ -115,7 +113,6 @@ class VGG16Activations(keras.layers.Layer):
         return found
 
     def get_config(self):
-        """Constructor arguments."""
         own = {
             "activations": self.activations,
             "weights": self.weights_source,

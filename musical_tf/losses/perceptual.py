@@ -129,7 +129,6 @@ class VGG16Features(keras.layers.Layer):
         return add("kernel"), add("bias")
 
     def build(self, input_shape):
-        """Checks the channels; the weights exist since construction."""
         if len(input_shape) != 4 or input_shape[-1] != 3:
             raise ValueError(f"image must have shape (B, H, W, 3), got {tuple(input_shape)}")
 
@@ -140,7 +139,6 @@ class VGG16Features(keras.layers.Layer):
         return [ops.cast(pooled, "float32") for pooled in _pooled_maps(features, self._filters)]
 
     def compute_output_shape(self, input_shape):
-        """Shapes of the three maps."""
         batch, height, width, _ = input_shape
         sides = [(height, width)]
         for _ in _WIDTHS:
@@ -153,7 +151,6 @@ class VGG16Features(keras.layers.Layer):
         return [keras.KerasTensor(shape, dtype="float32") for shape in shapes]
 
     def get_config(self):
-        """Constructor arguments."""
         own = {"weights": self.weights_source, "normalization": self.normalization}
         return {**super().get_config(), **own}
 

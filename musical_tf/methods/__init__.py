@@ -6,6 +6,7 @@ import pkgutil
 import zipfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 try:
     import keras
@@ -19,6 +20,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from musical_tf import named_models
+from musical_tf.methods.base import MethodGenerator
 from musical_tf.run_directory import WEIGHTS
 
 _UNPACKED = "config.json"  # of a `.keras` file
@@ -26,7 +28,7 @@ _UNPACKED = "config.json"  # of a `.keras` file
 
 def names() -> list[str]:
     """The methods there are, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"base"})
 
 
 def get(name: str) -> ModuleType:
@@ -119,11 +121,11 @@ def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
     for name in names():
         get(name)  # registers its generator class with Keras
     try:
-        stored = keras.saving.load_model(file, compile=False)
+        stored: Any = keras.saving.load_model(file, compile=False)
     # Keras raises whatever the unpacking met: zip, JSON, HDF5 or type errors.
     except Exception as error:
         raise ValueError(f"{file} is not a readable generator: {error}") from error
-    if not hasattr(stored, "size_multiple"):
+    if not isinstance(stored, MethodGenerator):
         raise ValueError(
             f"{file} holds a {type(stored).__name__}, expected a generator of one of {names()}"
         )
@@ -135,5 +137,5 @@ def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
         )
     config = dataclasses.replace(stored.config, **overrides)
     generator = get(stored.method).build_generator(config, dtype=dtype)
-    generator.set_weights(stored.get_weights())
+    generator.set_weights(keras.Model.get_weights(stored))
     return generator

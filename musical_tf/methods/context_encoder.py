@@ -15,6 +15,7 @@ Reference:
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import keras
 from keras import layers, ops
@@ -22,8 +23,14 @@ from keras import layers, ops
 from musical_tf.conventions import Tensor, mask_image
 from musical_tf.discriminators import dcgan_discriminator
 from musical_tf.losses import discriminator_loss, generator_adversarial_loss
+from musical_tf.methods.base import MethodConfig, MethodGenerator
+from musical_tf.methods.base import Objective as BaseObjective
 
-PRESETS = ("paper", "lite")
+PRESETS: Mapping[str, dict] = {
+    "paper": {},
+    "lite": {"width": 32, "bottleneck": 512, "discriminator_width": 32},
+}
+"""The publication and its code; half the channels and a short bottleneck, for two CPU cores."""
 
 REGIONS = ("center", "any")
 
@@ -48,11 +55,10 @@ INTERPOLATED = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Architecture and objective; the defaults are the paper's.
 
     Attributes:
-        preset: The preset it started from, for the record.
         region: `"center"`: the network predicts the middle of a window that is centred on the hole
             (Section 3.3, "central region"). `"any"`: the network sees the whole image and predicts
             all of it ("random region").
@@ -69,7 +75,9 @@ class Config:
         discriminator_width: Channels of the discriminator's first convolution.
     """
 
-    preset: str = "paper"
+    PRESETS = PRESETS
+    LEAST: ClassVar = {"width": 1, "bottleneck": 1, "known_weight": 0, "discriminator_width": 1}
+
     region: str = "center"
     overlap: int = 4
     width: int = 64
@@ -80,56 +88,18 @@ class Config:
     discriminator_width: int = 64
 
     def __post_init__(self):
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
+        super().__post_init__()
         if self.region not in REGIONS:
             raise ValueError(f"region must be one of {list(REGIONS)}, received: {self.region!r}")
         if not 0 <= self.overlap < FRAME // 4:
             raise ValueError(
                 f"overlap must be at least 0 and below {FRAME // 4}, received: {self.overlap!r}"
             )
-        for name, least in (
-            ("width", 1),
-            ("bottleneck", 1),
-            ("known_weight", 0),
-            ("lambda_l2", 0),
-            ("lambda_adversarial", 0),
-            ("discriminator_width", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be >= {least}, received: {value!r}")
-
-    @classmethod
-    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
-        """The configuration of a preset, with some fields replaced.
-
-        Args:
-            preset: `"paper"` (the publication and its code) or `"lite"` (half the channels and a
-                short bottleneck, small enough for two CPU cores).
-            **overrides: Fields of `Config`.
-
-        Raises:
-            ValueError: On an unknown preset or field; the message lists the valid ones.
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
-        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
-        unknown = sorted(set(overrides) - fields)
-        if unknown:
-            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
-        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
 
     @property
     def patch_size(self) -> int:
         """Pixels a side of what the network predicts: half of what it sees, or all of it."""
         return FRAME // 2 if self.region == "center" else FRAME
-
-
-_PRESET_FIELDS: Mapping[str, dict] = {
-    "paper": {},
-    "lite": {"width": 32, "bottleneck": 512, "discriminator_width": 32},
-}
 
 
 def build_generator(config: Config, dtype: str | None = None) -> "ContextEncoder":
@@ -156,7 +126,7 @@ def build_objective(config: Config) -> "Objective":
 
 
 @keras.saving.register_keras_serializable("musical_tf")
-class ContextEncoder(keras.Model):
+class ContextEncoder(MethodGenerator, keras.Model):
     """The network of the supplement's Figure 9, and the window it looks through.
 
     With w the width:
@@ -194,11 +164,11 @@ class ContextEncoder(keras.Model):
     """
 
     method = "context_encoder"
+    config_class = Config
     size_multiple = 1
 
     def __init__(self, config: Config | Mapping, dtype=None, name: str = "context_encoder"):
-        if not isinstance(config, Config):
-            config = Config(**config)
+        config = self.read_config(config)
         policy = keras.dtype_policies.get(dtype)
         super().__init__(name=name, dtype=policy)
         self.config = config
@@ -207,7 +177,6 @@ class ContextEncoder(keras.Model):
         self.built = True  # whatever the image's size, the network looks at one
 
     def call(self, inputs, training=None, mask=None):
-        """See the class."""
         image, hole = (ops.cast(each, "float32") for each in inputs)
         window = self.window_of(hole)
         patch = self._predict_patch(image, hole, window, training)
@@ -251,41 +220,11 @@ class ContextEncoder(keras.Model):
         frame = mask_image(frame, _is_missing(window.cut_frame(hole)))
         return self.network(frame, training=training)
 
-    def attention_maps(self, inputs):
-        """There are none.
-
-        Raises:
-            ValueError: Always: this method has no attention.
-        """
-        raise ValueError(
-            "context_encoder has no attention: it copies nothing, it draws every pixel anew"
-        )
-
-    @property
-    def preset(self) -> str:
-        """The preset the configuration started from."""
-        return self.config.preset
-
     def compute_output_shape(self, input_shape):
-        """The image's shape."""
         return tuple(input_shape[0])
 
     def compute_output_spec(self, inputs, training=None, mask=None):
-        """The image's shape, in float32."""
         return keras.KerasTensor(tuple(inputs[0].shape), dtype="float32")
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {
-            "config": dataclasses.asdict(self.config),
-            "dtype": keras.dtype_policies.serialize(self.policy),
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> "ContextEncoder":
-        """The inverse of `get_config`."""
-        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
 
 
 def _encode_and_decode(config, policy):
@@ -493,48 +432,20 @@ def _column(values):
     return ops.reshape(values, (-1, 1))
 
 
-class Objective:
-    """The joint loss, Eq. (3), as named terms: `l2` (Eq. 1) and `adversarial` (Eq. 2).
-
-    A term of weight 0 is neither in `generator_weights` nor computed.
-
-    Args:
-        config: A `Config`.
-
-    Raises:
-        ValueError: When the weight of both terms is 0.
-    """
-
-    discriminator_steps = 1
+class Objective(BaseObjective):
+    """The joint loss, Eq. (3), as named terms: `l2` (Eq. 1) and `adversarial` (Eq. 2)."""
 
     def __init__(self, config: Config):
         weights = {"l2": config.lambda_l2, "adversarial": config.lambda_adversarial}
-        self.generator_weights = {name: weight for name, weight in weights.items() if weight > 0}
-        if not self.generator_weights:
-            raise ValueError(
-                "nothing to train for: the weight of every term is 0; set lambda_l2 or "
-                "lambda_adversarial"
-            )
-        self.known_weight = config.known_weight
-        if self.known_weight is None:
-            self.known_weight = 10.0 if config.region == "center" else 1.0
+        super().__init__(weights)
+        default = 10.0 if config.region == "center" else 1.0
+        self.known_weight = default if config.known_weight is None else config.known_weight
 
-    def generator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Mapping[str, Tensor],
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
-        """The unweighted terms of the generator's loss.
+    def outputs(self, generator, batch):
+        """See `ContextEncoder.training_outputs`."""
+        return generator.training_outputs([batch["image"], batch["hole"]])
 
-        Args:
-            batch: `image` and `hole`; not looked at, the patches hold what of them is compared.
-            prediction: What the generator's `training_outputs` gave.
-            discriminators: What `build_discriminators` gave.
-
-        Returns:
-            Term name -> float32 scalar, the keys of `generator_weights`.
-        """
+    def generator_terms(self, batch, prediction, discriminators):
         del batch
         terms = {
             "l2": lambda: weighted_l2_loss(
@@ -549,12 +460,7 @@ class Objective:
         }
         return {name: terms[name]() for name in self.generator_weights}
 
-    def discriminator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Mapping[str, Tensor],
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
+    def discriminator_terms(self, batch, prediction, discriminators):
         """The term of the discriminator's loss; the prediction gets no gradient from it."""
         del batch
         if not discriminators:

@@ -10,8 +10,8 @@ Reference:
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
+from typing import ClassVar
 
 import keras
 from keras import layers, ops
@@ -31,8 +31,20 @@ from musical_tf.losses.relativistic import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
+from musical_tf.methods.base import FunctionalGenerator, MethodConfig
+from musical_tf.methods.base import Objective as BaseObjective
 
-PRESETS = ("paper", "lite")
+PRESETS: Mapping[str, dict] = {
+    "paper": {},
+    "lite": {
+        "width": 32,
+        "width_limit": 4,
+        "levels": 5,
+        "lambda_hole": 500.0,
+        "discriminator_width": 16,
+    },
+}
+"""The publication; small enough for two CPU cores, for 128 pixels."""
 
 RECIPE: Mapping[str, dict] = {
     # Adam 2e-4, beta_1 0.5, one photograph a step. The authors' code keeps the rate for 20 epochs
@@ -53,11 +65,10 @@ TARGET_CHANNELS = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Architecture and objective; the defaults are the paper's, its gaps filled by its code.
 
     Attributes:
-        preset: The preset it started from, for the record.
         width: Channels of the outermost level of both networks.
         width_limit: Channels of the widest level, as a multiple of `width`.
         levels: Convolutions that halve the resolution, in both networks (the U-Net of pix2pix has
@@ -75,7 +86,14 @@ class Config:
             discriminator has eight times as many in all of its.
     """
 
-    preset: str = "paper"
+    PRESETS = PRESETS
+    LEAST: ClassVar = {
+        "width": 1,
+        "width_limit": 1,
+        "levels": ATTENTION_LEVEL + 1,
+        "discriminator_width": 1,
+    }
+
     width: int = 64
     width_limit: int = 8
     levels: int = 8
@@ -90,19 +108,7 @@ class Config:
     discriminator_width: int = 64
 
     def __post_init__(self):
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
-        for name, least in (
-            ("width", 1),
-            ("width_limit", 1),
-            ("levels", ATTENTION_LEVEL + 1),
-            ("discriminator_width", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
-        for name, value in dataclasses.asdict(self).items():
-            if name.startswith("lambda_") and value < 0:
-                raise ValueError(f"{name} must be >= 0, received: {value!r}")
+        super().__post_init__()
         channels = _widths(self)[ATTENTION_LEVEL]
         if self.lambda_consistency and TARGET_CHANNELS % channels:
             raise ValueError(
@@ -110,38 +116,6 @@ class Config:
                 f"divide the {TARGET_CHANNELS} of the consistency loss, received: {channels}; "
                 "without that loss (lambda_consistency=0) they may be any number"
             )
-
-    @classmethod
-    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
-        """The configuration of a preset, with some fields replaced.
-
-        Args:
-            preset: `"paper"` (the publication) or `"lite"` (small enough for two CPU cores, for 128
-                pixels).
-            **overrides: Fields of `Config`.
-
-        Raises:
-            ValueError: On an unknown preset or field; the message lists the valid ones.
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
-        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
-        unknown = sorted(set(overrides) - fields)
-        if unknown:
-            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
-        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
-
-
-_PRESET_FIELDS: Mapping[str, dict] = {
-    "paper": {},
-    "lite": {
-        "width": 32,
-        "width_limit": 4,
-        "levels": 5,
-        "lambda_hole": 500.0,
-        "discriminator_width": 16,
-    },
-}
 
 
 def build_generator(config: Config, dtype: str | None = None) -> "CSAGenerator":
@@ -178,7 +152,7 @@ def build_objective(config: Config) -> "Objective":
 
 
 @keras.saving.register_keras_serializable("musical_tf")
-class CSAGenerator(keras.Model):
+class CSAGenerator(FunctionalGenerator):
     """The rough network and the one that refines its result.
 
     With w the width, h the image's height and L the number of levels; a map of level l has
@@ -209,54 +183,24 @@ class CSAGenerator(keras.Model):
 
     No gradient passes from the refinement to the rough network, which learns from its own L1 alone.
 
-    Args:
-        config: A `Config`, or the dict of its fields.
-        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
-
-    Call arguments:
-        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
-            H and W are multiples of 8.
-
-    Returns:
-        `(B, H, W, 3)` float32, the raw prediction, clipped to [-1, 1].
-
-    Raises:
-        ValueError: On a side that is known and not a multiple of 8.
+    Arguments and result: see `FunctionalGenerator`; the result is clipped to [-1, 1].
 
     Reference:
         Liu et al., ICCV 2019.
     """
 
     method = "csa"
+    config_class = Config
     size_multiple = ATTENTION_FACTOR
 
-    def __init__(self, config: Config | Mapping, dtype=None, name: str = "csa"):
-        if not isinstance(config, Config):
-            config = Config(**config)
-        policy = keras.dtype_policies.get(dtype)
-        image = keras.Input((None, None, 3), name="image")
-        hole = keras.Input((None, None, 1), name="hole")
+    @staticmethod
+    def connect(image, hole, config, policy):
+        """Both networks, with the features that the losses and the attention compare."""
         masked = mask_image(image, hole)
         rough = _rough_network(masked, config, policy)
         filled = composite(ops.stop_gradient(rough), masked, hole)
         taps = _refinement_network(filled, masked, hole, config, policy)
-        prediction = ops.clip(taps["prediction"], -1.0, 1.0)
-        super().__init__(inputs=[image, hole], outputs=prediction, name=name)
-        self.config = config
-        self.policy = policy
-        # Behind a function, or Keras would count and save the same layers twice.
-        self._with_features = functools.partial(
-            keras.Model([image, hole], {"rough": rough, **taps})
-        )
-
-    def call(self, inputs, training=None, mask=None):
-        """See the class.
-
-        Raises:
-            ValueError: On a side that is not a multiple of 8, where it is known.
-        """
-        _check_size(inputs[0])
-        return super().call(inputs, training=training, mask=mask)
+        return ops.clip(taps["prediction"], -1.0, 1.0), {"rough": rough, **taps}
 
     def training_outputs(self, inputs) -> dict[str, Tensor]:
         """What the losses compare.
@@ -270,7 +214,7 @@ class CSAGenerator(keras.Model):
             `decoded`: `(B, H/8, W/8, C)`, the attention's output and the decoder's features of that
             size.
         """
-        outputs = self._features_of(inputs, training=True)
+        outputs = self.tapped(inputs, training=True)
         return {name: outputs[name] for name in ("prediction", "rough", "coherent", "decoded")}
 
     def attention_sources(self, inputs) -> Tensor:
@@ -288,7 +232,7 @@ class CSAGenerator(keras.Model):
         """
         self._require_attention()
         _, hole = inputs
-        searched = self._features_of(inputs, training=False)["searched"]
+        searched = self.tapped(inputs, training=False)["searched"]
         hole = downsample_hole(ops.convert_to_tensor(hole), ATTENTION_FACTOR)
         return attention_sources(searched, hole, self.config.attention_max_scores)
 
@@ -306,45 +250,13 @@ class CSAGenerator(keras.Model):
             ValueError: If the configuration has no attention.
         """
         self._require_attention()
-        searched = self._features_of(inputs, training=False)["searched"]
+        searched = self.tapped(inputs, training=False)["searched"]
         hole = downsample_hole(ops.convert_to_tensor(inputs[1]), ATTENTION_FACTOR)
         return attention_maps(searched, hole, ATTENTION_FACTOR, self.config.attention_max_scores)
 
     def _require_attention(self):
         if not self.config.attention:
             raise ValueError("this csa has no attention: its config has attention=False")
-
-    def _features_of(self, inputs, training):
-        image, hole = (ops.convert_to_tensor(each) for each in inputs)
-        _check_size(image)
-        return self._with_features([image, hole], training=training)
-
-    @property
-    def preset(self) -> str:
-        """The preset the configuration started from."""
-        return self.config.preset
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {
-            "config": dataclasses.asdict(self.config),
-            "dtype": keras.dtype_policies.serialize(self.policy),
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> "CSAGenerator":
-        """The inverse of `get_config`."""
-        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
-
-
-def _check_size(image):
-    height, width = image.shape[1:3]
-    if any(side is not None and side % ATTENTION_FACTOR for side in (height, width)):
-        raise ValueError(
-            f"height and width must be multiples of {ATTENTION_FACTOR}, received: "
-            f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
-        )
 
 
 def _widths(config):
@@ -483,20 +395,12 @@ class _Blocks:
         return layers.ReLU(**self._options(name, "act"))(features)
 
 
-class Objective:
+class Objective(BaseObjective):
     """The overall loss as named terms.
 
     `l1` and `rough_l1` of the two outputs, `hole` of both, `consistency`, `adversarial` and
-    `feature_adversarial`. A term of weight 0 is neither in `generator_weights` nor computed.
-
-    Args:
-        config: A `Config`.
-
-    Raises:
-        ValueError: When the weight of every term is 0.
+    `feature_adversarial`.
     """
-
-    discriminator_steps = 1
 
     def __init__(self, config: Config):
         weights = {
@@ -507,56 +411,39 @@ class Objective:
             "adversarial": config.lambda_adversarial,
             "feature_adversarial": config.lambda_adversarial,
         }
-        self.generator_weights = {name: weight for name, weight in weights.items() if weight > 0}
-        if not self.generator_weights:
-            raise ValueError(
-                "nothing to train for: the weight of every term is 0; set one of lambda_l1, "
-                "lambda_hole, lambda_consistency or lambda_adversarial"
-            )
+        super().__init__(weights)
         self.vgg = None
         if config.lambda_consistency or config.lambda_adversarial:
             self.vgg = VGG16Activations(
                 ("relu3_3", "relu4_3"), config.feature_weights, config.feature_normalization
             )
 
-    def shared(
-        self, batch: Mapping[str, Tensor], prediction: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Adds what both sides compare: VGG16's activations.
+    def outputs(self, generator, batch) -> dict[str, Tensor]:
+        """The generator's outputs and VGG16's activations.
 
         Args:
+            generator: A `CSAGenerator`.
             batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-            prediction: What `CSAGenerator.training_outputs` gave.
 
         Returns:
-            `prediction`, with `truth_middle` `(B, H/4, W/4, 256)` and `truth_deep` `(B, H/8, W/8,
-            512)`, the photograph's relu3_3 and relu4_3, where a term needs them; and
-            `prediction_middle`, the prediction's relu3_3, for the adversarial terms.
+            What `CSAGenerator.training_outputs` gives. Where a term needs them, `truth_middle`
+            `(B, H/4, W/4, 256)` and `truth_deep` `(B, H/8, W/8, 512)`, the photograph's relu3_3 and
+            relu4_3. For the adversarial terms `prediction_middle`, the prediction's relu3_3.
         """
+        prediction = generator.training_outputs([batch["image"], batch["hole"]])
+        return {**prediction, **self.activations(batch, prediction)}
+
+    def activations(self, batch, prediction) -> dict[str, Tensor]:
+        """The part of `outputs` that VGG16 computes."""
         if self.vgg is None:
-            return dict(prediction)
+            return {}
         middle, deep = (ops.stop_gradient(each) for each in self.vgg(batch["image"]))
-        maps = {**prediction, "truth_middle": middle, "truth_deep": deep}
+        maps = {"truth_middle": middle, "truth_deep": deep}
         if "feature_adversarial" in self.generator_weights:
             maps["prediction_middle"] = self.vgg(prediction["prediction"])[0]
         return maps
 
-    def generator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Mapping[str, Tensor],
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
-        """The unweighted terms of the generator's loss.
-
-        Args:
-            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-            prediction: What `shared` gave.
-            discriminators: What `build_discriminators` gave.
-
-        Returns:
-            Term name -> float32 scalar, the keys of `generator_weights`.
-        """
+    def generator_terms(self, batch, prediction, discriminators):
         image, hole = batch["image"], batch["hole"]
         refined, rough = prediction["prediction"], prediction["rough"]
         terms = {
@@ -586,22 +473,7 @@ class Objective:
             target, prediction["decoded"], hole
         )
 
-    def discriminator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Mapping[str, Tensor],
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
-        """The discriminators' losses.
-
-        Args:
-            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-            prediction: What `shared` gave, detached.
-            discriminators: What `build_discriminators` gave.
-
-        Returns:
-            `patch` and `feature_patch`, float32 scalars; nothing without discriminators.
-        """
+    def discriminator_terms(self, batch, prediction, discriminators):
         if not discriminators:
             return {}
         real, fake = batch["image"], prediction["prediction"]

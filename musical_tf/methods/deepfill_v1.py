@@ -11,7 +11,9 @@ Reference:
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
+from typing import ClassVar
 
 import keras
 from keras import layers, ops
@@ -23,8 +25,14 @@ from musical_tf.layers.attention_maps import AttentionMap
 from musical_tf.losses.local_window import crop_window, hole_window
 from musical_tf.losses.reconstruction import discounted_hole, region_l1_loss
 from musical_tf.losses.wasserstein import critic_loss, generator_critic_loss, gradient_penalty
+from musical_tf.methods.base import FunctionalGenerator, MethodConfig
+from musical_tf.methods.base import Objective as BaseObjective
 
-PRESETS = ("paper", "lite")
+PRESETS: Mapping[str, dict] = {
+    "paper": {},
+    "lite": {"width": 16, "critic_width": 16},
+}
+"""The publication; small enough for two CPU cores."""
 
 DOWNSAMPLING = 4
 """Pixels per feature position, along each side, between the strided and the upsampled layers."""
@@ -51,11 +59,10 @@ RECIPE = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Architecture and objective; the defaults are the paper's.
 
     Attributes:
-        preset: The preset it started from, for the record.
         width: Channels of the outermost layers of both networks.
         attention: Whether the attention layer is there at all; its branch stays.
         attention_rate: Step of the positions that are matched (Section 4.1, "Memory efficiency").
@@ -75,7 +82,9 @@ class Config:
         lambda_penalty: Weight of the gradient penalty in the critics' loss (Section 3).
     """
 
-    preset: str = "paper"
+    PRESETS = PRESETS
+    LEAST: ClassVar = {"width": 2, "critic_width": 1, "critic_steps": 1, "coarse_factor": 0}
+
     width: int = 32
     attention: bool = True
     attention_rate: int = 2
@@ -94,41 +103,9 @@ class Config:
     lambda_penalty: float = 10.0
 
     def __post_init__(self):
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
-        for name, least in (("width", 2), ("critic_width", 1), ("critic_steps", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
+        super().__post_init__()
         if not 0 < self.discount <= 1:
             raise ValueError(f"discount must be above 0 and <= 1, received: {self.discount!r}")
-        for name, value in dataclasses.asdict(self).items():
-            if name.startswith(("lambda_", "coarse_factor")) and value < 0:
-                raise ValueError(f"{name} must be >= 0, received: {value!r}")
-
-    @classmethod
-    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
-        """The configuration of a preset, with some fields replaced.
-
-        Args:
-            preset: `"paper"` (the publication) or `"lite"` (small enough for two CPU cores).
-            **overrides: Fields of `Config`.
-
-        Raises:
-            ValueError: On an unknown preset or field; the message lists the valid ones.
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
-        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
-        unknown = sorted(set(overrides) - fields)
-        if unknown:
-            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
-        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
-
-
-_PRESET_FIELDS: Mapping[str, dict] = {
-    "paper": {},
-    "lite": {"width": 16, "critic_width": 16},
-}
 
 
 def build_generator(config: Config, dtype: str | None = None) -> "DeepFillGenerator":
@@ -159,7 +136,7 @@ def build_objective(config: Config) -> "Objective":
 
 
 @keras.saving.register_keras_serializable("musical_tf")
-class DeepFillGenerator(keras.Model):
+class DeepFillGenerator(FunctionalGenerator):
     """The two networks of Figures 2 and 4.
 
     With c the width and h the image's height; convolutions are 3 x 3 unless said:
@@ -181,44 +158,22 @@ class DeepFillGenerator(keras.Model):
     normalisation. Borders are padded by reflection. Convolutions have biases and start from
     Glorot's uniform distribution.
 
-    Args:
-        config: A `Config`, or the dict of its fields.
-        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
-
-    Call arguments:
-        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
-            H and W are multiples of `size_multiple`.
-
-    Returns:
-        `(B, H, W, 3)` float32 in [-1, 1], the refined raw prediction.
-
-    Raises:
-        ValueError: On a side that is known and not a multiple of `size_multiple`.
+    Arguments and result: see `FunctionalGenerator`; the result is the refined prediction.
 
     Reference:
         Yu et al., CVPR 2018, Sections 3 and 4, Figures 2 to 4; widths as in the authors' code.
     """
 
     method = "deepfill_v1"
+    config_class = Config
 
-    def __init__(self, config: Config | Mapping, dtype=None, name: str = "deepfill_v1"):
-        if not isinstance(config, Config):
-            config = Config(**config)
-        policy = keras.dtype_policies.get(dtype)
-        image = keras.Input((None, None, 3), name="image")
-        hole = keras.Input((None, None, 1), name="hole")
-        outputs = _networks(image, hole, config, policy)
-        super().__init__(inputs=[image, hole], outputs=outputs, name=name)
-        self.config = config
-        self.policy = policy
+    @staticmethod
+    def connect(image, hole, config, policy):
+        """Both networks."""
+        return _networks(image, hole, config, policy), {}
 
     def call(self, inputs, training=None, mask=None):
-        """See the class.
-
-        Raises:
-            ValueError: On a side that is not a multiple of `size_multiple`, where it is known.
-        """
-        return self._compute(inputs, training, mask)["prediction"]
+        return super().call(inputs, training=training, mask=mask)["prediction"]
 
     def training_outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         """What the losses need.
@@ -230,7 +185,7 @@ class DeepFillGenerator(keras.Model):
             `prediction` and `coarse`, the raw outputs of the second and the first network, each
             `(B, H, W, 3)` float32 in [-1, 1].
         """
-        return self._compute(inputs, True, None)
+        return super().call(inputs, training=True)
 
     def attention_sources(self, inputs: list[Tensor]) -> Tensor:
         """Which known part of the image each position of the hole was filled from.
@@ -271,47 +226,16 @@ class DeepFillGenerator(keras.Model):
 
     def _attended(self, attention, inputs):
         inputs = [ops.convert_to_tensor(each) for each in inputs]
-        self._check_size(inputs[0])
+        self.check_size(inputs[0])
         return keras.Model(self.inputs, attention.input)(inputs, training=False)
 
-    def _check_size(self, image):
-        height, width = image.shape[1:3]
-        if any(side is not None and side % self.size_multiple for side in (height, width)):
-            raise ValueError(
-                f"height and width must be multiples of {self.size_multiple}, received: "
-                f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
-            )
-
-    def _compute(self, inputs, training, mask):
-        self._check_size(inputs[0])
-        return super().call(inputs, training=training, mask=mask)
-
     def compute_output_spec(self, inputs, training=None, mask=None):
-        """The refined prediction alone."""
         return super().compute_output_spec(inputs, training=training, mask=mask)["prediction"]
 
     @property
     def size_multiple(self) -> int:
-        """What height and width are multiples of."""
+        """Of the attention's positions."""
         return DOWNSAMPLING * self.config.attention_rate
-
-    @property
-    def preset(self) -> str:
-        """The preset the configuration started from."""
-        return self.config.preset
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {
-            "config": dataclasses.asdict(self.config),
-            "dtype": keras.dtype_policies.serialize(self.policy),
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> "DeepFillGenerator":
-        """The inverse of `get_config`."""
-        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
 
 
 def _networks(image, hole, config, policy):
@@ -411,20 +335,16 @@ class _Blocks:
         )
 
 
-class Objective:
+class Objective(BaseObjective):
     """The losses of Section 3, as named terms.
 
     The generator's: `hole` and `coarse_hole` (spatially discounted mean absolute error of the two
     outputs in the hole), `known` and `coarse_known` (the same outside, not discounted),
     `adversarial_global` and `adversarial_local`. The critics': `critic_global`, `critic_local`, and
-    `penalty_global`, `penalty_local`, weighted. A term of weight 0 is neither in
-    `generator_weights` nor computed.
+    `penalty_global`, `penalty_local`, weighted.
 
     The critics judge the refined prediction pasted into the photograph; the local one judges the
     square of `losses.local_window.hole_window`.
-
-    Args:
-        config: A `Config`.
     """
 
     def __init__(self, config: Config):
@@ -436,32 +356,16 @@ class Objective:
             "adversarial_global": config.lambda_adversarial,
             "adversarial_local": config.lambda_adversarial,
         }
-        self.generator_weights = {name: weight for name, weight in weights.items() if weight > 0}
-        if not self.generator_weights:
-            raise ValueError(
-                "nothing to train for: the weight of every term is 0; set one of lambda_l1, "
-                "lambda_known or lambda_adversarial"
-            )
+        super().__init__(weights)
         self.discriminator_steps = config.critic_steps
         self.discount = config.discount
         self.lambda_penalty = config.lambda_penalty
 
-    def generator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Mapping[str, Tensor],
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
-        """The unweighted terms of the generator's loss.
+    def outputs(self, generator, batch):
+        """See `DeepFillGenerator.training_outputs`."""
+        return generator.training_outputs([batch["image"], batch["hole"]])
 
-        Args:
-            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-            prediction: What `DeepFillGenerator.training_outputs` gave.
-            discriminators: What `build_discriminators` gave.
-
-        Returns:
-            Term name -> float32 scalar, the keys of `generator_weights`.
-        """
+    def generator_terms(self, batch, prediction, discriminators):
         image, hole = batch["image"], batch["hole"]
         refined, coarse = prediction["prediction"], prediction["coarse"]
         terms = {}
@@ -480,12 +384,7 @@ class Objective:
                 )
         return {name: terms[name] for name in self.generator_weights}
 
-    def discriminator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Mapping[str, Tensor],
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
+    def discriminator_terms(self, batch, prediction, discriminators):
         """The terms of the critics' loss; the prediction gets no gradient from them."""
         image, hole = batch["image"], batch["hole"]
         pasted = composite(ops.stop_gradient(prediction["prediction"]), image, hole)
@@ -500,7 +399,7 @@ class Objective:
                     (ops.shape(real)[0], 1, 1, 1), dtype="float32", seed=critic.seed_generator
                 )
                 penalties[f"penalty_{name}"] = self.lambda_penalty * gradient_penalty(
-                    lambda between, critic=critic: critic(between, training=True),
+                    functools.partial(critic, training=True),
                     real,
                     fake,
                     fraction,

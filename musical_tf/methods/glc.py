@@ -11,6 +11,7 @@ Reference:
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import keras
 from keras import layers, ops
@@ -19,8 +20,20 @@ from musical_tf.conventions import Tensor, composite, mask_image
 from musical_tf.discriminators import local_global_discriminator
 from musical_tf.losses import discriminator_loss, generator_adversarial_loss
 from musical_tf.losses.local_window import crop_window, hole_window
+from musical_tf.methods.base import FunctionalGenerator, MethodConfig
+from musical_tf.methods.base import Objective as BaseObjective
 
-PRESETS = ("paper", "lite")
+PRESETS: Mapping[str, dict] = {
+    "paper": {},
+    "lite": {
+        "width": 32,
+        "completion_steps": 1_800,
+        "discriminator_only_steps": 200,
+        "discriminator_width": 16,
+        "discriminator_features": 256,
+    },
+}
+"""The publication; half the channels, and phases that fit 10,000 steps."""
 
 RECIPE: Mapping[str, dict] = {
     # Section 4: 500,000 steps of 96 photographs at 256 pixels, one random rectangle each.
@@ -39,11 +52,10 @@ DILATIONS = (2, 4, 8, 16)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Architecture, objective and phases; the defaults are the paper's.
 
     Attributes:
-        preset: The preset it started from, for the record.
         width: Channels of the first convolution (Table 1: 64); the widest have four times as many.
         alpha: Weight of the adversarial term beside the squared error (Eq. 4; Section 4: 0.0004).
             0 trains the completion network alone, without phases.
@@ -54,59 +66,22 @@ class Config:
         discriminator_features: Length of the vector each of its two branches gives (Table 2).
     """
 
-    preset: str = "paper"
+    PRESETS = PRESETS
+    LEAST: ClassVar = {
+        "width": 2,
+        "alpha": 0,
+        "completion_steps": 0,
+        "discriminator_only_steps": 0,
+        "discriminator_width": 1,
+        "discriminator_features": 1,
+    }
+
     width: int = 64
     alpha: float = 4e-4
     completion_steps: int = 90_000
     discriminator_only_steps: int = 10_000
     discriminator_width: int = 64
     discriminator_features: int = 1024
-
-    def __post_init__(self):
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
-        for name, least in (
-            ("width", 2),
-            ("alpha", 0),
-            ("completion_steps", 0),
-            ("discriminator_only_steps", 0),
-            ("discriminator_width", 1),
-            ("discriminator_features", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
-
-    @classmethod
-    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
-        """The configuration of a preset, with some fields replaced.
-
-        Args:
-            preset: `"paper"` (the publication) or `"lite"` (half the channels, and phases that fit
-                10,000 steps).
-            **overrides: Fields of `Config`.
-
-        Raises:
-            ValueError: On an unknown preset or field; the message lists the valid ones.
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
-        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
-        unknown = sorted(set(overrides) - fields)
-        if unknown:
-            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
-        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
-
-
-_PRESET_FIELDS: Mapping[str, dict] = {
-    "paper": {},
-    "lite": {
-        "width": 32,
-        "completion_steps": 1_800,
-        "discriminator_only_steps": 200,
-        "discriminator_width": 16,
-        "discriminator_features": 256,
-    },
-}
 
 
 def build_generator(config: Config, dtype: str | None = None) -> "CompletionNetwork":
@@ -135,7 +110,7 @@ def build_objective(config: Config) -> "Objective":
 
 
 @keras.saving.register_keras_serializable("musical_tf")
-class CompletionNetwork(keras.Model):
+class CompletionNetwork(FunctionalGenerator):
     """The completion network of Table 1.
 
     With w the width and h the image's height:
@@ -151,78 +126,20 @@ class CompletionNetwork(keras.Model):
     but the last. Only the last has a bias. Weights start from He's normal distribution. The network
     sees the image with its hole erased, and the hole.
 
-    Args:
-        config: A `Config`, or the dict of its fields.
-        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
-
-    Call arguments:
-        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
-            H and W are multiples of 4.
-        training: Whether batch normalisation uses the statistics of the batch and moves its own.
-
-    Returns:
-        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
-
-    Raises:
-        ValueError: On a side that is known and not a multiple of 4.
+    Arguments and result: see `FunctionalGenerator`.
 
     Reference:
         Iizuka et al., SIGGRAPH 2017, Section 3.2, Table 1.
     """
 
     method = "glc"
+    config_class = Config
     size_multiple = SIZE_MULTIPLE
 
-    def __init__(self, config: Config | Mapping, dtype=None, name: str = "glc"):
-        if not isinstance(config, Config):
-            config = Config(**config)
-        policy = keras.dtype_policies.get(dtype)
-        image = keras.Input((None, None, 3), name="image")
-        hole = keras.Input((None, None, 1), name="hole")
-        prediction = _complete(image, hole, config.width, policy)
-        super().__init__(inputs=[image, hole], outputs=prediction, name=name)
-        self.config = config
-        self.policy = policy
-
-    def call(self, inputs, training=None, mask=None):
-        """See the class.
-
-        Raises:
-            ValueError: On a side that is not a multiple of 4, where it is known.
-        """
-        height, width = inputs[0].shape[1:3]
-        if any(side is not None and side % self.size_multiple for side in (height, width)):
-            raise ValueError(
-                f"height and width must be multiples of {self.size_multiple}, received: "
-                f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
-            )
-        return super().call(inputs, training=training, mask=mask)
-
-    def attention_maps(self, inputs):
-        """There are none.
-
-        Raises:
-            ValueError: Always: this method has no attention.
-        """
-        raise ValueError("glc has no attention: it copies nothing, it draws every pixel anew")
-
-    @property
-    def preset(self) -> str:
-        """The preset the configuration started from."""
-        return self.config.preset
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {
-            "config": dataclasses.asdict(self.config),
-            "dtype": keras.dtype_policies.serialize(self.policy),
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> "CompletionNetwork":
-        """The inverse of `get_config`."""
-        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
+    @staticmethod
+    def connect(image, hole, config, policy):
+        """Table 1."""
+        return _complete(image, hole, config.width, policy), {}
 
 
 def _complete(image, hole, width, policy):
@@ -287,23 +204,16 @@ def _complete(image, hole, width, policy):
     return 2.0 * prediction - 1.0
 
 
-class Objective:
+class Objective(BaseObjective):
     """Squared error in the hole, Eq. (2), and the adversarial term, Eq. (3), in three phases.
 
     The terms are `mse` and, unless `alpha` is 0, `adversarial`. The discriminator is shown images
     whose known pixels are the photograph's own.
-
-    Args:
-        config: A `Config`.
     """
 
-    discriminator_steps = 1
-
     def __init__(self, config: Config):
+        super().__init__({"mse": 1.0, "adversarial": config.alpha})
         self.config = config
-        self.generator_weights = {"mse": 1.0}
-        if config.alpha > 0:
-            self.generator_weights["adversarial"] = config.alpha
 
     def phase(self, step: Tensor) -> dict[str, Tensor]:
         """Which sides are updated after `step` finished steps.
@@ -341,22 +251,7 @@ class Objective:
         end_of_first = self.config.completion_steps
         return step >= end_of_first, step >= end_of_first + self.config.discriminator_only_steps
 
-    def generator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Tensor,
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
-        """The unweighted terms of the completion network's loss.
-
-        Args:
-            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-            prediction: `(B, H, W, 3)` float32, the generator's raw output.
-            discriminators: What `build_discriminators` gave.
-
-        Returns:
-            Term name -> float32 scalar, the keys of `generator_weights`.
-        """
+    def generator_terms(self, batch, prediction, discriminators):
         image, hole = batch["image"], batch["hole"]
         terms = {"mse": hole_mse_loss(image, prediction, hole)}
         if "adversarial" in self.generator_weights:
@@ -365,12 +260,7 @@ class Objective:
             terms["adversarial"] = generator_adversarial_loss(logits)
         return terms
 
-    def discriminator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Tensor,
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
+    def discriminator_terms(self, batch, prediction, discriminators):
         """The term of the discriminator's loss; the prediction gets no gradient from it.
 
         A photograph is cropped where another sample of the batch has its hole: the random M_d of

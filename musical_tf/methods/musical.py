@@ -11,11 +11,12 @@ Reference:
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import keras
 from keras import layers, ops
 
-from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
+from musical_tf.conventions import composite, downsample_hole, mask_image
 from musical_tf.discriminators import densenet121_discriminator
 from musical_tf.layers import Membrane, MultiScaleAttention
 from musical_tf.layers.attention_maps import AttentionMap
@@ -31,8 +32,24 @@ from musical_tf.losses import (
     style_loss,
     total_variation_loss,
 )
+from musical_tf.methods.base import FunctionalGenerator, MethodConfig
+from musical_tf.methods.base import Objective as BaseObjective
 
-PRESETS = ("paper", "official", "lite")
+PRESETS: Mapping[str, dict] = {
+    "paper": {},
+    "official": {
+        "softmax_scale": 1.0,
+        "attention_variant": "official",
+        "lambda_hole": 6.0,
+        "adversarial_factor": 0.2,
+        "composite_features": True,
+        "feature_normalization": "none",
+        "discriminator_normalization": "none",
+        "discriminator_weights": "random",
+    },
+    "lite": {"width": 32, "inner_levels": 2, "lambda_hole": 500.0},
+}
+"""The publication; what the authors' code does; small enough for two CPU cores and a browser."""
 
 ABLATIONS: Mapping[str, dict] = {
     "no_adversarial": {"lambda_adversarial": 0.0},
@@ -56,11 +73,10 @@ ATTENTION_FACTOR = 2 ** (ATTENTION_LEVEL - 1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Architecture and objective; the defaults are the paper's.
 
     Attributes:
-        preset: The preset it started from, for the record.
         width: Channels of the outermost level (w of the figure).
         width_limit: Channels of the widest level, as a multiple of `width`.
         inner_levels: Dilated levels below the four that halve the resolution (Section 3.1).
@@ -94,7 +110,9 @@ class Config:
         discriminator_weights: `"imagenet"`, `"random"` or a file, see `densenet121_discriminator`.
     """
 
-    preset: str = "paper"
+    PRESETS = PRESETS
+    LEAST: ClassVar = {"width": 1, "width_limit": 1, "inner_levels": 1, "adversarial_factor": 0}
+
     width: int = 64
     width_limit: int = 8
     inner_levels: int = 4
@@ -126,50 +144,7 @@ class Config:
     def __post_init__(self):
         # JSON has no tuples.
         object.__setattr__(self, "patch_sizes", tuple(self.patch_sizes))
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
-        for name, least in (("width", 1), ("width_limit", 1), ("inner_levels", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
-        for name, value in dataclasses.asdict(self).items():
-            if name.startswith(("lambda_", "adversarial_factor")) and not value >= 0:
-                raise ValueError(f"{name} must be >= 0, received: {value!r}")
-
-    @classmethod
-    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
-        """The configuration of a preset, with some fields replaced.
-
-        Args:
-            preset: `"paper"` (the publication), `"official"` (what the authors' code does) or
-                `"lite"` (small enough for two CPU cores and a browser).
-            **overrides: Fields of `Config`.
-
-        Raises:
-            ValueError: On an unknown preset or field; the message lists the valid ones.
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
-        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
-        unknown = sorted(set(overrides) - fields)
-        if unknown:
-            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
-        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
-
-
-_PRESET_FIELDS: Mapping[str, dict] = {
-    "paper": {},
-    "official": {
-        "softmax_scale": 1.0,
-        "attention_variant": "official",
-        "lambda_hole": 6.0,
-        "adversarial_factor": 0.2,
-        "composite_features": True,
-        "feature_normalization": "none",
-        "discriminator_normalization": "none",
-        "discriminator_weights": "random",
-    },
-    "lite": {"width": 32, "inner_levels": 2, "lambda_hole": 500.0},
-}
+        super().__post_init__()
 
 
 def build_generator(config: Config, dtype: str | None = None) -> "MusicalGenerator":
@@ -195,7 +170,7 @@ def build_objective(config: Config) -> "Objective":
 
 
 @keras.saving.register_keras_serializable("musical_tf")
-class MusicalGenerator(keras.Model):
+class MusicalGenerator(FunctionalGenerator):
     """The network of Figure 1.
 
     With w the width and h the image's height, per level the way down and the way up:
@@ -211,46 +186,28 @@ class MusicalGenerator(keras.Model):
     level's result on the way up is concatenated with what entered the level below. IN is instance
     normalisation, affine, epsilon 1e-5. Convolutions have biases and start from N(0, 0.02).
 
-    Args:
-        config: A `Config`, or the dict of its fields.
-        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
-
-    Call arguments:
-        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
-            H and W are multiples of 16.
-
-    Returns:
-        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
-
-    Raises:
-        ValueError: On a side that is known and not a multiple of 16.
+    Arguments and result: see `FunctionalGenerator`.
 
     Reference:
         Wang et al., IJCAI 2019, Sections 3.1-3.2, Figures 1-2.
     """
 
     method = "musical"
+    config_class = Config
     size_multiple = 2**OUTER_LEVELS
 
-    def __init__(self, config: Config | Mapping, dtype=None, name: str = "musical"):
-        if not isinstance(config, Config):
-            config = Config(**_current_fields(config))
-        policy = keras.dtype_policies.get(dtype)
-        image = keras.Input((None, None, 3), name="image")
-        hole = keras.Input((None, None, 1), name="hole")
-        prediction = _unet(image, hole, config, policy)
-        super().__init__(inputs=[image, hole], outputs=prediction, name=name)
-        self.config = config
-        self.policy = policy
+    @classmethod
+    def read_config(cls, config: MethodConfig | Mapping):
+        """Reads older files, too: they have `detail`, which copying has replaced."""
+        if not isinstance(config, MethodConfig) and "detail" in config:
+            config = dict(config)
+            config["copying"] = config.pop("detail") > 0
+        return super().read_config(config)
 
-    def call(self, inputs, training=None, mask=None):
-        """See the class.
-
-        Raises:
-            ValueError: On a side that is not a multiple of 16, where it is known.
-        """
-        self._check_size(inputs[0])
-        return super().call(inputs, training=training, mask=mask)
+    @staticmethod
+    def connect(image, hole, config, policy):
+        """The U-Net."""
+        return _unet(image, hole, config, policy), {}
 
     def attention_maps(self, inputs) -> dict[str, AttentionMap]:
         """Which known positions each position of the hole was filled from, per scale.
@@ -269,7 +226,7 @@ class MusicalGenerator(keras.Model):
         if not self.config.attention:
             raise ValueError("this musical has no attention: its config has attention=False")
         image, hole = (ops.convert_to_tensor(each) for each in inputs)
-        self._check_size(image)
+        self.check_size(image)
         attention = self.get_layer("attention")
         features, hole = keras.Model(self.inputs, attention.input)([image, hole], training=False)
         return attention.attention_maps(features, hole, ATTENTION_FACTOR)
@@ -297,40 +254,6 @@ class MusicalGenerator(keras.Model):
         for name, layer in own.items():
             layer.set_weights(found[name].get_weights())
         attention.start_as_identity()
-
-    def _check_size(self, image):
-        height, width = image.shape[1:3]
-        if any(side is not None and side % self.size_multiple for side in (height, width)):
-            raise ValueError(
-                f"height and width must be multiples of {self.size_multiple}, received: "
-                f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
-            )
-
-    @property
-    def preset(self) -> str:
-        """The preset the configuration started from."""
-        return self.config.preset
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {
-            "config": dataclasses.asdict(self.config),
-            "dtype": keras.dtype_policies.serialize(self.policy),
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> "MusicalGenerator":
-        """The inverse of `get_config`."""
-        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
-
-
-def _current_fields(fields: Mapping) -> dict:
-    """Fields of `Config`; older files have `detail`, which copying has replaced."""
-    fields = dict(fields)
-    if "detail" in fields:
-        fields["copying"] = fields.pop("detail") > 0
-    return fields
 
 
 def _unet(image, hole, config, policy):
@@ -440,17 +363,11 @@ class _Blocks:
         return layers.ReLU(dtype=self.policy, name=f"{name}_act")(features)
 
 
-class Objective:
+class Objective(BaseObjective):
     """The overall loss, Eq. (7), as named terms.
 
-    `l1`, `hole`, `l2`, `ssim`, `perceptual` (Eq. 4), `style` (Eq. 5-6), `tv` and `adversarial`. A
-    term of weight 0 is neither in `generator_weights` nor computed.
-
-    Args:
-        config: A `Config`.
+    `l1`, `hole`, `l2`, `ssim`, `perceptual` (Eq. 4), `style` (Eq. 5-6), `tv` and `adversarial`.
     """
-
-    discriminator_steps = 1
 
     def __init__(self, config: Config):
         weights = {
@@ -463,34 +380,13 @@ class Objective:
             "tv": config.lambda_tv,
             "adversarial": config.lambda_adversarial * config.adversarial_factor,
         }
-        self.generator_weights = {name: weight for name, weight in weights.items() if weight > 0}
-        if not self.generator_weights:
-            raise ValueError(
-                "nothing to train for: the weight of every term is 0; set one of lambda_l1, "
-                "lambda_hole, lambda_l2, lambda_ssim, lambda_perceptual, lambda_style, lambda_tv "
-                "or lambda_adversarial"
-            )
+        super().__init__(weights)
         self.composite_features = config.composite_features
         self.vgg = None
         if "perceptual" in self.generator_weights or "style" in self.generator_weights:
             self.vgg = VGG16Features(config.feature_weights, config.feature_normalization)
 
-    def generator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Tensor,
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
-        """The unweighted terms of the generator's loss.
-
-        Args:
-            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-            prediction: `(B, H, W, 3)` float32, the generator's raw output.
-            discriminators: What `build_discriminators` gave.
-
-        Returns:
-            Term name -> float32 scalar, the keys of `generator_weights`.
-        """
+    def generator_terms(self, batch, prediction, discriminators):
         image, hole = batch["image"], batch["hole"]
         terms = {
             "l1": lambda: l1_loss(image, prediction),
@@ -523,12 +419,7 @@ class Objective:
                 values[name] += terms[name](of_truth, of_candidate)
         return values
 
-    def discriminator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Tensor,
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
+    def discriminator_terms(self, batch, prediction, discriminators):
         """The terms of the discriminators' loss; the prediction gets no gradient from them."""
         if not discriminators:
             return {}

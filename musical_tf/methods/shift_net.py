@@ -10,8 +10,8 @@ Reference:
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -29,8 +29,23 @@ from musical_tf.losses import (
     l1_loss,
 )
 from musical_tf.losses.reconstruction import discounted_hole, region_l1_loss
+from musical_tf.methods.base import FunctionalGenerator, MethodConfig
+from musical_tf.methods.base import Objective as BaseObjective
 
-PRESETS = ("paper", "official", "lite")
+PRESETS: Mapping[str, dict] = {
+    "paper": {},
+    "official": {
+        "lambda_hole": 400.0,
+        "lambda_style": 10.0,
+        "lambda_content": 1.0,
+        "feature_normalization": "none",
+        "discriminator_normalization": "instance",
+        "discriminator_spectral": True,
+    },
+    "lite": {"width": 48, "width_limit": 4, "levels": 5, "discriminator_width": 32},
+}
+"""The publication and the code released with it; losses and discriminator of the authors' later
+PyTorch code; small enough for two CPU cores, for any multiple of 32 pixels."""
 
 RECIPE: Mapping[str, dict] = {
     # Section 4: Adam 2e-4, beta_1 0.5, one photograph a step, 30 epochs.
@@ -49,11 +64,10 @@ SHIFT_FACTOR = 2**SHIFT_LEVEL
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Architecture and objective; the defaults are the paper's.
 
     Attributes:
-        preset: The preset it started from, for the record.
         width: Channels of the outermost level.
         width_limit: Channels of the widest level, as a multiple of `width`.
         levels: Convolutions that halve the resolution (Section 3: the U-Net of pix2pix, 8, from
@@ -74,7 +88,14 @@ class Config:
         discriminator_spectral: Whether the discriminator's kernels are spectrally normalised.
     """
 
-    preset: str = "paper"
+    PRESETS = PRESETS
+    LEAST: ClassVar = {
+        "width": 1,
+        "width_limit": 1,
+        "levels": SHIFT_LEVEL + 1,
+        "discriminator_width": 1,
+    }
+
     width: int = 64
     width_limit: int = 8
     levels: int = 8
@@ -90,56 +111,6 @@ class Config:
     discriminator_width: int = 64
     discriminator_normalization: str = "batch"
     discriminator_spectral: bool = False
-
-    def __post_init__(self):
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {list(PRESETS)}, received: {self.preset!r}")
-        for name, least in (
-            ("width", 1),
-            ("width_limit", 1),
-            ("levels", SHIFT_LEVEL + 1),
-            ("discriminator_width", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, received: {getattr(self, name)!r}")
-        for name, value in dataclasses.asdict(self).items():
-            if name.startswith("lambda_") and value < 0:
-                raise ValueError(f"{name} must be >= 0, received: {value!r}")
-
-    @classmethod
-    def from_preset(cls, preset: str = "paper", **overrides) -> "Config":
-        """The configuration of a preset, with some fields replaced.
-
-        Args:
-            preset: `"paper"` (the publication and the code released with it), `"official"` (the
-                losses and the discriminator of the authors' later PyTorch code) or `"lite"` (small
-                enough for two CPU cores, for any multiple of 32 pixels).
-            **overrides: Fields of `Config`.
-
-        Raises:
-            ValueError: On an unknown preset or field; the message lists the valid ones.
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"Unknown preset {preset!r}, expected one of {list(PRESETS)}")
-        fields = {field.name for field in dataclasses.fields(cls)} - {"preset"}
-        unknown = sorted(set(overrides) - fields)
-        if unknown:
-            raise ValueError(f"Unknown option(s) {unknown}, expected some of {sorted(fields)}")
-        return cls(**{"preset": preset, **_PRESET_FIELDS[preset], **overrides})
-
-
-_PRESET_FIELDS: Mapping[str, dict] = {
-    "paper": {},
-    "official": {
-        "lambda_hole": 400.0,
-        "lambda_style": 10.0,
-        "lambda_content": 1.0,
-        "feature_normalization": "none",
-        "discriminator_normalization": "instance",
-        "discriminator_spectral": True,
-    },
-    "lite": {"width": 48, "width_limit": 4, "levels": 5, "discriminator_width": 32},
-}
 
 
 def build_generator(config: Config, dtype: str | None = None) -> "ShiftNetGenerator":
@@ -176,7 +147,7 @@ def build_objective(config: Config) -> "Objective":
 
 
 @keras.saving.register_keras_serializable("musical_tf")
-class ShiftNetGenerator(keras.Model):
+class ShiftNetGenerator(FunctionalGenerator):
     """The network of Figure 2.
 
     With w the width, h the image's height and L the number of levels; level l has
@@ -193,58 +164,25 @@ class ShiftNetGenerator(keras.Model):
     IN is instance normalisation, affine, epsilon 1e-5. There are no biases. Weights start from
     N(0, 0.02). The network sees the image with its hole erased, and the hole.
 
-    Args:
-        config: A `Config`, or the dict of its fields.
-        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
-
-    Call arguments:
-        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
-            H and W are multiples of `size_multiple`, 2 to the power of `levels`.
-
-    Returns:
-        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
-
-    Raises:
-        ValueError: On a side that is known and not a multiple of `size_multiple`.
+    Arguments and result: see `FunctionalGenerator`.
 
     Reference:
         Yan et al., ECCV 2018, Section 3, Figure 2.
     """
 
     method = "shift_net"
+    config_class = Config
 
-    def __init__(self, config: Config | Mapping, dtype=None, name: str = "shift_net"):
-        if not isinstance(config, Config):
-            config = Config(**config)
-        policy = keras.dtype_policies.get(dtype)
-        image = keras.Input((None, None, 3), name="image")
-        hole = keras.Input((None, None, 1), name="hole")
+    @staticmethod
+    def connect(image, hole, config, policy):
+        """The U-Net, with the features that the shift and the guidance loss compare."""
         prediction, decoder, encoder = _unet(image, hole, config, policy)
-        super().__init__(inputs=[image, hole], outputs=prediction, name=name)
-        self.config = config
-        self.policy = policy
-        taps = keras.Model([image, hole], [prediction, decoder, encoder])
-        # Behind a function, or Keras would count and save the same layers twice.
-        self._with_features = functools.partial(taps)
+        return prediction, {"prediction": prediction, "decoder": decoder, "encoder": encoder}
 
     @property
     def size_multiple(self) -> int:
-        """What height and width are multiples of."""
+        """2 to the power of `levels`; fewer levels take smaller multiples."""
         return 2**self.config.levels
-
-    @property
-    def preset(self) -> str:
-        """The preset the configuration started from."""
-        return self.config.preset
-
-    def call(self, inputs, training=None, mask=None):
-        """See the class.
-
-        Raises:
-            ValueError: On a side that is not a multiple of `size_multiple`, where it is known.
-        """
-        self._check_size(inputs[0])
-        return super().call(inputs, training=training, mask=mask)
 
     def training_outputs(self, inputs) -> dict[str, Tensor]:
         """The prediction and what the guidance loss compares.
@@ -257,15 +195,13 @@ class ShiftNetGenerator(keras.Model):
             before the shift. `truth`: the same shape, the encoder's features of the true image; no
             gradient passes.
         """
-        image, hole = (ops.convert_to_tensor(each) for each in inputs)
-        self._check_size(image)
-        prediction, decoder, _ = self._with_features([image, hole], training=True)
-        truth = ops.concatenate([image, hole], axis=-1)
+        features = self.tapped(inputs, training=True)
+        truth = ops.concatenate([ops.convert_to_tensor(each) for each in inputs], axis=-1)
         for name in _encoder_layers():
             truth = self.get_layer(name)(truth)
         return {
-            "prediction": prediction,
-            "decoder": decoder,
+            "prediction": features["prediction"],
+            "decoder": features["decoder"],
             "truth": ops.stop_gradient(truth),
         }
 
@@ -284,10 +220,9 @@ class ShiftNetGenerator(keras.Model):
         """
         if not self.config.shift:
             raise ValueError("this shift_net copies nothing: its config has shift=False")
-        image, hole = (ops.convert_to_tensor(each) for each in inputs)
-        self._check_size(image)
-        _, decoder, encoder = self._with_features([image, hole], training=False)
-        return shift_sources(decoder, encoder, downsample_hole(hole, SHIFT_FACTOR))
+        features = self.tapped(inputs, training=False)
+        hole = downsample_hole(ops.convert_to_tensor(inputs[1]), SHIFT_FACTOR)
+        return shift_sources(features["decoder"], features["encoder"], hole)
 
     def attention_maps(self, inputs) -> dict[str, AttentionMap]:
         """`attention_sources` in the form that every method with an attention has.
@@ -312,28 +247,6 @@ class ShiftNetGenerator(keras.Model):
             return weights
 
         return {"1x1": map_of_rows(rows_of, missing, SHIFT_FACTOR, patch_size=1)}
-
-    def _check_size(self, image):
-        height, width = image.shape[1:3]
-        if any(side is not None and side % self.size_multiple for side in (height, width)):
-            raise ValueError(
-                f"height and width must be multiples of {self.size_multiple}, received: "
-                f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size, and "
-                "fewer levels smaller multiples"
-            )
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {
-            "config": dataclasses.asdict(self.config),
-            "dtype": keras.dtype_policies.serialize(self.policy),
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> "ShiftNetGenerator":
-        """The inverse of `get_config`."""
-        return cls(**{**config, "dtype": keras.dtype_policies.deserialize(config["dtype"])})
 
 
 def _unet(image, hole, config, policy):
@@ -410,20 +323,12 @@ def _encoder_layers():
     return [*names, ENCODER_ACTIVATION]
 
 
-class Objective:
+class Objective(BaseObjective):
     """The loss of Section 3.3 as named terms.
 
     `l1`, `guidance` (Section 3.1), `adversarial` and, of the later code, `hole`, `style` and
-    `content`. A term of weight 0 is neither in `generator_weights` nor computed.
-
-    Args:
-        config: A `Config`.
-
-    Raises:
-        ValueError: When the weight of every term is 0.
+    `content`.
     """
-
-    discriminator_steps = 1
 
     def __init__(self, config: Config):
         weights = {
@@ -434,32 +339,16 @@ class Objective:
             "content": config.lambda_content,
             "adversarial": config.lambda_adversarial,
         }
-        self.generator_weights = {name: weight for name, weight in weights.items() if weight > 0}
-        if not self.generator_weights:
-            raise ValueError(
-                "nothing to train for: the weight of every term is 0; set one of "
-                + ", ".join(f"lambda_{name}" for name in weights)
-            )
+        super().__init__(weights)
         self.vgg = None
         if "style" in self.generator_weights or "content" in self.generator_weights:
             self.vgg = VGG16Features(config.feature_weights, config.feature_normalization)
 
-    def generator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Mapping[str, Tensor],
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
-        """The unweighted terms of the generator's loss.
+    def outputs(self, generator, batch):
+        """See `ShiftNetGenerator.training_outputs`."""
+        return generator.training_outputs([batch["image"], batch["hole"]])
 
-        Args:
-            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-            prediction: What the generator's `training_outputs` gave.
-            discriminators: What `build_discriminators` gave.
-
-        Returns:
-            Term name -> float32 scalar, the keys of `generator_weights`.
-        """
+    def generator_terms(self, batch, prediction, discriminators):
         image, hole = batch["image"], batch["hole"]
         raw = prediction["prediction"]
         terms = {
@@ -482,12 +371,7 @@ class Objective:
             )
         return {name: values[name] for name in self.generator_weights}
 
-    def discriminator_terms(
-        self,
-        batch: Mapping[str, Tensor],
-        prediction: Mapping[str, Tensor],
-        discriminators: Mapping[str, keras.Model],
-    ) -> dict[str, Tensor]:
+    def discriminator_terms(self, batch, prediction, discriminators):
         """The term of the discriminator's loss; the prediction gets no gradient from it."""
         if not discriminators:
             return {}
