@@ -148,7 +148,7 @@ def convert(function: Any, opset: int = 17) -> Any:
     import tensorflow as tf
     import tf2onnx
 
-    from musical_tf.layers.patch_matching import box_sums_by_convolutions
+    from musical_tf.layers.box_sums import box_sums_by_convolutions
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     signature = function.input_signature

@@ -130,7 +130,7 @@ def convolve_one_channel(graph, nodes):
     """Converts three-dimensional convolutions of one channel, with the zeros around them, to one.
 
     With one channel there is nothing to transpose, and what tf2onnx pads by a pass of its own is an
-    attribute in ONNX. They are the attention's box sums, see `musical_tf.layers.patch_matching`.
+    attribute in ONNX. They are the attention's box sums, see `musical_tf.layers.box_sums`.
     """
     from tf2onnx import utils
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from musical_tf.layers import ContextualAttention, MultiScaleAttention, SqueezeExcitation
-from musical_tf.layers.patch_matching import box_sums_by_convolutions, diagonal_box_sum
+from musical_tf.layers.box_sums import box_sums_by_convolutions, diagonal_box_sum
 
 
 def attend_in_loops(features, hole, patch_size, propagation_size, scale):

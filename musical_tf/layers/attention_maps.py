@@ -16,25 +16,13 @@ import numpy as np
 from keras import ops
 
 from musical_tf.conventions import Tensor
+from musical_tf.layers.box_sums import box_sum, without_border
 from musical_tf.layers.patch_matching import (
     KNOWN_OFFSET,
-    PATCH_NORM_FLOOR,
-    ROW_SUM_FLOOR,
     _as_columns,
-    _as_rows,
-    _gram,
-    _softmax,
-    _without_border,
-    box_sum,
-    diagonal_box_sum,
-    offset_known,
-    paste_with_margin,
-    query_box_sum,
+    official_weights,
+    paper_weights,
 )
-
-UNUSABLE_SCORE = -1e30
-"""The score of a candidate that may not be used: finite, so that a row without candidates is not
-NaN."""
 
 BAND_SCORES = 2**24
 """Weights of one band of rows, about, that an `AttentionMap` asks for at a time (64 MB)."""
@@ -104,7 +92,7 @@ def attention_weights(
                 f"region: expected rows and columns inside the map {tuple(features.shape[1:3])}, "
                 f"received: {region}"
             )
-    compute = _paper_weights if variant == "paper" else _official_weights
+    compute = paper_weights if variant == "paper" else _official_map_weights
     weights = compute(features, hole, region, patch_size, propagation_size, softmax_scale)
     return ops.swapaxes(weights, 3, 4)
 
@@ -122,51 +110,14 @@ def pasted_features(features: Tensor, hole: Tensor, variant: str = "paper") -> T
     return ops.where(ops.cast(hole, "float32") > 0.5, 1.0, features + KNOWN_OFFSET)
 
 
-def _paper_weights(features, hole, region, size, propagation_size, softmax_scale):
-    """Steps 1 to 5 of `ContextualAttention`, up to the product with the features.
-
-    Returns:
-        `(B, h, w, W, H)`.
-    """
-    radius, reach = size // 2, propagation_size // 2
-    inside = ops.ones_like(hole)
-    energy = ops.sum(ops.square(features), axis=-1, keepdims=True)
-    inverse_norm = ops.rsqrt(ops.maximum(box_sum(energy, size), PATCH_NORM_FLOOR**2))
-
-    gram = _gram(region.crop(features, 2 * radius + reach), features, hole)
-    scores = diagonal_box_sum(gram, size)
-    scores = scores * _as_rows(softmax_scale * region.crop(inverse_norm, radius + reach))
-    scores = scores * _as_columns(inverse_norm)  # Eq. (1)
-    usable = _as_columns(box_sum(hole, size)) < 0.5
-    attention = _softmax(ops.where(usable, scores, UNUSABLE_SCORE))
-    attention = attention * _as_rows(region.crop(inside, radius + reach))
-
-    propagated = diagonal_box_sum(attention, propagation_size)  # Eq. (2)
-    total = ops.maximum(ops.sum(propagated, axis=(3, 4), keepdims=True), ROW_SUM_FLOOR)
-    propagated = propagated * (_as_rows(region.crop(inside, radius)) / total)
-    # The element d of the patch that query i - d pastes of candidate j lands on i, and is f_(j+d).
-    pasted = diagonal_box_sum(propagated, size)
-    return pasted / _as_rows(region.crop(box_sum(inside, size), 0))
-
-
-def _official_weights(features, hole, region, size, propagation_size, softmax_scale):
-    """The same in the order and with the normalisation of the authors' code."""
-    radius, reach = size // 2, propagation_size // 2
-    inside = ops.ones_like(hole)
-    known = offset_known(features, hole, radius)
-    energy = ops.sum(ops.square(known), axis=-1, keepdims=True)
-    energy = _without_border(box_sum(energy, size), (1, 2), radius)
-    inverse_norm = _as_columns(ops.rsqrt(energy))
-
-    gram = _gram(region.crop(features, 2 * radius + reach), known, hole)
-    scores = _without_border(diagonal_box_sum(gram, size), (3, 4), radius) * inverse_norm
-    scores = scores * _as_rows(region.crop(inside, radius + reach))
-    attention = _softmax(softmax_scale * query_box_sum(scores, propagation_size))
-    attention = attention * _as_rows(region.crop(inside, radius))
-    pasted = paste_with_margin(attention * inverse_norm, size) * (KNOWN_OFFSET / size**2)
-    within = _without_border(pasted, (3, 4), radius)
+def _official_map_weights(features, hole, region, size, propagation_size, softmax_scale):
+    """`official_weights` for `pasted_features`, the padding's weight spread over the hole."""
+    radius = size // 2
+    pasted = official_weights(features, hole, region, size, propagation_size, softmax_scale)
+    pasted = pasted * KNOWN_OFFSET
+    within = without_border(pasted, (3, 4), radius)
     # The padding has the value of a missing position, whose weight its own is added to.
-    border = ops.pad(inside, [[0, 0], [radius, radius], [radius, radius], [0, 0]])
+    border = ops.pad(ops.ones_like(hole), [[0, 0], [radius, radius], [radius, radius], [0, 0]])
     outside = ops.sum(pasted * _as_columns(1.0 - border), axis=(3, 4), keepdims=True)
     missing = _as_columns(hole)
     share = missing / ops.maximum(ops.sum(missing, axis=(3, 4), keepdims=True), 1.0)

@@ -6,14 +6,12 @@ times the memory and about ten times the time of `patch_matching.py`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from keras import ops
 
 from musical_tf.conventions import Tensor
-from musical_tf.layers.patch_matching import (
-    KNOWN_OFFSET,
-    PATCH_NORM_FLOOR,
-)
+from musical_tf.layers.patch_matching import KNOWN_OFFSET, PATCH_NORM_FLOOR
 
 MASKED_SCORE = -1e30
 """The score of a candidate that may not be used: finite, so that a row without candidates is not
@@ -100,7 +98,7 @@ def _overlap_add(patches, map_size, size):
     batch, _, depth = ops.shape(patches)
     radius = size // 2
     patches = ops.reshape(patches, (batch, height, width, size, size, depth // size**2))
-    total = 0.0
+    total: Any = 0.0
     for row in range(size):
         for column in range(size):
             # The patch element (row, column) of query p belongs at p + (row, column) - radius.

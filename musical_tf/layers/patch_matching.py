@@ -21,16 +21,21 @@ which a diagonal box sum shifts together are then the outermost and the innermos
 neighbours; either way its sum is a three-dimensional convolution of the array as it lies.
 """
 
-import contextlib
 import copy
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from musical_tf.conventions import Tensor
+from musical_tf.layers.box_sums import (
+    box_sum,
+    diagonal_box_sum,
+    query_box_sum,
+    without_border,
+)
 
 PATCH_NORM_FLOOR = 1e-4
 """Patches shorter than this are divided by it instead of by their norm, so that an all-zero patch
@@ -87,7 +92,7 @@ def attend(
         scores = gram(window.crop(features, halo), keys, hole)  # (B, h, w, W, H)
         return [
             attend_one_size(
-                _without_border(scores, (1, 2), halo - _halo(size, propagation_size)),
+                without_border(scores, (1, 2), halo - _halo(size, propagation_size)),
                 keys,
                 hole,
                 window,
@@ -165,6 +170,22 @@ def _is_known(hole, size):
 
 def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_scale):
     """Steps 1 to 5 of `ContextualAttention` for the window, `(B, h, w, C)`."""
+    propagated = _propagate_paper(
+        gram, features, hole, window, size, propagation_size, softmax_scale
+    )
+    inside = ops.ones_like(hole)
+    if size == 1:
+        # Nothing overlaps, so the rows are brought to a sum of one after the product with the
+        # features, where there are fewer columns; a channel of ones gives their sums.
+        summed = _weighted_sum(propagated, ops.concatenate([features, inside], axis=-1))
+        return summed[..., :-1] / ops.maximum(summed[..., -1:], ROW_SUM_FLOOR)
+    overlapped = _overlap_paper(propagated, hole, window, size)
+    count = window.crop(box_sum(inside, size), 0)
+    return _weighted_sum(overlapped, features) / ops.maximum(count, 1.0)
+
+
+def _propagate_paper(gram, features, hole, window, size, propagation_size, softmax_scale):
+    """The attention of Eq. (1) and (2), with the halo that overlapping needs."""
     radius, reach = size // 2, propagation_size // 2
     inside = ops.ones_like(hole)
     energy = ops.sum(ops.square(features), axis=-1, keepdims=True)
@@ -175,20 +196,43 @@ def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_
     query_scale = window.crop(inverse_norm, radius + reach) * softmax_scale
     logits = inner * _as_rows(query_scale) * _as_columns(inverse_norm)  # Eq. (1)
     attention = _softmax(logits) * _as_rows(window.crop(inside, radius + reach))
+    return diagonal_box_sum(attention, propagation_size)  # Eq. (2)
 
-    propagated = diagonal_box_sum(attention, propagation_size)  # Eq. (2)
-    if size == 1:
-        # Nothing overlaps, so the rows are brought to a sum of one after the product with the
-        # features, where there are fewer columns; a channel of ones gives their sums.
-        summed = _weighted_sum(propagated, ops.concatenate([features, inside], axis=-1))
-        return summed[..., :-1] / ops.maximum(summed[..., -1:], ROW_SUM_FLOOR)
+
+def _overlap_paper(propagated, hole, window, size):
+    """The sum over the patches that cover a position, each with rows that sum to one."""
     total = ops.sum(propagated, axis=(3, 4), keepdims=True)
     # Queries outside the map may have caught a neighbour's attention; `inside` drops them.
-    query_inside = _as_rows(window.crop(inside, radius))
+    query_inside = _as_rows(window.crop(ops.ones_like(hole), size // 2))
     rescaled = propagated * (query_inside / ops.maximum(total, ROW_SUM_FLOOR))
-    overlapped = diagonal_box_sum(rescaled, size)
-    count = window.crop(box_sum(inside, size), 0)
-    return _weighted_sum(overlapped, features) / ops.maximum(count, 1.0)
+    # The element d of the patch that query i - d pastes of candidate j lands on i, and is f_(j+d).
+    return diagonal_box_sum(rescaled, size)
+
+
+def paper_weights(
+    features: Tensor,
+    hole: Tensor,
+    window: Any,
+    size: int,
+    propagation_size: int,
+    softmax_scale: float,
+) -> Tensor:
+    """What the variant `"paper"` multiplies the features with, to fill a window.
+
+    Args:
+        features, hole, propagation_size, softmax_scale: As of `attend`.
+        window: Whose `crop(maps, halo)` cuts the filled positions out.
+        size: Side of a patch.
+
+    Returns:
+        `(B, h, w, W, H)`.
+    """
+    queries = window.crop(features, _halo(size, propagation_size))
+    gram = _marked_gram(queries, features, hole)
+    options = (size, propagation_size, softmax_scale)
+    propagated = _propagate_paper(gram, features, hole, window, *options)
+    count = window.crop(box_sum(ops.ones_like(hole), size), 0)
+    return _overlap_paper(propagated, hole, window, size) / _as_rows(ops.maximum(count, 1.0))
 
 
 def _attend_official(gram, keys, hole, window, size, propagation_size, softmax_scale, margin):
@@ -197,20 +241,45 @@ def _attend_official(gram, keys, hole, window, size, propagation_size, softmax_s
     `keys`, and with them the candidates of `gram`, have `margin` positions around the map, see
     `offset_known`: a patch at the border has `KNOWN_OFFSET` where it lies outside.
     """
+    keys = without_border(keys, (1, 2), margin - size // 2)
+    gram = without_border(diagonal_box_sum(gram, size), (3, 4), margin)
+    weights = _overlap_official(gram, keys, hole, window, size, propagation_size, softmax_scale)
+    return _weighted_sum(weights, keys) * (1.0 / size**2)
+
+
+def _overlap_official(inner, keys, hole, window, size, propagation_size, softmax_scale):
+    """From the inner products of patches to what the `keys`, with their margin, are times."""
     radius, reach = size // 2, propagation_size // 2
     inside = ops.ones_like(hole)
-    keys = _without_border(keys, (1, 2), margin - radius)
     energy = ops.sum(ops.square(keys), axis=-1, keepdims=True)
-    energy = _without_border(box_sum(energy, size), (1, 2), radius)
+    energy = without_border(box_sum(energy, size), (1, 2), radius)
     inverse_norm = _as_columns(ops.rsqrt(energy))
 
-    inner = _without_border(diagonal_box_sum(gram, size), (3, 4), margin)
     scores = inner * inverse_norm * _as_rows(window.crop(inside, radius + reach))
     attention = _softmax(softmax_scale * query_box_sum(scores, propagation_size))
     attention = attention * _as_rows(window.crop(inside, radius))
+    return paste_with_margin(attention * inverse_norm, size)
 
-    overlapped = paste_with_margin(attention * inverse_norm, size)
-    return _weighted_sum(overlapped, keys) * (1.0 / size**2)
+
+def official_weights(
+    features: Tensor,
+    hole: Tensor,
+    window: Any,
+    size: int,
+    propagation_size: int,
+    softmax_scale: float,
+) -> Tensor:
+    """What the variant `"official"` multiplies `offset_known` with; arguments as `paper_weights`.
+
+    Returns:
+        `(B, h, w, W + 2 r, H + 2 r)`, r the radius of a patch.
+    """
+    radius = size // 2
+    keys = offset_known(features, hole, radius)
+    gram = _gram(window.crop(features, _halo(size, propagation_size)), keys, hole)
+    inner = without_border(diagonal_box_sum(gram, size), (3, 4), radius)
+    options = (size, propagation_size, softmax_scale)
+    return _overlap_official(inner, keys, hole, window, *options) * (1.0 / size**2)
 
 
 def paste_with_margin(attention: Tensor, size: int) -> Tensor:
@@ -230,117 +299,6 @@ def paste_with_margin(attention: Tensor, size: int) -> Tensor:
 def _halo(size: int, propagation_size: int) -> int:
     """Positions around the hole whose Gram rows the score, propagation and overlap need."""
     return 2 * (size // 2) + propagation_size // 2
-
-
-def box_sum(maps: Tensor, size: int) -> Tensor:
-    """Sum over the `size` x `size` window around each position, positions outside counting 0.
-
-    Args:
-        maps: `(B, H, W, C)` float.
-        size: Odd int.
-
-    Returns:
-        `(B, H, W, C)`.
-    """
-    if size == 1:
-        return maps
-    radius = size // 2
-    maps = ops.pad(maps, [[0, 0], [radius, radius], [radius, radius], [0, 0]])
-    maps = _sum(_shifted(maps, (1,), shift, size) for shift in range(size))
-    return _sum(_shifted(maps, (2,), shift, size) for shift in range(size))
-
-
-def diagonal_box_sum(scores: Tensor, size: int) -> Tensor:
-    """Sum over a `size` x `size` window of shifts that move query and candidate together.
-
-    `out[p, q] = sum over d of scores[p + d, q + d]`. Candidates outside the map count 0; queries
-    carry a halo, which the sum uses up. Separable: first the shifts along `(y, y')`, then those
-    along `(x, x')`. Its gradient is written out, because a box sum's gradient is a box sum, while
-    automatic differentiation of the slices pads every one of them back to full size.
-
-    Args:
-        scores: `(B, h, w, W, H)` float.
-        size: Odd int.
-
-    Returns:
-        `(B, h - size + 1, w - size + 1, W, H)`.
-    """
-    if size == 1:
-        return scores
-    if _by_convolutions:
-        return _convolved_box_sum(scores, size)
-    return _differentiable_box_sum(size)(scores)
-
-
-_by_convolutions = False
-
-
-@contextlib.contextmanager
-def box_sums_by_convolutions() -> Iterator[None]:
-    """Within it, diagonal box sums are traced as convolutions, their gradient not written out.
-
-    For runtimes that are faster so. TensorFlow is not, on a processor.
-    """
-    global _by_convolutions
-    before, _by_convolutions = _by_convolutions, True
-    try:
-        yield
-    finally:
-        _by_convolutions = before
-
-
-def _convolved_box_sum(scores, size):
-    batch, height, width, key_width, key_height = ops.shape(scores)
-    radius = size // 2
-    rows = ops.reshape(scores, (batch, height, width * key_width, key_height, 1))
-    rows = ops.pad(rows, [[0, 0], [0, 0], [0, 0], [radius, radius], [0, 0]])
-    summed = ops.conv(rows, _diagonal(size, (size, 1, size)))
-    height = height - size + 1
-    columns = ops.reshape(summed, (batch * height, width, key_width, key_height, 1))
-    columns = ops.pad(columns, [[0, 0], [0, 0], [radius, radius], [0, 0], [0, 0]])
-    summed = ops.conv(columns, _diagonal(size, (size, size, 1)))
-    return ops.reshape(summed, (batch, height, width - size + 1, key_width, key_height))
-
-
-def _diagonal(size, shape):
-    """The kernel of one channel that sums along the diagonal of its two long axes."""
-    return np.eye(size, dtype="float32").reshape(*shape, 1, 1)
-
-
-def _differentiable_box_sum(size):
-    @ops.custom_gradient
-    def summed(scores):
-        def gradient(*args, upstream=None):
-            upstream = args[0] if upstream is None else upstream
-            return _diagonal_box_sum(upstream, size, margin=size - 1)
-
-        return _diagonal_box_sum(scores, size), gradient
-
-    return summed
-
-
-def _diagonal_box_sum(scores, size, margin=0):
-    # Padded once for both directions, and for the margin of queries too: a pad is a whole pass.
-    queries, candidates = [margin, margin], [size // 2, size // 2]
-    scores = ops.pad(scores, [[0, 0], queries, queries, candidates, candidates])
-    for axes in ((1, 4), (2, 3)):
-        scores = _sum(_shifted(scores, axes, shift, size) for shift in range(size))
-    return scores
-
-
-def query_box_sum(scores: Tensor, size: int) -> Tensor:
-    """Sum over a `size` x `size` window of query positions, the candidate standing still.
-
-    Args:
-        scores: `(B, h, w, W, H)` float.
-        size: Odd int.
-
-    Returns:
-        `(B, h - size + 1, w - size + 1, W, H)`.
-    """
-    for axis in (1, 2):
-        scores = _sum(_shifted(scores, (axis,), shift, size) for shift in range(size))
-    return scores
 
 
 class _QueryWindow:
@@ -441,30 +399,6 @@ def _softmax(logits):
     shape = ops.shape(logits)
     flat = ops.reshape(logits, (*shape[:3], shape[3] * shape[4]))
     return ops.reshape(ops.softmax(flat, axis=-1), shape)
-
-
-def _without_border(tensor, axes, border):
-    """`tensor` less `border` positions at both ends of each of `axes`."""
-    return _shifted(tensor, axes, border, 2 * border + 1) if border else tensor
-
-
-def _shifted(tensor, axes, shift, size):
-    """What position `shift` of a window of `size` sees while the window slides along `axes`.
-
-    The bounds are constants, counted from both ends: bounds taken from a dynamic shape are thirty
-    nodes each in an exported graph.
-    """
-    index = [slice(None)] * len(tensor.shape)
-    for axis in axes:
-        index[axis] = slice(shift, (shift - size + 1) or None)
-    return tensor[tuple(index)]
-
-
-def _sum(terms):
-    total = None
-    for term in terms:
-        total = term if total is None else total + term
-    return total
 
 
 def _as_rows(maps):

@@ -7,7 +7,7 @@ from keras import ops
 from musical_tf.conventions import Tensor, downsample_hole
 from musical_tf.layers import strided_attention_reference, strided_matching
 from musical_tf.layers.attention_maps import AttentionMap, Region
-from musical_tf.layers.patch_matching import box_sum
+from musical_tf.layers.box_sums import box_sum
 
 IMPLEMENTATIONS = {
     "fast": strided_matching.attend,

@@ -18,6 +18,7 @@ from keras import ops
 from musical_tf.conventions import Tensor, downsample_hole
 from musical_tf.layers.attention_maps import Region
 from musical_tf.layers.attention_reference import MASKED_SCORE
+from musical_tf.layers.box_sums import box_sum, diagonal_box_sum
 from musical_tf.layers.patch_matching import (
     PATCH_NORM_FLOOR,
     _as_columns,
@@ -28,8 +29,6 @@ from musical_tf.layers.patch_matching import (
     _QueryWindow,
     _softmax,
     _weighted_sum,
-    box_sum,
-    diagonal_box_sum,
 )
 
 
