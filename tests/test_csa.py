@@ -14,11 +14,12 @@ from musical_tf import losses, methods
 from musical_tf.conventions import downsample_hole
 from musical_tf.discriminators import feature_patch_discriminator
 from musical_tf.layers import coherent_attention_reference
-from musical_tf.losses.consistency import VGG16Activations, consistency_loss
+from musical_tf.losses.consistency import consistency_loss
 from musical_tf.losses.relativistic import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
+from musical_tf.losses.vgg16 import VGG16Activations
 from musical_tf.methods import csa
 from training.recipes import Recipe, resolve
 

@@ -1,7 +1,7 @@
 """The terms of the MUSICAL objective (Eq. 7), unweighted; every one is a float32 scalar."""
 
 from musical_tf.losses.adversarial import discriminator_loss, generator_adversarial_loss
-from musical_tf.losses.perceptual import VGG16Features, gram_matrix, perceptual_loss, style_loss
+from musical_tf.losses.perceptual import gram_matrix, perceptual_loss, style_loss
 from musical_tf.losses.reconstruction import (
     hole_l1_loss,
     l1_loss,
@@ -9,6 +9,7 @@ from musical_tf.losses.reconstruction import (
     ssim_loss,
     total_variation_loss,
 )
+from musical_tf.losses.vgg16 import VGG16Features
 
 __all__ = [
     "VGG16Features",

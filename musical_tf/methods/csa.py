@@ -26,11 +26,12 @@ from musical_tf.layers.coherent_attention import (
 )
 from musical_tf.layers.cropping import CropLike
 from musical_tf.losses import hole_l1_loss, l1_loss
-from musical_tf.losses.consistency import VGG16Activations, consistency_loss
+from musical_tf.losses.consistency import consistency_loss
 from musical_tf.losses.relativistic import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
+from musical_tf.losses.vgg16 import VGG16Activations
 from musical_tf.methods.base import FunctionalGenerator, MethodConfig
 from musical_tf.methods.base import Objective as BaseObjective
 
