@@ -74,6 +74,8 @@ class _KerasLoader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Runs Keras, gives it its own loader back, and imports the methods."""
         self._loader.exec_module(module)
-        module.__loader__ = module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        if module.__spec__:
+            module.__spec__.loader = self._loader
         # Keras is complete; its `_initializing` ends only after this function.
         _import_methods()

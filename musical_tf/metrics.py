@@ -224,7 +224,8 @@ class LPIPS:
     _deviation = np.array((0.458, 0.448, 0.450), "float32")
 
     def __init__(self):
-        shapes, channels = {}, 3
+        shapes: dict[str, tuple[int, ...]] = {}
+        channels = 3
         for index, (width, kernel) in enumerate(zip(self._widths, self._kernels, strict=True)):
             shapes[f"Conv_{index}/kernel"] = (kernel, kernel, channels, width)
             shapes[f"Conv_{index}/bias"] = (width,)

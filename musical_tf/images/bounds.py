@@ -69,6 +69,9 @@ class BoundError(ValueError):
     """A file that would cost too much to decode; the message says why, without the file's name."""
 
 
+Content = bytes | bytearray | memoryview
+
+
 @dataclass(frozen=True)
 class Tag:
     """An entry of a TIFF directory: its number, type and count, and the positions of both."""
@@ -157,7 +160,8 @@ def bounded_exif(exif: bytes, notes: list[str]) -> bytes | None:
             f"its EXIF was dropped: it has {len(exif)} bytes, more than the limit of {MAX_METADATA}"
         )
         return None
-    start = len(re.match(rb"(?:Exif\0\0){0,2}", exif).group())
+    marks = re.match(rb"(?:Exif\0\0){1,2}", exif)
+    start = marks.end() if marks else 0
     try:
         return exif[:start] + _mended(exif[start:], [(0, len(exif))], notes)
     except BoundError as error:
@@ -196,7 +200,7 @@ def pnm_header(content: bytes) -> Header:
             numbers.append(1)
     if len(numbers) < 3 or not 0 < numbers[2] < 65536 or not all(numbers):
         raise BoundError(f"a PNM header must be whole within {_HEADER_BYTES} bytes, got another")
-    return Header(kind, *numbers, end=position + 1)
+    return Header(kind, numbers[0], numbers[1], numbers[2], position + 1)
 
 
 # ---- JPEG
@@ -275,13 +279,13 @@ def _check_bmp(content: bytes) -> None:
 # ---- TIFF
 
 
-def tiff_order(content: bytes) -> tuple[str, bool]:
+def tiff_order(content: Content) -> tuple[str, bool]:
     """The byte order of a TIFF or of EXIF, as `struct` spells it, and whether it is a BigTIFF."""
     order = "<" if content[:2] == b"II" else ">"
     return order, content[2:4] in (b"+\0", b"\0+")
 
 
-def tiff_pages(content: bytes) -> list[list[Tag]]:
+def tiff_pages(content: Content) -> list[list[Tag]]:
     """The tags of each page, at most `MAX_PAGES` + 1 of them.
 
     Raises:
@@ -335,7 +339,7 @@ def lost_pages(content: bytes) -> str:
     return ""
 
 
-def tag_value(content: bytes, tag: Tag) -> tuple[int, ...]:
+def tag_value(content: Content, tag: Tag) -> tuple[int, ...]:
     """The whole numbers of a tag; empty where they are of another type or beyond the file."""
     codes = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
     if tag.kind not in codes or tag.count > MAX_NUMBERS:
@@ -348,7 +352,7 @@ def tag_value(content: bytes, tag: Tag) -> tuple[int, ...]:
 
 
 def _directory(
-    content: bytes, position: int, order: str, big: bool, most: int
+    content: Content, position: int, order: str, big: bool, most: int
 ) -> tuple[list[Tag], int]:
     """The tags of the directory at `position`, and the position of the next directory.
 

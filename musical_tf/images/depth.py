@@ -70,12 +70,12 @@ def open_image(content: bytes, image_format: str) -> Image.Image | None:
         samples = _tiff_samples(content)
         if samples is not None:
             image = Image.fromarray(_squeezed((samples >> 8).astype(np.uint8)))
-            image.info |= _tiff_info(content)
+            image.info.update(_tiff_info(content))
             return _named(image, "TIFF", "RGB;16N")
     if image_format == "TIFF" and _tag(content, 262) == _ICC_LAB:
         image = Image.open(io.BytesIO(_with_values(content, {262: 2, 274: 1})), formats=["TIFF"])
         image = Image.merge("LAB", image.split())
-        image.info |= _tiff_info(content)
+        image.info.update(_tiff_info(content))
         return _named(image, "TIFF")
     return None
 
@@ -101,6 +101,7 @@ def samples_of(content: bytes, image: Image.Image, image_format: str) -> np.ndar
         return _heif_samples(content, 2**bits - 1)
     if image_format == "PPM":
         return _pnm_values(content, bounds.pnm_header(content))
+    samples: np.ndarray | None
     if image_format == "PNG":
         samples = _png_samples(content, image)
         if "transparency" in image.info:
@@ -190,7 +191,7 @@ def _squeezed(values: np.ndarray) -> np.ndarray:
     return values[..., 0] if values.shape[2] == 1 else values
 
 
-def _named(image: Image.Image, image_format: str, layout: str = "") -> Image.Image:
+def _named(image: Any, image_format: str, layout: str = "") -> Image.Image:
     """The image with the attributes of one that Pillow has opened."""
     image.format = image_format
     image.tile = [types.SimpleNamespace(codec_name="", args=layout)]
@@ -211,7 +212,7 @@ def _upright(samples: np.ndarray, orientation: Any) -> np.ndarray:
 # ---- TIFF
 
 
-def _tag(content: bytes, number: int, default: int | None = None) -> int | None:
+def _tag(content: bytes, number: int, default: int | None = None) -> Any:
     return next(iter(_tags(content, number)), default)
 
 
@@ -363,7 +364,7 @@ def _tiff_info(content: bytes) -> dict[str, Any]:
         info["compression"] = compression
     if isinstance(directory.get(34675), bytes):
         info["icc_profile"] = directory[34675]
-    resolution = directory.get(282), directory.get(283)
+    resolution: tuple[Any, Any] = (directory.get(282), directory.get(283))
     if all(resolution) and directory.get(296, 2) in (2, 3):
         inches = 1 if directory.get(296, 2) == 2 else 2.54
         info["dpi"] = tuple(float(value) * inches for value in resolution)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -88,9 +88,9 @@ def load_mask(
     """
     _check_choice(polarity, THRESHOLD if threshold is None else threshold)
     name = str(source) if name is None else name
-    deep = []
+    deep: list[Any] = []
 
-    def note_depth(image: Image.Image, _: str) -> None:
+    def note_depth(image: Any, _: str) -> None:
         deep.extend(tile for tile in image.tile if ";16" in str(tile.args))
 
     with decoded(source, name, max_pixels, note_depth) as image:
@@ -156,7 +156,8 @@ def _levels(
     if image.mode.startswith("I"):
         if polarity == "clear":
             raise ImageError(f"{name}: a mask must have an alpha channel for polarity clear")
-        fits = image.getextrema()[1] <= 255
+        extrema: Any = image.getextrema()
+        fits = extrema[1] <= 255
         for rows, strip in strips(image):
             deep = np.asarray(strip).astype(np.uint16)
             values[rows] = deep if fits else np.maximum(deep >> 8, deep > 0)

@@ -112,7 +112,7 @@ def read_photograph(
     with decoded(io.BytesIO(content), name, max_pixels, refuse, notes) as image:
         encoding = _encoding_of(image, content)
         # An MPO is a JPEG with more pictures behind the first: depth maps, the other eye.
-        image_format = "JPEG" if image.format == "MPO" else image.format
+        image_format = "JPEG" if image.format == "MPO" else image.format or ""
         stored_size = image.size
         if image_format == "TIFF":  # Pillow has turned it by now
             stored_size = bounds.tiff_size(content)
@@ -177,9 +177,9 @@ def _in_rgb(image: Image.Image, name: str, notes: list[str]) -> tuple[Image.Imag
         source = (
             ImageCms.createProfile("LAB")
             if image.mode == "LAB"
-            else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            else ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
         )
-        image = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        image = ImageCms.profileToProfile(image, source, target, outputMode="RGB") or image
     except (OSError, ImageCms.PyCMSError) as error:
         raise ImageError(
             f"{name}: its profile does not convert {what} to RGB: {error}; convert it to RGB"
@@ -258,7 +258,7 @@ def encode_photograph(
     if image_format == "JPEG" and len(options.get("exif", b"")) > _JPEG_SEGMENT:
         del options["exif"]  # see `lost_in`
     # Encoders raise whatever a damaged tag or profile leads them to.
-    for dropped in (None, "exif", "icc_profile"):
+    for dropped in ("", "exif", "icc_profile"):
         options.pop(dropped, None)
         try:
             if deep is not None:
@@ -277,7 +277,7 @@ def _deep_samples(
     photograph: Photograph, image: Image.Image, alpha: np.ndarray | None, hole: np.ndarray | None
 ) -> np.ndarray:
     """The photograph's samples with new ones in the hole, 8 bits spread over 16."""
-    samples = photograph.samples.copy()
+    samples = np.array(photograph.samples)
     colors = 1 if photograph.grey else 3
     new = np.asarray(image).reshape(*samples.shape[:2], -1)
     if hole is None:
@@ -340,7 +340,7 @@ def _refuse_photograph(content: bytes, image: Image.Image, name: str) -> None:
         )
     if image.mode == "CMYK" and image.info.get("icc_profile"):
         return
-    bits = depth.bits_of(content, image.format)
+    bits = depth.bits_of(content, image.format or "")
     if image.format == "AVIF" and bits > 8:
         raise ImageError(
             f"{name}: it must have 8 bits a channel in AVIF, got {bits}; save it as a 16-bit PNG"
@@ -366,7 +366,7 @@ def _encoding_of(image: Image.Image, content: bytes) -> dict[str, Any]:
     return options
 
 
-def _tables_of(image: Image.Image) -> list[list[int]]:
+def _tables_of(image: Any) -> list[list[int]]:
     """The quantization tables in the order of the components that use them.
 
     A file may give them any numbers; Pillow writes them from number 0.
@@ -406,9 +406,10 @@ def lost_in(photograph: Photograph, image_format: str) -> tuple[str, ...]:
     lost = []
     if photograph.samples is not None and image_format not in depth.DEEP_FORMATS:
         lost.append(f"its 16 bits a channel become 8: {image_format} has no more")
-    if image_format == "JPEG" and len(photograph.exif or b"") > _JPEG_SEGMENT:
+    exif_size = len(photograph.exif or b"")
+    if image_format == "JPEG" and exif_size > _JPEG_SEGMENT:
         lost.append(
-            f"its EXIF of {len(photograph.exif)} bytes was dropped: a JPEG holds {_JPEG_SEGMENT}; "
+            f"its EXIF of {exif_size} bytes was dropped: a JPEG holds {_JPEG_SEGMENT}; "
             "write a PNG to keep it"
         )
     kept = photograph.encoding.get("pnginfo")

@@ -75,7 +75,7 @@ def _double(coarse: Tensor, like: Tensor) -> Tensor:
 
 
 def _spread(coarse: Tensor) -> Tensor:
-    weights = np.float32([1, 3, 3, 1]) / 4
+    weights = np.array([1, 3, 3, 1], "float32") / 4
     kernel = np.einsum("i,j,cd->ijcd", weights, weights, np.eye(coarse.shape[-1], dtype="float32"))
     return ops.conv_transpose(coarse, kernel, 2, "same")
 

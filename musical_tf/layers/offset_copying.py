@@ -13,7 +13,7 @@ References:
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -211,7 +211,8 @@ class OffsetCopying(keras.layers.Layer):
         hole = hole * ops.max(_erode(hole, THICK))
         scales = [_Scale(guide, hole, level.factor) for level in LEVELS]
         expected = _expected_roughness(scales, self.membrane)
-        graph = labels = beliefs = None
+        graph: Any = None
+        labels = beliefs = None
         for level, scale, roughness in zip(LEVELS, scales, expected, strict=True):
             coarser, graph = graph, _Graph(scale, roughness, level.guide_sigma)
             if coarser is None:
