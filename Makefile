@@ -45,7 +45,7 @@ $(STAMP): setup.cfg pyproject.toml musical_tf/version.py
 	@$(BIN)/python .ci/check_environment.py tensorflow keras onnxruntime cv2
 	@touch $@
 
-demo: install ## train, evaluate, export and fill a photograph in a few minutes; writes demo/inpainting.png
+demo: install ## erase a sign from a photograph, then train, evaluate and export, in four minutes; writes demo/
 	@$(BIN)/python -m training.demo --output demo
 
 test: install lint ## check style and run the tests
