@@ -138,7 +138,7 @@ def onnx_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
     onnxruntime = onnx_runtime.load()
     import tensorflow as tf
 
-    from export.to_onnx import convert
+    from export.convert import convert
 
     features, hole = features_and_hole(batch, channels)
     calls = {}
@@ -265,43 +265,33 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="times each is timed (default: 5)")
+    parser = measure.parser(MODULE, __doc__, rounds=5)
     parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
-    arguments = parser.parse_args(argv)
-    largest = "C 128, batch 5"
-    if arguments.peak:
-        print(json.dumps(one_step_peak(arguments.peak, *SHAPES[largest])))
-        return 0
-    if arguments.part:
-        part, shape = arguments.part
-        print(json.dumps(PARTS[part](*SHAPES[shape], arguments.rounds)))
-        return 0
-    rounds = str(arguments.rounds)
-    try:
-        times = {
-            shape: {
-                part: measure.peak_memory_of(MODULE, "--part", part, shape, "--rounds", rounds)
-                for part in PARTS
-            }
-            for shape in SHAPES
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    if options.peak:
+        print(json.dumps(one_step_peak(options.peak, *SHAPES["C 128, batch 5"])))
+        return
+    if options.part:
+        part, shape = options.part
+        print(json.dumps(PARTS[part](*SHAPES[shape], options.rounds)))
+        return
+    rounds = ("--rounds", str(options.rounds))
+    times = {
+        shape: {
+            part: measure.peak_memory_of(MODULE, "--part", part, shape, *rounds) for part in PARTS
         }
-        peaks = {
-            form: measure.peak_memory_of(MODULE, "--peak", form)["bytes"]
-            for form in ("fast", "reference")
-        }
-    except RuntimeError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
+        for shape in SHAPES
+    }
+    peaks = {
+        form: measure.peak_memory_of(MODULE, "--peak", form)["bytes"]
+        for form in ("fast", "reference")
+    }
     figures = {"times": times, "peak_bytes": peaks}
-    figures["ratios"] = {name: round(value, 2) for name, value in ratios(figures).items()}
-    for name, value in figures["ratios"].items():
-        print(f"{value:7.2f}  {name}")
-    path = measure.keep("attention", measure.record(MODULE, argv or sys.argv[1:], figures))
-    print(f"written to {path.relative_to(measure.ROOT)}")
-    return 0
+    measure.publish("attention", MODULE, words, {**figures, "ratios": ratios(figures)})
 
 
 if __name__ == "__main__":

@@ -221,18 +221,13 @@ def ratios(measured: dict[str, Any]) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="times each is timed (default: 5)")
-    arguments = parser.parse_args(argv)
-    measured = {f"batch {batch}": times(batch, arguments.rounds) for batch in BATCHES}
-    said = {name: round(value, 2) for name, value in ratios(measured).items()}
-    for name, value in said.items():
-        print(f"{value:7.2f}  {name}")
-    figures = measure.record(MODULE, argv or sys.argv[1:], {"times": measured, "ratios": said})
-    path = measure.keep("coherent_attention", figures)
-    print(f"written to {path.relative_to(measure.ROOT)}")
-    return 0
+    return measure.run(measure.parser(MODULE, __doc__, rounds=5), argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    measured = {f"batch {batch}": times(batch, options.rounds) for batch in BATCHES}
+    figures = {"times": measured, "ratios": ratios(measured)}
+    measure.publish("coherent_attention", MODULE, words, figures)
 
 
 if __name__ == "__main__":

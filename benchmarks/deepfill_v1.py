@@ -111,21 +111,12 @@ def ratios(measured: dict[str, Any]) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="times each is timed (default: 5)")
-    arguments = parser.parse_args(argv)
-    measured = {
-        "attention": attention_times(arguments.rounds),
-        "step": step_times(arguments.rounds),
-    }
-    said = {name: round(value, 2) for name, value in ratios(measured).items()}
-    for name, value in said.items():
-        print(f"{value:7.2f}  {name}")
-    figures = measure.record(MODULE, argv or sys.argv[1:], {"times": measured, "ratios": said})
-    path = measure.keep("deepfill_v1", figures)
-    print(f"written to {path.relative_to(measure.ROOT)}")
-    return 0
+    return measure.run(measure.parser(MODULE, __doc__, rounds=5), argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    measured = {"attention": attention_times(options.rounds), "step": step_times(options.rounds)}
+    measure.publish("deepfill_v1", MODULE, words, {"times": measured, "ratios": ratios(measured)})
 
 
 if __name__ == "__main__":

@@ -213,31 +213,20 @@ def with_table(document: str, figures: dict) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog=MODULE, description=__doc__.split("\n\n")[0])
+    parser = measure.parser(MODULE, __doc__, rounds=40)
     parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="run directory")
     parser.add_argument("--data-dir", metavar="DIR", help="default: the recipe's own")
     parser.add_argument("--photographs", type=int, default=100, metavar="N")
-    parser.add_argument("--rounds", type=int, default=40, metavar="N", help="of the timing")
     parser.add_argument("--simplifiers", action="store_true", help="try onnxslim and onnxsim too")
-    arguments = sys.argv[1:] if argv is None else argv
-    options = parser.parse_args(arguments)
-    try:
-        figures = compare(
-            options.run,
-            options.data_dir,
-            options.photographs,
-            options.rounds,
-            options.simplifiers,
-        )
-        figures = measure.record(MODULE, arguments, figures)
-        print(table(figures))
-        print(measure.keep(NAME, figures))
-        write_whole(DOCUMENT, with_table(DOCUMENT.read_text(encoding="utf-8"), figures).encode())
-    except (OSError, ValueError, RuntimeError) as error:  # ExportError is a RuntimeError
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    what = (options.run, options.data_dir, options.photographs, options.rounds)
+    figures = measure.record(MODULE, words, compare(*what, options.simplifiers))
+    print(table(figures))
+    print(measure.keep(NAME, figures))
+    write_whole(DOCUMENT, with_table(DOCUMENT.read_text(encoding="utf-8"), figures).encode())
 
 
 if __name__ == "__main__":

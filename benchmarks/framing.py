@@ -58,34 +58,29 @@ def measure_one(session: InpaintingSession, image: np.ndarray) -> tuple[float, f
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}", description=__doc__.split("\n\n")[0]
-    )
+    parser = measure.parser(MODULE, __doc__)
     parser.add_argument("--celeba", type=Path, required=True, metavar="DIR")
     parser.add_argument("--limit", type=int, default=50, metavar="N", help="default: %(default)s")
-    options = parser.parse_args(argv)
+    return measure.run(parser, argv, work, wrong_input=2)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
     session = InpaintingSession("faces", ["cpu"])
     rows = []
-    try:
-        files = photographs(options.celeba, options.limit)
-        if not files:
-            raise ValueError(f"--celeba must hold validation photographs, got {options.celeba}")
-        for size in SIZES:
-            scores = []
-            for file in files:
-                with Image.open(file) as opened:
-                    image = opened.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-                scores.append(measure_one(session, np.asarray(image)))
-            served, square = np.mean(scores, axis=0).round(2).tolist()
-            rows.append({"size": size, "count": len(files), "served": served, "square": square})
-            print(f"{size[0]} x {size[1]}: served {served} dB, square of the training {square} dB")
-    except (OSError, ValueError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    command = ["--celeba", "DIR", "--limit", str(options.limit)]
-    measure.keep("framing", measure.record(MODULE, command, {"rows": rows}))
-    return 0
+    files = photographs(options.celeba, options.limit)
+    if not files:
+        raise ValueError(f"--celeba must hold validation photographs, got {options.celeba}")
+    for size in SIZES:
+        scores = []
+        for file in files:
+            with Image.open(file) as opened:
+                image = opened.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+            scores.append(measure_one(session, np.asarray(image)))
+        served, square = np.mean(scores, axis=0).round(2).tolist()
+        rows.append({"size": size, "count": len(files), "served": served, "square": square})
+        print(f"{size[0]} x {size[1]}: served {served} dB, square of the training {square} dB")
+    words = ["--celeba", "DIR", "--limit", str(options.limit)]
+    measure.publish("framing", MODULE, words, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -141,7 +141,6 @@ def quantities(cases: dict[str, dict[str, dict]]) -> dict[str, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
     parser = argparse.ArgumentParser(prog=MODULE, description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="times each is timed (default: 5)")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))

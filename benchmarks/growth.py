@@ -316,8 +316,7 @@ def draw(figures: dict[str, Any]) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog=MODULE, description=__doc__.split("\n\n")[0])
+    parser = measure.parser(MODULE, __doc__)
     parser.add_argument("--draw", action="store_true", help="draw what was measured before")
     parser.add_argument("--preset", choices=PRESET_WIDTHS, default="paper")
     parser.add_argument("--threads", type=int, default=2)
@@ -329,33 +328,27 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--models", type=Path, default=models.FOLDER, metavar="DIR")
     parser.add_argument("--point", nargs=5, help=argparse.SUPPRESS)
-    arguments = sys.argv[1:] if argv is None else argv
-    options = parser.parse_args(arguments)
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
     if options.point:
         print(json.dumps(measure_point(*options.point)))
-        return 0
-    try:
-        if options.draw:
-            kept = (measure.RESULTS / f"{NAME}.json").read_text(encoding="utf-8")
-            figures = json.loads(kept)
-        else:
-            figures = measure_all(
-                *(options.models, options.preset, options.threads, options.limit),
-                *(options.minutes, arguments),
-            )
-        # The model may have been stated anew since the measurement.
-        figures["ratios"] = {name: round(value, 3) for name, value in ratios(figures).items()}
-        measure.keep(NAME, figures)
-        write_whole(PLOT, draw(figures))
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
+        return
+    if options.draw:
+        figures = json.loads((measure.RESULTS / f"{NAME}.json").read_text(encoding="utf-8"))
+    else:
+        limits = (options.threads, options.limit, options.minutes)
+        figures = measure_all(options.models, options.preset, *limits, words)
+    # The model may have been stated anew since the measurement.
+    figures["ratios"] = {name: round(value, 3) for name, value in ratios(figures).items()}
+    measure.keep(NAME, figures)
+    write_whole(PLOT, draw(figures))
     for name, value in figures["ratios"].items():
         print(f"{value:7.2f}  {name}")
     print(PLOT.relative_to(measure.ROOT))
     if figures["missing"]:
         print(f"not measured, the same command goes on with: {'; '.join(figures['missing'])}")
-    return 0
 
 
 if __name__ == "__main__":

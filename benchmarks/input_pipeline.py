@@ -151,23 +151,17 @@ def ratios(measured: dict[str, Any]) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = measure.parser(MODULE, __doc__, rounds=3)
     parser.add_argument(
         "--seconds", type=float, default=5.0, help="each source is timed for (default: 5)"
     )
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="times each step is timed (default: 3)"
-    )
-    arguments = parser.parse_args(argv)
-    measured = measure_all(arguments.seconds, arguments.rounds)
-    said = {name: round(value, 2) for name, value in ratios(measured).items()}
-    for name, value in said.items():
-        print(f"{value:7.2f}  {name}")
-    figures = measure.record(MODULE, argv or sys.argv[1:], {"times": measured, "ratios": said})
-    path = measure.keep("input_pipeline", figures)
-    print(f"written to {path.relative_to(measure.ROOT)}")
-    return 0
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    measured = measure_all(options.seconds, options.rounds)
+    figures = {"times": measured, "ratios": ratios(measured)}
+    measure.publish("input_pipeline", MODULE, words, figures)
 
 
 if __name__ == "__main__":

@@ -102,22 +102,18 @@ def measure_all(image: np.ndarray, folder: Path, threads: int, rounds: int) -> l
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; 0 where the bar is reached, 1 otherwise, 2 for wrong input."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}", description=__doc__.split("\n\n")[0]
-    )
+    parser = measure.parser(MODULE, __doc__, rounds=3)
     parser.add_argument("--photograph", type=Path, metavar="FILE", help="default: astronaut")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     models.add_arguments(parser)
-    options = parser.parse_args(argv)
-    try:
-        image = photograph(options.photograph)
-        rows = measure_all(image, options.models, options.threads, options.rounds)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    arguments = ["--rounds", str(options.rounds), "--threads", str(options.threads)]
+    return measure.run(parser, argv, work, wrong_input=2)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> int:
+    image = photograph(options.photograph)
+    rows = measure_all(image, options.models, options.threads, options.rounds)
+    words = ["--rounds", str(options.rounds), "--threads", str(options.threads)]
     figures = {"photograph": [WIDTH, HEIGHT], "bar": BAR, "rows": rows}
-    measure.keep("large_photographs", measure.record(MODULE, arguments, figures))
+    measure.publish("large_photographs", MODULE, words, figures)
     missed = [row for row in rows if row["ratio"] < BAR]
     for row in missed:
         print("{hole}: ratio {ratio}, bar {bar}".format(**row, bar=BAR), file=sys.stderr)

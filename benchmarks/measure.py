@@ -4,6 +4,7 @@ A time says little about a program, because it says as much about the machine an
 callables are timed in turns, in one process, and what is stated is their ratio.
 """
 
+import argparse
 import contextlib
 import ctypes
 import json
@@ -12,7 +13,7 @@ import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,47 @@ def keep(name: str, figures: Mapping[str, Any]) -> Path:
     os.makedirs(RESULTS, exist_ok=True)
     write_whole(path, (json.dumps(figures, indent=1) + "\n").encode())
     return path
+
+
+def parser(module: str, document: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+    """A benchmark's command line: its first paragraph, and `--rounds` with this default."""
+    description = " ".join((document or "").split("\n\n")[0].split())
+    result = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    if rounds is not None:
+        result.add_argument(
+            "--rounds", type=int, default=rounds, help="times each is timed (default: %(default)s)"
+        )
+    return result
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    work: Callable[[argparse.Namespace, list[str]], int | None],
+    wrong_input: int = 1,
+) -> int:
+    """Does a benchmark's work on its options and words; an error is one line.
+
+    Returns:
+        The exit code: what `work` returns, 0 for None, `wrong_input` after an error.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = parser.parse_args(words)
+    try:
+        return work(options, words) or 0
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return wrong_input
+
+
+def publish(
+    name: str, module: str, words: Sequence[str], figures: Mapping[str, Any], digits: int = 2
+) -> None:
+    """Rounds and prints the `ratios` of `figures`, and keeps all with the command."""
+    figures = dict(figures)
+    if "ratios" in figures:
+        figures["ratios"] = {key: round(value, digits) for key, value in figures["ratios"].items()}
+        for key, value in figures["ratios"].items():
+            print(f"{value:9.{digits}f}  {key}")
+    path = keep(name, record(module, list(words), figures))
+    print(f"wrote results/{path.name}")

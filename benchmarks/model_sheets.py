@@ -130,7 +130,6 @@ def sheet(model: str, chosen: list[tuple[str, Filled]]) -> Image.Image:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.model_sheets", description=__doc__.split("\n\n")[0]
     )

@@ -80,8 +80,9 @@ def _sources() -> str:
     files = [
         *sorted(library.glob("*.py")),
         *sorted((library / "layers").glob("*.py")),
+        library / "methods" / "base.py",
         library / "methods" / "musical.py",
-        measure.ROOT / "export" / "to_onnx.py",
+        *sorted((measure.ROOT / "export").glob("*.py")),
         Path(__file__),
     ]
     for file in files:
@@ -201,7 +202,6 @@ def open_session(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
     parser = argparse.ArgumentParser(prog=MODULE, description=__doc__.split("\n\n")[0])
     parser.add_argument("--folder", type=Path, default=FOLDER, metavar="DIR")
     parser.add_argument("preset")

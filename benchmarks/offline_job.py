@@ -181,7 +181,6 @@ def compare(model: str, folder: Path, count: int) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--model", required=True, metavar="FILE", help="a file that export/to_onnx.py wrote"

@@ -178,30 +178,25 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog=MODULE, description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=20, help="times each is timed (default: 20)")
+    parser = measure.parser(MODULE, __doc__, rounds=20)
     models.add_arguments(parser)
     parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
-    arguments = sys.argv[1:] if argv is None else argv
-    options = parser.parse_args(arguments)
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
     if options.peak:
         print(json.dumps(peak(*options.peak)))
-        return 0
-    try:
-        figures = compare(options.models, options.threads, options.rounds)
-        peaks = figures.pop("peak_bytes")
-        said = {name: round(value, 3) for name, value in ratios(figures).items()}
-        memory = {name: f"{value / 1e9:.2f} GB" for name, value in peaks.items()}
-        for name, value in {**said, **memory}.items():
-            print(f"{value:>9}  {name}")
-        record = measure.record(MODULE, arguments, {"threads": options.threads})
-        print(measure.keep(TIMES, {**record, **figures, "ratios": said}))
-        print(measure.keep(MEMORY, {**record, "peak_bytes": peaks, "quantities": memory}))
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return
+    figures = compare(options.models, options.threads, options.rounds)
+    peaks = figures.pop("peak_bytes")
+    memory = {name: f"{value / 1e9:.2f} GB" for name, value in peaks.items()}
+    for name, value in memory.items():
+        print(f"{value:>9}  {name}")
+    threads = {"threads": options.threads}
+    times = {**threads, **figures, "ratios": ratios(figures)}
+    measure.publish(TIMES, MODULE, words, times, digits=3)
+    measure.publish(MEMORY, MODULE, words, {**threads, "peak_bytes": peaks, "quantities": memory})
 
 
 if __name__ == "__main__":

@@ -241,7 +241,6 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
     head, *usage = (__doc__ or "").split("\n\n")[:2]
     parser = argparse.ArgumentParser(description=head, epilog=" ".join(usage[0].split()))
     commands = parser.add_subparsers(dest="verb", required=True)

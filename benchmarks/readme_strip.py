@@ -104,7 +104,6 @@ def write(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
     parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args(argv)

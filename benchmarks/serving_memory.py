@@ -251,7 +251,6 @@ def measure_all(model: str) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", metavar="FILE", help="a file that export/to_onnx.py wrote")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)

@@ -315,9 +315,7 @@ def child(name: str, precision: str, rounds: int, *options: str) -> dict[str, An
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="times each is timed (default: 3)")
+    parser = measure.parser(MODULE, __doc__, rounds=3)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: all of use")
     parser.add_argument("--options", action="store_true", help="what makes a step faster or not")
@@ -325,50 +323,43 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
     parser.add_argument("--accumulation", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--xla", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args(argv)
-    rounds, precisions = arguments.rounds, arguments.precisions
-    if arguments.case:
-        found = measure_case(
-            arguments.case, precisions[0], arguments.accumulation, arguments.xla, rounds
-        )
-        print(json.dumps(found))
-        return 0
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    rounds, precisions = options.rounds, options.precisions
+    if options.case:
+        case = (options.case, precisions[0], options.accumulation, options.xla, rounds)
+        print(json.dumps(measure_case(*case)))
+        return
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices("GPU")
     for device in devices:  # the processes of the cases need its memory
         tf.config.experimental.set_memory_growth(device, True)
     precisions = precisions or list(PRECISIONS if devices else PRECISIONS[:2])
-    try:
-        if arguments.options:
-            case, precision = arguments.cases[0], precisions[0]
-            measured = {
-                "xla": child(case, precision, rounds, "--xla"),
-                "in_parts": {
-                    count: child(case, precision, rounds, "--accumulation", str(count))
-                    for count in (2, 4)
-                    if CASES[case].batch % count == 0
-                },
-                "calls": measure_calls(rounds),
-                "sharing": measure_sharing(rounds),
-            }
-            said = ratios_of_options(measured)
-        else:
-            measured = {
-                case: {precision: child(case, precision, rounds) for precision in precisions}
-                for case in arguments.cases
-            }
-            said = ratios_of_steps(measured)
-    except RuntimeError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    said = {name: round(value, 2) for name, value in said.items()}
-    for name, value in said.items():
-        print(f"{value:7.2f}  {name}")
-    figures = measure.record(MODULE, argv or sys.argv[1:], {"times": measured, "ratios": said})
-    path = measure.keep("training_options" if arguments.options else "training_step", figures)
-    print(f"written to {path.relative_to(measure.ROOT)}")
-    return 0
+    measured: dict[str, Any]
+    if options.options:
+        case, precision = options.cases[0], precisions[0]
+        measured = {
+            "xla": child(case, precision, rounds, "--xla"),
+            "in_parts": {
+                count: child(case, precision, rounds, "--accumulation", str(count))
+                for count in (2, 4)
+                if CASES[case].batch % count == 0
+            },
+            "calls": measure_calls(rounds),
+            "sharing": measure_sharing(rounds),
+        }
+        said = ratios_of_options(measured)
+    else:
+        measured = {
+            case: {precision: child(case, precision, rounds) for precision in precisions}
+            for case in options.cases
+        }
+        said = ratios_of_steps(measured)
+    name = "training_options" if options.options else "training_step"
+    measure.publish(name, MODULE, words, {"times": measured, "ratios": said})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.to_onnx import convert
+from export.convert import convert
 from musical_tf import onnx_runtime
 from musical_tf.layers import MultiScaleAttention
 
