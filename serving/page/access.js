@@ -3,16 +3,24 @@
 import { describeModel, token } from "./api.js";
 import { editor, element } from "./editor.js";
 import { t } from "./language.js";
+import { complain, say } from "./notices.js";
 import { bind, settings } from "./settings.js";
 
 let afterToken = null;
 
-export function askForToken(then) {
+function askForToken(then) {
   afterToken = then;
   element("token-error").hidden = !token.get();
   element("token").value = "";
   token.clear();
   element("token-dialog").showModal();
+}
+
+/** Says what went wrong, and offers `again` where that may help; without a token, asks for one. */
+export function fail(error, again) {
+  say("");
+  if (error.status === 401) askForToken(again);
+  else complain(error.message, error.isPassing ? again : null);
 }
 
 element("token-dialog").addEventListener("close", async (event) => {

@@ -1,10 +1,10 @@
 /** The photographs of the session: their list, and what is done to all of them. */
 
-import { askForToken } from "./access.js";
+import { fail } from "./access.js";
 import { album, editor, element, isPainted, push, stage, timeline } from "./editor.js";
 import { run } from "./filling.js";
 import { t } from "./language.js";
-import { complain, hush, say } from "./notices.js";
+import { hush, say } from "./notices.js";
 import { chooseFile, show } from "./opening.js";
 import { isResult } from "./photographs.js";
 import { downloadResult } from "./saving.js";
@@ -79,9 +79,7 @@ async function downloadAll() {
     }
     say(t("Downloaded."));
   } catch (error) {
-    say("");
-    if (error.status === 401) askForToken(downloadAll);
-    else complain(error.message, error.isPassing ? downloadAll : null);
+    fail(error, downloadAll);
   }
 }
 

@@ -1,12 +1,12 @@
 /** A larger canvas, or a crop: a frame around the photograph whose sides are dragged or typed. */
 
-import { askForToken } from "./access.js";
+import { fail } from "./access.js";
 import { convert } from "./api.js";
 import { compare } from "./comparing.js";
 import { display, editor, element, push, stage, timeline, viewport } from "./editor.js";
 import { run } from "./filling.js";
 import { t } from "./language.js";
-import { complain, hush, say, sayBusy } from "./notices.js";
+import { hush, say, sayBusy } from "./notices.js";
 import { show } from "./opening.js";
 import { abandonRectangle, endStroke } from "./painting.js";
 import { checkLimits, isResult, read } from "./photographs.js";
@@ -82,9 +82,7 @@ async function apply() {
     if (left || top || right !== width || bottom !== height) await change(photograph, size);
     else editCanvas(false);
   } catch (error) {
-    say("");
-    if (error.status === 401) askForToken(apply);
-    else complain(error.message, error.isPassing ? apply : null);
+    fail(error, apply);
   }
 }
 

@@ -1,6 +1,6 @@
 /** Has what is painted filled by the server. */
 
-import { askForToken, chosen } from "./access.js";
+import { chosen, fail } from "./access.js";
 import { inpaint } from "./api.js";
 import { compare } from "./comparing.js";
 import { display, editor, element, isPainted, push, timeline } from "./editor.js";
@@ -71,16 +71,8 @@ export async function run() {
     }
     return true;
   } catch (error) {
-    if (signal.aborted) {
-      say(t("Cancelled. Your painting is still here."));
-    } else if (error.status === 401) {
-      say("");
-      editor.running = null;
-      askForToken(run);
-    } else {
-      say("");
-      complain(error.message, error.isPassing ? run : null);
-    }
+    if (signal.aborted) say(t("Cancelled. Your painting is still here."));
+    else fail(error, run);
   } finally {
     clearInterval(clock);
     element("progress").hidden = true;

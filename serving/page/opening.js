@@ -1,6 +1,6 @@
 /** Which photograph is shown: opening one, undo and redo. */
 
-import { askForToken } from "./access.js";
+import { fail } from "./access.js";
 import { compare } from "./comparing.js";
 import {
   album,
@@ -76,8 +76,7 @@ export async function openPhotograph(blob, name) {
     say(t("{name} is open. Paint over what should go.", { name }));
   } catch (error) {
     if (turn !== opening) return;
-    if (error.status === 401) askForToken(() => openPhotograph(blob, name));
-    else complain(error.message);
+    fail(error, () => openPhotograph(blob, name));
   }
 }
 

@@ -1,10 +1,10 @@
 /** What leaves the page: the filled photograph, in the format that was chosen. */
 
-import { askForToken } from "./access.js";
+import { fail } from "./access.js";
 import { convert } from "./api.js";
 import { editor, element, timeline } from "./editor.js";
 import { nameButton, t } from "./language.js";
-import { complain, hush, say } from "./notices.js";
+import { hush, say } from "./notices.js";
 import { isResult, stem } from "./photographs.js";
 import { bind, settings } from "./settings.js";
 
@@ -70,9 +70,7 @@ async function out(again, work) {
   try {
     await work(photograph);
   } catch (error) {
-    say("");
-    if (error.status === 401) askForToken(again);
-    else complain(error.message, error.isPassing ? again : null);
+    fail(error, again);
   }
 }
 

@@ -1,13 +1,13 @@
 /** Selects an object: the server finds its outline in a box, or under what is painted. */
 
-import { askForToken } from "./access.js";
+import { fail } from "./access.js";
 import { select } from "./api.js";
 import { compare } from "./comparing.js";
 import { editor, push, timeline } from "./editor.js";
 import { fillOnRelease } from "./filling.js";
 import { t } from "./language.js";
 import { edgeStep, prepare } from "./masks.js";
-import { complain, hush, say } from "./notices.js";
+import { hush, say } from "./notices.js";
 import { show } from "./opening.js";
 import { encodeMask, MaskStroke } from "./strokes.js";
 import { update } from "./view.js";
@@ -45,13 +45,8 @@ async function paintOutline(hint, kept, again) {
     say(t("Selected. Press Fill, or correct it with brush and eraser."));
     isFound = true;
   } catch (error) {
-    if (controller.signal.aborted) {
-      say(t("Cancelled. Your painting is still here."));
-    } else {
-      say("");
-      if (error.status === 401) askForToken(again);
-      else complain(error.message, error.isPassing ? again : null);
-    }
+    if (controller.signal.aborted) say(t("Cancelled. Your painting is still here."));
+    else fail(error, again);
   } finally {
     editor.running = null;
     update();
