@@ -23,6 +23,7 @@ WHAT = "selecting the object"
 
 _SIDE = 512  # pixels of the longer side of the reduced copy
 _CONTEXT = 0.4  # of the box's sides: what is seen of its surroundings on each side
+_CORE = 0.9  # of the ellipse in the box: first guess of the object
 _REACH = 1.0  # of the strokes' longer side: how far beyond them the object may extend
 _SECONDS = 10.0  # of processor time; grabCut on the reduced copy takes about one
 _ITERATIONS = 6
@@ -144,7 +145,11 @@ def select(
     marks = np.full(small.shape[:2], _BACKGROUND, np.uint8)
     x = [round((edge - left) * scale) for edge in box[::2]]
     y = [round((edge - top) * scale) for edge in box[1::2]]
-    marks[y[0] : y[1], x[0] : x[1]] = _MAYBE_OBJECT
+    marks[y[0] : y[1], x[0] : x[1]] = _MAYBE_BACKGROUND
+    # Corners of a box are background, as a first guess.
+    across, down = _from_center(shape[0], x), _from_center(shape[1], y)
+    is_inside = across**2 + down[:, None] ** 2 <= _CORE**2
+    marks[is_inside & (marks == _MAYBE_BACKGROUND)] = _MAYBE_OBJECT
     if stroked is not None:
         inside = Image.fromarray(strokes[top:bottom, left:right].view(np.uint8) * np.uint8(255))
         marks[np.asarray(inside.resize(shape, Image.Resampling.BOX)) > 63] = _OBJECT
@@ -153,6 +158,12 @@ def select(
     selected = np.zeros(pixels.shape[:2], bool)
     selected[top:bottom, left:right] = np.asarray(large) > 127
     return selected
+
+
+def _from_center(length: int, edges: list[int]) -> np.ndarray:
+    """Distances of pixels from the center between two edges, which are at -1 and 1."""
+    middle, half = (edges[0] + edges[1]) / 2, max(1.0, (edges[1] - edges[0]) / 2)
+    return (np.arange(length) + 0.5 - middle) / half
 
 
 def _bounds(marked: np.ndarray) -> Box | None:
@@ -198,7 +209,8 @@ def cut_out(small: np.ndarray, marks: np.ndarray) -> np.ndarray:
         marks[[0, -1]] = marks[:, [0, -1]] = _BACKGROUND
         marks[certain > 0] = _OBJECT
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(small, marks, None, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    lightness_and_color = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
+    cv2.grabCut(lightness_and_color, marks, None, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
     found = np.isin(marks, (_OBJECT, _MAYBE_OBJECT)).astype(np.uint8)
     found = cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) | certain
     count, parts, numbers, _ = cv2.connectedComponentsWithStats(found)

@@ -1,0 +1,74 @@
+"""Measures how well boxes select objects: the overlap with outlines drawn by hand.
+
+    python -m benchmarks.selections --data DIR
+
+DIR holds the photographs that `benchmarks/outlines.json` names. Each box is the outline's own, 3 %
+larger on each side. The outlines were drawn before the first selection, but the settings of
+`serving.server.selecting` were chosen on these objects. Writes results/selections.json.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from benchmarks import measure
+from musical_tf.images import read_photograph
+from serving.server import selecting
+
+MODULE = "benchmarks.selections"
+ENOUGH = 0.8
+"""Intersection over union of a selection that is good enough."""
+
+
+def select_one(entry: dict, folder: Path) -> dict:
+    """Selects one object by its box."""
+    pixels = read_photograph(folder / entry["file"]).pixels
+    drawn = Image.new("1", pixels.shape[1::-1])
+    ImageDraw.Draw(drawn).polygon([tuple(point) for point in entry["outline"]], fill=1)
+    truth = np.asarray(drawn)
+    rows, columns = np.flatnonzero(truth.any(axis=1)), np.flatnonzero(truth.any(axis=0))
+    margin = round(0.03 * max(np.ptp(rows), np.ptp(columns)))
+    box = (
+        max(0, int(columns[0]) - margin),
+        max(0, int(rows[0]) - margin),
+        min(truth.shape[1], int(columns[-1]) + margin),
+        min(truth.shape[0], int(rows[-1]) + margin),
+    )
+    started = time.process_time()
+    found = selecting.select(pixels, box, np.zeros_like(truth), selecting.cut_out)
+    seconds = time.process_time() - started
+    overlap = float((found & truth).sum() / (found | truth).sum())
+    return {
+        "object": entry["object"],
+        "overlap": round(overlap, 3),
+        "processor_seconds": round(seconds, 2),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    arguments = parser.parse_args(argv)
+    entries = json.loads(Path(__file__).with_name("outlines.json").read_text("utf-8"))
+    try:
+        rows = [select_one(entry, arguments.data) for entry in entries]
+    except (OSError, ValueError) as error:
+        print(f"{parser.prog}: error: --data must hold the photographs: {error}", file=sys.stderr)
+        return 2
+    for row in rows:
+        print("{object:16} {overlap:.3f} {processor_seconds:5.2f} s".format(**row))
+    good = sum(row["overlap"] >= ENOUGH for row in rows)
+    print(f"{good} of {len(rows)} with an overlap of {ENOUGH} or more")
+    figures = {"good": good, "rows": rows}
+    measure.keep("selections", measure.record(MODULE, ["--data", "DIR"], figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
