@@ -21,6 +21,20 @@ def server(session):
     server.close()
 
 
+@pytest.fixture
+def serve(session):
+    """Starts a server with settings of the test's own, and ends it after the test."""
+    servers = []
+
+    def start(sessions=session, **settings) -> Server:
+        servers.append(Server(sessions, **settings))
+        return servers[-1]
+
+    yield start
+    for each in servers:
+        each.close()
+
+
 @pytest.fixture(scope="session")
 def chromium():
     try:

@@ -5,7 +5,7 @@ import pytest
 
 from serving.server import output_folder
 
-from .screen import Server, encode, photograph
+from .screen import encode, photograph
 
 pytestmark = pytest.mark.browser
 
@@ -69,21 +69,18 @@ def test_one_area_is_filled_in_all_photographs_of_its_size(visit, server):
     screen.expect(".thumb small").to_have_text(["filled", "not filled yet", "not filled yet"])
 
 
-def test_the_page_says_where_the_server_saves(visit, session, tmp_path):
+def test_the_page_says_where_the_server_saves(visit, serve, tmp_path):
     folder = output_folder.open_folder(tmp_path / "results")
-    saving = Server(session, output_dir=folder)
-    try:
-        screen = visit(saving.url)
-        screen.expect("#privacy").to_contain_text(str(folder))
-        screen.open(encode(photograph())).wait_open()
-        for name in ("photo-inpainted.png", "photo-inpainted-2.png"):
-            screen.drag((30, 40), (60, 40))
-            screen.page.click("#run")
-            screen.expect_status(f"saved as {name}")
-            assert (folder / name).exists()
-        folder.rename(tmp_path / "gone")
+    saving = serve(output_dir=folder)
+    screen = visit(saving.url)
+    screen.expect("#privacy").to_contain_text(str(folder))
+    screen.open(encode(photograph())).wait_open()
+    for name in ("photo-inpainted.png", "photo-inpainted-2.png"):
         screen.drag((30, 40), (60, 40))
         screen.page.click("#run")
-        screen.expect("#message-text").to_contain_text("could not save")
-    finally:
-        saving.close()
+        screen.expect_status(f"saved as {name}")
+        assert (folder / name).exists()
+    folder.rename(tmp_path / "gone")
+    screen.drag((30, 40), (60, 40))
+    screen.page.click("#run")
+    screen.expect("#message-text").to_contain_text("could not save")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from .screen import Server, encode, photograph
+from .screen import encode, photograph
 
 pytestmark = pytest.mark.browser
 
@@ -75,22 +75,19 @@ def test_a_busy_server_is_asked_again(visit):
     assert len(answers) == 2
 
 
-def test_a_token_is_asked_for_and_forgotten_with_the_tab(visit, session):
-    guarded = Server(session, token="open sesame")
-    try:
-        screen = visit(guarded.url).open(encode(photograph())).wait_open()
-        page = screen.page
-        screen.drag((20, 20), (50, 50))
-        page.click("#run")
-        screen.expect("#token-dialog").to_be_visible()
-        screen.expect("#token-error").to_be_hidden()
-        page.fill("#token", "wrong")
-        page.keyboard.press("Enter")
-        screen.expect("#token-error").to_be_visible()
-        page.fill("#token", "open sesame")
-        page.keyboard.press("Enter")
-        screen.expect_status("Filled in")
-        screen.expect("#token-dialog").to_be_hidden()
-        assert page.evaluate("() => Object.values(sessionStorage)") == ["open sesame"]
-    finally:
-        guarded.close()
+def test_a_token_is_asked_for_and_forgotten_with_the_tab(visit, serve):
+    guarded = serve(token="open sesame")
+    screen = visit(guarded.url).open(encode(photograph())).wait_open()
+    page = screen.page
+    screen.drag((20, 20), (50, 50))
+    page.click("#run")
+    screen.expect("#token-dialog").to_be_visible()
+    screen.expect("#token-error").to_be_hidden()
+    page.fill("#token", "wrong")
+    page.keyboard.press("Enter")
+    screen.expect("#token-error").to_be_visible()
+    page.fill("#token", "open sesame")
+    page.keyboard.press("Enter")
+    screen.expect_status("Filled in")
+    screen.expect("#token-dialog").to_be_hidden()
+    assert page.evaluate("() => Object.values(sessionStorage)") == ["open sesame"]

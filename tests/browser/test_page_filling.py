@@ -109,7 +109,7 @@ def test_orientation_alpha_and_other_formats(visit, server):
         assert np.array_equal(decode(sent)[..., :3], np.asarray(old.convert("RGB")))
 
 
-def test_progress_is_shown_and_cancel_stops_the_server(visit, tmp_path):
+def test_progress_is_shown_and_cancel_stops_the_server(visit, serve, tmp_path):
     gate = threading.Event()
 
     class Slow(InpaintingSession):
@@ -118,32 +118,28 @@ def test_progress_is_shown_and_cancel_stops_the_server(visit, tmp_path):
         def run_windows(self, images, holes, fill):
             self.batches += 1
             if self.batches > 3:  # the first ones are the server's own and progress to show
-                gate.wait(60)
+                gate.wait(20)
             return super().run_windows(images, holes, fill)
 
     slow = Slow(write_model(tmp_path / "model.onnx"))
-    slow_server = Server(slow)
-    try:
-        screen = visit(slow_server.url).open(encode(photograph(2400, 64))).wait_open()
-        page = screen.page
-        screen.set_brush(10)
-        for x in range(40, 2400, 150):
-            page.mouse.click(*screen.point(x, 30))
-        page.click("#run")
-        screen.expect("#progress-text").to_have_text(re.compile(r"[1-9]\d* of \d+ parts filled"))
-        windows = int(page.get_attribute("#progress-bar", "max"))
-        assert windows > 6
-        screen.check_accessibility()
-        page.click("#run")
-        screen.expect_status("Cancelled")
-        screen.expect("#progress").to_be_hidden()
-        batches = slow.batches
-        gate.set()
-        time.sleep(1)
-        assert slow.batches <= batches + 1 < windows
-    finally:
-        gate.set()
-        slow_server.close()
+    slow_server = serve(slow)
+    screen = visit(slow_server.url).open(encode(photograph(2400, 64))).wait_open()
+    page = screen.page
+    screen.set_brush(10)
+    for x in range(40, 2400, 150):
+        page.mouse.click(*screen.point(x, 30))
+    page.click("#run")
+    screen.expect("#progress-text").to_have_text(re.compile(r"[1-9]\d* of \d+ parts filled"))
+    windows = int(page.get_attribute("#progress-bar", "max"))
+    assert windows > 6
+    screen.check_accessibility()
+    page.click("#run")
+    screen.expect_status("Cancelled")
+    screen.expect("#progress").to_be_hidden()
+    batches = slow.batches
+    gate.set()
+    time.sleep(1)
+    assert slow.batches <= batches + 1 < windows
 
 
 def test_filling_can_be_cancelled(visit):
@@ -201,7 +197,7 @@ def test_the_chosen_model_fills(visit, two_models, viewport):
     assert box["x"] + box["width"] <= viewport["width"]
 
 
-def test_sharp_or_smooth_is_a_setting_that_is_kept(visit, server, tmp_path):
+def test_sharp_or_smooth_is_a_setting_that_is_kept(visit, server, serve, tmp_path):
     screen = visit()
     page = screen.page
     page.click("#settings")
@@ -215,19 +211,16 @@ def test_sharp_or_smooth_is_a_setting_that_is_kept(visit, server, tmp_path):
     assert server.recorder.parts()["fill"] == b"network"
     screen.kept = {"musical-settings"}
 
-    copying = Server(InpaintingSession(write_model(tmp_path / "copying.onnx", copies=7)))
-    try:
-        other = visit(copying.url)
-        other.kept = {"musical-settings"}
-        other.page.click("#settings")
-        other.page.select_option("[name=fill]", "copy")
-        other.page.reload()
-        other.open(encode(photograph())).wait_open()
-        other.drag((30, 40), (60, 40))
-        other.run()
-        assert copying.recorder.parts()["fill"] == b"copy"
-    finally:
-        copying.close()
+    copying = serve(InpaintingSession(write_model(tmp_path / "copying.onnx", copies=7)))
+    other = visit(copying.url)
+    other.kept = {"musical-settings"}
+    other.page.click("#settings")
+    other.page.select_option("[name=fill]", "copy")
+    other.page.reload()
+    other.open(encode(photograph())).wait_open()
+    other.drag((30, 40), (60, 40))
+    other.run()
+    assert copying.recorder.parts()["fill"] == b"copy"
 
 
 def test_models_of_the_package_are_offered_by_what_they_are_for(visit, server):
