@@ -114,6 +114,51 @@ def test_one_command_without_a_model(tmp_path):
     np.testing.assert_array_equal(filled, session("photo").inpaint(photograph(), hole()))
 
 
+def box(height=96, width=96):
+    mask = np.zeros((height, width), bool)
+    mask[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
+    return mask
+
+
+def rocket(height=96, width=96):
+    return np.asarray(Image.fromarray(data.rocket()).resize((width, height)))
+
+
+def row_of_holes():
+    mask = np.zeros((1, 5000), bool)
+    mask[:, 2000:2300] = mask[:, 40:44] = mask[:, -1] = True
+    return mask
+
+
+HALVES = np.repeat(np.uint8([30, 220]), 48)[None, :, None].repeat(96, axis=0).repeat(3, axis=2)
+BAD = {
+    "99 % hole": (rocket(), np.arange(96 * 96).reshape(96, 96) >= 92),
+    "one color": (np.full((96, 96, 3), np.uint8([200, 60, 120])), box()),
+    "two tones": (HALVES, box()),
+    "noise": (np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8), box()),
+    "holes at every border": (rocket(), ~np.pad(np.ones((80, 80), bool), 8)),
+    "500 specks": (rocket(), np.random.default_rng(1).permutation(96 * 96).reshape(96, 96) < 500),
+    "1 x 5000": (rocket(1, 5000), row_of_holes()),
+    "5000 x 1": (rocket(5000, 1), row_of_holes().T),
+}
+
+
+@pytest.mark.parametrize(("image", "mask"), BAD.values(), ids=BAD)
+def test_bad_photographs_are_filled_no_worse_than_by_the_network(image, mask):
+    strategy = "original" if image.shape[0] == image.shape[1] else "crop"
+    filled, again, painted = (
+        session("photo").inpaint(image, mask, strategy, fill=fill)
+        for fill in ("auto", "auto", "network")
+    )
+    np.testing.assert_array_equal(filled, again)
+    np.testing.assert_array_equal(filled[~mask], image[~mask])
+    for figure in (np.mean, np.std):  # of each color, in gray levels; a copy of noise is noise
+        truth, ours, networks = (figure(each[mask], axis=0) for each in (image, filled, painted))
+        assert (np.abs(ours - truth) <= np.abs(networks - truth) + 6).all()
+    if (~mask).mean() < 0.02 or np.ptp(image, axis=(0, 1)).max() == 0:  # nothing to copy
+        assert np.abs(filled[mask] - painted[mask].astype(int)).mean() < 6
+
+
 def test_what_was_measured_is_of_these_weights():
     file = shipped_models.measure.RESULTS / f"{shipped_models.NAME}.json"
     settings = json.loads(file.read_text())["settings"]
