@@ -14,7 +14,6 @@ Every error is JSON, `{"error": {"code": ..., "message": ...}}`.
 import base64
 import contextlib
 import hmac
-import math
 import urllib.parse
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -36,14 +35,15 @@ from starlette.types import Scope
 
 from ..session import InpaintingSession
 from . import openapi, request_body
-from .envelope import Envelope, error_answer
-from .guard import Guard
+from .envelope import Envelope
+from .guard import Guard, error_answer
 from .inpaint_request import FILES, FILES_TO_CONVERT, OPTIONS_TO_CONVERT, Filled, RequestError
-from .job_routes import HEADER, PARAMETER, add_job_routes
-from .jobs import Job, QueueFullError
+from .iopaint_routes import add_iopaint_routes
+from .job_routes import HEADER, PARAMETER, add_job_routes, work_on
+from .jobs import Job
 from .schemas import OPTIONS
 from .selecting import FILES_TO_SELECT, OPTIONS_TO_SELECT
-from .service import Service, unavailable
+from .service import Service
 from .settings import Settings
 
 PAGE = Path(__file__).parents[1] / "page"
@@ -96,7 +96,7 @@ def create_app(
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", HEADER],
-            expose_headers=[*openapi.HEADERS, "Retry-After"],
+            expose_headers=[*openapi.HEADERS, "Retry-After", "X-Seed"],
         )
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Envelope, metrics=service.metrics, timeout=settings.timeout)
@@ -104,6 +104,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(ClientDisconnect, _client_left)
     _add_inpaint(app, service)
+    add_iopaint_routes(app, service, _protection(settings.token)["dependencies"])
     add_job_routes(app, service.requests, _protection(settings.token))
     _add_state(app, service)
     _add_pages(app)
@@ -136,7 +137,9 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
             )
         # /v1/inpaint answers JSON too: clients of version 0.1 send it to this address.
         read = request_body.read_json if is_json else request_body.read_form
-        (filled, model), job = await work_on(request, read, partial(service.inpaint, is_json))
+        (filled, model), job = await work_on(
+            service, request, read, service.inpaint_json if is_json else service.inpaint
+        )
         service.metrics.queue_seconds.observe(job.queue_seconds)
         service.metrics.run_seconds.observe(job.run_seconds)
         provider = service.sessions[model].provider
@@ -163,10 +166,7 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
             operation_id=name,
             summary=f"Fill the hole of a photograph, {what}",
             responses=responses | protected["responses"],
-            openapi_extra={
-                "parameters": [PARAMETER],
-                "requestBody": openapi.body(media_type, (*FILES, *OPTIONS), told),
-            },
+            openapi_extra=asking(media_type, *FILES, *OPTIONS),
             **common,
         )(inpaint)
 
@@ -175,15 +175,12 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         operation_id="convert",
         summary="Encode a photograph in another format, or its filled version as its own file is",
         responses=openapi.FILE_RESPONSES | protected["responses"],
-        openapi_extra={
-            "parameters": [PARAMETER],
-            "requestBody": openapi.body(_FORM, (*FILES_TO_CONVERT, *OPTIONS_TO_CONVERT)),
-        },
+        openapi_extra=asking(_FORM, *FILES_TO_CONVERT, *OPTIONS_TO_CONVERT),
         **common,
     )
     async def convert(request: Request) -> Response:
         read = form_reader(request, FILES_TO_CONVERT, OPTIONS_TO_CONVERT)
-        filled, job = await work_on(request, read, service.convert)
+        filled, job = await work_on(service, request, read, service.convert)
         return _file_answer(filled, job, {})
 
     @app.post(
@@ -191,16 +188,12 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
         operation_id="select",
         summary="Outline the object in a box or below strokes, as a mask",
         responses=openapi.SELECT_RESPONSES | protected["responses"],
-        openapi_extra={
-            "parameters": [PARAMETER],
-            "requestBody": openapi.body(_FORM, (*FILES_TO_SELECT, *OPTIONS_TO_SELECT)),
-        },
+        openapi_extra=asking(_FORM, *FILES_TO_SELECT, *OPTIONS_TO_SELECT),
         **common,
     )
     async def select(request: Request) -> Response:
-        filled, job = await work_on(
-            request, form_reader(request, FILES_TO_SELECT, OPTIONS_TO_SELECT), service.select
-        )
+        read = form_reader(request, FILES_TO_SELECT, OPTIONS_TO_SELECT)
+        filled, job = await work_on(service, request, read, service.select)
         return _file_answer(filled, job, {"X-Selected-Share": str(filled.hole_share)})
 
     def form_reader(
@@ -213,36 +206,6 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
                 "Content-Type must be multipart/form-data, got application/json",
             )
         return partial(request_body.read_form, files=files, options=options)
-
-    async def work_on(
-        request: Request,
-        read: Callable[[Request], Awaitable[Any]],
-        work: Callable[[Any, Job], Any],
-    ) -> tuple[Any, Job]:
-        """Reads a body, and has it worked on in a thread of the queue; returns the result."""
-        request_body.check_length(request, settings.max_bytes)
-        service.refuse_unless_ready()
-        with contextlib.ExitStack() as until_sent:
-            answering = until_sent.enter_context(service.requests.add(request.headers.get(HEADER)))
-            client = request.client.host if request.client else ""
-            try:
-                place = until_sent.enter_context(
-                    service.jobs.admit(client, lambda: answering.end(full(service.jobs.full())))
-                )
-            except QueueFullError as error:
-                raise full(error) from None
-            async with answering.within(settings.timeout):
-                source = await read(request_body.limited(request, settings.max_bytes))
-                job = service.jobs.submit(partial(work, source), place)
-                del source  # the job has it, and lets go of it
-                result = await answering.result(job, request, service.jobs)
-            # Answers that wait for slow readers take memory too: the place is theirs.
-            request.scope["musical.until_sent"].push(until_sent.pop_all())
-        return result, job
-
-    def full(error: QueueFullError) -> RequestError:
-        seconds = min(max(1, math.ceil(error.retry_after)), math.ceil(settings.timeout))
-        return unavailable("queue_full", f"{error}; try again in about {seconds} s", seconds)
 
 
 async def _client_left(request: Request, error: ClientDisconnect) -> Response:
@@ -357,7 +320,7 @@ class _Files(StaticFiles):
 
 async def _answer_request_error(request: Request, error: RequestError) -> Response:
     request.scope["musical.code"] = error.code
-    return error_answer(error.status, error.code, error.message, error.headers)
+    return error_answer(request.url.path, error.status, error.code, error.message, error.headers)
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
@@ -368,7 +331,7 @@ async def _answer_http_error(request: Request, error: HTTPException) -> Response
         405: ("method_not_allowed", f"{path} does not take {request.method}"),
     }.get(error.status_code, ("bad_request", str(error.detail)))
     request.scope["musical.code"] = code
-    return error_answer(error.status_code, code, message, error.headers)
+    return error_answer(path, error.status_code, code, message, error.headers)
 
 
 def _protection(token: str | None) -> dict[str, Any]:

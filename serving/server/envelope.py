@@ -4,13 +4,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
 
-from fastapi.responses import JSONResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .guard import quoted
+from .guard import error_answer, quoted
 from .service import Metrics
 
 SECURITY_HEADERS = {
@@ -93,7 +91,9 @@ class Envelope:
                 scope["musical.code"] = "internal"
                 if status:
                     raise  # half an answer is out: the connection must not look healthy
-                answer = error_answer(500, "internal", "something went wrong here; the log has it")
+                answer = error_answer(
+                    scope["path"], 500, "internal", "something went wrong here; the log has it"
+                )
                 await answer(scope, watched_receive, framed_send)
             finally:
                 route, code = _route(scope), scope.get("musical.code", "ok")
@@ -113,10 +113,3 @@ def _route(scope: Scope) -> str:
         return path
     mounted = [name for name in ("/page", "/docs") if scope["path"].startswith(name + "/")]
     return mounted[0] if mounted else "other"
-
-
-def error_answer(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """The answer to a request that failed."""
-    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)

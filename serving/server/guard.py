@@ -8,12 +8,17 @@ to 127.0.0.1 (DNS rebinding).
 import ipaddress
 import re
 import urllib.parse
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .settings import Settings
+
+IOPAINT = "/api/v1/"
+"""What the paths of IOPaint's interface begin with."""
 
 _PAGES = ("/", "/docs")
 
@@ -45,7 +50,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         scope["musical.code"] = code
-        answer = JSONResponse({"error": {"code": code, "message": message}}, 403)
+        answer = error_answer(scope["path"], 403, code, message)
         await answer(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[str, str]:
@@ -71,6 +76,16 @@ class Guard:
                 "start the server with --allow-origin ORIGIN to allow it"
             )
         return "", ""
+
+
+def error_answer(
+    path: str, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The answer to a request that failed, in the form that clients of the path expect."""
+    content: dict[str, Any] = {"error": {"code": code, "message": message}}
+    if path.startswith(IOPAINT):
+        content = {"error": code, "detail": message, "body": "", "errors": message}
+    return JSONResponse(content, status, headers)
 
 
 def quoted(text: str) -> str:

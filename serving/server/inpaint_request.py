@@ -74,6 +74,11 @@ class RequestError(Exception):
         self.headers = dict(headers or {})
 
 
+def unavailable(code: str, message: str, seconds: int) -> RequestError:
+    """The error 503 for a client that may try again after so many seconds."""
+    return RequestError(503, code, message, {"Retry-After": str(seconds)})
+
+
 @dataclass(frozen=True)
 class Filled:
     """The answer.

@@ -7,17 +7,23 @@ clients, so they should be random: whoever knows a name can end the request.
 
 import asyncio
 import contextlib
+import math
 import re
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from .inpaint_request import RequestError
-from .jobs import Job, JobQueue
+from . import request_body
+from .inpaint_request import RequestError, unavailable
+from .jobs import Job, JobQueue, QueueFullError
 from .openapi import errors
+
+if TYPE_CHECKING:
+    from .service import Service
 
 NAME = r"[0-9A-Za-z_-]{8,64}"
 HEADER = "X-Job"
@@ -158,6 +164,62 @@ class AnsweringRequests:
         if name not in self._named:
             raise RequestError(404, "job_not_found", "no request of this name is being answered")
         return self._named[name]
+
+
+async def work_on(
+    service: "Service",
+    request: Request,
+    read: Callable[[Request], Awaitable[Any]],
+    work: Callable[[Any, Job], Any],
+) -> tuple[Any, Job]:
+    """Reads a body, and has it worked on in a thread of the queue.
+
+    Args:
+        service: What has the queue.
+        request: The request.
+        read: Reads the body.
+        work: Called with what was read.
+
+    Returns:
+        The result of `work`, and its job.
+
+    Raises:
+        RequestError: If the body is refused, there is no place, or the work is ended.
+    """
+    settings = service.settings
+    request_body.check_length(request, settings.max_bytes)
+    service.refuse_unless_ready()
+
+    def full(error: QueueFullError) -> RequestError:
+        seconds = min(max(1, math.ceil(error.retry_after)), math.ceil(settings.timeout))
+        return unavailable("queue_full", f"{error}; try again in about {seconds} s", seconds)
+
+    with contextlib.ExitStack() as until_sent:
+        answering = until_sent.enter_context(service.requests.add(request.headers.get(HEADER)))
+        client = request.client.host if request.client else ""
+        try:
+            place = until_sent.enter_context(
+                service.jobs.admit(client, lambda: answering.end(full(service.jobs.full())))
+            )
+        except QueueFullError as error:
+            raise full(error) from None
+        async with answering.within(settings.timeout):
+            source = await read(request_body.limited(request, settings.max_bytes))
+            job = service.jobs.submit(partial(_work, work, source), place)
+            del source  # the job has it, and lets go of it
+            result = await answering.result(job, request, service.jobs)
+        # Answers that wait for slow readers take memory too: the place is theirs.
+        request.scope["musical.until_sent"].push(until_sent.pop_all())
+    return result, job
+
+
+def _work(work: Callable[[Any, Job], Any], source: Any, job: Job) -> Any:
+    try:
+        return work(source, job)
+    except MemoryError:
+        raise unavailable(
+            "out_of_memory", "there is not enough memory for this image", 10
+        ) from None
 
 
 def add_job_routes(app: FastAPI, requests: AnsweringRequests, protected: dict[str, Any]) -> None:

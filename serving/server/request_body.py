@@ -18,7 +18,9 @@ from starlette.types import Message
 from .inpaint_request import FILES, RequestError
 from .schemas import OPTIONS
 
-_LONGEST_REST = 2**16  # bytes of a body in JSON without its files
+LONGEST_REST = 2**16
+"""Bytes of a body in JSON without its files."""
+
 _LONGEST_HEADER = 1024  # bytes of a data: URL before its comma
 _LONGEST_TEXT = 1024  # bytes of an option in a form
 _BOUNDARY_BYTES = range(3, 71)  # openapi-python-client sends 3; RFC 2046 ends at 70
@@ -165,34 +167,49 @@ async def read_json(request: Request) -> bytearray:
     return body
 
 
-def parse_json(content: bytes | bytearray) -> dict[str, Any]:
-    """Reads a body in JSON: one flat object, base64 or `data:` URLs for `FILES`.
+def parse_json(
+    content: bytes | bytearray,
+    files: Sequence[str] = FILES,
+    options: Sequence[str] | None = OPTIONS,
+) -> dict[str, Any]:
+    """Reads a body in JSON: one flat object, base64 or `data:` URLs for files.
+
+    Args:
+        content: The body.
+        files: The names of files.
+        options: The names of other values; None allows all.
 
     Returns:
-        Streams for `FILES`, JSON's own types for `OPTIONS`. A file that is null or empty is
-        left out.
+        Streams for files, JSON's own types for options. A file that is null or empty is left out.
 
     Raises:
         RequestError: 400, if it is anything else.
     """
     content = content if isinstance(content, bytearray) else bytearray(content)
-    encoded = _cut_files(content)
+    encoded = _cut_files(content, files)
+
+    def fields_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if options is not None:
+            check_names([name for name, _ in pairs], "JSON key", (*files, *options))
+        return dict(pairs)
+
     # Parsed, a megabyte of brackets is twenty, and none belongs here.
-    if len(content) > _LONGEST_REST or b"[" in content or content.count(b"{") > 1:
+    is_flat = options is None or (b"[" not in content and content.count(b"{") <= 1)
+    if len(content) > LONGEST_REST or not is_flat:
         raise RequestError(
             400,
             "invalid_json",
             "the body must be one flat JSON object of short options and image and mask in base64",
         )
     try:
-        fields = json.loads(content, object_pairs_hook=_fields_of)
-    except ValueError as error:
+        fields = json.loads(content, object_pairs_hook=fields_of)
+    except (ValueError, RecursionError) as error:
         raise RequestError(400, "invalid_json", f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise RequestError(
             400, "invalid_json", f"expected a JSON object, got {type(fields).__name__}"
         )
-    for name in FILES:
+    for name in files:
         value = fields.pop(name, None)
         cut = encoded.pop(name, None)
         if cut is None and isinstance(value, str):
@@ -224,19 +241,15 @@ def check_names(names: Sequence[str], what: str, valid: Sequence[str] = (*FILES,
             )
 
 
-def _fields_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    check_names([name for name, _ in pairs], "JSON key")
-    return dict(pairs)
-
-
-def _cut_files(content: bytearray) -> dict[str, bytearray]:
-    """Takes the strings of `FILES` out of JSON, so that no parser copies them as wide text.
+def _cut_files(content: bytearray, files: Sequence[str] = FILES) -> dict[str, bytearray]:
+    """Takes the strings of files out of JSON, so that no parser copies them as wide text.
 
     Args:
         content: The JSON; each string that was taken out is empty afterwards.
+        files: The names of files.
     """
     cut: dict[str, bytearray] = {}
-    for name in FILES:
+    for name in files:
         match = re.search(rb'"%s"\s*:\s*"' % name.encode(), content)
         if match is None:
             continue

@@ -1,9 +1,8 @@
 """The models of a server, and the threads and processes that serve them."""
 
-import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from musical_tf import images
 from .. import tiling
 from ..session import InpaintingSession
 from . import output_folder, request_body, schemas, selecting
-from .inpaint_request import Filled, RequestError, convert_request, fill_request
+from .inpaint_request import Filled, RequestError, convert_request, fill_request, unavailable
 from .job_routes import AnsweringRequests
 from .jobs import AbandonedError, Batcher, Job, JobQueue
 from .settings import Settings
@@ -204,40 +203,38 @@ class Service:
         if self.pool is not None and self.pool.failure is not None:
             raise unavailable("not_ready", "the worker processes do not start", 5)
 
-    def inpaint(self, is_json: bool, source: Any, job: Job) -> tuple[Filled, str]:
-        """Everything between a body and an answer; runs in a thread of the queue.
+    def inpaint_json(self, content: bytearray, job: Job) -> tuple[Filled, str]:
+        """`inpaint` of a body in JSON."""
+        return self.inpaint(request_body.parse_json(content), job)
+
+    def inpaint(self, fields: dict[str, Any], job: Job) -> tuple[Filled, str]:
+        """Everything between a body's fields and an answer; runs in a thread of the queue.
 
         Returns:
             The answer, and the name of the model that gave it.
         """
-        with _enough_memory():
-            fields = request_body.parse_json(source) if is_json else source
-            options = schemas.read_options(fields, tuple(self.sessions))
-            model = options.model
-            fill_hole = partial(self._fill, job, model)
-            codec, max_pixels = self._codec(job), self.settings.max_pixels
-            filled = fill_request(fields, options, max_pixels, fill_hole, job.check, codec)
-            return self._save(filled, fields.get("name", "")), model
+        options = schemas.read_options(fields, tuple(self.sessions))
+        model = options.model or self.default
+        fill_hole = partial(self._fill, job, model)
+        codec, max_pixels = self._codec(job), self.settings.max_pixels
+        filled = fill_request(fields, options, max_pixels, fill_hole, job.check, codec)
+        return self._save(filled, fields.get("name", "")), model
 
     def convert(self, fields: dict[str, Any], job: Job) -> Filled:
         """The same to encode a photograph in another format."""
-        with _enough_memory():
-            options = schemas.read_options(fields, tuple(self.sessions))
-            crop = schemas.read_box(fields, "crop")
-            codec, max_pixels = self._codec(job), self.settings.max_pixels
-            return convert_request(fields, options, max_pixels, job.check, codec, crop)
+        options = schemas.read_options(fields, tuple(self.sessions))
+        crop = schemas.read_box(fields, "crop")
+        codec, max_pixels = self._codec(job), self.settings.max_pixels
+        return convert_request(fields, options, max_pixels, job.check, codec, crop)
 
     def select(self, fields: dict[str, Any], job: Job) -> Filled:
         """The same to select an object."""
-        with _enough_memory():
-            box = schemas.read_box(fields, "box")
-            cut = selecting.cut_out
-            if self.pool is not None:
-                cut = partial(
-                    self.pool.run, job, selecting.cut_out_within_limits, what=selecting.WHAT
-                )
-            codec, max_pixels = self._codec(job), self.settings.max_pixels
-            return selecting.select_request(fields, box, max_pixels, job.check, codec, cut)
+        box = schemas.read_box(fields, "box")
+        cut = selecting.cut_out
+        if self.pool is not None:
+            cut = partial(self.pool.run, job, selecting.cut_out_within_limits, what=selecting.WHAT)
+        codec, max_pixels = self._codec(job), self.settings.max_pixels
+        return selecting.select_request(fields, box, max_pixels, job.check, codec, cut)
 
     def _save(self, filled: Filled, name: str) -> Filled:
         """The result with the name under which the folder has it, if there is a folder."""
@@ -296,18 +293,3 @@ class Service:
                 self.failure, self.failed_model = error, name
                 break
         self.is_ready = self.failure is None
-
-
-@contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
-    try:
-        yield
-    except MemoryError:
-        raise unavailable(
-            "out_of_memory", "there is not enough memory for this image", 10
-        ) from None
-
-
-def unavailable(code: str, message: str, seconds: int) -> RequestError:
-    """The error 503 for a client that may try again after so many seconds."""
-    return RequestError(503, code, message, {"Retry-After": str(seconds)})
