@@ -61,6 +61,12 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         stream.write(data)
 
 
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def open_regular(path: str | Path) -> BinaryIO:
     """Opens a regular file for reading. The opening of a FIFO would wait for a writer.
 

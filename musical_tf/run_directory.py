@@ -1,12 +1,11 @@
 """The folder of a training run: names, readers and writers of its files. Standard library only."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import write_whole
+from .files import sha256, write_whole
 
 WEIGHTS = "generator.keras"
 """Weights of the last checkpoint, averaged where the recipe averages."""
@@ -139,8 +138,7 @@ class RunDirectory:
         Raises:
             FileNotFoundError: If there are none yet.
         """
-        with self.weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self.weights)
 
     def note_skipped(self, skipped: Mapping[str, str]) -> None:
         """Adds photographs that could not be used, one `path: reason` a line.

@@ -26,6 +26,10 @@ Source = Path | bytes
 """An image file, or what one holds, from standard input."""
 
 
+SUSPICIOUS = 0.5
+"""Share of an image. A mask that covers more is likely to be the other way round."""
+
+
 class OutputError(RuntimeError):
     """The result is there but cannot be written."""
 
@@ -243,15 +247,26 @@ def mask_lines(outcomes: Iterable[Outcome]) -> list[str]:
     return lines
 
 
-def note_lines(notes: Iterable[tuple[str, str]]) -> list[str]:
-    """Notes about images, each once, from pairs of an image and a note."""
+def notes_on(outcomes: Iterable[Outcome], polarity: str) -> list[str]:
+    """Sentences about what was not kept, each once, and about masks that may be inverted."""
+    outcomes = list(outcomes)
     groups: dict[str, list[str]] = {}
-    for image, note in notes:
-        groups.setdefault(note, []).append(image)
-    return [
+    for outcome in outcomes:
+        for note in outcome.notes:
+            groups.setdefault(note, []).append(outcome.image)
+    notes = [
         f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {note}"
         for note, found in groups.items()
     ]
+    suspects = [outcome for outcome in outcomes if outcome.share > SUSPICIOUS]
+    if suspects:
+        first = suspects[0]
+        notes.append(
+            f"images of which more than half was filled: {len(suspects)}, for instance "
+            f"{first.share:.0%} of {first.image}; if that is what should stay, say --polarity "
+            f"{other(polarity, first.kind)}"
+        )
+    return notes
 
 
 def other(polarity: str, kind: str = "") -> str:

@@ -35,9 +35,8 @@ from .filling import (
     fill_file,
     fill_source,
     mask_lines,
-    note_lines,
+    notes_on,
     open_session,
-    other,
     remove_stale,
     say_of,
     write_output,
@@ -46,8 +45,6 @@ from .pairing import ALPHA, formats_of, list_jobs
 from .terminal import PROGRAM, ProgressBar, clear_line, complain, say
 
 STREAM = "-"
-SUSPICIOUS = 0.5
-"""Share of an image. A mask that covers more is likely to be the other way round."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -178,15 +175,7 @@ def _report(
     print(f"{', '.join(summary)} in {seconds:.1f} s on {provider}", file=stream)
     for line in mask_lines(outcomes):
         print(line, file=stream)
-    losses = note_lines((outcome.image, note) for outcome in outcomes for note in outcome.notes)
-    suspects = [outcome for outcome in outcomes if outcome.share > SUSPICIOUS]
-    questions = [
-        f"images of which more than half was filled: {len(suspects)}, for instance "
-        f"{first.share:.0%} of {first.image}; if that is what should stay, say --polarity "
-        f"{other(arguments.polarity, first.kind)}"
-        for first in suspects[:1]
-    ]
-    for note in (*notes, *losses, *questions):
+    for note in (*notes, *notes_on(outcomes, arguments.polarity)):
         complain(note, "note")
     for failure in failures:
         complain(failure)

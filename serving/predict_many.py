@@ -14,7 +14,6 @@ possible. 2: wrong usage or unusable input. 130: interrupted.
 
 import argparse
 import contextlib
-import hashlib
 import importlib
 import json
 import logging
@@ -27,19 +26,19 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from musical_tf.arguments import Parser
 from musical_tf.contract import Contract
-from musical_tf.files import write_whole
+from musical_tf.files import sha256, write_whole
 from musical_tf.images import ImageError
 
 from . import named_models, offline, terminal
 from .file_options import FORMATS, add_arguments, check_numbers, check_quality
-from .filling import mask_lines, note_lines, open_session, other, remove_stale
+from .filling import SUSPICIOUS, mask_lines, notes_on, open_session, remove_stale
 from .pairing import ALPHA, Job, formats_of, list_jobs
-from .predict import SUSPICIOUS
 
 PROGRAM = "musical-inpaint-many"
 REPORT = "musical-inpaint-many.json"
@@ -285,13 +284,16 @@ def _check_model(arguments: argparse.Namespace) -> Contract:
 
 def _settings(options: dict[str, Any], contract: Contract) -> dict[str, Any]:
     """What has an influence on the outputs: runs that go on must agree in it."""
-    model = hashlib.sha256(Path(options["model"]).read_bytes()).hexdigest()
     names = (
         *("image", "mask", "format", "polarity", "threshold", "dilate", "resize_mask"),
         *("working_size", "fill", "quality"),
     )
     strategy = options["strategy"] or contract.strategy
-    return {"model": model, "strategy": strategy, **{name: options[name] for name in names}}
+    return {
+        "model": sha256(options["model"]),
+        "strategy": strategy,
+        **{name: options[name] for name in names},
+    }
 
 
 def _report_of(account: offline.Account, trouble: str) -> dict[str, Any]:
@@ -330,18 +332,8 @@ def _conclude(
     print(f"{', '.join(words)}{speed}; report: {terminal.printable(str(path))}")
     for line in report["masks"]:
         print(line)
-    notes += note_lines(
-        (image, note) for image, outcome in account.filled.items() for note in outcome.notes
-    )
-    if account.suspects:
-        image, share = next(iter(account.suspects.items()))
-        kind = account.filled[image].kind if image in account.filled else ""
-        notes.append(
-            f"images of which more than half was filled: {len(account.suspects)}, for instance "
-            f"{share:.0%} of {image}; if that is what should stay, say --polarity "
-            f"{other(arguments.polarity, kind)}"
-        )
-    for note in notes:
+    filled = {image: replace(outcome, image=image) for image, outcome in account.filled.items()}
+    for note in (*notes, *notes_on(filled.values(), arguments.polarity)):
         terminal.complain(note, "note", PROGRAM)
     if report["trouble"]:
         terminal.complain(report["trouble"], program=PROGRAM)

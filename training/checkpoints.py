@@ -22,6 +22,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from musical_tf.files import sha256
+
 FORMAT = 1
 FREE_TO_CHANGE = frozenset(
     {"steps", "epochs", "checkpoint_every", "sample_every", "workers", "data_dir"}
@@ -100,7 +102,7 @@ def save(
             "recipe_hash": recipe_hash(recipe),
             "recipe": recipe,
             "files": {
-                path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
                 for path in sorted(partial.iterdir())
             },
         }
@@ -168,7 +170,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         size = file.stat().st_size
         if size != expected_size:
             raise TornCheckpointError(f"{path}: {name} has {size} bytes instead of {expected_size}")
-        if _sha256(file) != expected_hash:
+        if sha256(file) != expected_hash:
             raise TornCheckpointError(f"{path}: {name} is damaged (its SHA-256 differs)")
     return Checkpoint(path, manifest)
 
@@ -275,11 +277,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
         os.replace(path, doomed)
         shutil.rmtree(doomed)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -8,7 +8,6 @@ key=value`.
 """
 
 import dataclasses
-import difflib
 import json
 import math
 import os
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pydantic
+
+from musical_tf.arguments import did_you_mean
 
 from .data import datasets, holes, pipeline
 from .data.photographs import Photographs
@@ -425,7 +426,7 @@ def resolve(
     if chosen_preset not in module.PRESETS:
         raise ValueError(
             f"{chosen_method} has no preset {chosen_preset!r}; known: {', '.join(module.PRESETS)}"
-            + _suggestion(chosen_preset, module.PRESETS)
+            + did_you_mean(chosen_preset, module.PRESETS)
         )
 
     recipe_keys = [
@@ -459,7 +460,7 @@ def resolve(
         else:
             valid = sorted({*recipe_keys, *config_keys})
             raise ValueError(
-                f"--set has no key {key!r}{_suggestion(key, valid)}; known: {', '.join(valid)}"
+                f"--set has no key {key!r}{did_you_mean(key, valid)}; known: {', '.join(valid)}"
             )
     # Naming one way to say how long replaces the default, which may be the other.
     if given.get("epochs") is not None or given.get("steps") is not None:
@@ -513,7 +514,7 @@ def _ablated(config, module, ablation: str, pairs: Mapping[str, str]):
         method = module.__name__.rpartition(".")[2]
         names = f"known: {', '.join(known)}" if known else "it has none"
         raise ValueError(
-            f"{method} has no ablation {ablation!r}; {names}{_suggestion(ablation, known)}"
+            f"{method} has no ablation {ablation!r}; {names}{did_you_mean(ablation, known)}"
         )
     changes = known[ablation]
     for key in changes:
@@ -639,11 +640,6 @@ def _name(expected: object) -> str:
 
 def _one_of(names: Sequence[str]) -> str:
     return "one of " + ", ".join(names)
-
-
-def _suggestion(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _freeze(value: object) -> object:

@@ -1,8 +1,9 @@
 """The datasets by name, and how a split of one is opened."""
 
-import difflib
 import os
 from pathlib import Path
+
+from musical_tf.arguments import did_you_mean
 
 from . import celeba, demo, folder, paris_streetview, places_canyon
 from .listing import SPLITS, DatasetSpec
@@ -25,8 +26,7 @@ def get_spec(name: str) -> DatasetSpec:
     """
     if name in DATASETS:
         return DATASETS[name]
-    near = difflib.get_close_matches(name, DATASETS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, DATASETS)
     raise ValueError(f"unknown dataset {name!r}; known: {', '.join(DATASETS)}{hint}")
 
 

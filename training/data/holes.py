@@ -1,6 +1,5 @@
 """Where holes come from: the paper's centre square, random boxes, brush strokes, or mask images."""
 
-import difflib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from musical_tf.arguments import did_you_mean
 from musical_tf.images import THRESHOLD, masks_beside, read_mask
 
 from .listing import list_images
@@ -259,8 +259,7 @@ def check_masks(spec: str) -> None:
     """Raises ValueError unless `spec` names some of `KINDS` or an existing folder."""
     if drawn_kinds(spec) or os.path.isdir(spec):
         return
-    near = difflib.get_close_matches(spec.replace("centre", "center"), KINDS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(spec.replace("centre", "center"), KINDS)
     raise ValueError(
         f"mask must be {', '.join(KINDS)}, several of them joined by + (center+irregular), or an "
         f"existing folder of mask images, got {spec!r}{hint}"

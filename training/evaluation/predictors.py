@@ -4,13 +4,13 @@ Both have `predict`, from uint8 images and boolean holes to uint8 images with th
 so that whatever is measured on the one can be measured on the other.
 """
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from musical_tf.contract import CHANNEL_AXES, PREFIX, TENSOR_TYPES
+from musical_tf.files import sha256
 from musical_tf.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class RunPredictor:
         else:
             self.recipe = folder.recipe() if (folder := RunDirectory(run)).is_run else {}
         self.training_size = _whole_number(self.recipe.get("image_size"))
-        self.source_hash = _sha256(file)
+        self.source_hash = sha256(file)
 
     def predict(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         """Fills the holes.
@@ -220,7 +220,7 @@ class OnnxPredictor:
         self.training_size = _whole_number(self.metadata.get("training_size"))
         named = ("dataset", "ablation")
         self.recipe: Recipe = {key: self.metadata[key] for key in named if key in self.metadata}
-        self.source_hash = _sha256(file)
+        self.source_hash = sha256(file)
 
     def _read_contract(self, file: Path) -> tuple[bool, bool]:
         """Returns whether values are float32 in [0, 1], and whether channels come first."""
@@ -290,11 +290,6 @@ def _whole_number(value: Any) -> int | None:
         return int(value)
     except (TypeError, ValueError):
         return None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _first_line(error: Exception) -> str:
