@@ -205,7 +205,7 @@ def test_installed_serving_runs_without_tensorflow(installed, tmp_path):
     done = run(
         installed,
         "import sys\n"
-        "for name in ('tensorflow', 'keras', 'tf2onnx'): sys.modules[name] = None\n"
+        "for name in ('tensorflow', 'keras', 'onnx', 'tf2onnx'): sys.modules[name] = None\n"
         "import musical_tf, numpy; print(musical_tf.__file__, musical_tf.list_models())\n"
         "image, mask = numpy.full((40, 40, 3), 90, 'uint8'), numpy.eye(40, dtype=bool)\n"
         "print(musical_tf.inpaint(image, mask).shape)\n"
