@@ -13,7 +13,6 @@ Prints times, images a second and peaks of memory, what compiling takes included
 """
 
 import argparse
-import functools
 import json
 import sys
 import time
@@ -62,7 +61,8 @@ def measure_case(case: Case, precision: str, rounds: int) -> dict[str, Any]:
     import keras
 
     from musical_tf import methods
-    from training import optimization
+    from training import recipes
+    from training.jax_step import JaxStep
 
     policy = "float32" if precision == EXACT else precision
     if precision == EXACT:
@@ -72,39 +72,22 @@ def measure_case(case: Case, precision: str, rounds: int) -> dict[str, Any]:
     module = methods.get("musical")
     config = module.Config.from_preset(case.preset, lambda_adversarial=0.0)
     generator = module.build_generator(config, dtype=policy)
-    objective = module.build_objective(config)
-    optimizer = optimization.adam(2e-4, beta_1=0.5, beta_2=0.999)
-    if policy == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(generator.trainable_variables)
-    frozen = [each.value for each in generator.non_trainable_variables]
+    # Adam of the paper; no averages.
+    recipe = recipes.resolve("demo", preset="paper", precision=policy)
+    step = JaxStep(recipe, generator, module.build_objective(config))
     batch = jax.device_put(arrays_of(case.size, case.batch))
-
-    def loss_of(weights, scaling, batch):
-        inputs = [batch["image"], batch["hole"]]
-        prediction, _ = generator.stateless_call(weights, frozen, inputs, training=True)
-        terms = objective.generator_terms(batch, prediction, {})
-        loss = optimization.weighted_sum(terms, objective.generator_weights)
-        with keras.StatelessScope(state_mapping=zip(optimizer.variables, scaling, strict=True)):
-            return optimizer.scale_loss(loss), loss
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(weights, moments, batch):
-        (_, loss), gradients = jax.value_and_grad(loss_of, has_aux=True)(weights, moments, batch)
-        return *optimizer.stateless_apply(moments, gradients, weights), loss
-
-    weights = [each.value for each in generator.trainable_variables]
-    moments = [each.value for each in optimizer.variables]
+    update = jax.jit(step.update, donate_argnums=0)
+    state = step.start()
     start = time.perf_counter()
-    weights, moments, loss = step(weights, moments, batch)
-    losses = [float(loss)]
+    state, terms = update(state, batch, 0, recipe.learning_rate)
+    losses = [float(terms["total"])]
     compile_seconds = time.perf_counter() - start
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
         for _ in range(CALLS):
-            weights, moments, loss = step(weights, moments, batch)
-        losses.append(float(loss))
+            state, terms = update(state, batch, 0, recipe.learning_rate)
+        losses.append(float(terms["total"]))
         seconds.append((time.perf_counter() - start) / CALLS)
     if not np.isfinite(losses).all():
         raise ArithmeticError(f"{case}, {precision}: the losses are {losses}")

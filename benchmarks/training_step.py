@@ -73,7 +73,8 @@ def batch_of(size: int, batch: int) -> dict[str, Any]:
 def trainer_of(case: Case, precision: str, objective=None, **options):
     """The case's trainer, from random weights."""
     from musical_tf import methods
-    from training.trainer import Trainer, dtype_policy
+    from training.optimization import dtype_policy
+    from training.trainer import Trainer
 
     module = methods.get(case.method)
     config = module.Config.from_preset(case.preset, **case.fields)
@@ -92,7 +93,7 @@ def parts_of(trainer) -> dict[str, Callable[[dict], Any]]:
     import tensorflow as tf
 
     from musical_tf.losses import perceptual_loss, style_loss
-    from training.trainer import detached, gradients_of, watch
+    from training.step import detached, gradients_of, watch
 
     objective, networks = trainer.objective, trainer.discriminators
 

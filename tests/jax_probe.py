@@ -78,17 +78,19 @@ def batches():
 
 def train(network: str, schedule: str) -> dict[str, list[np.ndarray]]:
     """The weights and their averages after the last step, and the loss of each step."""
-    from training import fit_jax
+    from training import optimization
+    from training.jax_step import JaxStep
 
     recipe = recipe_of(schedule)
-    trainer = fit_jax._Trainer(recipe, *networks_of(network, recipe))
-    state, rates = trainer.start(), trainer.rates(STEPS)
-    losses = []
-    for step, batch in enumerate(batches()):
-        state, terms = trainer.update(state, batch, np.int32(step), rates[step])
+    step = JaxStep(recipe, *networks_of(network, recipe))
+    rate = optimization.learning_rate_schedule(
+        recipe.schedule, recipe.learning_rate, STEPS, recipe.warmup_steps
+    )
+    state, losses = step.start(), []
+    for number, batch in enumerate(batches()):
+        state, terms = step.compiled(state, batch, np.int32(number), rate(number))
         losses.append(float(terms["total"]))
-    weights, _, averages = state
-    return {"weights": weights, "averages": averages, "losses": losses}
+    return {"weights": state["weights"], "averages": state["averages"], "losses": losses}
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from musical_tf import methods
 from musical_tf.conventions import composite
 from musical_tf.inference import InpaintingFunction
 from training import checkpoints
-from training.trainer import Trainer, dtype_policy
+from training.optimization import dtype_policy
+from training.trainer import Trainer
 
 from .tiny_run import fill, holes, open_session, photographs
 

@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from tests import test_trainer as tiny
-from training import checkpoints, distribution, fit, recipes
-from training.trainer import Trainer, dtype_policy
+from training import checkpoints, distribution, networks, recipes
+from training.optimization import dtype_policy
+from training.trainer import Trainer
 
 STEPS = 4
 BATCH = 4
@@ -62,7 +63,7 @@ def musical_trainer(placement):
     recipe = recipes.resolve(
         "demo", preset="lite", image_size=64, batch_size=BATCH, steps=STEPS, settings=MUSICAL
     )
-    return fit.make_trainer(recipe, fit.build(recipe, True, placement), STEPS, placement)
+    return networks.make_trainer(recipe, networks.build(recipe, True, placement), STEPS, placement)
 
 
 def train(trainer, size=tiny.SIZE, order=range(BATCH)):

@@ -2,12 +2,12 @@ import pytest
 
 from export import ship, to_onnx, to_saved_model
 from serving import predict, predict_many
-from training import compare, demo, evaluate, fit, fit_jax
+from training import compare, demo, evaluate, fit_jax, options
 
 PARSERS = {
     "predict": predict._parser,
     "predict_many": predict_many._parser,
-    "fit": fit.make_parser,
+    "fit": options.make_parser,
     "fit_jax": fit_jax._parser,
     "evaluate": evaluate.build_parser,
     "compare": compare.build_parser,

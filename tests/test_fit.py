@@ -21,7 +21,8 @@ import pytest
 from PIL import Image
 
 import musical_tf
-from training import checkpoints, fit, recipes
+from musical_tf.run_directory import RunDirectory
+from training import checkpoints, fit, networks, options, recipes, runs
 
 TINY = [
     *("--dataset", "demo", "--image-size", "64", "--batch-size", "2", "--mask", "irregular"),
@@ -99,7 +100,7 @@ def test_a_run_leaves_everything_it_promises(straight):
 def test_the_weights_can_be_loaded_and_are_the_averaged_ones(straight):
     generator = musical_tf.load(straight)
     recipe = recipes.Recipe.from_json((straight / "recipe.json").read_text())
-    trainer = fit.make_trainer(recipe, fit.build(recipe, initial=False), 10)
+    trainer = networks.make_trainer(recipe, networks.build(recipe, initial=False), 10)
     checkpoints.restore(checkpoints.newest(straight / "checkpoints")[0], trainer.state())
     assert len(trainer.averages) == len(generator.trainable_weights)
     for weight, average in zip(generator.trainable_weights, trainer.averages, strict=True):
@@ -139,7 +140,7 @@ def test_the_seed_decides_the_initial_weights():
     weights = []
     for seed in (5, 5, 6):
         recipe = recipes.resolve("demo", seed=seed, settings=["width=4", "inner_levels=1"])
-        weights.append(fit.build(recipe, initial=True).generator.get_weights())
+        weights.append(networks.build(recipe, initial=True).generator.get_weights())
     kernels = [index for index, value in enumerate(weights[0]) if value.ndim == 4]
     for index in kernels:
         np.testing.assert_array_equal(weights[0][index], weights[1][index])
@@ -148,7 +149,7 @@ def test_the_seed_decides_the_initial_weights():
 
 def test_the_recipes_parts_of_a_batch_reach_the_trainer():
     recipe = recipes.resolve("demo", settings=["gradient_accumulation=2", "width=4"])
-    trainer = fit.make_trainer(recipe, fit.build(recipe, initial=False), 10)
+    trainer = networks.make_trainer(recipe, networks.build(recipe, initial=False), 10)
     assert trainer.gradient_accumulation == 2
 
 
@@ -220,8 +221,8 @@ def test_a_missing_data_folder_is_reported_before_tensorflow_starts(tmp_path):
 
 def test_two_runs_in_one_folder_are_refused_until_the_first_is_killed(copied, capsys):
     script = (
-        "import pathlib, sys, time\nfrom training import fit\n"
-        "with fit.run_lock(pathlib.Path(sys.argv[1])):\n"
+        "import sys, time\nfrom musical_tf.run_directory import RunDirectory\n"
+        "from training import runs\nwith runs.run_lock(RunDirectory(sys.argv[1])):\n"
         "    print('locked', flush=True)\n    time.sleep(600)\n"
     )
     command = [sys.executable, "-c", script, str(copied)]
@@ -299,13 +300,13 @@ def test_sample_sheets_fall_back_on_the_training_photographs(tmp_path):
     recipe = recipes.resolve("folder", photographs, preset="lite", image_size=64)
     pixels = np.random.default_rng(0).integers(0, 255, (5, 80, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels[0]).save(photographs / "p0.png")
-    assert fit.fixed_samples(recipe)[0].shape == (1, 64, 64, 3)
+    assert runs.samples_of(recipe, ("test", "train"), 8)[0].shape == (1, 64, 64, 3)
     for number in range(1, 5):
         Image.fromarray(pixels[number]).save(photographs / f"p{number}.png")
     (held_out,) = recipe.open_photographs("test").paths
     Path(held_out).write_bytes(b"torn")
     trained_on = len(recipe.open_photographs("train"))
-    assert fit.fixed_samples(recipe)[0].shape == (trained_on, 64, 64, 3)
+    assert runs.samples_of(recipe, ("test", "train"), 8)[0].shape == (trained_on, 64, 64, 3)
 
 
 def test_a_used_run_folder_is_not_touched_without_resume(copied, capsys):
@@ -350,9 +351,9 @@ def test_a_checkpoint_from_before_a_key_was_known_is_of_its_default(tmp_path):
     later = {each.name: each.default for each in known if each.default is not dataclasses.MISSING}
     assert later["gradient_accumulation"] == 1
     recipe = later | {"seed": 5}
-    assert fit.find_checkpoint(tmp_path, recipe).step == 1
+    assert runs.find_checkpoint(RunDirectory(tmp_path), recipe).step == 1
     with pytest.raises(ValueError, match="gradient_accumulation is 1 there, 2 here"):
-        fit.find_checkpoint(tmp_path, recipe | {"gradient_accumulation": 2})
+        runs.find_checkpoint(RunDirectory(tmp_path), recipe | {"gradient_accumulation": 2})
 
 
 def test_a_torn_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
@@ -462,7 +463,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(init, message, quick, tmp_p
 def test_the_committed_help_is_the_programs():
     """By its words: where argparse breaks lines differs between versions of Python."""
     committed = (Path(fit.__file__).parents[1] / "docs" / "fit-help.txt").read_text()
-    assert committed.split() == fit.make_parser().format_help().split()
+    assert committed.split() == options.make_parser().format_help().split()
 
 
 def test_skipped_photographs_are_all_named_in_the_run_folder(tmp_path, capsys):
@@ -477,9 +478,9 @@ def test_skipped_photographs_are_all_named_in_the_run_folder(tmp_path, capsys):
     victim.write_bytes(b"torn")
     options = ["--dataset", "folder", "--data-dir", photographs, *QUICK[2:]]
     assert run(*options, "--preset", "lite", "--steps", 2, "--run-dir", tmp_path / "run") == 0
-    lines = (tmp_path / "run" / fit.SKIPPED_FILE).read_text().splitlines()
+    lines = (tmp_path / "run" / "skipped.txt").read_text().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"{victim}: ")
     assert "1 skipped" in capsys.readouterr().out
-    fit.note_skipped(tmp_path / "run" / fit.SKIPPED_FILE, {"elsewhere.png": "torn too"})
-    assert len((tmp_path / "run" / fit.SKIPPED_FILE).read_text().splitlines()) == 2
+    RunDirectory(tmp_path / "run").note_skipped({"elsewhere.png": "torn too"})
+    assert len((tmp_path / "run" / "skipped.txt").read_text().splitlines()) == 2

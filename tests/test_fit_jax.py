@@ -1,7 +1,7 @@
 """Training under JAX: what its batches are made of, what it refuses, and a whole short run."""
 
-import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -11,8 +11,9 @@ from PIL import Image, ImageEnhance
 
 import musical_tf
 from export import ship
+from musical_tf.run_directory import RunDirectory
 from tests import jax_probe
-from training import fit, fit_jax, recipes
+from training import fit_jax, jax_data, networks, recipes
 
 SIZE = 64
 
@@ -47,8 +48,8 @@ def recipe_for(folder, **settings):
 @pytest.fixture(scope="module")
 def store(folder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_jax, "HOLES", 12)
-        return fit_jax.Store.read(recipe_for(folder))
+        patch.setattr(jax_data, "HOLES", 12)
+        return jax_data.Store.read(recipe_for(folder))
 
 
 def test_the_store_holds_every_photograph_and_whole_holes(folder, store):
@@ -61,14 +62,13 @@ def test_the_store_holds_every_photograph_and_whole_holes(folder, store):
         np.testing.assert_array_equal(pixels[index, :SIZE, : sizes[index, 1]], kept)
     assert store.arrays["holes"].shape == (12, SIZE * SIZE // 8)
     assert len(np.unique(store.arrays["holes"], axis=0)) > 4
-    assert store.fingerprint.startswith("3 files, ")
 
 
 def draw(store, recipe, seed=0):
     import jax
 
     arrays = {name: jax.device_put(value) for name, value in store.arrays.items()}
-    batch = fit_jax.draw_batch(arrays, jax.random.key(seed), recipe)
+    batch = jax_data.draw_batch(arrays, jax.random.key(seed), recipe)
     return {name: np.asarray(value) for name, value in batch.items()}
 
 
@@ -110,7 +110,7 @@ def test_zoom_shows_a_part_of_the_crop(folder):
     ramp[0] = np.minimum(np.arange(96) * 4, 4 * SIZE - 4)[None, :, None]  # its edge goes on
     bits = np.packbits(np.eye(SIZE, dtype=bool))[None]
     arrays = {"photographs": ramp, "sizes": np.int32([[SIZE, SIZE]]), "holes": bits}
-    store = fit_jax.Store(arrays, "")
+    store = jax_data.Store(arrays)
     recipe = recipe_for(folder, crop="random", zoom=0.5, flip="false")
     shown = levels(draw(store, recipe)["image"])[:, SIZE // 2, 4:-4, 0]
     steps = np.diff(shown, axis=1).mean(axis=1)
@@ -126,7 +126,7 @@ def test_colours_change_as_pillow_changes_them():
     random = np.random.default_rng(0)
     picture = Image.fromarray(random.integers(40, 200, (32, 32, 3), dtype="uint8"))
     factors = np.float32([1.1, 0.9, 1.2])
-    changed = fit_jax._recolour(np.asarray(picture, "float32"), factors)
+    changed = jax_data._recolour(np.asarray(picture, "float32"), factors)
     kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for kind, factor in zip(kinds, factors, strict=True):
         picture = kind(picture).enhance(factor)
@@ -137,16 +137,14 @@ def test_colours_change_as_pillow_changes_them():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "--run-dir must name a new folder"),
-        (["--run-dir", "new", "--resume"], "a run cannot be resumed"),
-        (["--run-dir", "."], "is not empty, or a file"),
-        (["--run-dir", "new", "--dry-run"], "are for training.fit only"),
-        (["--run-dir", "new", "--method", "glc"], "only musical is trained here, got glc"),
+        ([], "--run-dir must name a folder"),
+        (["--run-dir", "new", "--resume"], "nothing to resume"),
+        (["--run-dir", "."], "is not empty"),
+        (["--run-dir", "new", "--strategy", "mirrored"], "--strategy must be none"),
+        (["--run-dir", "new", "--method", "glc"], "method must be musical here, got glc"),
         (["--run-dir", "new", "--set", "lambda_adversarial=0.3"], "adversarial term is for"),
         (["--run-dir", "new", "--seconds", "-1"], "--seconds must be above 0, got -1.0"),
         (["--run-dir", "new", "--seconds", "9", "--steps", "9"], "takes the place of --steps"),
-        (["--run-dir", "new", "--set", "gradient_accumulation=2"], "is for training.fit only"),
-        (["--run-dir", "new", "--precision", "mixed_float16"], "float32 or mixed_bfloat16"),
         (["--run-dir", "new"], "backend must be jax, got tensorflow: set KERAS_BACKEND=jax"),
     ],
 )
@@ -161,34 +159,44 @@ def test_what_it_refuses(folder, tmp_path, monkeypatch, capsys, flags, message):
 
 
 @pytest.mark.slow
-def test_a_run_learns_and_leaves_what_tensorflow_loads(tmp_path):
+def test_a_run_learns_resumes_bit_for_bit_and_leaves_what_tensorflow_loads(tmp_path):
     folder = tmp_path / "walls"
     for part in ("train", "val"):
         (folder / part).mkdir(parents=True)
         for grey in (40, 50, 60):
             wall = np.full((SIZE, SIZE, 3), grey, "uint8")
             Image.fromarray(wall).save(folder / part / f"{grey}.png")
-    command = [sys.executable, "-m", "training.fit_jax", "--dataset", "folder", "--data-dir"]
-    command += [str(folder), "--run-dir", str(tmp_path / "run"), "--preset", "lite", "--steps"]
-    command += ["41", "--image-size", str(SIZE), "--batch-size", "2", "--set", "width=4"]
-    command += [
-        "inner_levels=1",
-        "learning_rate=0.01",
-        "warmup_steps=5",
-        "lambda_ssim=10",
-        "ema=0.9",
-    ]
-    environment = os.environ | {"KERAS_BACKEND": "jax"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "done: 60 steps" in done.stdout
-    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    flags = ["--dataset", "folder", "--data-dir", str(folder), "--preset", "lite"]
+    flags += ["--image-size", str(SIZE), "--batch-size", "2", "--validate-every", "20", "--set"]
+    flags += ["width=4", "inner_levels=1", "learning_rate=0.01", "warmup_steps=5"]
+    flags += ["schedule=constant", "lambda_ssim=10", "ema=0.9", "gradient_accumulation=2"]
+
+    def run(name, *arguments, interrupted=False):
+        command = [sys.executable, "-m", "training.fit_jax", "--run-dir", str(tmp_path / name)]
+        environment = os.environ | {"KERAS_BACKEND": "jax"}
+        with subprocess.Popen(
+            [*command, *arguments], env=environment, stdout=-1, stderr=-1, text=True
+        ) as process:
+            if interrupted:
+                next(line for line in process.stdout if line.startswith("step 20/"))
+                process.send_signal(signal.SIGINT)
+            out, error = process.communicate()
+        assert process.returncode == (130 if interrupted else 0), error
+        return out
+
+    assert "done: 60 steps" in run("straight", *flags, "--steps", "41")
+    assert "--resume" in run("parts", *flags, "--steps", "100000", interrupted=True)
+    run("parts", "--resume", "--steps", "60")
+    straight, parts = RunDirectory(tmp_path / "straight"), RunDirectory(tmp_path / "parts")
+    logged = straight.losses()
     assert [line["step"] for line in logged] == [20, 40, 60]
     assert logged[-1]["total"] < 0.5 * logged[0]["total"]
-    generator = musical_tf.load(tmp_path / "run")
-    image, hole = np.zeros((1, SIZE, SIZE, 3), "float32"), np.ones((1, SIZE, SIZE, 1), "float32")
-    assert np.isfinite(generator([image, hole])).all()
-    stage = ship.describe_stage(tmp_path / "run")
+    assert parts.losses() == logged
+    assert parts.validation.read_text() == straight.validation.read_text()
+    first, second = musical_tf.load(straight.path), musical_tf.load(parts.path)
+    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    stage = ship.describe_stage(straight.path)
     assert stage["steps"] == stage["recipe"]["steps"] == 60
     assert stage["photographs"].startswith("3 files, ")
 
@@ -214,7 +222,9 @@ def test_twenty_steps_are_those_of_the_trainer(trained_under_jax, network, sched
     recipe = jax_probe.recipe_of(schedule)
     generator, objective = jax_probe.networks_of(network, recipe)
     started = [variable.numpy() for variable in generator.trainable_variables]
-    trainer = fit.make_trainer(recipe, fit.Networks(generator, {}, objective), jax_probe.STEPS)
+    trainer = networks.make_trainer(
+        recipe, networks.Networks(generator, {}, objective), jax_probe.STEPS
+    )
     losses = [trainer.update(batch)["total"] for batch in jax_probe.batches()]
     np.testing.assert_allclose(found("losses"), losses, rtol=2e-6)
     paths = [variable.path for variable in generator.trainable_variables]

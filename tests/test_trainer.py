@@ -14,21 +14,21 @@ import tensorflow as tf
 from PIL import Image
 
 from musical_tf.methods.base import Objective
+from musical_tf.run_directory import RunDirectory
 from training import checkpoints
 from training.callbacks import (
     LossLog,
-    ProgressBar,
-    ProgressLines,
-    SampleSheet,
     Saver,
     StopAfter,
     StopOnSignal,
     TensorBoard,
-    show_duration,
 )
-from training.optimization import learning_rate_schedule
+from training.loop import NonFiniteError
+from training.optimization import dtype_policy, learning_rate_schedule
+from training.progress import ProgressBar, ProgressLines, show_duration
 from training.recipes import PRECISIONS
-from training.trainer import NonFiniteError, Trainer, dtype_policy
+from training.samples import SampleSheet
+from training.trainer import Trainer
 
 SIZE = 16
 
@@ -570,20 +570,6 @@ def test_learning_rate_is_a_function_of_the_step():
     assert float(trainer.discriminator_optimizer.learning_rate) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"precision": "float16"}, "mixed_bfloat16"),
-        ({"ema": 1.0}, "ema"),
-        ({"clip_norm": -1.0}, "clip_norm"),
-        ({"gradient_accumulation": 0}, "gradient_accumulation"),
-    ],
-)
-def test_wrong_options_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        Trainer(tiny_generator(), TinyObjective(), **options)
-
-
 def test_wrong_schedules_are_named():
     with pytest.raises(ValueError, match="constant, cosine"):
         learning_rate_schedule("linear", 0.1, 100)
@@ -808,14 +794,14 @@ def read_log(folder: Path) -> tuple[list[dict], list[dict]]:
 
 def test_logs_have_every_step_once_after_a_resume_and_a_torn_line(tmp_path):
     logs = {"l1": 0.25, "total": 2.5}
-    log = LossLog(tmp_path)
+    log = LossLog(RunDirectory(tmp_path))
     log.on_begin(None, 0)
     for step in range(1, 6):
         log.on_step(None, step, logs)
     log.close()
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 6, "l1"')
-    log = LossLog(tmp_path)
+    log = LossLog(RunDirectory(tmp_path))
     log.on_begin(None, 3)
     for step in (4, 5):
         log.on_step(None, step, {"l1": 0.5, "total": 5.0})
@@ -828,7 +814,7 @@ def test_logs_have_every_step_once_after_a_resume_and_a_torn_line(tmp_path):
 
 
 def test_a_log_on_a_full_disk_is_an_os_error(tmp_path):
-    log = LossLog(tmp_path)
+    log = LossLog(RunDirectory(tmp_path))
     log.on_begin(None, 0)
     log.files.append(os.open("/dev/full", os.O_WRONLY))
     log.files[0], log.files[2] = log.files[2], log.files[0]
@@ -850,7 +836,7 @@ def test_the_run_calls_everything_in_order_and_closes(tmp_path):
         2,
         [
             Saver(saved.append, every=3),
-            LossLog(tmp_path),
+            LossLog(RunDirectory(tmp_path)),
             board,
             SampleSheet(tmp_path / "samples", images, holes, board.show),
         ],

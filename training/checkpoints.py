@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent, and that know which run they belong to.
 
 One folder per step, `step-00000123/`:
-* `state.index`, `state.data-...`: every variable a later step depends on, by `tf.train.Checkpoint`;
+* every variable that a later step depends on: `state.index`, `state.data-...` by
+  `tf.train.Checkpoint`, or `state.npz` of a run under JAX;
 * `manifest.json`: step, epoch, seed, the recipe and its hash, and the size and SHA-256 of every
   other file.
 
@@ -16,20 +17,20 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
+import numpy as np
+
+from .recipes import FREE_TO_CHANGE
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 from musical_tf.files import sha256
 
 FORMAT = 1
-FREE_TO_CHANGE = frozenset(
-    {"steps", "epochs", "checkpoint_every", "sample_every", "workers", "data_dir"}
-)
-"""Recipe keys that may differ on resume: they do not change what a step computes, or, like `steps`
-with a schedule, are meant to. A dataset may move; which photographs it has is recorded beside."""
 
 _FOLDER = re.compile(r"step-(\d{8,})")
 _MANIFEST = "manifest.json"
@@ -56,14 +57,59 @@ class Checkpoint:
         return self.manifest["step"]
 
 
+State = Mapping[str, Sequence[Any]]
+"""Named lists of TensorFlow's variables, or of arrays."""
+
+
+def write_variables(folder: Path, state: State) -> None:
+    """Writes TensorFlow's variables."""
+    import tensorflow as tf
+
+    with _tensorflow_as_os_errors(folder):
+        tf.train.Checkpoint(**state).write(str(folder / "state"))
+
+
+def write_arrays(folder: Path, state: State) -> None:
+    """Writes arrays."""
+    flat = {f"{name}/{n}": value for name, group in state.items() for n, value in enumerate(group)}
+    with (folder / "state.npz").open("xb") as file:
+        np.savez(file, **{name: np.asarray(value) for name, value in flat.items()})
+
+
+def read_arrays(checkpoint: "Checkpoint", state: State) -> dict[str, list[np.ndarray]]:
+    """Returns the arrays of a checkpoint in the order of `state`.
+
+    Raises:
+        ForeignCheckpointError: If the checkpoint is none of arrays, or holds others.
+    """
+    file = checkpoint.path / "state.npz"
+    if not file.is_file():
+        raise ForeignCheckpointError(
+            f"{checkpoint.path} must be a checkpoint of training.fit_jax, got one of training.fit"
+        )
+    with np.load(file) as arrays:
+        found = {name: list(array.shape) for name, array in arrays.items()}
+        wanted = {
+            f"{name}/{n}": list(np.shape(value))
+            for name, group in state.items()
+            for n, value in enumerate(group)
+        }
+        _require_same_shapes(checkpoint, found, wanted)
+        return {
+            name: [arrays[f"{name}/{n}"] for n in range(len(group))]
+            for name, group in state.items()
+        }
+
+
 def save(
     folder: Path,
-    state: Mapping[str, Sequence[tf.Variable]],
+    state: State,
     *,
     step: int,
     epoch: int,
     recipe: Mapping[str, Any],
     keep: int = 3,
+    write: Callable[[Path, State], None] = write_variables,
 ) -> Path:
     """Writes `folder/step-XXXXXXXX` whole, then deletes all but the newest `keep` up to it.
 
@@ -72,11 +118,12 @@ def save(
 
     Args:
         folder: Where the checkpoints of one run live; made if missing.
-        state: Named lists of variables, `Trainer.state()`.
+        state: `Trainer.state()`, or that of `JaxTrainer`.
         step: Int, finished steps.
         epoch: Int, finished epochs.
         recipe: JSON-like dict that decides what a step computes.
         keep: Int >= 1, how many to keep.
+        write: Writes the state into a folder.
 
     Returns:
         The new folder.
@@ -93,8 +140,7 @@ def save(
         shutil.rmtree(remains, ignore_errors=True)
     try:
         partial.mkdir()
-        with _tensorflow_as_os_errors(partial):
-            tf.train.Checkpoint(**state).write(str(partial / "state"))
+        write(partial, state)
         manifest = {
             "format": FORMAT,
             "step": step,
@@ -175,12 +221,18 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, manifest)
 
 
-def restore(checkpoint: Checkpoint, state: Mapping[str, Sequence[tf.Variable]]) -> None:
+def restore(checkpoint: Checkpoint, state: Mapping[str, Sequence["tf.Variable"]]) -> None:
     """Assigns the checkpoint's values to `state`, every variable of both sides exactly once.
 
     Raises:
         ForeignCheckpointError: If the checkpoint holds other variables, or other shapes.
     """
+    import tensorflow as tf
+
+    if (checkpoint.path / "state.npz").is_file():
+        raise ForeignCheckpointError(
+            f"{checkpoint.path} must be a checkpoint of training.fit, got one of training.fit_jax"
+        )
     stem = str(checkpoint.path / "state")
     found = {
         name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"): shape
@@ -192,6 +244,14 @@ def restore(checkpoint: Checkpoint, state: Mapping[str, Sequence[tf.Variable]]) 
         for name, variables in state.items()
         for index, variable in enumerate(variables)
     }
+    _require_same_shapes(checkpoint, found, wanted)
+    with _tensorflow_as_os_errors(checkpoint.path):
+        tf.train.Checkpoint(**state).read(stem).assert_consumed()
+
+
+def _require_same_shapes(
+    checkpoint: Checkpoint, found: Mapping[str, list[int]], wanted: Mapping[str, list[int]]
+) -> None:
     differing = sorted(
         name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)
     )
@@ -202,8 +262,6 @@ def restore(checkpoint: Checkpoint, state: Mapping[str, Sequence[tf.Variable]]) 
             f"the first is {name}: shape {found.get(name, 'absent')} in the checkpoint, "
             f"{wanted.get(name, 'absent')} in the model"
         )
-    with _tensorflow_as_os_errors(checkpoint.path):
-        tf.train.Checkpoint(**state).read(stem).assert_consumed()
 
 
 def check_recipe(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
@@ -290,6 +348,8 @@ def _flush_to_disk(path: Path) -> None:
 @contextlib.contextmanager
 def _tensorflow_as_os_errors(path: Path) -> Iterator[None]:
     """TensorFlow reports a full or unreadable disk in its own classes; callers expect OSError."""
+    import tensorflow as tf
+
     try:
         yield
     except tf.errors.OpError as error:

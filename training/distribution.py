@@ -310,11 +310,10 @@ def scope(strategy: "tf.distribute.Strategy | None") -> Iterator[None]:
 
     Nothing happens without a strategy.
     """
-    import tensorflow as tf
-
     if strategy is None:
         yield
         return
+    import tensorflow as tf
 
     def first_replica(next_creator, **kwargs):
         # What a forward pass assigns (moving statistics, spectral norms, random states) is computed

@@ -1,10 +1,11 @@
-"""The update of the weights: learning rate, Adam and averaged weights.
+"""A training step, as far as it does not hang on the backend: losses, rate, Adam and averages.
 
-One definition for both backends: `trainer` uses it under TensorFlow, `fit_jax` under JAX. Nothing
+One definition for both backends: `trainer` uses it under TensorFlow, `jax_step` under JAX. Nothing
 here imports either.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -16,6 +17,17 @@ from .recipes import SCHEDULES
 
 EPSILON = 1e-8
 """Adam's epsilon: PyTorch's, which the authors trained with. Keras' own is 1e-7."""
+
+
+@contextlib.contextmanager
+def dtype_policy(name: str) -> Iterator[None]:
+    """Makes `name` Keras' policy for the layers built inside the block, then restores the old."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
@@ -94,6 +106,57 @@ def adam(
         global_clipnorm=clip_norm or None,
         name=name,
     )
+
+
+def training_outputs(generator: keras.Model, objective: Any, batch: Mapping[str, Tensor]) -> Any:
+    """Returns what the objective compares: the prediction, or a dict of intermediate results too.
+
+    Args:
+        generator: Keras model.
+        objective: See `step.Objective`.
+        batch: `image` and `hole`.
+    """
+    inputs = [batch["image"], batch["hole"]]
+    if hasattr(generator, "training_outputs"):
+        prediction = generator.training_outputs(inputs)
+    else:
+        prediction = generator(inputs, training=True)
+    if hasattr(objective, "shared"):
+        prediction = objective.shared(batch, prediction)
+    return prediction
+
+
+def generator_loss(
+    objective: Any,
+    batch: Mapping[str, Tensor],
+    prediction: Any,
+    discriminators: Mapping[str, keras.Model],
+    weights: Mapping[str, float],
+) -> dict[str, Tensor]:
+    """Returns the generator's terms in float32, unweighted, and `total`, their weighted sum.
+
+    Raises:
+        ValueError: If weights and terms have other names.
+    """
+    terms = objective.generator_terms(batch, prediction, discriminators)
+    terms = {name: ops.cast(value, "float32") for name, value in terms.items()}
+    if terms.keys() != dict(weights).keys():
+        raise ValueError(
+            f"the objective has weights for {sorted(weights)} and terms {sorted(terms)}"
+        )
+    return {**terms, "total": weighted_sum(terms, weights)}
+
+
+def discriminator_loss(
+    objective: Any,
+    batch: Mapping[str, Tensor],
+    fake: Any,
+    discriminators: Mapping[str, keras.Model],
+) -> dict[str, Tensor]:
+    """Returns the discriminators' terms in float32, and `discriminator`, their sum."""
+    terms = objective.discriminator_terms(batch, fake, discriminators)
+    terms = {name: ops.cast(value, "float32") for name, value in terms.items()}
+    return {**terms, "discriminator": weighted_sum(terms, dict.fromkeys(terms, 1.0))}
 
 
 def average_change(average: Tensor, weight: Tensor, ema: float, step: Tensor) -> Tensor:

@@ -7,10 +7,9 @@ and `fit()` would be left in use.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,87 +18,25 @@ import tensorflow as tf
 from musical_tf import conventions
 from musical_tf.files import whole_file
 
-from . import distribution, optimization
-from .callbacks import Callback
-from .optimization import weighted_sum
-from .recipes import PRECISIONS
-
-Batch = dict[str, tf.Tensor]
-"""`image` (B, H, W, 3) float32 RGB in [-1, 1] and `hole` (B, H, W, 1) float32, 1 = missing."""
-
+from . import checkpoints, distribution, optimization
+from .loop import Loop, NonFiniteError
+from .step import (
+    Batch,
+    Objective,
+    ReplicatedAdam,
+    ReplicatedLossScale,
+    after,
+    detached,
+    gradients_of,
+    mean_over,
+    watch,
+)
 
 SMALLEST_LOSS_SCALE = 2.0**-10
 """Below it a float16 gradient is not overflowing because of its scale."""
 
 
-class Objective(Protocol):
-    """What a method minimises, as named, unweighted float32 scalars.
-
-    `prediction` is what the generator returns or, of a generator with a method `training_outputs`,
-    the dict that this returns, which has the key "prediction" beside its intermediate results.
-
-    A method `shared(batch, prediction) -> dict` may be there: what both sides compare, computed
-    once a step. What it returns takes the place of `prediction`; gradients come back through it to
-    the generator.
-
-    Two more methods may be there, for a method that trains its sides in turns; `step` is the int64
-    scalar number of finished steps:
-    * `phase(step) -> {"generator": bool, "discriminators": bool}`, scalar tensors that say which
-      sides this step updates. The weights and moments of a side that rests are left as they are.
-    * `phase_weights(step) -> Mapping[str, float tensor]`, in place of `generator_weights`.
-    """
-
-    generator_weights: Mapping[str, float]
-    discriminator_steps: int
-
-    def generator_terms(
-        self, batch: Batch, prediction: tf.Tensor, discriminators: Mapping[str, keras.Model]
-    ) -> dict[str, tf.Tensor]:
-        """Terms of the generator's loss; the total is the sum of weight x term."""
-
-    def discriminator_terms(
-        self, batch: Batch, prediction: tf.Tensor, discriminators: Mapping[str, keras.Model]
-    ) -> dict[str, tf.Tensor]:
-        """Terms of the discriminators' loss; the total is their plain sum."""
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss term or a weight became NaN or infinite. The message names it and the step."""
-
-
-@contextlib.contextmanager
-def dtype_policy(name: str) -> Iterator[None]:
-    """Makes `name` Keras' policy for the layers built inside the block, then restores the old."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-class ReplicatedAdam(keras.optimizers.Adam):
-    """Adam that is given gradients which are the means over the replicas already.
-
-    Keras would sum them, after clipping and checking each replica's own.
-    """
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars
-
-
-class ReplicatedLossScale(keras.optimizers.LossScaleOptimizer):
-    """A loss scale whose growth is chosen by value: replicas cannot meet inside a branch."""
-
-    def _stateful_handle_finite_grads(self, grads, trainable_variables):
-        scale, counter = self.dynamic_scale.value, self.step_counter.value
-        self.inner_optimizer.apply([each / scale for each in grads], trainable_variables)
-        grown = tf.equal(counter, self.dynamic_growth_steps - 1)
-        self.dynamic_scale.assign(tf.where(grown, 2.0 * scale, scale))
-        self.step_counter.assign(tf.where(grown, tf.zeros_like(counter), counter + 1))
-
-
-class Trainer:
+class Trainer(Loop):
     """Trains a generator against an objective, and its discriminators if it has any.
 
     One `train_step`:
@@ -133,16 +70,13 @@ class Trainer:
             `optimization.average_change`.
         clip_norm: Float >= 0, 0 = off. Gradients of one optimizer are scaled down to this global
             norm, after unscaling.
-        precision: One of `PRECISIONS`: the policy the models were built with. `mixed_float16` wraps
-            both optimizers in a loss scale each.
+        precision: One of `recipes.PRECISIONS`: the models' policy. `mixed_float16` wraps both
+            optimizers in a loss scale each.
         gradient_accumulation: Int >= 1, parts a batch is worked through in; batches must be
             divisible by it.
         placement: Where to compute; the models and the objective must have been made inside
             `distribution.scope` of its strategy. Gradients, and the terms that are logged, are the
             means over the replicas; clipping, loss scales and phases act on the mean.
-
-    Raises:
-        ValueError: On an unknown precision, or a value out of range.
     """
 
     def __init__(
@@ -160,16 +94,6 @@ class Trainer:
         gradient_accumulation: int = 1,
         placement: distribution.Distribution | None = None,
     ):
-        if precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
-        if not 0.0 <= ema < 1.0:
-            raise ValueError(f"ema must be in [0, 1), not {ema}")
-        if clip_norm < 0.0:
-            raise ValueError(f"clip_norm must be at least 0, not {clip_norm}")
-        if gradient_accumulation < 1:
-            raise ValueError(
-                f"gradient_accumulation must be at least 1, not {gradient_accumulation}"
-            )
         self.generator = generator
         self.objective = objective
         self.discriminators = dict(discriminators or {})
@@ -179,7 +103,6 @@ class Trainer:
         self.gradient_accumulation = gradient_accumulation
         self.placement = placement or distribution.Distribution()
         self.strategy = self.placement.strategy
-        self.stop_training = False
         self._stop_agreed = False
 
         self.generator_variables = list(generator.trainable_variables)
@@ -228,6 +151,16 @@ class Trainer:
             autograph=False,
             reduce_retracing=True,
         )
+
+    @property
+    def finished(self) -> int:
+        """Steps done so far."""
+        return int(self.step.numpy())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run ends now; of several processes, once all of them know."""
+        return self.stop_training if self.placement.processes == 1 else self._stop_agreed
 
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Updates every network once on one batch.
@@ -287,14 +220,10 @@ class Trainer:
         weights: Mapping[str, float],
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """The terms with their total, and what is differentiated."""
-        terms = self.objective.generator_terms(batch, prediction, self.discriminators)
-        terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
-        if terms.keys() != dict(weights).keys():
-            raise ValueError(
-                f"the objective has weights for {sorted(weights)} and terms {sorted(terms)}"
-            )
-        total = weighted_sum(terms, weights)
-        return {**terms, "total": total}, self.generator_optimizer.scale_loss(total)
+        terms = optimization.generator_loss(
+            self.objective, batch, prediction, self.discriminators, weights
+        )
+        return terms, self.generator_optimizer.scale_loss(terms["total"])
 
     def _generator_gradients(
         self, batch: Batch, weights: Mapping[str, float]
@@ -350,11 +279,11 @@ class Trainer:
             batch, fake = part
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 watch(tape, variables)
-                terms = self.objective.discriminator_terms(batch, fake, self.discriminators)
-                terms = {name: tf.cast(value, tf.float32) for name, value in terms.items()}
-                total = weighted_sum(terms, dict.fromkeys(terms, 1.0))
-                loss = self.discriminator_optimizer.scale_loss(total)
-            return {**terms, "discriminator": total}, gradients_of(loss, tape, variables)
+                terms = optimization.discriminator_loss(
+                    self.objective, batch, fake, self.discriminators
+                )
+                loss = self.discriminator_optimizer.scale_loss(terms["discriminator"])
+            return terms, gradients_of(loss, tape, variables)
 
         for _ in range(self.objective.discriminator_steps):
             logs, gradients = mean_over(parts, compute)
@@ -475,57 +404,6 @@ class Trainer:
                 )
         return logs
 
-    def run(
-        self,
-        batches: Iterable[Batch],
-        steps: int,
-        steps_per_epoch: Fraction | int,
-        callbacks: Sequence[Callback] = (),
-    ) -> int:
-        """Trains until `steps` steps are done in all, or until something sets `stop_training`.
-
-        Of several processes, one that sets it does one more step, in which all learn of it.
-
-        Args:
-            batches: Batch number `self.step` and those after it.
-            steps: Int, finished steps at the end, those of earlier runs included.
-            steps_per_epoch: Photographs / batch size, exactly: epochs follow each other without a
-                gap, and one of them may end within a batch.
-            callbacks: Called in this order. Their `close` is called whatever happens.
-
-        Returns:
-            The number of finished steps.
-
-        Raises:
-            NonFiniteError: From `update`.
-            ValueError: If `batches` ends early.
-        """
-        self.stop_training = self._stop_agreed = False
-        with contextlib.ExitStack() as closing:
-            for callback in callbacks:
-                closing.callback(callback.close)
-            done = int(self.step.numpy())
-            for callback in callbacks:
-                callback.on_begin(self, done)
-            alone = self.placement.processes == 1
-            wanted = done < steps and not (alone and self.stop_training)
-            stream = iter(batches if wanted else ())
-            while done < steps and not (self.stop_training if alone else self._stop_agreed):
-                batch = next(stream, None)
-                if batch is None:
-                    raise ValueError(f"the batches ended at step {done} of {steps}")
-                logs = self.update(batch)
-                done += 1
-                for callback in callbacks:
-                    callback.on_step(self, done, logs)
-                epoch = done // steps_per_epoch
-                if epoch > (done - 1) // steps_per_epoch:
-                    for callback in callbacks:
-                        callback.on_epoch(self, epoch, done)
-            for callback in callbacks:
-                callback.on_end(self, done)
-        return done
-
     def inpaint(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         """Fills the hole as the generator is used later: not training, with `inference_weights`.
 
@@ -601,6 +479,16 @@ class Trainer:
             state["averages"] = list(self.averages)
         return state
 
+    def save(self, folder: Path, **described: Any) -> None:
+        """Writes a checkpoint, see `checkpoints.save`.
+
+        Raises:
+            NonFiniteError: See `check_weights`.
+            OSError: If it cannot be written.
+        """
+        self.check_weights()
+        checkpoints.save(folder, self.state(), **described)
+
     def check_weights(self) -> None:
         """Looks for NaN and infinity in the state: a finite loss can have a gradient that is not.
 
@@ -613,51 +501,3 @@ class Trainer:
                     raise NonFiniteError(
                         f"{name} weight {variable.name!r} is not finite at step {self.step.numpy()}"
                     )
-
-
-def gradients_of(
-    loss: tf.Tensor, tape: tf.GradientTape, variables: Sequence[keras.Variable]
-) -> list[tf.Tensor]:
-    """Returns the gradient of each variable.
-
-    Raises:
-        ValueError: If a variable gets none; names the first.
-    """
-    gradients = tape.gradient(loss, [variable.value for variable in variables])
-    missing = [v.path for v, g in zip(variables, gradients, strict=True) if g is None]
-    if missing:
-        raise ValueError(
-            f"no gradient reaches {len(missing)} of {len(variables)} trainable variables, "
-            f"the first is {missing[0]}"
-        )
-    return gradients
-
-
-def detached(values: Any) -> Any:
-    """Returns the tensors of a structure without their gradients."""
-    return tf.nest.map_structure(tf.stop_gradient, values)
-
-
-def after(before: Any, values: Any) -> Any:
-    """Returns `values`, available once all of `before` is.
-
-    Parts of a batch that do not wait for each other are computed side by side in a graph, and their
-    memory adds up.
-    """
-    with tf.control_dependencies(tf.nest.flatten(before)):
-        return tf.nest.map_structure(tf.identity, values)
-
-
-def mean_over(parts: Sequence[Any], compute: Callable[[Any], Any]) -> Any:
-    """Returns the mean over the parts of the tensors that `compute` returns, added in turns."""
-    total = compute(parts[0])
-    if len(parts) == 1:
-        return total
-    for part in parts[1:]:
-        total = tf.nest.map_structure(tf.add, total, compute(after(total, part)))
-    return tf.nest.map_structure(lambda value: value / float(len(parts)), total)
-
-
-def watch(tape: tf.GradientTape, variables: Sequence[keras.Variable]) -> None:
-    """Makes `tape` record these variables; it was told to record no others by itself."""
-    tape.watch([variable.value for variable in variables])

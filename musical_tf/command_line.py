@@ -1,0 +1,71 @@
+"""What every command line does at its start. Standard library only."""
+
+import importlib
+import logging
+import os
+import re
+import sys
+import tempfile
+from types import TracebackType
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+_NOISE = re.compile(
+    rb"WARNING: All log messages before absl|I\d{4} |\d{4}-\d\d-\d\d .*: I "
+    rb"|.*(Unable to register|already (been )?registered)"
+)
+"""TensorFlow's lines about a start that went well."""
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow without its start-up lines, which obey no setting of TensorFlow's.
+
+    Warnings and errors are written after the import. Somebody who sets TF_CPP_MIN_LOG_LEVEL gets
+    everything.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        try:
+            os.dup2(written.fileno(), 2)  # the lines come from C++, past `sys.stderr`
+            importlib.import_module("tensorflow")
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            written.seek(0)
+            for line in written:
+                if not _NOISE.match(line):
+                    os.write(2, line)
+
+
+def end_on_interrupt(started: bool | None = None) -> None:
+    """Makes Ctrl-C end the process with one line instead of a traceback, during imports too.
+
+    A package calls it before its command lines import anything that takes seconds. It does nothing
+    where the package is imported by another program.
+
+    Args:
+        started: Whether this is a command line of ours; None to look whether `python -m` is
+            importing one.
+    """
+    if started is None:
+        started = sys.argv[:1] == ["-m"]
+    if started:
+        sys.excepthook = _report
+
+
+def _report(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    print("interrupted", file=sys.stderr, flush=True)
+    # Not through the interpreter's own end, which may be in the middle of an import.
+    os._exit(INTERRUPTED)

@@ -1,0 +1,278 @@
+"""The command line of training: its flags, and the recipe that they ask for."""
+
+import argparse
+import dataclasses
+import os
+from typing import Any
+
+from musical_tf.arguments import Parser
+from musical_tf.run_directory import RunDirectory
+
+from . import recipes
+from .data import datasets, holes
+from .recipes import Recipe
+
+PROGRAM = "musical-fit"
+
+RECIPE_FLAGS = (
+    *("dataset", "data_dir", "method", "preset", "image_size", "batch_size", "epochs", "steps"),
+    *("precision", "mask", "seed", "init", "ablation"),
+    *("checkpoint_every", "workers", "validate_every", "patience"),
+)
+"""Flags that are keys of the recipe, under the same name."""
+
+CONFIG_FLAGS = ("feature_weights", "discriminator_weights")
+"""Flags that are keys of the method's configuration, under the same name."""
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be; exit code 2."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the command line's parser; its help is kept in docs/fit-help.txt."""
+    parser = Parser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} --dataset NAME [options]\n       {PROGRAM} --run-dir DIR --resume",
+        description="Trains an inpainting network on photographs.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(
+            "Ctrl-C or SIGTERM finishes the step, saves and stops; --resume continues exactly "
+            "there.\nExit codes: 0 done, 1 failed while training, 2 wrong usage or input, "
+            "130 and 143 stopped by a signal."
+        ),
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to train")
+    what.add_argument(
+        "--dataset", metavar="NAME", help=f"one of {', '.join(sorted(datasets.DATASETS))}"
+    )
+    what.add_argument(
+        "--data-dir", metavar="DIR", help="where its photographs are, in the layout of its source"
+    )
+    what.add_argument("--method", metavar="NAME", help="default: musical")
+    what.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="the method's variant, for musical one of paper, official, lite (default: paper; "
+        "lite for the demo)",
+    )
+    what.add_argument(
+        "--ablation",
+        metavar="NAME",
+        help="leave a part of the method out, for musical one of no_adversarial and single_scale "
+        "(the paper's experiments 1 and 2), no_attention, no_se",
+    )
+    what.add_argument(
+        "--init",
+        metavar="WEIGHTS",
+        help="weights to start from instead of random ones: a .keras file, a run folder, or the "
+        "name of a model that is part of the package, faces or photo, which then decides the "
+        "defaults of --method, --preset and their options",
+    )
+    what.add_argument("--image-size", metavar="N", type=int, help="pixels, a multiple of 16")
+    what.add_argument(
+        "--mask",
+        metavar="M",
+        help="center, box, irregular, several of them joined by +, or a folder of mask images",
+    )
+
+    how = parser.add_argument_group("how to train; the preset's recipe says the defaults")
+    how.add_argument(
+        "--batch-size", metavar="N", type=int, help="photographs a step, of all devices"
+    )
+    length = how.add_mutually_exclusive_group()
+    length.add_argument("--epochs", metavar="N", type=int, help="passes over the photographs")
+    length.add_argument("--steps", metavar="N", type=int, help="instead of --epochs")
+    how.add_argument("--precision", metavar="P", help=f"one of {', '.join(recipes.PRECISIONS)}")
+    how.add_argument(
+        "--force-precision",
+        action="store_true",
+        help="mixed_float16 even without a GPU: it works, many times slower than float32",
+    )
+    how.add_argument("--seed", metavar="N", type=int, help="of weights, data order, crops, holes")
+    how.add_argument(
+        "--feature-weights",
+        metavar="W",
+        help="VGG16 of the perceptual and style terms: torchvision (embedded), keras (downloaded "
+        "by Keras), or a file",
+    )
+    how.add_argument(
+        "--discriminator-weights",
+        metavar="W",
+        help="what the discriminator starts from: imagenet (downloaded by Keras), random, or a "
+        "file",
+    )
+    how.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="any other keys of the recipe or of the method's configuration; a wrong key lists the "
+        "valid ones",
+    )
+
+    run = parser.add_argument_group("the run")
+    run.add_argument(
+        "--run-dir", metavar="DIR", help="where everything goes (default: a new folder in runs/)"
+    )
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --run-dir from its newest whole checkpoint; all other flags "
+        "may be left out",
+    )
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved recipe, shapes and parameter counts; write nothing",
+    )
+    run.add_argument(
+        "--max-minutes", metavar="M", type=float, help="save and stop when this time is up"
+    )
+    run.add_argument(
+        "--checkpoint-every", metavar="N", type=int, help="steps between two checkpoints"
+    )
+    run.add_argument(
+        "--keep", metavar="N", type=int, default=3, help="checkpoints to keep (default: 3)"
+    )
+    run.add_argument(
+        "--log-every", metavar="N", type=int, default=1, help="steps a line of the log (default: 1)"
+    )
+    run.add_argument(
+        "--validate-every",
+        metavar="N",
+        type=int,
+        help="steps between two validations: metrics of protocol `authors` on the val split, and "
+        "best.keras, the weights with the best PSNR (default: 0, none)",
+    )
+    run.add_argument(
+        "--patience",
+        metavar="N",
+        type=int,
+        help="stop after N validations in a row without a better PSNR (default: 0, never)",
+    )
+    run.add_argument(
+        "--workers", metavar="N", type=int, help="photographs decoded at the same time"
+    )
+
+    where = parser.add_argument_group("where to compute")
+    where.add_argument(
+        "--strategy",
+        metavar="S",
+        default="none",
+        help="none: one device; mirrored: the GPUs of this machine; multiworker: the machines that "
+        "TF_CONFIG names, the same command on each (default: none)",
+    )
+    where.add_argument(
+        "--replicas",
+        metavar="N",
+        type=int,
+        help="how many devices mirrored takes (default: every GPU; without one, the processor as "
+        "if it were two)",
+    )
+    return parser
+
+
+def check_numbers(arguments: argparse.Namespace) -> None:
+    """Raises UsageError if a number that is no part of the recipe is out of its range."""
+    for name in ("keep", "log_every"):
+        value = getattr(arguments, name)
+        if value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    minutes = arguments.max_minutes
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UsageError(f"--max-minutes must be above 0, got {minutes}")
+
+
+def check_data(arguments: argparse.Namespace) -> None:
+    """Opens the dataset, reads its first photograph and looks for the masks.
+
+    It imports no TensorFlow: wrong data is reported before the seconds that its start takes.
+
+    Raises:
+        ValueError, OSError: If the data is missing or cannot be used.
+    """
+    settings = recipes.parse_settings(arguments.set)
+    stored: dict[str, Any] = {}
+    if arguments.resume and arguments.run_dir is not None:
+        run = RunDirectory(arguments.run_dir)
+        stored = run.recipe() if run.is_run else {}
+
+    def given(name: str) -> Any:
+        flag = getattr(arguments, name)
+        return settings.get(name, stored.get(name)) if flag is None else flag
+
+    if not isinstance(given("dataset"), str):
+        return
+    splits = ["train", "val"] if str(given("validate_every") or 0) != "0" else ["train"]
+    for split in splits:
+        photographs = datasets.open_dataset(given("dataset"), given("data_dir"), split, 64)
+    photographs.load_usable(range(len(photographs)), 0)
+    if given("mask") is not None:
+        holes.check_masks(str(given("mask")))
+
+
+def _settings(arguments: argparse.Namespace) -> list[str]:
+    """Returns `--set` and the flags that are shorthands for it."""
+    settings = list(arguments.set)
+    for name in CONFIG_FLAGS:
+        value = getattr(arguments, name)
+        if value is not None:
+            # Absolute, so that the recipe means the same file from another folder.
+            settings.append(f"{name}={os.path.abspath(value) if os.path.isfile(value) else value}")
+    return settings
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    values = {name: getattr(arguments, name) for name in RECIPE_FLAGS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def resolved(arguments: argparse.Namespace) -> Recipe:
+    """Returns the recipe of a new run."""
+    if arguments.dataset is None:
+        names = ", ".join(sorted(datasets.DATASETS))
+        raise UsageError(f"--dataset is missing, one of {names}; or --run-dir DIR --resume")
+    return recipes.resolve(**_flags(arguments), settings=_settings(arguments))
+
+
+def stored_recipe(arguments: argparse.Namespace) -> Recipe | None:
+    """Returns the recipe of the run to continue, None without `--resume`."""
+    if not arguments.resume:
+        return None
+    if arguments.run_dir is None:
+        raise UsageError("--resume needs --run-dir, the folder of the run to continue")
+    file = RunDirectory(arguments.run_dir).recipe_file
+    if not file.is_file():
+        raise UsageError(f"nothing to resume: there is no {file}")
+    try:
+        return Recipe.from_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{file}: {error}") from error
+
+
+def continued(stored: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """Returns the stored recipe with what the command line says, which may change only its length.
+
+    Raises:
+        ValueError: If a flag contradicts the stored recipe; names every such key.
+    """
+    from musical_tf import methods
+
+    from . import checkpoints
+
+    config_class = methods.get(stored.method).Config
+    pairs = recipes.parse_settings(_settings(arguments))
+    values, options = recipes.read_settings(pairs, config_class)
+    given = recipes.with_absolute_paths(_flags(arguments) | values)
+    before = dataclasses.asdict(stored)
+    if given.keys() & {"epochs", "steps"}:
+        given = {"epochs": None, "steps": None} | given
+    wanted = before | given | {"config": before["config"] | options}
+    checkpoints.check_recipe(before, wanted, str(arguments.run_dir))
+    plain = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in options.items()
+    }
+    return Recipe.of(wanted | {"config": before["config"] | plain})

@@ -1,0 +1,134 @@
+"""What a run prints while it trains: a live bar on a terminal, lines in a log file."""
+
+import sys
+import time
+from fractions import Fraction
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from .callbacks import Callback, Logs
+
+
+class ProgressBar(Callback):
+    """A live bar: steps and the time left, then the loss terms as far as the terminal is wide.
+
+    Args:
+        steps: Int, the last step.
+        steps_per_epoch: Photographs / batch size.
+        console: Where to draw; standard output by default.
+    """
+
+    def __init__(self, steps: int, steps_per_epoch: Fraction | int, console: Console | None = None):
+        self.steps_per_epoch = steps_per_epoch
+        terms = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=10),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[terms]}", table_column=terms),
+            console=console or Console(),
+            expand=True,
+            refresh_per_second=2,
+            speed_estimate_period=120,
+        )
+        self.task = self.progress.add_task("", total=steps, epoch=1, terms="", start=False)
+
+    def on_begin(self, trainer: Any, step: int) -> None:
+        """Starts drawing."""
+        self.progress.start()
+        self.progress.update(self.task, completed=step)
+        self.progress.start_task(self.task)
+
+    def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
+        """Moves the bar."""
+        epoch = (step - 1) // self.steps_per_epoch + 1
+        # The first that a narrow terminal shows is the total.
+        first = {name: value for name, value in logs.items() if name == "total"}
+        terms = show_terms({**first, **logs})
+        self.progress.update(self.task, completed=step, epoch=epoch, terms=terms)
+
+    def close(self) -> None:
+        """Gives the terminal back."""
+        self.progress.stop()
+
+
+class ProgressLines(Callback):
+    """What a log file wants instead of a bar: a plain line now and then, with the means since the
+    last one.
+
+    Args:
+        steps: Int, the last step.
+        steps_per_epoch: Photographs / batch size.
+        seconds: Float, time between two lines. The first step and the last always get one.
+        stream: Text stream; standard output by default.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        steps_per_epoch: Fraction | int,
+        seconds: float = 30.0,
+        stream: TextIO | None = None,
+    ):
+        self.steps = steps
+        self.steps_per_epoch = steps_per_epoch
+        self.seconds = seconds
+        self.stream = stream or sys.stdout
+        self.begun_at: float | None = None
+        self.first_step = 0
+        self.written_at = 0.0
+        self.waiting: list[Logs] = []
+
+    def on_begin(self, trainer: Any, step: int) -> None:
+        """Starts the clock."""
+        self.begun_at = None
+
+    def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
+        """Writes a line when it is time."""
+        now = time.monotonic()
+        self.waiting.append(logs)
+        if self.begun_at is None:
+            # The first call compiles the graph; counted, it would spoil the estimate of the time
+            # left.
+            self.begun_at, self.first_step = now, step
+            self._write(step, "?")
+        elif now - self.written_at >= self.seconds or step == self.steps:
+            pace = (now - self.begun_at) / (step - self.first_step)
+            self._write(step, show_duration(pace * (self.steps - step)), pace)
+
+    def on_end(self, trainer: Any, step: int) -> None:
+        """Writes the last line."""
+        if self.waiting:
+            self._write(step, "stopped")
+
+    def _write(self, step: int, left: str, pace: float | None = None) -> None:
+        means = {
+            name: sum(logs[name] for logs in self.waiting) / len(self.waiting)
+            for name in self.waiting[-1]
+        }
+        epoch = (step - 1) // self.steps_per_epoch + 1
+        speed = "" if pace is None else f"  {pace:.3g} s/step"
+        print(
+            f"step {step}/{self.steps}  epoch {epoch}  left {left}{speed}  {show_terms(means)}",
+            file=self.stream,
+            flush=True,
+        )
+        self.waiting.clear()
+        self.written_at = time.monotonic()
+
+
+def show_terms(logs: Logs) -> str:
+    """Returns `name 0.1234` for every term, on one line."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
+
+
+def show_duration(seconds: float) -> str:
+    """Returns `H:MM:SS`."""
+    minutes, second = divmod(round(max(seconds, 0.0)), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"
