@@ -18,6 +18,9 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "export"
+    from musical_tf.command_line import end_on_interrupt
+
+    end_on_interrupt(True)
 
 from musical_tf.arguments import Parser
 

@@ -34,6 +34,7 @@ IMAGE_DECODERS = {"pillow_heif"}
 
 KERAS_FREE = (
     "musical_tf.arguments",
+    "musical_tf.command_line",
     "musical_tf.contract",
     "musical_tf.files",
     "musical_tf.images",

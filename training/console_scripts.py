@@ -7,6 +7,8 @@ whatever the extras: where TensorFlow or ONNX Runtime is not there, it says whic
 import importlib
 import sys
 
+from musical_tf.command_line import end_on_interrupt
+
 _ROOT = __name__.removesuffix("training.console_scripts")
 """`musical_tf.` once installed, nothing in a checkout."""
 
@@ -47,6 +49,7 @@ def serve() -> int:
 
 
 def _start(program: str, module: str, extras: str) -> int:
+    end_on_interrupt(True)
     try:
         return importlib.import_module(f"{_ROOT}{module}").main()
     except ModuleNotFoundError as error:
