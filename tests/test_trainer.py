@@ -1,8 +1,11 @@
 """The trainer, its checkpoints and its callbacks, on networks small enough to see through."""
 
 import csv
+import io
+import itertools
 import json
 import os
+import re
 import resource
 import signal
 from pathlib import Path
@@ -12,8 +15,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from rich.console import Console
+from rich.progress import ProgressSample
 
 from musical_tf.methods.base import Objective
+from musical_tf.metrics import authors_metrics
 from musical_tf.run_directory import RunDirectory
 from training import checkpoints
 from training.callbacks import (
@@ -23,17 +29,29 @@ from training.callbacks import (
     StopOnSignal,
     TensorBoard,
 )
-from training.loop import NonFiniteError
+from training.loop import Loop, NonFiniteError
 from training.optimization import dtype_policy, learning_rate_schedule
 from training.progress import ProgressBar, ProgressLines, show_duration
 from training.recipes import PRECISIONS
 from training.samples import SampleSheet
 from training.trainer import Trainer
+from training.validation import Validation
 
 SIZE = 16
 
 
+
+    """Asked for by tests that are about the graph."""
+    """To trace a graph takes longer than the few steps of most tests here."""
+    tf.config.run_functions_eagerly("compiled" not in request.fixturenames)
+    tf.config.run_functions_eagerly(False)
+    yield
+@pytest.fixture
+@pytest.fixture(autouse=True)
 class TinyObjective(Objective):
+class TinyObjective:
+def compiled():
+def eager(request):
     """L1 on the prediction, and a non-saturating adversarial term when there is a discriminator."""
 
     def __init__(self, adversarial: float = 0.0):
@@ -337,7 +355,7 @@ def test_what_both_sides_compare_is_computed_once_and_passes_gradients_on():
     for step in range(2):
         assert once.update(batch_at(step)) == twice.update(batch_at(step))
     assert_same(values(once), values(twice))
-    assert (once.objective.computed, twice.objective.computed) == (1, 2)  # traced once
+    assert (once.objective.computed, twice.objective.computed) == (2, 4)
 
 
 # --- a batch in parts -------------------------------------------------------------------------
@@ -425,7 +443,7 @@ def test_both_sides_see_the_same_fakes_and_every_part_counts_once():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_part_waits_until_the_one_before_it_is_done():
+def test_a_part_waits_until_the_one_before_it_is_done(compiled):
     """Otherwise their memory adds up."""
     events = []
 
@@ -485,7 +503,7 @@ def test_gradients_are_clipped_to_the_global_norm():
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_precision_learns_with_float32_losses_and_weights(precision):
+def test_every_precision_learns_with_float32_losses_and_weights(precision, compiled):
     trainer = make_trainer(precision, learning_rate=2e-3)
     first = trainer.update(batch_at(0))
     for _ in range(15):
@@ -616,7 +634,7 @@ def test_batches_that_end_early_are_an_error():
 
 
 @pytest.mark.parametrize(("precision", "parts"), [("float32", 2), ("mixed_float16", 1)])
-def test_three_steps_resumed_for_three_more_equal_six(tmp_path, precision, parts):
+def test_three_steps_resumed_for_three_more_equal_six(tmp_path, precision, parts, compiled):
     rate = learning_rate_schedule("cosine", 1e-2, 6, warmup_steps=2)
     options = {
         **{"precision": precision, "ema": 0.9, "learning_rate": rate},
@@ -864,19 +882,44 @@ def test_the_run_calls_everything_in_order_and_closes(tmp_path):
     assert not np.array_equal(result[holes[0]], images[0][holes[0]])
 
 
-def test_a_signal_finishes_the_step_saves_and_stops(tmp_path, capsys):
-    trainer = make_trainer(adversarial=False)
+class Counting(Loop):
+    """Trains nothing; its pictures are off by `errors[step]` levels in the hole."""
+
+    def __init__(self, errors=(), done=0, steps_a_call=1):
+        self.errors, self.done, self.steps_a_call = errors, done, steps_a_call
+        self.terms = {name: 0.5 for name in ("l1", "adversarial", "perceptual", "style", "total")}
+
+    @property
+    def finished(self):
+        return self.done
+
+    def update(self, batch):
+        self.done += self.steps_a_call
+        return self.terms
+
+    def inpaint(self, image, hole):
+        return np.where(hole[..., None], image + np.uint8(self.errors[self.done]), image)
+
+    def save_generator(self, path):
+        Path(path).write_text(str(self.done))
+
+
+def forever():
+    return itertools.repeat(True)
+
+
+def test_a_signal_finishes_the_step_saves_and_stops(capsys):
     before = signal.getsignal(signal.SIGTERM)
 
     def stream():
-        for step, batch in enumerate(batches()):
+        for step in itertools.count():
             if step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
+            yield True
 
     stopper = StopOnSignal()
     saved = []
-    done = trainer.run(stream(), 100, 10, [stopper, Saver(saved.append, every=50)])
+    done = Counting().run(stream(), 100, 10, [stopper, Saver(saved.append, every=50)])
     assert (done, saved) == (3, [3])
     assert stopper.received == signal.SIGTERM
     assert "SIGTERM: finishing this step" in capsys.readouterr().err
@@ -884,36 +927,94 @@ def test_a_signal_finishes_the_step_saves_and_stops(tmp_path, capsys):
 
 
 def test_a_signal_before_the_first_step_is_not_lost():
-    trainer = make_trainer(adversarial=False)
     stopper = StopOnSignal()
     os.kill(os.getpid(), signal.SIGINT)
-    assert trainer.run(batches(), 5, 5, [stopper]) == 0
+    assert Counting().run(forever(), 5, 5, [stopper]) == 0
 
 
 def test_time_that_is_up_stops_after_a_step():
-    trainer = make_trainer(adversarial=False)
-    assert trainer.run(batches(), 100, 100, [StopAfter(0.0)]) == 1
+    assert Counting().run(forever(), 100, 100, [StopAfter(0.0)]) == 1
+
+
+def test_calls_of_several_steps_save_at_the_first_step_past_the_multiple():
+    saved = []
+    assert Counting(steps_a_call=20).run(forever(), 100, 10, [Saver(saved.append, 30)]) == 100
+    assert saved == [40, 60, 100]
 
 
 def test_progress_shows_every_term_and_the_time_left(capsys):
-    import io
-
-    from rich.console import Console
-
-    trainer = make_trainer()
-    trainer.run(batches(), 4, 2, [ProgressLines(4, 2, seconds=0.0)])
+    Counting().run(forever(), 4, 2, [ProgressLines(4, 2, seconds=0.0)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("step 1/4  epoch 1  left ?")
     assert lines[3].startswith("step 4/4  epoch 2  left 0:00:00")
     screen = io.StringIO()
     bar = ProgressBar(6, 2, Console(file=screen, force_terminal=True, width=300))
-    trainer.run(batches(4), 6, 2, [bar])
+    Counting(done=4).run(forever(), 6, 2, [bar])
     assert "6/6" in screen.getvalue()
-    for name in ("l1", "adversarial", "total", "real", "fake", "discriminator"):
+    for name in Counting().terms:
         assert f"{name} " in lines[3]
         assert f"{name} " in screen.getvalue()
     assert show_duration(3725.4) == "1:02:05"
+
+
+def test_a_terminal_of_80_columns_shows_the_time_left():
+    screen = io.StringIO()
+    bar = ProgressBar(208600, 2980, Console(file=screen, force_terminal=True, width=80))
+    bar.on_begin(None, 104300)
+    bar.on_step(None, 104301, Counting().terms)
+    task = bar.progress.tasks[0]
+    task._progress.extend(ProgressSample(step * 0.3, 1) for step in range(9))
+    screen.truncate(0)
+    bar.progress.refresh()
+    bar.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert re.search(r"104301/208600 .*left \d:\d\d:\d\d total 0\.5 ", shown)
+    assert max(map(len, re.split("[\r\n]", shown))) <= 80
+
+
+# --- validation -------------------------------------------------------------------------------
+
+ERRORS = {10: 9, 20: 5, 30: 7, 40: 5, 50: 6, 60: 1}
+"""The best validation is the second; the fifth is the third in a row that is no better."""
+
+
+def validate(folder, steps=60, patience=0, done=0):
+    folder.mkdir(exist_ok=True)
+    image = np.full((1, SIZE, SIZE, 3), 100, np.uint8)
+    hole = np.zeros((1, SIZE, SIZE), bool)
+    hole[:, 4:12, 4:12] = True
+    validation = Validation(RunDirectory(folder), image, hole, 10, patience)
+    return Counting(ERRORS, done).run(forever(), steps, 10, [validation]), validation
+
+
+def test_validations_are_logged_and_the_best_weights_kept(tmp_path, capsys):
+    done, validation = validate(tmp_path, steps=55)
+    assert done == 55
+    with (tmp_path / "validation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["10", "20", "30", "40", "50"]
+    truth = np.full((SIZE, SIZE, 3), 100, np.uint8)
+    hole = np.zeros((SIZE, SIZE), bool)
+    hole[4:12, 4:12] = True
+    expected = authors_metrics(truth, truth + np.uint8(9), hole)
+    found = {f"authors/{name}": float(value) for name, value in rows[0].items() if name != "step"}
+    assert found == pytest.approx(expected)
+    assert (tmp_path / "best.keras").read_text() == "20"
+    assert validation.best["step"] == 20
+    assert "validation at step 50" in capsys.readouterr().out
+
+
+def test_a_run_without_progress_stops_early_and_a_resumed_one_at_the_same_step(tmp_path):
+    done, validation = validate(tmp_path / "whole", patience=3)
+    assert (done, validation.exhausted) == (50, True)
+    # Killed at 35, after its checkpoint at 25: the validation at 30 is measured again.
+    assert validate(tmp_path / "parts", steps=35, patience=3)[0] == 35
+    done, validation = validate(tmp_path / "parts", patience=3, done=25)
+    assert (done, validation.exhausted) == (50, True)
+    texts = [(tmp_path / name / "validation.csv").read_text() for name in ("whole", "parts")]
+    assert texts[0] == texts[1]
+    assert validate(tmp_path / "parts", patience=3, done=50)[0] == 50
 
 
 def test_a_second_signal_ends_the_process_at_once():
