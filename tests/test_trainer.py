@@ -40,18 +40,20 @@ from training.validation import Validation
 SIZE = 16
 
 
-
+@pytest.fixture
+def compiled():
     """Asked for by tests that are about the graph."""
+
+
+@pytest.fixture(autouse=True)
+def eager(request):
     """To trace a graph takes longer than the few steps of most tests here."""
     tf.config.run_functions_eagerly("compiled" not in request.fixturenames)
-    tf.config.run_functions_eagerly(False)
     yield
-@pytest.fixture
-@pytest.fixture(autouse=True)
+    tf.config.run_functions_eagerly(False)
+
+
 class TinyObjective(Objective):
-class TinyObjective:
-def compiled():
-def eager(request):
     """L1 on the prediction, and a non-saturating adversarial term when there is a discriminator."""
 
     def __init__(self, adversarial: float = 0.0):

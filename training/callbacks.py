@@ -161,6 +161,7 @@ class TensorBoard(Periodic):
         """Writes scalars as `group/name`."""
         import tensorflow as tf
 
+        assert self.writer is not None
         with self.writer.as_default(step=step):
             for name, value in values.items():
                 tf.summary.scalar(f"{group}/{name}", value)
@@ -169,6 +170,7 @@ class TensorBoard(Periodic):
         """Writes a picture, `(H, W, 3)` uint8."""
         import tensorflow as tf
 
+        assert self.writer is not None
         with self.writer.as_default(step=step):
             tf.summary.image(tag, sheet[None])
 

@@ -73,7 +73,7 @@ def write_arrays(folder: Path, state: State) -> None:
     """Writes arrays."""
     flat = {f"{name}/{n}": value for name, group in state.items() for n, value in enumerate(group)}
     with (folder / "state.npz").open("xb") as file:
-        np.savez(file, **{name: np.asarray(value) for name, value in flat.items()})
+        np.savez(file, allow_pickle=False, **{name: np.asarray(v) for name, v in flat.items()})
 
 
 def read_arrays(checkpoint: "Checkpoint", state: State) -> dict[str, list[np.ndarray]]:
@@ -179,7 +179,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         The checkpoint, or None; and one line for each newer folder that is torn, saying what is
         wrong with it.
     """
-    torn = []
+    torn: list[str] = []
     for _, path in _folders(folder):
         try:
             return open_checkpoint(path), torn
@@ -310,7 +310,7 @@ def _show(value: Any) -> str:
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             flat |= _flatten(value, f"{prefix}{key}.")

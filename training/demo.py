@@ -34,7 +34,6 @@ from musical_tf.run_directory import RunDirectory
 from .data.datasets import open_dataset
 from .data.holes import open_masks
 from .data.pipeline import evaluation_samples
-from .presets import demo as demo_recipe
 from .recipes import Recipe
 
 PROGRAM = "musical-demo"

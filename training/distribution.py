@@ -172,6 +172,7 @@ class Distribution:
     def _sum(self, value: "tf.Tensor") -> "tf.Tensor":
         import tensorflow as tf
 
+        assert self.strategy is not None
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
 
 
@@ -228,6 +229,7 @@ def open_distribution(
     if name == "none":
         return Distribution()
     if name == "multiworker":
+        assert cluster is not None
         with _ending_after(wait_seconds, cluster):
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         return Distribution(strategy, strategy.num_replicas_in_sync, cluster.size, cluster.index)

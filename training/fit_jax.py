@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 
-from musical_tf import conventions
 from musical_tf.files import whole_file
 
 from . import callbacks, checkpoints, networks, options, runs
@@ -313,13 +312,10 @@ class JaxTrainer(Loop):
         with whole_file(path) as partial:
             self.generator.save(partial)
 
-    def inpaint(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-        """Fills the hole with the weights of `save_generator`; see `Trainer.inpaint`."""
+    def predict(self, image: Any, missing: np.ndarray) -> Any:
+        """Returns the generator's output with the weights of `save_generator`."""
         weights = self.step.inference_weights(self.values)
-        missing = hole[None, ..., None].astype(np.float32)
-        prediction = self.step.predict(weights, conventions.normalize(image[None]), missing)
-        filled = np.asarray(conventions.to_uint8(prediction.astype("float32")))[0]
-        return np.where(hole[..., None], filled, image)
+        return self.step.predict(weights, image, missing).astype("float32")
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ class Store:
             beyond = [(0, longest - side) for side in image.shape[:2]]
             pixels[index] = np.pad(image, [*beyond, (0, 0)], mode="edge")
 
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(read, range(len(photographs))))
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(read, range(len(photographs))))
         workers = os.cpu_count() or 1
         # JAX runs threads by now, which a fork would not survive.
         spawn = multiprocessing.get_context("spawn")
@@ -65,7 +65,7 @@ class Store:
             holes = np.concatenate(
                 list(pool.map(_draw_holes, [recipe] * workers, range(workers), counts))
             )
-        arrays = {"photographs": pixels, "sizes": sizes, "holes": holes}
+        arrays: dict[str, np.ndarray] = {"photographs": pixels, "sizes": sizes, "holes": holes}
         return cls(arrays)
 
 

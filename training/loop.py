@@ -5,6 +5,10 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
+from musical_tf import conventions
+
 from .callbacks import Callback
 
 
@@ -36,6 +40,33 @@ class Loop:
     def update(self, batch: Any) -> dict[str, float]:
         """Makes `steps_a_call` steps and returns their loss terms."""
         raise NotImplementedError
+
+    def predict(self, image: Any, missing: np.ndarray) -> Any:
+        """Returns the generator's output as it is used later: not training, averaged weights.
+
+        Args:
+            image: `(1, H, W, 3)` tensor in [-1, 1].
+            missing: `(1, H, W, 1)` float32, 1 = missing.
+
+        Returns:
+            `(1, H, W, 3)` float32 tensor in [-1, 1].
+        """
+        raise NotImplementedError
+
+    def inpaint(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+        """Fills a hole.
+
+        Args:
+            image: `(H, W, 3)` uint8 RGB; H and W as the generator wants them.
+            hole: `(H, W)` bool, True = missing.
+
+        Returns:
+            `(H, W, 3)` uint8 RGB; where `hole` is False it equals `image`.
+        """
+        missing = hole[None, ..., None].astype(np.float32)
+        prediction = self.predict(conventions.normalize(image[None]), missing)
+        filled = np.asarray(conventions.to_uint8(prediction))[0]
+        return np.where(hole[..., None], filled, image)
 
     def run(
         self,

@@ -209,6 +209,7 @@ class Recipe:
         """
         if self.steps is not None:
             return self.steps
+        assert self.epochs is not None  # one of the two is given
         return pipeline.steps_for_epochs(self.epochs, photographs, self.batch_size)
 
     def to_json(self) -> str:
@@ -314,7 +315,7 @@ def resolve(
     }
     start: dict[str, Any] = {}
     init = pairs.get("init", given.get("init"))
-    if named_models.is_name(init):
+    if init is not None and named_models.is_name(init):
         trained = named_models.card(init)["recipe"]
         if all(trained[name] == value for name, value in asked.items()):
             start = trained
@@ -414,16 +415,13 @@ def _ablated(config, module, ablation: str, pairs: Mapping[str, str]):
     return ablated
 
 
-# -------------------------------------------------------------------------------- settings by name
-
-
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:
     """Splits `key=value` strings.
 
     Raises:
         ValueError: On a string without `=`, without key, or a key given twice.
     """
-    pairs = {}
+    pairs: dict[str, str] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         key = key.strip().replace("-", "_")

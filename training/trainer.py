@@ -15,7 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from musical_tf import conventions
 from musical_tf.files import whole_file
 
 from . import checkpoints, distribution, optimization
@@ -102,7 +101,7 @@ class Trainer(Loop):
         self.precision = precision
         self.gradient_accumulation = gradient_accumulation
         self.placement = placement or distribution.Distribution()
-        self.strategy = self.placement.strategy
+        self.strategy: Any = self.placement.strategy
         self._stop_agreed = False
 
         self.generator_variables = list(generator.trainable_variables)
@@ -129,7 +128,7 @@ class Trainer(Loop):
         with distribution.scope(self.strategy):
             self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
             self.generator_optimizer = adam(self.generator_variables, "generator_adam")
-            self.discriminator_optimizer = None
+            self.discriminator_optimizer: Any = None
             if self.discriminators:
                 self.discriminator_optimizer = adam(
                     self._all_discriminator_variables(), "discriminator_adam"
@@ -404,22 +403,10 @@ class Trainer(Loop):
                 )
         return logs
 
-    def inpaint(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-        """Fills the hole as the generator is used later: not training, with `inference_weights`.
-
-        Args:
-            image: `(H, W, 3)` uint8 RGB; H and W as the generator wants them.
-            hole: `(H, W)` bool, True = missing.
-
-        Returns:
-            `(H, W, 3)` uint8 RGB; where `hole` is False it equals `image`.
-        """
-        batch = conventions.normalize(image[None])
-        missing = tf.constant(hole[None, ..., None].astype(np.float32))
+    def predict(self, image: tf.Tensor, missing: np.ndarray) -> tf.Tensor:
+        """Returns the generator's output with `inference_weights`; see `Loop.predict`."""
         with self.inference_weights():
-            prediction = tf.cast(self._predict(batch, missing), tf.float32)
-        filled = np.asarray(conventions.to_uint8(prediction))[0]
-        return np.where(hole[..., None], filled, image)
+            return tf.cast(self._predict(image, tf.constant(missing)), tf.float32)
 
     def scales(self) -> dict[str, float]:
         """Returns the learning rate of the last step and, with mixed_float16, both loss scales."""

@@ -35,11 +35,12 @@ def _find(data_dir: Path, split: str) -> Listing:
     wanted = {"train": (0, 1), "val": (1,), "test": (2,)}[split]
     names = [name for name, partition in _read_partitions(partition_file) if partition in wanted]
 
+    opener: Callable[[str], BinaryIO] = open_regular
     folder, archive = data_dir / "img_align_celeba", data_dir / "img_align_celeba.zip"
     if folder.is_dir():
         if (folder / "img_align_celeba").is_dir():
             folder = folder / "img_align_celeba"
-        root, there, opener = folder, set(os.listdir(folder)), open_regular
+        root, there = folder, set(os.listdir(folder))
     elif archive.is_file():
         root, there, opener = _open_archive(archive)
     else:

@@ -14,7 +14,7 @@ from .listing import PAPER_RATIO, DatasetSpec, Listing
 from .photographs import to_rgb
 
 _SKIMAGE, _SKLEARN = ("skimage", "data"), ("sklearn", "datasets/images")
-_DEMO_PHOTOGRAPHS = {
+_DEMO_PHOTOGRAPHS: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {
     "train": {
         # motorcycle_right is the same scene a hand's breadth aside, so it stands in neither split.
         _SKIMAGE: (

@@ -137,7 +137,7 @@ class IrregularHole(HoleSource):
         """Draws a stroke of about `area` pixels, if that is little, else of up to 16 bends."""
         size = self.image_size
         width = int(rng.integers(max(2, size // 32), max(4, size // 12), endpoint=True))
-        bends = int(min(rng.integers(4, 16), 1 + area / (width * size / 12)))
+        bends = int(min(int(rng.integers(4, 16)), 1 + area / (width * size / 12)))
         directions = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.6, size=bends))
         steps = rng.uniform(size / 32, size / 8, size=bends)
         moves = steps[:, None] * np.stack([np.cos(directions), np.sin(directions)], axis=1)
@@ -219,7 +219,7 @@ class FolderHoles(HoleSource):
 
     def hole(self, rng: np.random.Generator) -> np.ndarray:
         """Returns the hole of a mask picked at random; see `HoleSource.hole`."""
-        return self._unpack(rng.integers(len(self.paths)))
+        return self._unpack(int(rng.integers(len(self.paths))))
 
     def deterministic(self, index: int) -> np.ndarray:
         """Returns the masks one after the other, in the order of their paths, over and over."""

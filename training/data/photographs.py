@@ -118,7 +118,8 @@ def decode(
     except Exception as error:
         raise UnusableImageError(f"cannot be read: {error or type(error).__name__}") from error
     scale = shorter_side / min(rgb.size)
-    size = tuple(max(shorter_side, round(side * scale)) for side in rgb.size)
+    width, height = (max(shorter_side, round(side * scale)) for side in rgb.size)
+    size = (width, height)
     if size != rgb.size:
         rgb = rgb.resize(size, RESAMPLING[resampling])
     return np.asarray(rgb)
@@ -240,7 +241,9 @@ class Photographs:
         elif count == 11:
             logger.warning("skipped more than 10 photographs of %s; no more are named", self.name)
 
-    def load_usable(self, order: Sequence[int], position: int) -> tuple[int, np.ndarray]:
+    def load_usable(
+        self, order: Sequence[int] | np.ndarray, position: int
+    ) -> tuple[int, np.ndarray]:
         """Loads `order[position]`, or the next usable photograph after it in `order`, going round.
 
         Which one that is depends on the files alone, not on the timing of the workers.

@@ -38,12 +38,13 @@ def _find(data_dir: Path, split: str) -> Listing:
 
 def _canyon_of_val_list(data_dir: Path, folder: Path) -> Listing:
     """Picks the canyons out of Places365's flat validation folder, by its two lists."""
-    lists = {}
+    lists: dict[str, Path] = {}
     for name in ("categories_places365.txt", "places365_val.txt"):
         places = [data_dir / name, data_dir / "filelist_places365-standard" / name]
-        lists[name] = next((place for place in places if place.is_file()), None)
-        if lists[name] is None:
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
             raise FileNotFoundError(f"{folder} is there, but its list {places[0]} is not")
+        lists[name] = found
     categories = _read_pairs(lists["categories_places365.txt"])
     number = next((number for name, number in categories if name.strip("/") == "c/canyon"), None)
     if number is None:
