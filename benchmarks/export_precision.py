@@ -91,10 +91,11 @@ def held_out(run: Path, data_dir: str | None, count: int) -> tuple[dict, np.ndar
     Returns:
         What the recipe says of them, `(N, S, S, 3)` uint8 and `(N, S, S)` bool.
     """
+    from musical_tf.run_directory import RunDirectory
     from training.data import pipeline
     from training.recipes import Recipe
 
-    recipe = Recipe.from_json((run / "recipe.json").read_text(encoding="utf-8"))
+    recipe = Recipe.of(RunDirectory(run).recipe())
     if data_dir:
         recipe = dataclasses.replace(recipe, data_dir=data_dir)
     samples = pipeline.evaluation_samples(

@@ -27,6 +27,7 @@ def start_tensorflow() -> None:
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         return
+    # 3, not 2: the graph optimizer reports as errors what it leaves unoptimized.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()

@@ -12,12 +12,10 @@ import contextlib
 import importlib
 import math
 import multiprocessing
-import os
 import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from musical_tf.arguments import Parser
+from musical_tf.command_line import start_tensorflow
 from musical_tf.files import whole_file
 from musical_tf.run_directory import RunDirectory
 
@@ -130,38 +129,15 @@ def start(module: str, words: Sequence[str]) -> NoReturn:
     The three folders stand at the top of a checkout and inside `musical_tf` once installed, so the
     module is looked for where this one is.
     """
-    # 3, not 2: the graph optimiser reports as errors what it merely leaves unoptimised.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         if not module.startswith("serving."):
-            import_tensorflow()
+            start_tensorflow()
         root = (__package__ or "training").removesuffix("training")
         main = importlib.import_module(f"{root}{module}").main
         code = main(words)
     except KeyboardInterrupt:
         code = INTERRUPTED
     sys.exit(code)
-
-
-def import_tensorflow() -> None:
-    """Imports TensorFlow without the lines it writes to standard error on the way.
-
-    No setting silences them in TensorFlow 2.21: they come before its own logging is set up. When
-    the import fails they are shown after all.
-    """
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as lines:
-        os.dup2(lines.fileno(), 2)
-        try:
-            importlib.import_module("tensorflow")
-        except BaseException:
-            lines.seek(0)
-            os.write(terminal, lines.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 def write_image(path: Path, image: Image.Image) -> None:
@@ -281,7 +257,7 @@ def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] 
     changes = [word for setting in settings for word in ("--set", setting)]
     resume = ["--resume"] if RunDirectory(run_dir).is_run else []
     run("training.fit", "--dataset", "demo", *length, *changes, "--run-dir", run_dir, *resume)
-    recipe = Recipe.from_json((run_dir / "recipe.json").read_text(encoding="utf-8"))
+    recipe = Recipe.of(RunDirectory(run_dir).recipe())
     run(
         *("training.evaluate", "--dataset", "demo", "--run", run_dir),
         *("--output", output / "evaluation"),
@@ -290,12 +266,13 @@ def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] 
     run("export.to_onnx", "--run", run_dir, "--output", model)
 
     held_out = write_held_out(output, recipe)
-    filled = {model: output / "filled", SHIPPED: output / f"filled_{SHIPPED}"}
+    filled: dict[str | Path, Path] = {
+        model: output / "filled",
+        SHIPPED: output / f"filled_{SHIPPED}",
+    }
     for each, folder in filled.items():
-        run(
-            *("serving.predict", "--model", each, "--image", output / "photographs"),
-            *("--mask", output / "masks", "--output", folder),
-        )
+        images: list[str | Path] = ["--image", output / "photographs", "--mask", output / "masks"]
+        run("serving.predict", "--model", each, *images, "--output", folder)
     rows = []
     for name, photograph, hole in held_out:
         results = []
