@@ -29,7 +29,7 @@ from benchmarks import measure
 from training.data import datasets
 from training.data.holes import open_masks
 from training.data.photographs import CACHE_BYTES
-from training.data.pipeline import training_pipeline
+from training.data.pipeline import SampleStream, training_pipeline
 
 MODULE = "benchmarks.input_pipeline"
 SIZE = 256
@@ -77,7 +77,7 @@ def pipeline(folder: Path, source: str, batch: int, in_memory: bool):
         crop=crop,
         cache_bytes=CACHE_BYTES if in_memory else 0,
     )
-    return training_pipeline(photographs, open_masks(holes, SIZE), SIZE, batch, seed=0)
+    return training_pipeline(SampleStream(photographs, open_masks(holes, SIZE), SIZE, 0), batch)
 
 
 def arriving(folder: Path, source: str, in_memory: bool, seconds: float, batch: int = 16) -> float:

@@ -534,7 +534,7 @@ def test_only_unusable_files_is_an_error_that_names_the_first(mixed):
     photographs = open_dataset("folder", mixed, "train", SIZE)
     holes = open_masks("center", SIZE)
     with pytest.raises(ValueError, match=r"none of the 8 .*: .*and 5 more") as caught:
-        pipeline.training_pipeline(photographs, holes, SIZE, 2, seed=0)
+        pipeline.training_pipeline(pipeline.SampleStream(photographs, holes, SIZE, 0), 2)
     assert str(caught.value).count(str(mixed / "train")) == 3
     with pytest.raises(ValueError, match="none of the 8 photographs of the train split"):
         next(pipeline.evaluation_samples(photographs, holes, SIZE))
@@ -614,9 +614,8 @@ def open_train(folder, **options):
 
 def open_pipeline(folder, seed=3, cache_bytes=photo_files.CACHE_BYTES, mask="box", **options):
     photographs = open_train(folder, cache_bytes=cache_bytes)
-    return pipeline.training_pipeline(
-        photographs, open_masks(mask, SIZE), SIZE, 3, seed=seed, **options
-    )
+    stream = pipeline.SampleStream(photographs, open_masks(mask, SIZE), SIZE, seed)
+    return pipeline.training_pipeline(stream, 3, **options)
 
 
 @pytest.fixture
@@ -660,7 +659,9 @@ def test_a_slow_sample_keeps_its_place(mixed):
     made = [
         batches(
             pipeline.training_pipeline(
-                open_train(mixed), SlowAtTimes(SIZE), SIZE, 3, seed=0, workers=workers
+                pipeline.SampleStream(open_train(mixed), SlowAtTimes(SIZE), SIZE, 0),
+                3,
+                workers=workers,
             ),
             6,
         )
@@ -672,9 +673,7 @@ def test_a_slow_sample_keeps_its_place(mixed):
 def test_every_epoch_shows_every_photograph_once(tmp_path):
     for number in range(10):
         write(tmp_path / "train" / f"{number}.png", (80, 70), value=number)
-    dataset = pipeline.training_pipeline(
-        open_train(tmp_path), open_masks("center", SIZE), SIZE, 5, seed=0, crop="center"
-    )
+    dataset = pipeline.training_pipeline(stream(open_train(tmp_path), mask="center"), 5)
     shown = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches(dataset, 6)])
     epochs = np.round((shown + 1) * 127.5).astype(int).reshape(3, 10)
     for epoch in epochs:
@@ -708,9 +707,9 @@ def test_centre_crops_cannot_be_cropped_at_random(celeba):
     photographs = open_dataset("celeba", celeba, "train", SIZE)
     holes = open_masks("center", SIZE)
     with pytest.raises(ValueError, match="cannot be cropped at random"):
-        pipeline.training_pipeline(photographs, holes, SIZE, 1, seed=0, crop="random")
+        pipeline.SampleStream(photographs, holes, SIZE, 0, crop="random")
     with pytest.raises(ValueError, match="too small for crops of 128"):
-        pipeline.training_pipeline(photographs, holes, 128, 1, seed=0)
+        pipeline.SampleStream(photographs, holes, 128, 0)
 
 
 def test_the_cache_keeps_to_its_bound_and_saves_the_second_decode(tmp_path):

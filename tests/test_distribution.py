@@ -102,9 +102,8 @@ def test_the_parts_of_a_pipeline_are_the_whole_batch():
     photographs, holes = recipe.open_photographs(), recipe.open_masks()
 
     def take(part):
-        stream = pipeline.training_pipeline(
-            photographs, holes, 64, 6, seed=3, start_step=5, part=part
-        )
+        samples = pipeline.SampleStream(photographs, holes, 64, 3)
+        stream = pipeline.training_pipeline(samples, 6, start_step=5, part=part)
         return [{k: v.numpy() for k, v in batch.items()} for batch in stream.take(2)]
 
     parts = [take((first, 2)) for first in (0, 2, 4)]

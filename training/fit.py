@@ -296,17 +296,13 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
     recipe = run.recipe
     try:
         first, count = trainer.placement.local_part(recipe.batch_size)
-        batches = pipeline.training_pipeline(
-            run.photographs,
-            run.holes,
-            recipe.image_size,
-            recipe.batch_size,
-            recipe.seed,
-            start_step=int(trainer.step.numpy()),
-            workers=recipe.workers or None,
-            part=(first, count),
+        stream = pipeline.SampleStream(
+            *(run.photographs, run.holes, recipe.image_size, recipe.seed),
             zoom=recipe.zoom,
             jitter=recipe.jitter,
+        )
+        batches = pipeline.training_pipeline(
+            stream, recipe.batch_size, trainer.finished, recipe.workers or None, (first, count)
         )
         return trainer.run(batches, run.steps, run.steps_per_epoch, hooks)
     except tf.errors.ResourceExhaustedError as error:

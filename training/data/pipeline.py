@@ -8,6 +8,7 @@ uninterrupted one would have seen.
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,44 +25,48 @@ if TYPE_CHECKING:
 _EPOCH_STREAM = 0x65706F63
 
 
+@dataclass
 class SampleStream:
     """The endless stream of training samples: `sample(n)` is a pure function of the seed and `n`.
 
     Sample `n` belongs to epoch `n // len(photographs)`; each epoch is a permutation drawn from
     (seed, epoch). An unusable photograph is replaced by the next usable one of the epoch's
-    permutation. Crop, flip, zoom, colours and hole are drawn, in that order, from a generator
-    seeded with `(seed, n)`.
+    permutation. Crop, flip, zoom, colors and hole are drawn, in that order, from a generator seeded
+    with `(seed, n)`.
 
-    Args:
+    Attributes:
         photographs: What to draw from.
-        holes: Where holes come from.
+        holes: Where holes come from, of the same image size.
         image_size: Pixels of the square crop.
         seed: Int >= 0.
-        crop: "center" or "random".
-        flip: Whether to flip left and right, one time in two.
+        crop, flip: Replace the photographs' own.
         zoom: How much of itself a crop is enlarged by at most, at a random place; 0 = off.
         jitter: How much brightness, contrast and saturation change at most, as a share; 0 = off.
+
+    Raises:
+        ValueError: If the photographs are too small for such crops.
     """
 
-    def __init__(
-        self,
-        photographs: Photographs,
-        holes: HoleSource,
-        image_size: int,
-        seed: int,
-        crop: str,
-        flip: bool,
-        zoom: float = 0.0,
-        jitter: float = 0.0,
-    ):
-        self.photographs = photographs
-        self.holes = holes
-        self.image_size = image_size
-        self.seed = seed
-        self.crop = crop
-        self.flip = flip
-        self.zoom = zoom
-        self.jitter = jitter
+    photographs: Photographs
+    holes: HoleSource
+    image_size: int
+    seed: int
+    crop: str | None = None
+    flip: bool | None = None
+    zoom: float = 0.0
+    jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        opened = self.photographs
+        if self.image_size > opened.shorter_side:
+            raise ValueError(
+                f"photographs were opened with a shorter side of {opened.shorter_side}, too small "
+                f"for crops of {self.image_size}"
+            )
+        if self.crop == "random" and opened.crop == "center":
+            raise ValueError("photographs opened with crop='center' cannot be cropped at random")
+        self.crop = opened.crop if self.crop is None else self.crop
+        self.flip = opened.flip if self.flip is None else self.flip
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -122,18 +127,11 @@ def _recoloured(image: np.ndarray, most: float, rng: np.random.Generator) -> np.
 
 
 def training_pipeline(
-    photographs: Photographs,
-    holes: HoleSource,
-    image_size: int,
+    stream: SampleStream,
     batch_size: int,
-    seed: int,
     start_step: int = 0,
-    crop: str | None = None,
-    flip: bool | None = None,
     workers: int | None = None,
     part: tuple[int, int] | None = None,
-    zoom: float = 0.0,
-    jitter: float = 0.0,
 ) -> "tf.data.Dataset":
     """Makes the endless stream of training batches.
 
@@ -142,17 +140,12 @@ def training_pipeline(
     and the beginning of the next; see `steps_for_epochs`.
 
     Args:
-        photographs: What to draw from.
-        holes: Where holes come from, of the same image size.
-        image_size: Pixels of the square crop.
+        stream: The samples.
         batch_size: Photographs a batch.
-        seed: Int >= 0.
         start_step: Number of the first batch.
-        crop, flip: Replace the photographs' own.
         workers: Photographs decoded at the same time; None for the number of CPU cores, at most 16.
         part: The first sample of each batch to make, and how many, where other processes make the
             others; None for the whole batch.
-        zoom, jitter: See `SampleStream`.
 
     Returns:
         A dataset of `{"image": (B, H, W, 3) float32 in [-1, 1], "hole": (B, H, W, 1) float32, 1 =
@@ -167,23 +160,7 @@ def training_pipeline(
 
     from musical_tf import conventions
 
-    if image_size > photographs.shorter_side:
-        raise ValueError(
-            f"photographs were opened with a shorter side of {photographs.shorter_side}, "
-            f"too small for crops of {image_size}"
-        )
-    if crop == "random" and photographs.crop == "center":
-        raise ValueError("photographs opened with crop='center' cannot be cropped at random")
-    stream = SampleStream(
-        photographs,
-        holes,
-        image_size,
-        seed,
-        photographs.crop if crop is None else crop,
-        photographs.flip if flip is None else flip,
-        zoom,
-        jitter,
-    )
+    image_size = stream.image_size
     first, count = part or (0, batch_size)
     if not 0 <= first <= first + count <= batch_size or count < 1:
         raise ValueError(f"part must lie within a batch of {batch_size}, got {part}")
