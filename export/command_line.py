@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from musical_tf.command_line import start_tensorflow
+from musical_tf.command_line import import_quietly
 from musical_tf.contract import LAYOUTS, MASK_POLARITIES, STRATEGIES, VALUE_RANGES
 
 from .errors import ExportError
@@ -84,7 +84,7 @@ def run_command(program: str, extras: str, action: Callable[[], object]) -> int:
 
 def quiet_tensorflow() -> None:
     """Keeps TensorFlow to errors, and to the CPU: a GPU's TF32 would count as a difference."""
-    start_tensorflow()
+    import_quietly("tensorflow")
     import absl.logging
     import tensorflow as tf
 

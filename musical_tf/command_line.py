@@ -19,23 +19,26 @@ _NOISE = re.compile(
 """TensorFlow's lines about a start that went well."""
 
 
-def start_tensorflow() -> None:
+def import_quietly(tensorflow: str) -> None:
     """Imports TensorFlow without its start-up lines, which obey no setting of TensorFlow's.
 
     Warnings and errors are written after the import. Somebody who sets TF_CPP_MIN_LOG_LEVEL gets
     everything.
+
+    Args:
+        tensorflow: Its name: nothing of this package imports TensorFlow by itself.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or tensorflow in sys.modules:
         return
     # 3, not 2: the graph optimizer reports as errors what it leaves unoptimized.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger(tensorflow).setLevel(logging.ERROR)
     sys.stderr.flush()
     before = os.dup(2)
     with tempfile.TemporaryFile() as written:
         try:
             os.dup2(written.fileno(), 2)  # the lines come from C++, past `sys.stderr`
-            importlib.import_module("tensorflow")
+            importlib.import_module(tensorflow)
         finally:
             os.dup2(before, 2)
             os.close(before)

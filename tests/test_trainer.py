@@ -966,8 +966,10 @@ def test_a_terminal_of_80_columns_shows_the_time_left():
     bar.on_begin(None, 104300)
     bar.on_step(None, 104301, Counting().terms)
     task = bar.progress.tasks[0]
-    task._progress.extend(ProgressSample(step * 0.3, 1) for step in range(9))
-    screen.truncate(0)
+    now = bar.progress.get_time()
+    task._progress.clear()
+    task._progress.extend(ProgressSample(now - 3 + step * 0.3, 1) for step in range(9))
+    screen.seek(screen.truncate(0))
     bar.progress.refresh()
     bar.close()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())

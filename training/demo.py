@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from musical_tf.arguments import Parser
-from musical_tf.command_line import start_tensorflow
+from musical_tf.command_line import import_quietly
 from musical_tf.files import whole_file
 from musical_tf.run_directory import RunDirectory
 
@@ -131,7 +131,7 @@ def start(module: str, words: Sequence[str]) -> NoReturn:
     """
     try:
         if not module.startswith("serving."):
-            start_tensorflow()
+            import_quietly("tensorflow")
         root = (__package__ or "training").removesuffix("training")
         main = importlib.import_module(f"{root}{module}").main
         code = main(words)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from musical_tf.command_line import start_tensorflow
+from musical_tf.command_line import import_quietly
 from musical_tf.run_directory import RunDirectory
 
 from . import distribution, networks, options, runs
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with as_usage_errors():
             options.check_numbers(arguments)
             options.check_data(arguments)  # before the seconds that TensorFlow takes to start
-        start_tensorflow()
+        import_quietly("tensorflow")
         with repeatable(), contextlib.ExitStack() as open_files:
             return fit(arguments, started, open_files)
     except UsageError as error:
