@@ -23,7 +23,7 @@ class JaxStep:
     Args:
         recipe: Its optimizer, precision and `gradient_accumulation`.
         generator: Keras model without a state of its own, built in the recipe's precision.
-        objective: See `step.Objective`.
+        objective: What it is trained for.
     """
 
     def __init__(self, recipe: Recipe, generator: keras.Model, objective: Any):

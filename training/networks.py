@@ -15,7 +15,8 @@ from .recipes import Recipe
 if TYPE_CHECKING:
     import keras
 
-    from .step import Objective
+    from musical_tf.methods.base import Objective
+
     from .trainer import Trainer
 
 

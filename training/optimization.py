@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from musical_tf.conventions import Tensor
+from musical_tf.methods.base import Objective
 
 from .recipes import SCHEDULES
 
@@ -108,26 +109,8 @@ def adam(
     )
 
 
-def training_outputs(generator: keras.Model, objective: Any, batch: Mapping[str, Tensor]) -> Any:
-    """Returns what the objective compares: the prediction, or a dict of intermediate results too.
-
-    Args:
-        generator: Keras model.
-        objective: See `step.Objective`.
-        batch: `image` and `hole`.
-    """
-    inputs = [batch["image"], batch["hole"]]
-    if hasattr(generator, "training_outputs"):
-        prediction = generator.training_outputs(inputs)
-    else:
-        prediction = generator(inputs, training=True)
-    if hasattr(objective, "shared"):
-        prediction = objective.shared(batch, prediction)
-    return prediction
-
-
 def generator_loss(
-    objective: Any,
+    objective: Objective,
     batch: Mapping[str, Tensor],
     prediction: Any,
     discriminators: Mapping[str, keras.Model],
@@ -148,7 +131,7 @@ def generator_loss(
 
 
 def discriminator_loss(
-    objective: Any,
+    objective: Objective,
     batch: Mapping[str, Tensor],
     fake: Any,
     discriminators: Mapping[str, keras.Model],

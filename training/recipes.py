@@ -382,10 +382,11 @@ def with_absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     from musical_tf import named_models
 
     values = dict(values)
-    is_no_path = {"mask": holes.drawn_kinds, "init": named_models.is_name}
     for key in ("data_dir", "mask", "init"):
         value = values.get(key)
-        if value is not None and not (key in is_no_path and is_no_path[key](value)):
+        is_name = key == "init" and named_models.is_name(value)
+        is_drawn = key == "mask" and value is not None and holes.drawn_kinds(value)
+        if value is not None and not is_name and not is_drawn:
             values[key] = os.path.abspath(value)
     return values
 

@@ -3,49 +3,14 @@
 `optimization.py` has what TensorFlow and JAX share, `jax_step.py` the step under JAX.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 Batch = dict[str, tf.Tensor]
 """`image` (B, H, W, 3) float32 RGB in [-1, 1] and `hole` (B, H, W, 1) float32, 1 = missing."""
-
-
-class Objective(Protocol):
-    """What a method minimises, as named, unweighted float32 scalars.
-
-    `prediction` is what the generator returns or, of a generator with a method `training_outputs`,
-    the dict that this returns, which has the key "prediction" beside its intermediate results.
-
-    A method `shared(batch, prediction) -> dict` may be there: what both sides compare, computed
-    once a step. What it returns takes the place of `prediction`; gradients come back through it to
-    the generator.
-
-    Two more methods may be there, for a method that trains its sides in turns; `step` is the int64
-    scalar number of finished steps:
-    * `phase(step) -> {"generator": bool, "discriminators": bool}`, scalar tensors that say which
-      sides this step updates. The weights and moments of a side that rests are left as they are.
-    * `phase_weights(step) -> Mapping[str, float tensor]`, in place of `generator_weights`.
-    """
-
-    generator_weights: Mapping[str, float]
-    discriminator_steps: int
-
-    def generator_terms(
-        self, batch: Batch, prediction: tf.Tensor, discriminators: Mapping[str, keras.Model]
-    ) -> dict[str, tf.Tensor]:
-        """Terms of the generator's loss; the total is the sum of weight x term."""
-
-    def discriminator_terms(
-        self, batch: Batch, prediction: tf.Tensor, discriminators: Mapping[str, keras.Model]
-    ) -> dict[str, tf.Tensor]:
-        """Terms of the discriminators' loss; the total is their plain sum."""
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss term or a weight became NaN or infinite. The message names it and the step."""
 
 
 class ReplicatedAdam(keras.optimizers.Adam):

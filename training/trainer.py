@@ -16,12 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from musical_tf.files import whole_file
+from musical_tf.methods.base import Objective
 
 from . import checkpoints, distribution, optimization
 from .loop import Loop, NonFiniteError
 from .step import (
     Batch,
-    Objective,
     ReplicatedAdam,
     ReplicatedLossScale,
     after,
