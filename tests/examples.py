@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import socket
 import subprocess
 import venv
 from pathlib import Path
@@ -46,6 +47,12 @@ def program(*names: str, package: str) -> str:
         if found := shutil.which(name):
             return found
     pytest.fail(f"none of {', '.join(names)} is installed; on Debian and Ubuntu: {package}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def virtual_environment(folder: Path, *more: str) -> Path:

@@ -10,7 +10,6 @@ import http.server
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -36,6 +35,7 @@ from .examples import (
     MASK,
     PHOTO,
     ROOT,
+    free_port,
     import_file,
     pixels,
     program,
@@ -606,9 +606,7 @@ def server_python() -> Path:
 @pytest.fixture(scope="module")
 def server(server_python, model):
     """KServe's own server with the model, as `host:port`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     script = EXAMPLES / "triton" / "kserve_server.py"
     options = ("--http_port", str(port), "--enable_grpc", "false")
     process = subprocess.Popen(

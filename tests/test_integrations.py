@@ -25,6 +25,7 @@ from .examples import (
     MASK,
     PHOTO,
     ROOT,
+    free_port,
     import_file,
     pixels,
     run,
@@ -128,7 +129,7 @@ def test_gradio_app_answers_its_client(expected, tmp_path):
     environment = {
         **os.environ,
         **{"PYTHONPATH": str(ROOT), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"},
-        **{"GRADIO_SERVER_PORT": "0", "PYTHONUNBUFFERED": "1"},
+        **{"GRADIO_SERVER_PORT": str(free_port()), "PYTHONUNBUFFERED": "1"},
     }
     app = subprocess.Popen(
         [python, folder / "app.py"], stdout=subprocess.PIPE, text=True, env=environment
