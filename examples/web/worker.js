@@ -5,37 +5,40 @@ import { fill } from "./full_size.mjs";
 const MODEL = new URL("../model.onnx", import.meta.url);
 const THREADS = 4; // more of them gain little
 
-let starting;
+/** The graphics card where the browser lets pages use it; one that fails is not tried again. */
+const providers = navigator.gpu ? ["webgpu", "wasm"] : ["wasm"];
+let opening;
 
 addEventListener("message", async ({ data: { pixels, hole, width, height, method } }) => {
   try {
-    starting ??= start();
-    const run = await starting;
-    if (!pixels) return; // the page only wanted the model to be ready
-    await fill((...window) => run(method, ...window), pixels, hole, width, height, 4);
-    postMessage({ pixels }, [pixels.buffer]);
+    await attempt(async (run) => {
+      if (!pixels) return; // the page only wanted the model to be ready
+      await fill((...window) => run(method, ...window), pixels, hole, width, height, 4);
+      postMessage({ pixels }, [pixels.buffer]);
+    });
   } catch (error) {
-    starting = undefined;
     postMessage({ error: error.message });
   }
 });
 
-/** On the graphics card where the browser lets pages use it, else on the processor. */
-async function start() {
-  if (await navigator.gpu?.requestAdapter().catch(() => null)) {
+async function attempt(task) {
+  for (;;) {
+    const session = (opening ??= open(providers[0]));
     try {
-      return await open("webgpu", await import("../ort/ort.webgpu.min.mjs"));
+      return await task(await session);
     } catch (error) {
-      console.warn(`WebGPU: ${error.message}`);
+      if (opening !== session) continue; // another task has gone on already
+      opening = undefined;
+      if (providers.length === 1) throw error;
+      console.warn(`${providers.shift()}: ${error.message}`);
     }
   }
-  return open("wasm", await import("../ort/ort.wasm.min.mjs"));
 }
 
-async function open(provider, ort) {
-  ort.env.wasm.numThreads = crossOriginIsolated
-    ? Math.min(THREADS, navigator.hardwareConcurrency)
-    : 1;
+async function open(provider) {
+  const ort = await import(`../ort/ort.${provider}.min.mjs`);
+  const threads = crossOriginIsolated ? Math.min(THREADS, navigator.hardwareConcurrency) : 1;
+  ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
   const answer = await fetch(MODEL);
   if (!answer.ok) throw new Error("model.onnx is missing beside this page.");
@@ -45,7 +48,7 @@ async function open(provider, ort) {
 
   return async (method, image, mask, height, width) => {
     const painting = copies && method === "network" ? "predicted" : "inpainted";
-    const names = [painting, ...(copies && method !== "network" ? ["source"] : [])];
+    const names = copies && method !== "network" ? [painting, "source"] : [painting];
     const feeds = {
       image: new ort.Tensor("uint8", image, [1, height, width, 3]),
       mask: new ort.Tensor("uint8", mask, [1, height, width]),
