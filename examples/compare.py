@@ -1,4 +1,4 @@
-"""How far two pictures are from each other, in grey levels: compare.py FIRST SECOND."""
+"""How far two pictures are from each other, in gray levels: compare.py FIRST SECOND."""
 
 import sys
 
@@ -23,7 +23,7 @@ def main() -> int:
         return 2
     difference = np.abs(first - second)
     pixels = np.count_nonzero(difference.max(axis=2))
-    print(f"at most {difference.max()} grey levels, {pixels} of {first[..., 0].size} pixels differ")
+    print(f"at most {difference.max()} gray levels, {pixels} of {first[..., 0].size} pixels differ")
     return 0
 
 

@@ -46,7 +46,7 @@ onnxruntime = onnx_runtime.load()
 
 PHOTO_MODEL = ROOT / "serving" / "models" / "photo.onnx"
 TOLERANCE = 1
-"""Grey levels: other builds of the kernels add in another order, so values may round otherwise."""
+"""Gray levels: other builds of the kernels add in another order, so values may round otherwise."""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_compare_says_how_far_two_pictures_are(tmp_path):
     compare = (sys.executable, EXAMPLES / "compare.py")
     size = pixels(PHOTO)[..., 0].size
     assert succeed(*compare, PHOTO, tmp_path / "other.png") == (
-        f"at most 4 grey levels, 1 of {size} pixels differ\n"
+        f"at most 4 gray levels, 1 of {size} pixels differ\n"
     )
     Image.new("RGB", (4, 4)).save(tmp_path / "other.png")
     done = run(*compare, PHOTO, tmp_path / "other.png")
@@ -469,6 +469,9 @@ def test_app_has_every_function_of_the_servers_page():
         build.page_of(html + '<meta  charset="utf-8"\n/>')
 
 
+IS_KEPT = "crossOriginIsolated && navigator.serviceWorker.controller !== null"
+
+
 class App:
     """The app in a browser, in the words of its user."""
 
@@ -485,7 +488,7 @@ class App:
         for _ in range(120):
             self.page.wait_for_timeout(500)
             with contextlib.suppress(Error):  # it reloads once
-                if self.page.evaluate("crossOriginIsolated && !!navigator.serviceWorker.controller"):
+                if self.page.evaluate(IS_KEPT):
                     return
         pytest.fail("no service worker within a minute")
 

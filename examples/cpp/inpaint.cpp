@@ -1,6 +1,6 @@
 // Fills the white part of a mask: inpaint MODEL PHOTO.ppm MASK.pgm OUTPUT.ppm.
 //
-// Pictures are binary netpbm files (P6 for RGB, P5 for grey), which need no library. An application
+// Pictures are binary netpbm files (P6 for RGB, P5 for gray), which need no library. An application
 // has its own pictures in memory: it needs run() and full_size.hpp.
 #include <onnxruntime_cxx_api.h>
 
@@ -21,7 +21,7 @@
 struct Picture {
   int64_t height = 0;
   int64_t width = 0;
-  int64_t channels = 0;         // 3 = RGB, 1 = grey
+  int64_t channels = 0;         // 3 = RGB, 1 = gray
   std::vector<uint8_t> pixels;  // height x width x channels
 };
 

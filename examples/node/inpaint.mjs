@@ -6,7 +6,7 @@ import { fill } from "./full_size.mjs";
 process.env.ORT_DISABLE_TELEMETRY = "1"; // read when onnxruntime-node is loaded
 const { InferenceSession, Tensor } = await import("onnxruntime-node");
 
-/** Reads a picture as rows of `channels` bytes a pixel: 3 = RGB, 1 = grey. */
+/** Reads a picture as rows of `channels` bytes a pixel: 3 = RGB, 1 = gray. */
 async function read(file, channels) {
   const pixels = sharp(file).toColourspace(channels === 3 ? "srgb" : "b-w").removeAlpha().raw();
   const { data, info } = await pixels.toBuffer({ resolveWithObject: true });

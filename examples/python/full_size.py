@@ -21,7 +21,7 @@ def fill(session: onnxruntime.InferenceSession, image: np.ndarray, hole: np.ndar
     """Fills `hole`, `(H, W)` bool, in `image`, `(H, W, 3)` uint8; known pixels stay as they are."""
     if not hole.any():
         return image.copy()
-    (top, height), (left, width) = (extent(hole.any(axis=axis)) for axis in (1, 0))
+    (top, height), (left, width) = (extent(np.any(hole, axis=axis)) for axis in (1, 0))
     scale = -(-max(height, width) // WINDOW)
     cells = [max(LEAST, -(-side // scale)) for side in (height, width)]
     seen = image[top : top + height, left : left + width]

@@ -59,9 +59,10 @@ def page_of(html: str) -> str:
     """
     for before, after in CHANGES.items():
         pattern = r"\s+".join(map(re.escape, before.split()))
-        html, count = re.subn(pattern, lambda _, after=after: after, html)
-        if count != 1:
-            raise ValueError(f"index.html must have this passage once, got {count}: {before}")
+        parts = re.split(pattern, html)
+        if len(parts) != 2:
+            raise ValueError(f"index.html must have once, got {len(parts) - 1}: {before}")
+        html = after.join(parts)
     return html
 
 
