@@ -22,7 +22,7 @@ from musical_tf.contract import (
     ModelError,
 )
 
-from . import inputs, named_models, tiling
+from . import graph_cache, inputs, named_models, tiling
 from .inputs import Picture
 from .memory import MEMORY_LIMIT, InferenceError, check_memory
 from .providers import CPU, ProviderError, computing, is_failure, resolve
@@ -105,7 +105,7 @@ class InpaintingSession:
         options.enable_mem_pattern = False
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._options = options
+        self._options, self._optimize = options, optimize
         try:
             self._session = self._open(wanted)
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
@@ -241,10 +241,18 @@ class InpaintingSession:
         }
 
     def _open(self, providers: list[str]) -> Any:
-        # Its own way to fall back prints to stdout, and may happen in the middle of a run.
-        return onnxruntime.InferenceSession(
-            str(self.model_path), self._options, providers=providers, enable_fallback=0
-        )
+        def create(file: str | None = None) -> Any:
+            # Its own way to fall back prints to stdout, and may happen in the middle of a run.
+            return onnxruntime.InferenceSession(
+                file or str(self.model_path), self._options, providers=providers, enable_fallback=0
+            )
+
+        is_plain = providers == [CPU] and not self._optimize
+        if is_plain and self.name in named_models.names():
+            file = graph_cache.file_of(self.model_path, onnxruntime.__version__)
+            if file is not None:
+                return graph_cache.open_through(file, self._options, create)
+        return create()
 
     def _open_on_cpu(self, reason: Exception) -> Any:
         """What is left where the fastest provider fails for whatever reason."""

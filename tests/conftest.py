@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
 # One operation at a time: tests that compare bits need sums of gradients in one order.
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+os.environ["MUSICAL_CACHE"] = ""  # keep no graphs in the user's cache
 onnx_runtime.disable_telemetry()  # also for the processes that tests start
 
 

@@ -75,6 +75,37 @@ def test_a_session_takes_photo_unless_told_otherwise(installed):
     assert faces.describe()["name"] == "faces"
 
 
+def test_a_graph_is_kept_and_its_absence_costs_time_alone(installed, tmp_path, monkeypatch):
+    kept, image = tmp_path / "cache", photograph()
+
+    def fill(model="photo", optimize=False):
+        session = InpaintingSession(model, ["cpu"], optimize=optimize)
+        filled = session.inpaint(image, hole())
+        np.testing.assert_array_equal(filled, reference_fill(image, hole()))
+        assert session.contract.strategy == "original"
+        return sorted(file.name for file in kept.glob("*"))
+
+    monkeypatch.setenv("MUSICAL_CACHE", str(kept))
+    own = tmp_path / "own.onnx"
+    own.write_bytes((installed / "photo.onnx").read_bytes())
+    assert fill(own) == fill(optimize=True) == []
+    (name,) = fill()
+    file = kept / name
+    written = file.stat().st_mtime_ns
+    assert fill() == [name]
+    assert file.stat().st_mtime_ns == written
+    file.write_bytes(b"damaged")
+    assert fill() == [name]
+    assert file.stat().st_size > 1000
+    metadata = metadata_for(name="photo", strategy="original", data="others")
+    write_model(installed / "photo.onnx", metadata=metadata)  # another content
+    assert len(fill()) == 2
+    for folder in (str(own), "", "relative"):  # no folder, and none asked for
+        monkeypatch.setenv("MUSICAL_CACHE", folder)
+        assert len(fill()) == 2
+    assert not Path("relative").exists()
+
+
 def test_a_file_of_ones_own_has_no_name(tmp_path):
     contract = InpaintingSession(write_model(tmp_path / "own.onnx")).contract
     assert (contract.name, contract.data) == (None, None)
