@@ -177,7 +177,7 @@ def test_no_process_outlives_it(model, number):
 
 def is_worker(path):
     with contextlib.suppress(OSError):
-        return b"serving" in (path / "cmdline").read_bytes().split(b"\0")
+        return b"serving.server" in (path / "cmdline").read_bytes().split(b"\0")
     return False
 
 

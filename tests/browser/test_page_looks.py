@@ -50,12 +50,16 @@ def test_phone(visit, server):
     assert screen.painted(90, 75)
     assert screen.is_on("#undo")
 
-    page.tap("[data-tool=rectangle]")
+    def choose(tool: str):
+        page.tap(f"[data-tool={tool}]")
+        screen.expect(f"[data-tool={tool}]").to_have_attribute("aria-pressed", "true")
+
+    choose("rectangle")
     touch("touchStart", (20, 20))
     touch("touchMove", (50, 40))
     touch("touchEnd")
     assert screen.painted(35, 30)
-    page.tap("[data-tool=lasso]")
+    choose("lasso")
     for corner in ((100, 20), (140, 20), (140, 50), (100, 20)):
         touch("touchStart", corner)
         touch("touchEnd")
@@ -63,7 +67,7 @@ def test_phone(visit, server):
     assert screen.painted(130, 30)
     page.tap("#undo")
     page.tap("#undo")
-    page.tap("[data-tool=brush]")
+    choose("brush")
 
     # Two fingers zoom and move, and what the first one has begun to paint is taken back.
     width = page.locator("#picture").bounding_box()["width"]
