@@ -25,7 +25,7 @@ export async function describeModel() {
   }
   const model = entries.name ?? "model";
   start().postMessage({}); // gets the model ready while the visitor paints
-  const provider = navigator.gpu ? "WebGPU" : "WebAssembly";
+  const provider = "WebGPU / WebAssembly"; // the worker knows which
   return { ...entries, model, provider, limits: { max_pixels: MOST_PIXELS } };
 }
 
@@ -34,13 +34,14 @@ function readMetadata(bytes) {
   const tail = bytes.subarray(Math.max(0, bytes.length - 2 ** 18));
   const text = new TextDecoder("latin1").decode(tail);
   const entries = {};
-  // A protobuf StringStringEntryProto: the key, then 0x12, the length, which fits into a byte for
-  // short values, and the value.
-  for (const { 1: key, 2: length, index, 0: all } of text.matchAll(
-    /musical_tf\.(\w+)\x12([\x00-\x7f])/g,
+  // A protobuf StringStringEntryProto: the key, then 0x12, the length in groups of seven bits, the
+  // lowest first, of which all but the last have the eighth bit set, and the value.
+  for (const { 1: key, 2: groups, index, 0: all } of text.matchAll(
+    /musical_tf\.(\w+)\x12([\x80-\xff]*[\x00-\x7f])/g,
   )) {
     const start = index + all.length;
-    entries[key] = text.slice(start, start + length.charCodeAt(0));
+    const bits = [...groups].map((group, at) => (group.charCodeAt(0) & 127) << (7 * at));
+    entries[key] = text.slice(start, start + bits.reduce((sum, value) => sum + value));
   }
   return entries;
 }
