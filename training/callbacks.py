@@ -58,7 +58,6 @@ class Periodic(Callback):
         self.seen = 0
 
     def on_begin(self, trainer: Any, step: int) -> None:
-        """Takes note of where a continued run stands."""
         self.seen = step
 
     def is_due(self, step: int) -> bool:
@@ -85,7 +84,6 @@ class LossLog(Periodic):
         self.files: list[int] = []
 
     def on_begin(self, trainer: Any, step: int) -> None:
-        """Drops stale lines and opens both files."""
         super().on_begin(trainer, step)
         rows = self.run.losses() if self.run.log.is_file() else []
         rows = [row for row in rows if row["step"] <= step]
@@ -100,7 +98,6 @@ class LossLog(Periodic):
             self.files.append(os.open(path, flags))
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
-        """Appends one line to each file."""
         if not self.is_due(step):
             return
         line = _csv_line([step, *logs.values()])
@@ -111,7 +108,6 @@ class LossLog(Periodic):
         _write_line(self.files[1], json.dumps({"step": step, **logs}) + "\n", self.run.log)
 
     def close(self) -> None:
-        """Closes both files."""
         while self.files:
             os.close(self.files.pop())
 
@@ -144,7 +140,6 @@ class TensorBoard(Periodic):
         self.writer: tf.summary.SummaryWriter | None = None
 
     def on_begin(self, trainer: Any, step: int) -> None:
-        """Opens a new event file."""
         import tensorflow as tf
 
         super().on_begin(trainer, step)
@@ -152,7 +147,6 @@ class TensorBoard(Periodic):
         self.writer = tf.summary.create_file_writer(str(self.folder))
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
-        """Writes the scalars."""
         if self.is_due(step):
             self.write("loss", logs, step)
             self.write("optimizer", trainer.scales(), step)
@@ -175,7 +169,6 @@ class TensorBoard(Periodic):
             tf.summary.image(tag, sheet[None])
 
     def close(self) -> None:
-        """Flushes and closes the event file."""
         if self.writer is not None:
             self.writer.close()
 
@@ -198,18 +191,15 @@ class Saver(Periodic):
         self.clock = time.monotonic()
 
     def on_begin(self, trainer: Any, step: int) -> None:
-        """Takes note of the step that a continued run has on disk already."""
         super().on_begin(trainer, step)
         self.saved_at = step
         self.clock = time.monotonic()
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
-        """Saves when it is time."""
         if self.is_due(step) or time.monotonic() - self.clock >= self.seconds:
             self._save(step)
 
     def on_end(self, trainer: Any, step: int) -> None:
-        """Saves what is not saved yet."""
         if self.saved_at != step:
             self._save(step)
 
@@ -235,7 +225,6 @@ class TimeLog(Callback):
         self.parts: list[dict[str, float]] = []
 
     def on_begin(self, trainer: Any, step: int) -> None:
-        """Reads what earlier processes took, and starts the clocks."""
         self.parts = self.run.times() if self.run.time_file.is_file() else []
         self.from_step = step
         self.clock, self.cpu_clock = time.monotonic(), time.process_time()
@@ -262,7 +251,6 @@ class StopAfter(Callback):
         self.deadline = time.monotonic() + seconds
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
-        """Looks at the clock."""
         if time.monotonic() >= self.deadline:
             trainer.stop_training = True
 
@@ -297,15 +285,12 @@ class StopOnSignal(Callback):
         print(f"{name}: finishing this step, then saving; again to abort at once", file=self.stream)
 
     def on_begin(self, trainer: Any, step: int) -> None:
-        """Stops before the first step if a signal came already."""
         trainer.stop_training = self.received is not None
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
-        """Stops after this step if a signal came."""
         if self.received is not None:
             trainer.stop_training = True
 
     def close(self) -> None:
-        """Puts the old handlers back."""
         for number, handler in self.before.items():
             signal.signal(number, handler)

@@ -39,13 +39,11 @@ class ProgressBar(Callback):
         self.task = self.progress.add_task("", total=steps, epoch=1, terms="", start=False)
 
     def on_begin(self, trainer: Any, step: int) -> None:
-        """Starts drawing."""
         self.progress.start()
         self.progress.update(self.task, completed=step)
         self.progress.start_task(self.task)
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
-        """Moves the bar."""
         epoch = (step - 1) // self.steps_per_epoch + 1
         # The first that a narrow terminal shows is the total.
         first = {name: value for name, value in logs.items() if name == "total"}
@@ -53,7 +51,6 @@ class ProgressBar(Callback):
         self.progress.update(self.task, completed=step, epoch=epoch, terms=terms)
 
     def close(self) -> None:
-        """Gives the terminal back."""
         self.progress.stop()
 
 
@@ -85,11 +82,9 @@ class ProgressLines(Callback):
         self.waiting: list[Logs] = []
 
     def on_begin(self, trainer: Any, step: int) -> None:
-        """Starts the clock."""
         self.begun_at = None
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
-        """Writes a line when it is time."""
         now = time.monotonic()
         self.waiting.append(logs)
         if self.begun_at is None:
@@ -102,7 +97,6 @@ class ProgressLines(Callback):
             self._write(step, show_duration(pace * (self.steps - step)), pace)
 
     def on_end(self, trainer: Any, step: int) -> None:
-        """Writes the last line."""
         if self.waiting:
             self._write(step, "stopped")
 

@@ -41,22 +41,18 @@ class SampleSheet(Periodic):
         self.drawn_at = 0
 
     def on_begin(self, trainer: Any, step: int) -> None:
-        """Takes note of where a continued run stands."""
         super().on_begin(trainer, step)
         self.drawn_at = step
 
     def on_epoch(self, trainer: Any, epoch: int, step: int) -> None:
-        """Draws `epoch-0001.png`, if pictures go by epochs."""
         if not self.every:
             self._draw(trainer, self.folder / f"epoch-{epoch:04d}.png", step)
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
-        """Draws `step-00000123.png`, if pictures go by steps."""
         if self.is_due(step):
             self._draw(trainer, self.folder / f"step-{step:08d}.png", step)
 
     def on_end(self, trainer: Any, step: int) -> None:
-        """Draws `step-00000123.png`, unless this step has its picture already."""
         if self.drawn_at != step:
             self._draw(trainer, self.folder / f"step-{step:08d}.png", step)
 

@@ -68,7 +68,6 @@ class Validation(Periodic):
         return f"PSNR {self.best['psnr']:.2f} dB at step {self.best['step']:.0f}"
 
     def on_begin(self, trainer: Any, step: int) -> None:
-        """Reads the validations up to this step."""
         super().on_begin(trainer, step)
         self.rows = []
         if self.run.validation.is_file():
@@ -79,7 +78,6 @@ class Validation(Periodic):
             trainer.stop_training = True
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
-        """Measures when it is time."""
         from musical_tf.metrics import authors_metrics
 
         if not self.is_due(step):
