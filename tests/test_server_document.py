@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from benchmarks import load_test, measure, soak
 from serving.server import command_line, create_app
-from serving.server.service import Metrics
+from serving.server.metrics import Metrics
 from serving.session import InpaintingSession
 from tests.test_server_process import running, wait_until
 

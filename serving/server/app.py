@@ -100,9 +100,9 @@ def create_app(
         )
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Envelope, metrics=service.metrics, timeout=settings.timeout)
-    app.add_exception_handler(RequestError, _answer_request_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(ClientDisconnect, _client_left)
+    app.add_exception_handler(RequestError, _answer_request_error)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _answer_http_error)  # type: ignore[arg-type]
+    app.add_exception_handler(ClientDisconnect, _client_left)  # type: ignore[arg-type]
     _add_inpaint(app, service)
     add_iopaint_routes(app, service, _protection(settings.token)["dependencies"])
     add_job_routes(app, service.requests, _protection(settings.token))

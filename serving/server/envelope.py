@@ -9,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .guard import error_answer, quoted
-from .service import Metrics
+from .metrics import Metrics
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (

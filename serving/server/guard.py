@@ -69,7 +69,7 @@ class Guard:
         is_link = is_link and headers.get("sec-fetch-mode", "").lower() == "navigate"
         # Behind a proxy Host may be another name, but a browser knows which page it is on.
         is_own = site == "same-origin" or origin is None
-        is_own = is_own or _netloc(origin) == host.lower()
+        is_own = is_own or _netloc(origin or "") == host.lower()
         if (site == "cross-site" and not is_link) or not is_own:
             return "origin_not_allowed", (
                 f"Origin must be this server, got {(origin or site)[:100]!r}; "

@@ -9,7 +9,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -33,7 +33,7 @@ OPTIONS_TO_CONVERT = ("format", "quality", "metadata", "crop")
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom are outside."""
 
-Fill = Callable[[np.ndarray, np.ndarray, str | None], np.ndarray]
+Fill = Callable[[np.ndarray, np.ndarray, str | None, str], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy, fill)`; returns uint8 `(H, W, 3)`."""
 
 _LONGEST_SIDE = {"webp": 16383, "jpeg": 65535, "avif": 65535}
@@ -42,15 +42,16 @@ _LONGEST_SIDE = {"webp": 16383, "jpeg": 65535, "avif": 65535}
 class Codec(Protocol):
     """The functions of `musical_tf.images` that work on a stranger's file."""
 
-    def read_photograph(self, source: BinaryIO, **options: Any) -> images.Photograph:
+    @property
+    def read_photograph(self) -> Callable[..., images.Photograph]:
         """See `musical_tf.images.read_photograph`."""
 
-    def load_mask(self, source: BinaryIO, **options: Any) -> images.Mask:
+    @property
+    def load_mask(self) -> Callable[..., images.Mask]:
         """See `musical_tf.images.load_mask`."""
 
-    def encode_photograph(
-        self, photograph: images.Photograph, pixels: np.ndarray, *arguments: Any
-    ) -> bytes:
+    @property
+    def encode_photograph(self) -> Callable[..., bytes]:
         """See `musical_tf.images.encode_photograph`."""
 
 
@@ -130,7 +131,7 @@ def fill_request(
     name = _format_of(photograph, options.format)
     _check_sides(photograph, name)
     check()
-    choice = {"polarity": options.polarity, "threshold": options.threshold}
+    choice: dict[str, Any] = {"polarity": options.polarity, "threshold": options.threshold}
     alpha = None
     if "mask" in fields:
         mask, _ = read_image(fields, "mask", codec.load_mask, max_pixels, **choice)
@@ -260,7 +261,7 @@ def _crop(photograph: images.Photograph, box: Box, max_pixels: int) -> images.Ph
         )
     margins = ((rows[0] - top, bottom - rows[1]), (columns[0] - left, right - columns[1]))
 
-    def cut(values: np.ndarray | None, **fill: Any) -> np.ndarray | None:
+    def cut(values: Any, **fill: Any) -> Any:
         if values is None:
             return None
         around = margins + ((0, 0),) * (values.ndim - 2)

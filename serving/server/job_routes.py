@@ -98,7 +98,7 @@ class Answering:
         if self.job is None:
             return JobProgress(state="receiving", windows_done=0, windows=None)
         done, windows = self.job.windows
-        state = "running" if self.job.is_running else "waiting"
+        state: Literal["running", "waiting"] = "running" if self.job.is_running else "waiting"
         return JobProgress(state=state, windows_done=done, windows=windows)
 
     async def result(self, job: Job, request: Request, jobs: JobQueue) -> Any:

@@ -126,6 +126,7 @@ class Job:
         started = time.monotonic()
         self.queue_seconds = waited = started - self._created
         work, self._work = self._work, None  # and with it its input, once it is done
+        assert work is not None, "a job runs once"
         try:
             result = work(self)
         except BaseException as error:

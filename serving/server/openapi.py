@@ -29,7 +29,7 @@ class InpaintAnswer(BaseModel):
     """
 
     image: str
-    format: Literal[tuple(OWN_FORMATS)]
+    format: Literal[tuple(OWN_FORMATS)]  # type: ignore[valid-type]
     width: int
     height: int
     model: str

@@ -5,7 +5,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -106,16 +106,17 @@ async def read_form(
     check_names([name for name, _ in form.multi_items()], "form field", (*files, *options))
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
-        is_file = isinstance(value, UploadFile)
+        upload = value if isinstance(value, UploadFile) else None
         # What a form sends for a file that nobody has chosen.
-        if name in files and (not value.filename and not value.size if is_file else not value):
+        is_empty = not value if upload is None else not upload.filename and not upload.size
+        if name in files and is_empty:
             continue
-        if is_file != (name in files):
+        if (upload is not None) != (name in files):
             wanted = "a file, with a file name" if name in files else "text, not a file"
             raise RequestError(400, "invalid_form", f"the form field {name!r} must be {wanted}")
-        fields[name] = value.file if is_file else value
-        if name == "image":
-            fields["name"] = value.filename  # of a file that the result is saved in
+        fields[name] = value if upload is None else upload.file
+        if upload is not None and name == "image":
+            fields["name"] = upload.filename  # of a file that the result is saved in
     return fields
 
 
@@ -144,7 +145,7 @@ def _boundary(content_type: str) -> bytes:
     return boundary
 
 
-async def _with_few(boundary: bytes, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _with_few(boundary: bytes, stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """The stream, while its boundary does not occur in the files: each costs parsing time."""
     mark, found = b"--" + boundary, 0
     async for chunk in stream:

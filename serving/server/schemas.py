@@ -123,15 +123,15 @@ def read_box(fields: Mapping[str, Any], name: str) -> Box | None:
     if not text.strip():
         return None
     match = re.fullmatch(r"\s*(-?\d{1,9})" + r"\s*,\s*(-?\d{1,9})" * 3 + r"\s*", text)
-    box = tuple(map(int, match.groups())) if match else (0, 0, 0, 0)
-    if box[0] >= box[2] or box[1] >= box[3]:
+    left, top, right, bottom = map(int, match.groups()) if match else (0, 0, 0, 0)
+    if left >= right or top >= bottom:
         raise RequestError(
             400,
             "invalid_option",
             f"{name} must be LEFT,TOP,RIGHT,BOTTOM in whole pixels, LEFT < RIGHT and TOP < BOTTOM, "
             f"got {text[:100]!r}",
         )
-    return box
+    return left, top, right, bottom
 
 
 def _refusal(name: str, value: Any, models: Sequence[str]) -> RequestError:

@@ -132,7 +132,8 @@ def select(
         assert stroked is not None
         box = _grown(stroked, _REACH * max(stroked[2] - stroked[0], stroked[3] - stroked[1]), size)
     elif stroked is not None:
-        box = *map(min, box[:2], stroked[:2]), *map(max, box[2:], stroked[2:])
+        left, top = min(box[0], stroked[0]), min(box[1], stroked[1])
+        box = left, top, max(box[2], stroked[2]), max(box[3], stroked[3])
     seen = _grown(box, _CONTEXT * max(box[2] - box[0], box[3] - box[1]), size)
     left, top, right, bottom = seen
     scale = min(1.0, _SIDE / max(right - left, bottom - top))
@@ -208,9 +209,17 @@ def cut_out(small: np.ndarray, marks: np.ndarray) -> np.ndarray:
     if not (marks == _BACKGROUND).any():  # the box is the whole photograph
         marks[[0, -1]] = marks[:, [0, -1]] = _BACKGROUND
         marks[certain > 0] = _OBJECT
-    models = np.zeros((1, 65)), np.zeros((1, 65))
+    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     lightness_and_color = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
-    cv2.grabCut(lightness_and_color, marks, None, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(
+        lightness_and_color,
+        marks,
+        (0, 0, 1, 1),  # unused
+        background,
+        foreground,
+        _ITERATIONS,
+        cv2.GC_INIT_WITH_MASK,
+    )
     found = np.isin(marks, (_OBJECT, _MAYBE_OBJECT)).astype(np.uint8)
     found = cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) | certain
     count, parts, numbers, _ = cv2.connectedComponentsWithStats(found)

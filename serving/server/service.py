@@ -8,8 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from musical_tf import images
 
@@ -19,77 +17,11 @@ from . import output_folder, request_body, schemas, selecting
 from .inpaint_request import Filled, RequestError, convert_request, fill_request, unavailable
 from .job_routes import AnsweringRequests
 from .jobs import AbandonedError, Batcher, Job, JobQueue
+from .metrics import Metrics
 from .settings import Settings
-from .worker_pool import REASONS, Codec, WorkerError, WorkerPool
+from .worker_pool import Codec, WorkerError, WorkerPool
 
 _LOG = logging.getLogger(__name__)
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
-
-
-class Metrics:
-    """What `/metrics` shows, in a registry of its own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        prometheus_client.ProcessCollector(registry=self.registry)
-        prometheus_client.PlatformCollector(registry=self.registry)
-        prometheus_client.GCCollector(registry=self.registry)
-        self.requests = Counter(
-            "musical_requests",
-            "Requests by route, status and error code",
-            ["route", "status", "code"],
-            registry=self.registry,
-        )
-        self.request_seconds = self._histogram(
-            "musical_request_seconds",
-            "Seconds from a request's headers to the end of its answer",
-            labelnames=["route"],
-        )
-        self.queue_seconds = self._histogram(
-            "musical_queue_seconds", "Seconds a filled image waited, for a thread and the model"
-        )
-        self.run_seconds = self._histogram(
-            "musical_run_seconds",
-            "Seconds a filled image was worked on: decoding, filling, encoding",
-        )
-        self.model_seconds = self._histogram(
-            "musical_model_seconds", "Seconds of one run of the model"
-        )
-        self.batch_size = self._histogram(
-            "musical_model_batch_size", "Windows in one run of the model", (1, 2, 4, 8, 16, 32, 64)
-        )
-        self.in_flight = Gauge(
-            "musical_requests_in_flight", "Requests without an answer", registry=self.registry
-        )
-        self.queue_depth = Gauge(
-            "musical_queue_depth", "Requests that wait for a thread", registry=self.registry
-        )
-
-        self.workers_ended = Counter(
-            "musical_workers_ended",
-            "Worker processes that were ended, by reason",
-            ["reason"],
-            registry=self.registry,
-        )
-        for reason in REASONS:
-            self.workers_ended.labels(reason)
-        self.workers = Gauge(
-            "musical_workers", "Worker processes that are alive", registry=self.registry
-        )
-
-    def observe_worker(self, reason: str) -> None:
-        """Notes the end of a worker process."""
-        self.workers_ended.labels(reason).inc()
-
-    def observe_batch(self, size: int, seconds: float) -> None:
-        """Notes one run of the model."""
-        self.batch_size.observe(size)
-        self.model_seconds.observe(seconds)
-
-    def _histogram(
-        self, name: str, text: str, buckets: tuple[float, ...] = _SECONDS, **options: Any
-    ) -> Histogram:
-        return Histogram(name, text, buckets=buckets, registry=self.registry, **options)
 
 
 class Service:
@@ -127,8 +59,9 @@ class Service:
         self.metrics.queue_depth.set_function(lambda: self.jobs.depth)
         self.pool: WorkerPool | None = None
         if settings.isolate:
-            self.pool = WorkerPool(settings.workers, settings.timeout, self.metrics.observe_worker)
-            self.metrics.workers.set_function(lambda: self.pool.alive)
+            pool = WorkerPool(settings.workers, settings.timeout, self.metrics.observe_worker)
+            self.metrics.workers.set_function(lambda: pool.alive)
+            self.pool = pool
         self.is_ready = False
         self.is_closing = False
         self.failure: Exception | None = None
@@ -163,7 +96,7 @@ class Service:
     def has_ended(self, seconds: float) -> bool:
         """Waits so long for the threads after `close`; False if one still computes."""
         end = time.monotonic() + seconds
-        threads = (self.jobs, *self.batchers.values())
+        threads: list[JobQueue | Batcher] = [self.jobs, *self.batchers.values()]
         return all(each.join(max(0.0, end - time.monotonic())) for each in threads)
 
     def describe(self) -> dict[str, Any]:

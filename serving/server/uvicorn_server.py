@@ -15,6 +15,8 @@ from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .service import Service
+
 _GRACE = 5  # seconds beyond the timeout of a request until a shutdown stops waiting
 _PATIENCE = 10.0  # seconds; a connection without a request is closed after one to two of them
 _QUIT = 130  # exit code of the second Ctrl-C
@@ -25,12 +27,15 @@ class Server(uvicorn.Server):
 
     Args:
         config: uvicorn's configuration of an application by `app.create_app`.
+        service: The application's.
         announce: Called when connections are taken.
     """
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, announce: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self.service = config.app.state.service
+        self.service = service
         self.announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -62,7 +67,7 @@ class Server(uvicorn.Server):
 class _Protocol(H11Protocol):
     """uvicorn's own, but a client that does not get as far as a request is not waited for."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # asyncio does so only for sockets that know they are TCP, which `create_server` does not
         # tell them. Without it every answer waits 40 ms for the client to acknowledge its headers.
@@ -108,4 +113,4 @@ def make_server(app: FastAPI, announce: Callable[[], None], access_log: bool = T
         # Every request ends within its timeout: this is for what nobody has thought of.
         timeout_graceful_shutdown=math.ceil(timeout) + _GRACE,
     )
-    return Server(config, announce)
+    return Server(config, app.state.service, announce)

@@ -21,7 +21,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from . import allocator
 try:
     import resource
 except ImportError:  # Windows
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 SECONDS = 5.0
 """Seconds of processor time that any image may take to decode."""
@@ -83,7 +83,7 @@ def encode_photograph(
         return images.encode_photograph(photograph, *arguments, **options)
 
 
-def send(stream: BinaryIO, message: Any) -> None:
+def send(stream: io.RawIOBase, message: Any) -> None:
     """Writes any object to an unbuffered pipe; arrays go without a copy."""
     buffers: list[pickle.PickleBuffer] = []
     content = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
@@ -91,10 +91,10 @@ def send(stream: BinaryIO, message: Any) -> None:
     head = _HEAD.pack(len(views)) + struct.pack(f"<{len(views)}Q", *map(len, views))
     for view in (memoryview(head), *views):
         while view:
-            view = view[stream.write(view) :]
+            view = view[stream.write(view) or 0 :]
 
 
-def receive(stream: BinaryIO) -> Any:
+def receive(stream: io.RawIOBase) -> Any:
     """Reads what `send` wrote; arrays can be written to.
 
     Raises:
@@ -106,7 +106,7 @@ def receive(stream: BinaryIO) -> Any:
     return pickle.loads(content, buffers=buffers)
 
 
-def _read(stream: BinaryIO, size: int) -> bytearray:
+def _read(stream: io.RawIOBase, size: int) -> bytearray:
     content = bytearray(size)
     view = memoryview(content)
     while view:
@@ -142,7 +142,7 @@ def main() -> None:
         _reply(target, *work.get())
 
 
-def _listen(source: BinaryIO, work: queue.SimpleQueue) -> None:
+def _listen(source: io.RawIOBase, work: queue.SimpleQueue) -> None:
     """Passes messages on; ends the process in the middle of its work once nobody waits for it."""
     code = 1
     try:
@@ -155,7 +155,7 @@ def _listen(source: BinaryIO, work: queue.SimpleQueue) -> None:
 
 
 def _reply(
-    target: BinaryIO, function: Callable[..., Any], arguments: tuple, named: dict[str, Any]
+    target: io.RawIOBase, function: Callable[..., Any], arguments: tuple, named: dict[str, Any]
 ) -> None:
     try:
         reply = True, function(*arguments, **named)
@@ -169,7 +169,7 @@ def _reply(
     _send(target, reply)
 
 
-def _send(target: BinaryIO, reply: tuple[bool, Any]) -> None:
+def _send(target: io.RawIOBase, reply: tuple[bool, Any]) -> None:
     try:
         send(target, reply)
     except OSError:  # nobody waits for it

@@ -8,6 +8,7 @@ Pickles and pixels travel through pipes. A worker is no sandbox: it runs as the 
 """
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from .settings import TOKEN_VARIABLE
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 JOBS = 500
 """Pieces of work after which a worker is replaced."""
@@ -228,7 +229,8 @@ class WorkerPool:
             self._started += 1
             # So that all of them are not replaced at the same time.
             limit = JOBS + JOBS * (self._started % self.workers) // self.workers
-        failure, each = None, None
+        failure: str | None = None
+        each: _Worker | None = None
         try:
             each = _Worker(limit)
             stop = threading.Timer(_STARTING, each.process.kill)
@@ -239,12 +241,13 @@ class WorkerPool:
             finally:
                 stop.cancel()
         except EOFError:
-            failure = f"a worker process ended before it was ready, with {each.process.wait()}"
+            code = each.process.wait() if each else None
+            failure = f"a worker process ended before it was ready, with {code}"
         except OSError as error:
             failure = f"a worker process cannot be started: {error.strerror or error}"
         with self._changed:
-            if failure is not None:
-                self._failed, self._failure = self._failed + 1, failure
+            if each is None or failure is not None:
+                self._failed, self._failure = self._failed + 1, failure or ""
                 self._begin(_RETRY)
             elif self._closed:
                 each.process.kill()
@@ -286,8 +289,9 @@ class _Worker:
             env=environment,
             **options,
         )
-        self.requests: BinaryIO = self.process.stdin
-        self.replies: BinaryIO = self.process.stdout
+        # Unbuffered, so both are raw.
+        self.requests = cast(io.RawIOBase, self.process.stdin)
+        self.replies = cast(io.RawIOBase, self.process.stdout)
         for pipe in (self.requests, self.replies):
             _enlarge(pipe)
         self.calls = 0
@@ -314,7 +318,7 @@ class _Worker:
         return "crashed", ImageError(f"{what} crashed the decoder ({how})")
 
 
-def _enlarge(pipe: BinaryIO) -> None:
+def _enlarge(pipe: io.RawIOBase) -> None:
     """Gives a pipe room, where that can be chosen and the user has not used up their share."""
     if (command := getattr(fcntl, "F_SETPIPE_SZ", None)) is not None:
         with contextlib.suppress(OSError):
