@@ -89,7 +89,7 @@ export async function inpaint(image, name, mask, { fill: method = "auto", signal
 
 /** Encodes a photograph, or its filled version, in another format. */
 export async function convert(image, name, { filled, crop, format, quality }) {
-  const type = format === "same" ? image.type : `image/${format}`;
+  const type = format === "same" ? image.type || "image/png" : `image/${format}`;
   const { canvas } = filled ? await draw(filled) : await draw(image, crop); // one is cropped already
   return encode(canvas, type, quality ? Number(quality) / 100 : undefined);
 }
