@@ -60,6 +60,14 @@ def reference(folder: str, heading: str) -> str:
     return "\n\n".join(parts)
 
 
+def on_config(config):
+    """Lists every example under "How-to"; their titles are those of their pages."""
+    (pages,) = (entry["How-to"] for entry in config.nav if "How-to" in entry)
+    names = sorted(name for name in DOCUMENTS if name.startswith("examples/"))
+    names.remove("examples/index.md")
+    pages.append({"Other applications": ["examples/index.md", *names]})
+
+
 def on_files(files, config):
     """Adds the generated pages."""
     for page, source in DOCUMENTS.items():
