@@ -31,8 +31,9 @@ WAIT = 20  # seconds until a test gives up on something that takes none
 
 
 @contextlib.contextmanager
-def serving(session, **settings):
-    app = create_app(session, Settings(**settings))
+def serving(session, isolate=False, **settings):
+    """A client of a server; without worker processes, which take seconds to start."""
+    app = create_app(session, Settings(isolate=isolate, **settings))
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until(lambda: client.get("/readyz").status_code == 200)
         yield client
@@ -40,7 +41,14 @@ def serving(session, **settings):
 
 @pytest.fixture(scope="module")
 def client(session):
-    with serving(session, max_bytes=3_000_000, max_pixels=1_000_000) as client:
+    with serving(session, isolate=True, max_bytes=3_000_000, max_pixels=1_000_000) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def locked(session):
+    """A client of a server with a token, which the client does not send."""
+    with serving(session, token="s3cret") as client:
         yield client
 
 
@@ -213,7 +221,7 @@ def test_what_is_loaded_and_the_limits(client, session):
         "timeout": 60.0,
     }
     described = session.describe() | {"model": "tiny model.onnx"}
-    assert answer == described | {"models": [described]}
+    assert answer == described | {"models": [described], "output_dir": None}
 
 
 # ---- what is refused
@@ -432,40 +440,38 @@ def metric(client, line):
     return float(found[1]) if found else 0.0
 
 
-def test_a_body_without_length_is_read_no_further_than_the_limit(session):
-    with serving(session, max_bytes=100_000) as client:
-        hung_up = asyncio.Event()
-        hung_up.set()
-        parts = [bytes(1000)] * 1000
-        answered_after = None
+def test_a_body_without_length_is_read_no_further_than_the_limit(client):
+    hung_up = asyncio.Event()
+    hung_up.set()
+    parts = [bytes(5000)] * 1000
+    answered_after = None
 
-        async def send(message):
-            nonlocal answered_after
-            if message["type"] == "http.response.start":
-                assert message["status"] == 413
-                answered_after = metric(client, "musical_requests_in_flight")
+    async def send(message):
+        nonlocal answered_after
+        if message["type"] == "http.response.start":
+            assert message["status"] == 413
+            answered_after = metric(client, "musical_requests_in_flight")
 
-        _, read = asgi_request(
-            client.app, parts, JSON_HEADERS, before_disconnect=hung_up.wait, send=send
-        )
-        assert answered_after is not None
-        # The rest is thrown away, until the client has noticed; none of it is kept.
-        assert read == 1000
+    _, read = asgi_request(
+        client.app, parts, JSON_HEADERS, before_disconnect=hung_up.wait, send=send
+    )
+    assert answered_after is not None
+    # The rest is thrown away, until the client has noticed; none of it is kept.
+    assert read == 1000
 
 
-def test_the_limit_is_found_before_the_body_is_asked_for(session):
-    with serving(session, max_bytes=100_000) as client:
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"100001")]
-        events = []
+def test_the_limit_is_found_before_the_body_is_asked_for(client):
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"3000001")]
+    events = []
 
-        async def send(message):
-            events.append(message.get("status", "body"))
+    async def send(message):
+        events.append(message.get("status", "body"))
 
-        async def gone():
-            events.append("asked for the body")
+    async def gone():
+        events.append("asked for the body")
 
-        asgi_request(client.app, [], headers, gone, send)
-        assert events[0] == 413
+    asgi_request(client.app, [], headers, gone, send)
+    assert events[0] == 413
 
 
 class GatedSession(InpaintingSession):
@@ -674,7 +680,7 @@ def allocate(content, **options):
 
 
 def test_hostile_files_cost_workers_and_the_next_request_is_served(session, monkeypatch):
-    with serving(session, timeout=1, queue=8) as client:
+    with serving(session, isolate=True, timeout=1, queue=8) as client:
         expected = post(client).content
         with monkeypatch.context() as patch:
             patch.setattr(worker, "read_photograph", spin)
@@ -688,19 +694,19 @@ def test_hostile_files_cost_workers_and_the_next_request_is_served(session, monk
         wait_until(lambda: metric(client, "musical_workers") == 2)
 
 
-@pytest.mark.parametrize("decoder", [spin_for_long, allocate])
-def test_an_image_that_exceeds_its_limits_is_refused(session, monkeypatch, decoder):
-    with serving(session) as client:
-        with monkeypatch.context() as patch:
-            patch.setattr(worker, "read_photograph", decoder)
-            response = post(client)
-        assert (response.status_code, error_of(response)[0]) == (413, "too_costly")
-        assert error_of(response)[1].startswith("image: decoding it takes more than")
-        assert post(client).status_code == 200
+def test_an_image_that_exceeds_its_limits_is_refused(session, monkeypatch):
+    with serving(session, isolate=True) as client:
+        for decoder in (spin_for_long, allocate):
+            with monkeypatch.context() as patch:
+                patch.setattr(worker, "read_photograph", decoder)
+                response = post(client)
+            assert (response.status_code, error_of(response)[0]) == (413, "too_costly")
+            assert error_of(response)[1].startswith("image: decoding it takes more than")
+            assert post(client).status_code == 200
 
 
 def test_images_can_be_decoded_in_the_servers_threads(session, client):
-    with serving(session, isolate=False) as threads:
+    with serving(session) as threads:
         assert post(threads).content == post(client).content
         assert metric(threads, "musical_workers") == 0
 
@@ -734,41 +740,40 @@ def test_windows_of_several_requests_go_through_the_model_together(gated):
 # ---- tokens
 
 
-def test_a_token_is_asked_for_where_the_model_is(session):
-    with serving(session, token="s3cret") as client:
-        for method, path in (("POST", "/v1/inpaint"), ("GET", "/v1/model"), ("GET", "/metrics")):
-            for headers in (
-                {},
-                {"authorization": "Bearer wrong"},
-                {"authorization": "Bearer s3cret2"},
-                {"authorization": "Bearer"},
-                {"authorization": "Basic s3cret"},
-                {"authorization": b"Bearer s3cr\xe9t"},
-            ):
-                response = client.request(method, path, headers=headers)
-                assert (response.status_code, error_of(response)[0]) == (401, "unauthorized")
-                assert response.headers["www-authenticate"] == "Bearer"
-        for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/", "/page/base.css"):
-            assert client.get(path).status_code == 200
-        client.headers["authorization"] = "Bearer s3cret"
-        assert client.get("/v1/model").status_code == 200
-        assert client.get("/metrics").status_code == 200
-        assert post(client).status_code == 200
+def test_a_token_is_asked_for_where_the_model_is(locked):
+    for method, path in (("POST", "/v1/inpaint"), ("GET", "/v1/model"), ("GET", "/metrics")):
+        for headers in (
+            {},
+            {"authorization": "Bearer wrong"},
+            {"authorization": "Bearer s3cret2"},
+            {"authorization": "Bearer"},
+            {"authorization": "Basic s3cret"},
+            {"authorization": b"Bearer s3cr\xe9t"},
+        ):
+            response = locked.request(method, path, headers=headers)
+            assert (response.status_code, error_of(response)[0]) == (401, "unauthorized")
+            assert response.headers["www-authenticate"] == "Bearer"
+    for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/", "/page/base.css"):
+        assert locked.get(path).status_code == 200
+    right = {"authorization": "Bearer s3cret"}
+    assert locked.get("/v1/model", headers=right).status_code == 200
+    assert locked.get("/metrics", headers=right).status_code == 200
+    files = {"image": ("a", IMAGE), "mask": ("b", MASK)}
+    assert locked.post("/v1/inpaint", files=files, headers=right).status_code == 200
 
 
-def test_a_wrong_token_is_said_before_the_body_is_read(session):
-    with serving(session, token="s3cret") as client:
-        events = []
+def test_a_wrong_token_is_said_before_the_body_is_read(locked):
+    events = []
 
-        async def send(message):
-            events.append(message["type"])
+    async def send(message):
+        events.append(message["type"])
 
-        async def gone():
-            events.append("asked for the body")
+    async def gone():
+        events.append("asked for the body")
 
-        _, headers = form_request()
-        asgi_request(client.app, [], headers, gone, send)
-        assert events[0] == "http.response.start"
+    _, headers = form_request()
+    asgi_request(locked.app, [], headers, gone, send)
+    assert events[0] == "http.response.start"
 
 
 def test_metrics_are_open_where_there_is_no_token(client):
@@ -919,12 +924,11 @@ def test_every_model_is_listed_and_the_first_is_the_default(two):
         assert body["schema"]["properties"]["model"]["enum"] == ["light.onnx", "dark.onnx"]
 
 
-def test_the_open_document_names_no_model_where_there_is_a_token(session):
-    with serving(session, token="s3cret") as client:
-        document = client.get("/openapi.json")
-        assert document.status_code == 200
-        assert session.name not in document.text
-        assert '"model"' in document.text
+def test_the_open_document_names_no_model_where_there_is_a_token(locked, session):
+    document = locked.get("/openapi.json")
+    assert document.status_code == 200
+    assert session.name not in document.text
+    assert '"model"' in document.text
 
 
 def test_two_models_of_one_name_are_refused(session):
@@ -1010,9 +1014,8 @@ def test_the_documentation_describes_what_there_is(client):
             found = found[part]
 
 
-def test_the_documentation_knows_the_token(session):
-    with serving(session, token="s3cret") as client:
-        document = client.get("/openapi.json").json()
-        assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
-        assert document["paths"]["/v1/inpaint"]["post"]["security"] == [{"token": []}]
-        assert "security" not in document["paths"]["/healthz"]["get"]
+def test_the_documentation_knows_the_token(locked):
+    document = locked.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    assert document["paths"]["/v1/inpaint"]["post"]["security"] == [{"token": []}]
+    assert "security" not in document["paths"]["/healthz"]["get"]

@@ -85,11 +85,12 @@ def test_progress_is_told_and_cancelling_stops_before_the_next_window(slow):
         assert len(slow.batches) == 4  # two, the one that ran, and that of the last request
 
 
-@pytest.mark.parametrize("name", ["short", "x" * 65, "with a blank", "a/b/c/d/e", ""])
-def test_names_that_are_none_are_refused(slow, name):
+def test_names_that_are_none_are_refused(slow):
     with serving(slow, token="secret") as client:
-        headers = {"Authorization": "Bearer secret", "X-Job": name}
-        answer = client.post("/v1/inpaint", files={"image": b""}, headers=headers)
-        assert (answer.status_code, error_of(answer)[0]) == (400, "invalid_option")
+        right = {"Authorization": "Bearer secret"}
+        for name in ("short", "x" * 65, "with a blank", "a/b/c/d/e", ""):
+            headers = right | {"X-Job": name}
+            answer = client.post("/v1/inpaint", files={"image": b""}, headers=headers)
+            assert (answer.status_code, error_of(answer)[0]) == (400, "invalid_option"), name
         assert client.delete("/v1/jobs/unknown-name").status_code == 401
-        assert client.get("/v1/jobs/unknown-name", headers=headers).status_code == 404
+        assert client.get("/v1/jobs/unknown-name", headers=right).status_code == 404

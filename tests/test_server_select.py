@@ -39,7 +39,7 @@ STROKES[140:160, 190:250] = 255
 
 @pytest.fixture(scope="module")
 def client(session):
-    with serving(session, max_pixels=1_000_000) as client:
+    with serving(session, isolate=True, max_pixels=1_000_000) as client:
         yield client
 
 
@@ -131,7 +131,7 @@ def spin(small, marks):
 
 
 def test_a_selection_that_never_ends_costs_one_worker(session, monkeypatch):
-    with serving(session, timeout=2) as client:
+    with serving(session, isolate=True, timeout=2) as client:
         with monkeypatch.context() as patch:
             patch.setattr(selecting, "cut_out_within_limits", spin)
             assert ask(client, box=BOX).status_code == 504

@@ -1,5 +1,6 @@
 """The worker processes, without a server around them."""
 
+import contextlib
 import ctypes
 import errno
 import io
@@ -48,8 +49,8 @@ def encoded(array, image_format="PNG"):
     return stream.getvalue()
 
 
-@pytest.fixture
-def pool():
+@contextlib.contextmanager
+def started():
     ended = []
     pool = WorkerPool(2, seconds=WAIT, observe=ended.append)
     pool.ended = ended
@@ -59,11 +60,25 @@ def pool():
     pool.close()
 
 
+@pytest.fixture
+def pool():
+    with started() as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def steady_pool():
+    """Workers for tests that end none."""
+    with started() as pool:
+        yield pool
+        assert pool.ended == []
+
+
 PHOTO = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
 
 
-def test_images_come_back_as_the_reader_gives_them(pool):
-    codec = Codec(pool, new_job())
+def test_images_come_back_as_the_reader_gives_them(steady_pool):
+    codec = Codec(steady_pool, new_job())
     content = encoded(PHOTO)
     there = codec.read_photograph(io.BytesIO(content), name="image", max_pixels=10_000)
     here = images.read_photograph(io.BytesIO(content), name="image", max_pixels=10_000)
@@ -90,15 +105,15 @@ def test_images_come_back_as_the_reader_gives_them(pool):
         (encoded(np.zeros((200, 200), np.uint8)), images.TooManyPixelsError),
     ],
 )
-def test_errors_keep_type_and_text(pool, content, kind):
+def test_errors_keep_type_and_text(steady_pool, content, kind):
     options = {"name": "image", "max_pixels": 10_000}
     with pytest.raises(kind) as here:
         images.read_photograph(io.BytesIO(content), **options)
     with pytest.raises(kind) as there:
-        Codec(pool, new_job()).read_photograph(io.BytesIO(content), **options)
+        Codec(steady_pool, new_job()).read_photograph(io.BytesIO(content), **options)
     assert type(there.value) is type(here.value)
     assert str(there.value) == str(here.value)
-    assert pool.ended == []
+    assert steady_pool.ended == []
 
 
 def test_a_job_that_is_given_up_ends_its_worker_and_another_one_serves(pool, monkeypatch):
