@@ -131,7 +131,7 @@ class Watched:
     """
 
     def __init__(self, fill: Fill, raw: Fill | None = None, shown: bool = False):
-        self._fill, self._raw, self._shown = fill, raw, shown
+        self.fill, self._raw, self._shown = fill, raw, shown
         self.known_change = 0
 
     def __call__(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
@@ -141,9 +141,9 @@ class Watched:
             RuntimeError: If the first photograph is filled otherwise when something else lies
                 under its hole.
         """
-        filled = self._fill(images, holes)
+        filled = self.fill(images, holes)
         hidden = np.where(holes[:1, ..., None], 255 - images[:1], images[:1])
-        if not self._shown and not np.array_equal(self._fill(hidden, holes[:1])[0], filled[0]):
+        if not self._shown and not np.array_equal(self.fill(hidden, holes[:1])[0], filled[0]):
             raise RuntimeError("what lies under a hole decides how it is filled")
         if self._raw is None:
             change = np.abs(filled.astype(int) - images)[~holes]

@@ -18,12 +18,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from musical_tf.arguments import Parser
 from musical_tf.command_line import import_quietly
@@ -33,6 +32,7 @@ from musical_tf.run_directory import RunDirectory
 from .data.datasets import open_dataset
 from .data.holes import open_masks
 from .data.pipeline import evaluation_samples
+from .evaluation import drawings
 from .recipes import Recipe
 
 PROGRAM = "musical-demo"
@@ -59,25 +59,6 @@ class CommandError(RuntimeError):
     def __init__(self, code: int):
         super().__init__(f"exit code {code}")
         self.code = code
-
-
-@dataclass(frozen=True)
-class Filled:
-    """One row of the picture.
-
-    Attributes:
-        name: What the row is called.
-        photograph: `(H, W, 3)` uint8 RGB, the truth.
-        hole: `(H, W)` bool, True = missing.
-        result: `(H, W, 3)` uint8 RGB.
-        shipped: `(H, W, 3)` uint8 RGB, what the package's own model makes of it.
-    """
-
-    name: str
-    photograph: np.ndarray
-    hole: np.ndarray
-    result: np.ndarray
-    shipped: np.ndarray
 
 
 def run(module: str, *arguments: str | Path) -> None:
@@ -191,48 +172,21 @@ def write_held_out(folder: Path, recipe: Recipe) -> list[tuple[str, np.ndarray, 
     return held_out
 
 
-def draw_picture(rows: Sequence[Filled], caption: str, tile: int = 256) -> Image.Image:
+def draw_picture(rows: Sequence[Sequence[np.ndarray]], caption: str, tile: int) -> Image.Image:
     """Draws input, hole, both results and truth side by side, one photograph a row.
 
     Args:
-        rows: What to draw, at least one.
-        caption: The line below.
+        rows: For each photograph itself, `(H, W, 3)` uint8, its hole, `(H, W)` bool, and both
+            results, `(H, W, 3)` uint8.
+        caption: The line above.
         tile: Side of a photograph in the picture, in pixels.
-
-    Returns:
-        An RGB image.
-
-    Raises:
-        ValueError: If `rows` is empty.
     """
-    if not rows:
-        raise ValueError("the picture needs at least one filled photograph, got none")
-    margin, gap, line = 16, 8, 32
-    width = 2 * margin + len(COLUMNS) * tile + (len(COLUMNS) - 1) * gap
-    height = 2 * margin + 2 * line + len(rows) * tile + (len(rows) - 1) * gap
-    picture = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(picture)
-    heading, small = ImageFont.load_default(20), ImageFont.load_default(15)
-    for column, label in enumerate(COLUMNS):
-        center = margin + column * (tile + gap) + tile // 2
-        draw.text((center, margin + line // 2 - 4), label, "black", heading, anchor="mm")
-    for position, row in enumerate(rows):
-        erased = np.where(row.hole[..., np.newaxis], np.uint8(128), row.photograph)
-        hole = np.repeat(row.hole[..., np.newaxis].astype(np.uint8) * 255, 3, axis=2)
-        top = margin + line + position * (tile + gap)
-        for column, pixels in enumerate((erased, hole, row.result, row.shipped, row.photograph)):
-            # Nearest: an enlarged pixel looks like one, and nothing is smoothed that was not.
-            enlarged = Image.fromarray(pixels).resize((tile, tile), Image.Resampling.NEAREST)
-            picture.paste(enlarged, (margin + column * (tile + gap), top))
-    baseline = height - margin - line // 2 + 4
-    draw.text((margin, baseline), caption, "dimgrey", small, anchor="lm")
-    return picture
-
-
-def show_duration(seconds: float) -> str:
-    """Returns `75` as "1 min 15 s"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    pictures = []
+    for photograph, hole, *results in rows:
+        erased = np.where(hole[..., np.newaxis], np.uint8(128), photograph)
+        mask = np.repeat(hole[..., np.newaxis].astype(np.uint8) * 255, 3, axis=2)
+        pictures.append([erased, mask, *results, photograph])
+    return drawings.framed(drawings.grid(pictures, tile, COLUMNS, title=caption), 16)
 
 
 def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] = ()) -> Path:
@@ -279,7 +233,7 @@ def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] 
         for folder in filled.values():
             with Image.open(folder / f"{name}.png") as image:
                 results.append(np.asarray(image.convert("RGB")))
-        rows.append(Filled(name, photograph, hole, *results))
+        rows.append((photograph, hole, *results))
     size = recipe.image_size
     caption = (
         f"{recipe.steps} steps on the other photographs of scikit-image and scikit-learn; "
@@ -336,9 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
-    print(
-        f"\nDone in {show_duration(time.monotonic() - started)}. The picture: {picture.resolve()}"
-    )
+    print(f"\nDone in {time.monotonic() - started:.0f} s. The picture: {picture.resolve()}")
     return 0
 
 
