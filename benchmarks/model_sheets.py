@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from skimage import data
 from sklearn import datasets as sklearn_datasets
 
@@ -22,13 +22,13 @@ from benchmarks import readme_strip
 from musical_tf.metrics import evaluate_pair
 from serving.session import InpaintingSession
 from training.data import holes
+from training.evaluation import drawings
 
 SIDE = readme_strip.SIZE
 SHARES = {"center": None, "free-form 10%": 0.1, "free-form 30%": 0.3}
 HOLES_OF_A_FACE = 4
 """Holes of each kind that the one face gets."""
 CAT = (140, 45, 350, 255)  # left, top, right, bottom of the face in scikit-image's `chelsea`
-GAP, LINE = 10, 26
 
 
 @dataclass(frozen=True)
@@ -113,20 +113,9 @@ def rows(model: str) -> list[tuple[str, Filled]]:
 
 def sheet(model: str, chosen: list[tuple[str, Filled]]) -> Image.Image:
     """The rows below each other."""
-    columns = ("Input", "Telea", model, "Photograph")
-    width, height = len(columns) * (SIDE + GAP) - GAP, LINE + len(chosen) * (SIDE + LINE)
-    page = Image.new("RGB", (width, height), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
-    for column, label in enumerate(columns):
-        left = column * (SIDE + GAP)
-        draw.text((left + SIDE / 2, LINE / 2), label, "black", font, anchor="mm")
-    for row, (why, filled) in enumerate(chosen):
-        top = LINE + row * (SIDE + LINE)
-        for column, tile in enumerate(filled.tiles):
-            page.paste(Image.fromarray(tile), (column * (SIDE + GAP), top))
-        text = f"{why}: {filled.caption}"
-        draw.text((0, top + SIDE + LINE / 2), text, "black", font, anchor="lm")
-    return page
+    captions = [[f"{why}: {filled.caption}", "", "", ""] for why, filled in chosen]
+    heads = ("Input", "Telea", model, "Photograph")
+    return drawings.grid([filled.tiles for _, filled in chosen], SIDE, heads, captions)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,21 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from skimage import data
 from sklearn import datasets as sklearn_datasets
 
 from musical_tf.files import write_whole
 from serving.session import InpaintingSession
 from training.data import holes
-from training.evaluation import baselines
+from training.evaluation import baselines, drawings
 
 SIZE = 256
 DETAIL = 89
 FACE = (136, 10, 316, 190)  # left, top, right, bottom of the aligned face in the photograph
 BUILDING = (0, 0, 427, 427)
 STROKES = 0.2  # of the picture
-GAP, LINE = 12, 34
 
 
 def face() -> np.ndarray:
@@ -66,17 +65,8 @@ def row(model: str, image: np.ndarray, hole: np.ndarray) -> dict[str, np.ndarray
 
 def strip(rows: list[dict[str, np.ndarray]]) -> Image.Image:
     """The tiles side by side, each above its label."""
-    width = len(rows[0]) * (SIZE + GAP) - GAP
-    sheet = Image.new("RGB", (width, len(rows) * (SIZE + LINE)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
-    for line, tiles in enumerate(rows):
-        top = line * (SIZE + LINE)
-        for i, (label, tile) in enumerate(tiles.items()):
-            left = i * (SIZE + GAP)
-            sheet.paste(Image.fromarray(tile), (left, top))
-            place = (left + SIZE / 2, top + SIZE + LINE / 2)
-            draw.text(place, label, "black", font, anchor="mm")
-    return sheet
+    pictures = [list(tiles.values()) for tiles in rows]
+    return drawings.grid(pictures, SIZE, captions=[list(tiles) for tiles in rows], gap=12)
 
 
 def write(

@@ -170,16 +170,10 @@ def test_patchmatch_refuses_a_tiny_image():
         baselines.patchmatch(np.zeros((12, 40, 3), np.uint8), np.zeros((12, 40), bool))
 
 
-def test_every_baseline_has_a_label():
-    assert set(LABELS) == set(BASELINES)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_require_accepts_what_is_installed(name):
-    baselines.require(name)
-
-
 def test_require_names_an_unknown_baseline():
+    assert set(LABELS) == set(BASELINES)
+    for name in ALL:
+        baselines.require(name)
     with pytest.raises(
         ValueError, match=r"'lama'.*mean, telea, navier_stokes, biharmonic, patchmatch"
     ):

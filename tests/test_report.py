@@ -116,8 +116,6 @@ class TestAggregate:
         assert groups["10-20%"]["metrics"]["lpips/alex"] == pytest.approx(0.2)
         assert groups["10-20%"]["undefined"] == {}
         assert groups["20-30%"]["metrics"]["authors/psnr"] is None
-
-    def test_each_method_has_its_own(self, results):
         groups = statistics.aggregate(results["images"], "telea")
         assert groups["all"]["metrics"]["authors/psnr"] == pytest.approx(26.0)
 
@@ -196,10 +194,6 @@ class TestMarkdown:
         assert "(10 to 20% of the image)" in text
         assert "**" not in text
 
-    def test_baselines_alone(self, results):
-        text = tables.markdown(_results(results["images"], {"telea": "Telea"}))
-        assert text.startswith("# Baselines on celeba\n")
-
 
 def test_hole_is_hatched(samples):
     shown = drawings.show_hole(samples[0].image, samples[0].hole)
@@ -219,16 +213,13 @@ class TestContactSheet:
             assert counts[1:] == [32 * 32, 32 * 32]
             assert counts[0] == 32 * 32 + (32 * 32 - 16 * 16)
 
-    def test_small_pictures_are_enlarged_by_whole_pixels(self, results, samples):
-        sheet = drawings.contact_sheet(results, samples[:1], cell=100)
-        pixels = np.asarray(sheet).reshape(-1, 3)
-        assert (pixels == 41).all(axis=1).sum() == 96 * 96
-
-    def test_large_pictures_are_shrunk(self, results, samples):
+    @pytest.mark.parametrize(("cell", "side"), [(100, 96), (16, 16)])
+    def test_pictures_fit_their_cell(self, results, samples, cell, side):
+        """Small ones are enlarged by whole pixels, large ones shrunk."""
         samples[0].hole[:] = False
-        sheet = drawings.contact_sheet(results, samples[:1], cell=16)
+        sheet = drawings.contact_sheet(results, samples[:1], cell=cell)
         pixels = np.asarray(sheet).reshape(-1, 3)
-        assert (pixels == 41).all(axis=1).sum() == 16 * 16
+        assert (pixels == 41).all(axis=1).sum() == side * side
 
     def test_worst_and_best_blocks(self, results, samples):
         """Two blocks of one row are wider or higher than one block of three rows would tell."""
@@ -281,6 +272,8 @@ class TestPage:
         assert page.open == []
         assert not re.search(r"\{\{|\{%|Undefined", text)
         assert "<h1>musical lite on celeba</h1>" in text
+        assert "<i>" not in text
+        assert html.escape("b/<i>&b.png") in text
 
     def test_needs_no_network(self, written):
         text, page, _ = written
@@ -311,11 +304,6 @@ class TestPage:
             with Image.open(f"{prefix}-truth.png") as picture:
                 np.testing.assert_array_equal(np.asarray(picture), sample.image)
 
-    def test_file_names_are_escaped(self, written):
-        text, _, _ = written
-        assert "<i>" not in text
-        assert html.escape("b/<i>&b.png") in text
-
     def test_sort_menu(self, written):
         _, page, _ = written
         options = page.all("option")
@@ -344,4 +332,5 @@ class TestPage:
         page.write(tmp_path, alone, samples)
         parsed = _Page((tmp_path / "index.html").read_text(encoding="utf-8"))
         assert parsed.all("dl") == []
+        assert tables.markdown(alone).startswith("# Baselines on celeba\n")
         assert len(parsed.all("article")) == 3

@@ -85,7 +85,7 @@ def _card(item: Mapping[str, Any]) -> dict[str, Any]:
 def _write_item(folder: Path, pictures: str, item: Item) -> dict[str, Any]:
     def save(picture: Image.Image, name: str) -> str:
         file = f"{pictures}/{item.stem}-{name}.png"
-        picture.save(folder / file, optimize=True)
+        picture.save(folder / file)
         return file
 
     scales = []
