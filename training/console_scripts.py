@@ -6,46 +6,12 @@ whatever the extras: where TensorFlow or ONNX Runtime is not there, it says whic
 
 import importlib
 import sys
+from functools import partial
 
 from musical_tf.command_line import end_on_interrupt
 
 _ROOT = __name__.removesuffix("training.console_scripts")
 """`musical_tf.` once installed, nothing in a checkout."""
-
-
-def fit() -> int:
-    """Runs `training.fit`."""
-    return _start("musical-fit", "training.fit", "train")
-
-
-def evaluate() -> int:
-    """Runs `training.evaluate`."""
-    return _start("musical-evaluate", "training.evaluate", "train")
-
-
-def compare() -> int:
-    """Runs `training.compare`."""
-    return _start("musical-compare", "training.compare", "train")
-
-
-def export() -> int:
-    """Runs `export.to_onnx`."""
-    return _start("musical-export", "export.to_onnx", "train,export,serve")
-
-
-def inpaint() -> int:
-    """Runs `serving.predict`."""
-    return _start("musical-inpaint", "serving.predict", "serve")
-
-
-def inpaint_many() -> int:
-    """Runs `serving.predict_many`."""
-    return _start("musical-inpaint-many", "serving.predict_many", "batch,serve")
-
-
-def serve() -> int:
-    """Runs `serving.server`."""
-    return _start("musical-serve", "serving.server", "server,serve")
 
 
 def _start(program: str, module: str, extras: str) -> int:
@@ -62,3 +28,12 @@ def _start(program: str, module: str, extras: str) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+fit = partial(_start, "musical-fit", "training.fit", "train")
+evaluate = partial(_start, "musical-evaluate", "training.evaluate", "train")
+compare = partial(_start, "musical-compare", "training.compare", "train")
+export = partial(_start, "musical-export", "export.to_onnx", "train,export,serve")
+inpaint = partial(_start, "musical-inpaint", "serving.predict", "serve")
+inpaint_many = partial(_start, "musical-inpaint-many", "serving.predict_many", "batch,serve")
+serve = partial(_start, "musical-serve", "serving.server", "server,serve")
