@@ -45,8 +45,6 @@ class Level(NamedTuple):
         rounds: Rounds of belief propagation.
         guide_sigma: Standard deviation of the blur under which copy and guide are compared, in
             positions.
-        shifts: Whether the parent's best offset is also tried one position further in each of the
-            eight directions.
     """
 
     factor: int
@@ -54,14 +52,11 @@ class Level(NamedTuple):
     labels: int
     rounds: int
     guide_sigma: float
-    shifts: bool
 
 
-LEVELS = (
-    Level(4, 0, 24, 6, 1.0, False),
-    Level(2, 3, 7, 4, 1.5, True),
-    Level(1, 2, 6, 3, 2.5, False),
-)
+LEVELS = (Level(4, 0, 16, 6, 1.0), Level(2, 3, 7, 4, 1.5))
+"""Two pixels share an offset: a search at the full resolution finds hardly better ones, in twice
+the time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +84,10 @@ class Weights:
 
 WEIGHTS = Weights()
 
-CELL = 2
+CELL = 4
 """Pixels per position, along each side, of the maps on which candidates are found."""
 
-MATCHED = (-3, -1, 1, 3)
+MATCHED = (-1, 0, 1)
 """Rows and columns of the positions of a patch that are compared when candidates are found."""
 
 QUERY_STEP = 2
@@ -138,9 +133,9 @@ class OffsetCopying(keras.layers.Layer):
        prediction in the hole. The most frequent offsets of both are the candidates (He and Sun).
     2. Offsets: an energy prefers copies that agree with the blurred prediction, have the roughness
        of the surroundings, continue the known pixels at the border, and agree with each other where
-       the offset changes. It is minimized by belief propagation, from a quarter of the resolution
-       to the full one. Each finer level keeps the few best offsets of a position and adds those of
-       its neighbors and shifts by one pixel.
+       the offset changes. It is minimized by belief propagation, at a quarter of the
+       resolution and then at half of it. There a position keeps its few best offsets and adds those
+       of its neighbors and shifts by one position.
     3. Joining: the gradients of the copies are integrated (Poisson), with the known pixels at the
        border and a weak pull to the prediction.
 
@@ -222,15 +217,20 @@ class OffsetCopying(keras.layers.Layer):
             labels, energies = _prune(graph, labels, level)
             beliefs = _propagate(graph, labels, energies, level.rounds)
 
+        nodes = _Nodes(guide, hole)
         best = _best(labels, beliefs, 1)
-        copied = _rows_of(graph.is_usable, best[:, 0])
-        best = ops.where(copied[:, None], best, graph.here)
-        joined = ops.pad(_join(graph, best), [[0, 1], [0, 0]])
-        places = ops.where(copied[:, None], graph.place(best), PAINTED)
+        parent = _parents(nodes, graph)
+        copied = _rows_of(_rows_of(graph.is_usable, best), parent)
+        down, right = (_rows_of(steps[:, 0], parent) for steps in _offsets(graph, best))
+        best = nodes.labels_at(nodes.row + down, nodes.column + right)[:, None]
+        best = ops.where(copied, best, nodes.here)
+        joined = _join(nodes, best, gaussian_blur(1.0 - hole, TRUST_SIGMA))
+        joined = ops.pad(joined, [[0, 1], [0, 0]])
+        places = ops.where(copied, nodes.place(best), PAINTED)
         places = ops.pad(places, [[0, 1], [0, 0]])
-        shape = (graph.height, graph.width)
-        node = ops.reshape(graph.inner(graph.node[:, None]), (-1,))
-        missing = (node < graph.count)[:, None]
+        shape = (nodes.height, nodes.width)
+        node = ops.reshape(nodes.inner(nodes.node[:, None]), (-1,))
+        missing = (node < nodes.count)[:, None]
         colors = ops.reshape(guide, (-1, 3))
         filled = ops.where(missing, _rows_of(joined, node), colors)
         source = ops.where(missing, _rows_of(places, node), ops.reshape(own, (-1, 2)))
@@ -268,8 +268,8 @@ def _expected_roughness(scales, membrane):
         yield ops.repeat(ops.repeat(expected[index : index + 1], window, 1), window, 2)
 
 
-class _Graph:
-    """The missing positions of one level, its nodes, and what the energy needs of them.
+class _Nodes:
+    """The missing positions of one level.
 
     A *position* is a flat index into a map with a margin of one. A *label* of a node is the
     position that its color is copied from.
@@ -283,11 +283,9 @@ class _Graph:
         neighbors: `(4, N)` int32, the node a step of `NEIGHBORS` away, N where there is none.
         bordered: `(4, N)` bool, whether a known position is there.
         colors: `(P, 3)`, the guide.
-        is_usable: `(P,)` bool, known with known neighbors.
     """
 
-    def __init__(self, scale, expected, guide_sigma):
-        guide, hole = scale.guide, scale.hole
+    def __init__(self, guide, hole):
         self.height, self.width = ops.shape(hole)[1:3]
         self.pitch = self.width + 2
         self.nowhere = 2 * self.pitch - 1
@@ -309,20 +307,6 @@ class _Graph:
         self.bordered = ops.logical_and(is_real, _rows_of(known, beside))
 
         self.colors = _with_margin(guide)
-        trust = gaussian_blur(1.0 - hole, TRUST_SIGMA)
-        self.trust = _with_margin(ops.square(trust), 0.0)
-        usable = _with_margin(_erode(1.0 - hole, 3), 0.0)
-        self.is_usable = usable[:, 0] > 0.5
-        blurred = WEIGHTS.guide**0.5 * _with_margin(gaussian_blur(guide, guide_sigma))
-        found, expected = (
-            WEIGHTS.roughness**0.5 * ops.log(ops.maximum(_with_margin(each), 1e-3))
-            for each in (scale.roughness, expected)
-        )
-        # Squared differences of the two are the energy of a label.
-        penalty = INVALID**0.5 * (1.0 - usable)
-        self._offered = ops.concatenate([blurred, found, penalty], axis=1)  # (P, 5)
-        wanted = ops.concatenate([blurred, expected, 0.0 * penalty], axis=1)
-        self._wanted = _rows_of(wanted, self.here)  # (N, 1, 5)
 
     def position(self, row, column):
         """The position of a place without the margin."""
@@ -353,6 +337,29 @@ class _Graph:
     def copied(self, labels):
         """Colors that labels lead to."""
         return _rows_of(self.colors, labels)
+
+
+class _Graph(_Nodes):
+    """Nodes and the energy of their labels.
+
+    Attributes:
+        is_usable: `(P,)` bool, known with known neighbors.
+    """
+
+    def __init__(self, scale, expected, guide_sigma):
+        super().__init__(scale.guide, scale.hole)
+        usable = _with_margin(_erode(1.0 - scale.hole, 3), 0.0)
+        self.is_usable = usable[:, 0] > 0.5
+        blurred = WEIGHTS.guide**0.5 * _with_margin(gaussian_blur(scale.guide, guide_sigma))
+        found, expected = (
+            WEIGHTS.roughness**0.5 * ops.log(ops.maximum(_with_margin(each), 1e-3))
+            for each in (scale.roughness, expected)
+        )
+        # Squared differences of the two are the energy of a label.
+        penalty = INVALID**0.5 * (1.0 - usable)
+        self._offered = ops.concatenate([blurred, found, penalty], axis=1)  # (P, 5)
+        wanted = ops.concatenate([blurred, expected, 0.0 * penalty], axis=1)
+        self._wanted = _rows_of(wanted, self.here)  # (N, 1, 5)
 
     def energies(self, labels):
         """`(N, L)` energy of each label by itself."""
@@ -451,17 +458,23 @@ def _best(labels, beliefs, number):
     return _pick(labels, _least(beliefs, number))
 
 
+def _parents(nodes, coarser):
+    """`(N,)` int32: the node of the coarser level over each node."""
+    parent = coarser.position(nodes.row // 2, nodes.column // 2)
+    return ops.minimum(_rows_of(coarser.node, parent), coarser.count - 1)
+
+
+def _offsets(nodes, labels):
+    """Rows and columns, `(N, L)` each, that labels lead down and right, at twice the resolution."""
+    row = labels // nodes.pitch
+    column = labels - row * nodes.pitch
+    return 2 * (row - 1 - nodes.row[:, None]), 2 * (column - 1 - nodes.column[:, None])
+
+
 def _inherit(graph, level, coarser, labels, beliefs):
     """Labels `(N, L)` of a finer level: the parent's best, its neighbors', and shifts."""
-    kept = _best(labels, beliefs, level.kept)
-    row = kept // coarser.pitch
-    column = kept - row * coarser.pitch
-    down, right = (
-        2 * (place - 1 - own[:, None])
-        for place, own in ((row, coarser.row), (column, coarser.column))
-    )
-    parent = coarser.position(graph.row // 2, graph.column // 2)
-    parent = ops.minimum(_rows_of(coarser.node, parent), coarser.count - 1)
+    down, right = _offsets(coarser, _best(labels, beliefs, level.kept))
+    parent = _parents(graph, coarser)
     beside = _rows_of(ops.transpose(coarser.neighbors), parent)  # (N, 4)
     beside = ops.where(beside < coarser.count, beside, parent[:, None])
     rows, columns = (
@@ -470,8 +483,6 @@ def _inherit(graph, level, coarser, labels, beliefs):
         for own, steps in ((graph.row, down), (graph.column, right))
     )
     found = graph.labels_at(rows, columns)
-    if not level.shifts:
-        return found
     shifts = [
         down * graph.pitch + right for down, right in np.ndindex(3, 3) if (down, right) != (1, 1)
     ]
@@ -481,12 +492,13 @@ def _inherit(graph, level, coarser, labels, beliefs):
     return ops.concatenate([found, shifted], axis=1)
 
 
-def _join(graph, labels):
+def _join(graph, labels, known_share):
     """Colors `(N, 3)` with the gradients of the copies, known pixels at the border.
 
     Args:
-        graph: The finest level.
+        graph: The nodes at the full resolution.
         labels: `(N, 1)` int32.
+        known_share: `(1, H, W, 1)`, how much of the surroundings of each pixel is known.
     """
     theirs = _rows_of(ops.pad(labels, [[0, 1], [0, 0]]), graph.neighbors)  # (4, N, 1)
     linked = ops.cast(graph.neighbors < graph.count, "float32")[..., None]  # (4, N, 1)
@@ -500,7 +512,8 @@ def _join(graph, labels):
     gradients = linked * 0.5 * (mine + other) + bordered * mine
     gradients = gradients + bordered * graph.copied(graph.here + graph.steps)[:, :, 0]
     guide = graph.copied(graph.here)[:, 0]
-    screen = WEIGHTS.screen + WEIGHTS.trusted_screen * _rows_of(graph.trust, graph.here[:, 0])
+    trust = _rows_of(_with_margin(ops.square(known_share), 0.0), graph.here[:, 0])
+    screen = WEIGHTS.screen + WEIGHTS.trusted_screen * trust
     right_side = screen * guide + ops.sum(gradients, axis=0)
     degree = screen + ops.sum(linked + bordered, axis=0)
 
