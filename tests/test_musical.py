@@ -128,6 +128,15 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, dtype):
     np.testing.assert_allclose(in_float32(data), generator(data), atol=2e-2)
 
 
+def test_the_attention_may_stand_one_level_further_in():
+    generator = musical_tf.create("musical", preset="lite", attention_level=4, **NARROW)
+    assert generator.get_layer("attention").output.shape[1:] == (None, None, 4 * NARROW["width"])
+    found = generator.attention_maps(list(batch_of(64).values()))["3x3"]
+    assert (found.stride, found.missing.shape[1:]) == (8, (8, 8))
+    with pytest.raises(ValueError, match="attention_level must be within 2 and 4"):
+        musical_tf.create("musical", attention_level=5)
+
+
 def test_a_field_that_leaves_the_weights_alone_may_differ_when_loaded(tmp_path):
     musical_tf.create("musical", preset="lite", **NARROW).save(tmp_path / "g.keras")
     bounded = musical_tf.load(tmp_path / "g.keras", attention_max_scores=40 * 256)

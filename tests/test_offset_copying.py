@@ -150,19 +150,19 @@ def test_joining_solves_the_equations():
     """A few rounds of conjugate gradients against a direct solver."""
     image, hole = textured(48, 48, 6)[:, ::1], box(48, 48, 16, 30, 18, 34)
     guide = tf.constant(0.5 * np.where(hole > 0, smooth(image), image) + 0.5)
-    scale = module._Scale(guide, tf.constant(hole), 1)
-    graph = module._Graph(scale, scale.roughness, 2.5)
+    graph = module._Nodes(guide, tf.constant(hole))
+    known_share = module.gaussian_blur(1.0 - tf.constant(hole), module.TRUST_SIGMA)
     count = int(graph.count) - 1
     offsets = np.tile(np.int32([[-15, 3]]), (count + 1, 1))
     offsets[: count // 2] = (14, -2)
     labels = graph.here + (offsets @ [[int(graph.pitch)], [1]]).astype("int32")
-    joined = module._join(graph, labels).numpy()[:count]
+    joined = module._join(graph, labels, known_share).numpy()[:count]
 
     pixels = guide.numpy()[0]
     number = {
         place: index for index, place in enumerate(map(tuple, np.argwhere(hole[0, ..., 0] > 0)))
     }
-    trust = graph.inner(graph.trust).numpy()[..., 0]
+    trust = np.square(known_share.numpy()[0, ..., 0])
     entries, right_side = [], np.zeros((count, 3))
     for place, index in number.items():
         here = np.array(place)

@@ -54,7 +54,7 @@ class Level(NamedTuple):
     guide_sigma: float
 
 
-LEVELS = (Level(4, 0, 16, 6, 1.0), Level(2, 3, 7, 4, 1.5))
+LEVELS = (Level(4, 0, 12, 5, 1.0), Level(2, 3, 6, 3, 1.5))
 """Two pixels share an offset: a search at the full resolution finds hardly better ones, in twice
 the time."""
 

@@ -64,13 +64,6 @@ squeeze-and-excitation in it."""
 OUTER_LEVELS = 4
 """Levels that halve the resolution; the rest are dilated and keep it."""
 
-ATTENTION_LEVEL = 3
-"""The attention stands behind this level's up-convolution, where a map is a quarter of the image's
-side."""
-
-ATTENTION_FACTOR = 2 ** (ATTENTION_LEVEL - 1)
-"""Pixels per position of the attention's map."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Config(MethodConfig):
@@ -81,6 +74,9 @@ class Config(MethodConfig):
         width_limit: Channels of the widest level, as a multiple of `width`.
         inner_levels: Dilated levels below the four that halve the resolution (Section 3.1).
         attention: Whether the multi-scale attention module is there at all.
+        attention_level: The level behind whose up-convolution it stands (Figure 1: 3, a map of a
+            quarter of the image's side). At 4, as the text of Section 3.1 can be read, the map is
+            an eighth, with 16 times fewer scores.
         patch_sizes: Patch sizes of the attention (Section 3.2: 1 and 3).
         propagation_size: Window of Eq. (2).
         softmax_scale: Scale of the scores before the softmax (Yu et al. 2018).
@@ -117,6 +113,7 @@ class Config(MethodConfig):
     width_limit: int = 8
     inner_levels: int = 4
     attention: bool = True
+    attention_level: int = 3
     patch_sizes: tuple[int, ...] = (1, 3)
     propagation_size: int = 3
     softmax_scale: float = 10.0
@@ -145,6 +142,16 @@ class Config(MethodConfig):
         # JSON has no tuples.
         object.__setattr__(self, "patch_sizes", tuple(self.patch_sizes))
         super().__post_init__()
+        if not 2 <= self.attention_level <= OUTER_LEVELS:
+            raise ValueError(
+                f"attention_level must be within 2 and {OUTER_LEVELS}, "
+                f"received: {self.attention_level!r}"
+            )
+
+    @property
+    def attention_factor(self) -> int:
+        """Pixels per position, along each side, of the attention's map."""
+        return 2 ** (self.attention_level - 1)
 
 
 def build_generator(config: Config, dtype: str | None = None) -> "MusicalGenerator":
@@ -217,7 +224,8 @@ class MusicalGenerator(FunctionalGenerator):
 
         Returns:
             `"1x1"` and `"3x3"`, the patch sizes -> `AttentionMap` of `(B, H / 4, W / 4)`
-            positions; see `MultiScaleAttention.attention_maps`.
+            positions, fewer with a deeper `attention_level`; see
+            `MultiScaleAttention.attention_maps`.
 
         Raises:
             ValueError: If the configuration has no attention, or on a side that is not a multiple
@@ -229,7 +237,7 @@ class MusicalGenerator(FunctionalGenerator):
         self.check_size(image)
         attention = self.get_layer("attention")
         features, hole = keras.Model(self.inputs, attention.input)([image, hole], training=False)
-        return attention.attention_maps(features, hole, ATTENTION_FACTOR)
+        return attention.attention_maps(features, hole, self.config.attention_factor)
 
     def start_without_attention(self, trained: "MusicalGenerator") -> None:
         """Takes over a network trained without the attention; the attention starts as identity.
@@ -293,7 +301,7 @@ def _unet(image, hole, config, policy):
             features = block.double(features, 3, name)
             break
         features = block.normalize(features, name)
-        if level == ATTENTION_LEVEL and config.attention:
+        if level == config.attention_level and config.attention:
             features = MultiScaleAttention(
                 config.patch_sizes,
                 config.propagation_size,
@@ -305,7 +313,7 @@ def _unet(image, hole, config, policy):
                 max_scores=config.attention_max_scores,
                 dtype=policy,
                 name="attention",
-            )(features, downsample_hole(hole, ATTENTION_FACTOR))
+            )(features, downsample_hole(hole, config.attention_factor))
         features = layers.Concatenate(dtype=policy, name=f"{name}_skip")([skips.pop(), features])
     prediction = layers.Activation("tanh", dtype="float32", name="tanh")(features)
     if config.membrane:
