@@ -71,7 +71,8 @@ def on_config(config):
 def on_files(files, config):
     """Adds the generated pages."""
     for page, source in DOCUMENTS.items():
-        text = (ROOT / source).read_text("utf-8")
+        # A Space of the Hugging Face Hub has its settings above the text.
+        text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / source).read_text("utf-8"), flags=re.S)
         files.append(File.generated(config, page, content=text))
     for page, arguments in REFERENCE.items():
         files.append(File.generated(config, f"reference/{page}.md", content=reference(*arguments)))
