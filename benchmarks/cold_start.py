@@ -59,18 +59,19 @@ def compare(rounds: int) -> dict[str, float]:
     return {name: round(value, 3) for name, value in figures.items()}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     parser.add_argument("--keep", action="store_true", help="write results/cold_start.json")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     figures = compare(arguments.rounds)
     for name, value in figures.items():
         print(f"{name:20} {value:.2f}")
     if arguments.keep:
         measure.keep("cold_start", measure.record(MODULE, sys.argv[1:], figures))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -42,7 +42,7 @@ def documented_commands() -> list[tuple[str, str]]:
         candidates += re.findall(r"`([^`\n]+)`", prose)
         for line in candidates:
             command = re.sub(r"\s+#.*", "", line).strip().removeprefix(".venv/bin/")
-            if re.match(r"(python |musical-\w+( |$)|make( |$)|pip install )", command):
+            if re.match(r"(python |musical-(?!tf)\w+( |$)|make( |$)|pip install )", command):
                 found.setdefault(command, name)
     return [(name, command) for command, name in found.items()]
 
