@@ -13,8 +13,7 @@ from musical_tf.methods import context_encoder
 from musical_tf.methods.context_encoder import context_window
 from training import recipes
 
-from . import make_baseline_goldens, method_contract
-from .make_goldens import FOLDER
+from . import method_contract
 from .method_contract import batch_of, inputs_of
 
 NARROW = {"width": 2, "bottleneck": 6, "discriminator_width": 2}
@@ -237,54 +236,6 @@ def test_the_weight_of_known_pixels_may_be_set_and_terms_left_out():
 
 
 # --- what every method has to hold -------------------------------------------------------------
-
-
-def test_shapes():
-    sizes = [(16, 48, 1), (33, 17, 3)]
-    method_contract.check_shapes("context_encoder", "lite", sizes, **NARROW)
-    method_contract.check_shapes("context_encoder", "lite", sizes, **NARROW, region="any")
-
-
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
-def test_saved_and_loaded_it_is_the_same(tmp_path, dtype):
-    method_contract.check_saved_and_loaded("context_encoder", tmp_path, 32, dtype, **NARROW)
-
-
-@pytest.mark.parametrize("region", ["center", "any"])
-def test_hole_is_ignored_and_known_pixels_stay(region):
-    generator = method_contract.random_generator("context_encoder", **NARROW, region=region)
-    method_contract.check_what_lies_under_the_hole_does_not_matter(generator, 50, 71)
-    method_contract.check_samples_have_their_own_holes(generator, 64)
-
-
-@pytest.mark.parametrize("config", [TINY, TINY_ANY])
-def test_every_variable_gets_a_gradient(config):
-    method_contract.check_gradients("context_encoder", config, 64, batch=3)
-
-
-def test_a_mixed_precision_step():
-    method_contract.check_mixed_precision_step("context_encoder", TINY, 64)
-
-
-def test_resume(tmp_path):
-    method_contract.check_resume("context_encoder", TINY, 64, tmp_path)
-
-
-@pytest.mark.parametrize("region", ["center", "any"])
-def test_export(tmp_path, region):
-    wider = {"width": 6, "bottleneck": 16, "region": region}
-    generator = method_contract.random_generator("context_encoder", **wider)
-    model = method_contract.check_export(generator, tmp_path)
-    assert not {"Loop", "Einsum", "GatherElements"} & {node.op_type for node in model.graph.node}
-
-
-def test_golden():
-    stored = np.load(FOLDER / "context_encoder.npz")
-    computed = make_baseline_goldens.compute("context_encoder")
-    assert set(stored) == set(computed)
-    for name, value in computed.items():
-        np.testing.assert_allclose(value, stored[name], atol=2e-4, err_msg=name)
-    assert np.std(stored["result"]) > 0.05
 
 
 def test_recipes():

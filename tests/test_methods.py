@@ -1,0 +1,210 @@
+"""What every method has to hold, see `method_contract`; what is its own is in its own test."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import musical_tf
+from musical_tf import methods
+
+from . import (
+    make_baseline_goldens,
+    make_csa_goldens,
+    make_deepfill_goldens,
+    make_goldens,
+    method_contract,
+)
+from .make_goldens import FOLDER
+from .method_contract import batch_of, inputs_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A method, made small.
+
+    Attributes:
+        fields: Of its `Config`.
+        sizes: Height, width and batch that a call takes.
+        wrong: Height and width that it refuses; None if it takes any.
+        size: Side of the images that it is trained on.
+        batch: Images of a batch.
+        generator: Makes one whose answers can be told apart; None for `fields` and random weights.
+        exported: Sizes that the exported file is tried at.
+        nodes: Operators that the exported graph must not have.
+        loops: Loops of the exported graph; None for any number.
+    """
+
+    method: str
+    fields: dict[str, Any]
+    sizes: tuple[tuple[int, int, int], ...]
+    wrong: tuple[int, int] | None
+    size: int = 64
+    batch: int = 2
+    generator: Callable | None = None
+    exported: tuple[tuple[int, int], ...] = ((90, 117), (16, 16))
+    nodes: tuple[str, ...] = ("Scan", "GatherElements")
+    loops: int | None = 0
+
+    def random_generator(self):
+        if self.generator is not None:
+            return self.generator()
+        return method_contract.random_generator(self.method, **self.fields)
+
+    def config(self, **more):
+        module = methods.get(self.method)
+        return module.Config.from_preset("paper", **self.fields, **more)
+
+
+CONTEXT = {"width": 4, "bottleneck": 12, "discriminator_width": 2}
+CASES = {
+    "csa": Case(
+        "csa",
+        {"width": 4, "width_limit": 8, "levels": 4, "discriminator_width": 2},
+        ((64, 64, 1), (24, 40, 3), (8, 16, 1)),
+        (24, 44),
+        generator=make_csa_goldens.narrow_generator,
+        nodes=("Scan",),
+        loops=1,
+    ),
+    "glc": Case(
+        "glc",
+        {"width": 4, "discriminator_width": 2, "discriminator_features": 6},
+        ((16, 44, 1), (36, 16, 3)),
+        (32, 34),
+        batch=4,
+        nodes=("SpaceToBatch",),
+    ),
+    "context_encoder": Case("context_encoder", CONTEXT, ((16, 48, 1), (33, 17, 3)), None, batch=3),
+    "context_encoder, any": Case(
+        "context_encoder",
+        {**CONTEXT, "region": "any"},
+        ((16, 48, 1), (33, 17, 3)),
+        None,
+        batch=3,
+        nodes=("Einsum", "GatherElements"),
+    ),
+    "shift_net": Case(
+        "shift_net",
+        {"width": 4, "levels": 4, "discriminator_width": 4},
+        ((16, 48, 1), (32, 16, 3)),
+        (32, 40),
+    ),
+    "deepfill_v1": Case(
+        "deepfill_v1",
+        {"width": 4, "critic_width": 2, "critic_steps": 1},
+        ((8, 40, 1), (64, 32, 3)),
+        (32, 36),
+        size=32,
+        generator=make_deepfill_goldens.random_generator,
+        exported=((40, 57), (16, 16), (9, 130)),  # padding wider than the map, too
+        nodes=("Scan",),
+        loops=None,
+    ),
+    "musical": Case(
+        "musical",
+        {"width": 8, "inner_levels": 2},
+        ((16, 48, 1), (64, 32, 3)),
+        (32, 40),
+        generator=lambda: make_goldens.narrow_generator("paper"),
+    ),
+}
+TRAINED = [name for name in CASES if name != "musical"]  # test_trainer and test_fit train it
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+trained = pytest.mark.parametrize("case", [CASES[name] for name in TRAINED], ids=TRAINED)
+
+
+def test_every_method_is_a_case():
+    assert {case.method for case in CASES.values()} == set(methods.names())
+
+
+@cases
+def test_shapes(case):
+    for preset in methods.get(case.method).PRESETS:
+        method_contract.check_shapes(case.method, preset, case.sizes, **case.fields)
+    if case.wrong:
+        generator = musical_tf.create(case.method, "lite", **case.fields)
+        height, width = case.wrong
+        multiple = generator.size_multiple
+        message = f"must be multiples of {multiple}, received: {height} x {width}"
+        with pytest.raises(ValueError, match=message):
+            generator(inputs_of(batch_of(height, width)))
+
+
+@cases
+def test_configuration(case):
+    config_class = methods.get(case.method).Config
+    config = config_class.from_preset("lite", **case.fields)
+    assert config_class(**dataclasses.asdict(config)) == config
+    assert config_class() == config_class.from_preset("paper")
+    with pytest.raises(ValueError, match=r"Unknown option\(s\) \['widht'\], expected .*'width'"):
+        config_class.from_preset("paper", widht=3)
+    with pytest.raises(ValueError, match="Unknown preset 'tiny'"):
+        config_class.from_preset("tiny")
+    with pytest.raises(ValueError, match=r"preset must be one of \['paper'"):
+        config_class(preset="tiny")
+    for name in {"width", *(field for field in vars(config) if field.startswith("lambda_"))}:
+        with pytest.raises(ValueError, match=f"{name} must be >= "):
+            config_class(**{name: -1})
+
+
+@cases
+def test_saved_and_loaded_it_is_the_same(case, tmp_path):
+    method_contract.check_saved_and_loaded(
+        case.method, tmp_path, 32, "mixed_float16", **case.fields
+    )
+
+
+@cases
+def test_hole_is_ignored_and_known_pixels_stay(case):
+    generator = case.random_generator()
+    method_contract.check_what_lies_under_the_hole_does_not_matter(generator, 32, 48)
+    method_contract.check_samples_have_their_own_holes(generator, 48)
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "csa"])  # see test_csa
+def test_every_variable_gets_a_gradient(name):
+    case = CASES[name]
+    method_contract.check_gradients(case.method, case.config(), case.size, case.batch)
+
+
+@trained
+def test_a_mixed_precision_step(case):
+    together = {"completion_steps": 0, "discriminator_only_steps": 0, "alpha": 0.5}
+    config = case.config(**(together if case.method == "glc" else {}))
+    method_contract.check_mixed_precision_step(case.method, config, case.size, case.batch)
+
+
+@trained
+def test_export(case, tmp_path):
+    generator = case.random_generator()
+    model = method_contract.check_export(generator, tmp_path, case.exported)
+    nodes = [node.op_type for node in model.graph.node]
+    assert not set(case.nodes) & set(nodes)
+    assert case.loops is None or nodes.count("Loop") == case.loops
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["musical_tf.method"] == case.method
+    assert metadata["musical_tf.size_multiple"] == str(generator.size_multiple)
+
+
+GOLDENS = {
+    "csa": make_csa_goldens.compute,
+    "deepfill_v1": make_deepfill_goldens.compute,
+    **{
+        name: lambda name=name: make_baseline_goldens.compute(name)
+        for name in ("glc", "context_encoder", "shift_net")
+    },
+}
+
+
+@pytest.mark.parametrize("method", GOLDENS)
+def test_golden(method):
+    stored = np.load(FOLDER / f"{method}.npz")
+    computed = GOLDENS[method]()
+    assert set(stored) == set(computed)
+    for name, value in computed.items():
+        np.testing.assert_allclose(value, stored[name], atol=2e-4, err_msg=name)
+    assert np.std(stored["result"]) > 0.05
+    assert np.mean(np.abs(stored["result"]) == 1) < 0.5  # clipping would hide differences
