@@ -150,17 +150,16 @@ def test_equals_the_plain_loop(implementation, patch_size, propagation_size):
 
 @pytest.mark.parametrize("implementation", ["fast", "reference"])
 @pytest.mark.parametrize("patch_size", [1, 3, 5])
-@pytest.mark.parametrize("scale", [0.25, 1.0])
-def test_official_adds_its_offset_to_the_padding_too(implementation, patch_size, scale):
+def test_official_adds_its_offset_to_the_padding_too(implementation, patch_size):
     """A candidate in a hole at the border points elsewhere if the padding stays zero."""
     features = random_features(1, 16, 16, 16)
     hole = np.zeros((1, 16, 16, 1), "float32")
     hole[:, :, :8] = 1
     expected = attend_as_the_authors(
-        features[0].astype("float64"), hole[0].astype("float64"), patch_size, 3, scale
+        features[0].astype("float64"), hole[0].astype("float64"), patch_size, 3, 0.25
     )
     layer = MultiScaleAttention(
-        (patch_size, 5), 3, scale, implementation=implementation, variant="official"
+        (patch_size, 5), 3, 0.25, implementation=implementation, variant="official"
     )
     np.testing.assert_allclose(layer.attend(features, hole)[0][0], expected, atol=2e-5)
 
@@ -195,9 +194,8 @@ def tensors(layer, features, hole):
 
 @pytest.mark.parametrize("variant", ["paper", "official"])
 @pytest.mark.parametrize("patch_size", [1, 3, 5])
-@pytest.mark.parametrize(("height", "width"), [(5, 11), (9, 8)])
-def test_fast_and_reference_agree(variant, patch_size, height, width):
-    features, hole = random_features(5, height, width, 4), holes(5, height, width)
+def test_fast_and_reference_agree(variant, patch_size):
+    features, hole = random_features(5, 5, 11, 4), holes(5, 5, 11)
     hole[4] = 1  # nothing known: no candidate, or only hole ones
     scale = 10.0 if variant == "paper" else 1.0
     fast, reference = (
@@ -212,9 +210,9 @@ def test_fast_and_reference_agree(variant, patch_size, height, width):
 
 
 @pytest.mark.parametrize("variant", ["paper", "official"])
-@pytest.mark.parametrize("max_scores", [1, 9 * 8 * 40, 10**9])
+@pytest.mark.parametrize("max_scores", [1, 9 * 8 * 40])
 def test_bands_change_nothing(variant, max_scores):
-    """One row at a time, a few rows, and all at once; in a graph of unknown shape."""
+    """One row at a time, and a few rows; in a graph of unknown shape."""
     features, hole = random_features(3, 9, 8, 6), holes(3, 9, 8)
     results = []
     for bound in (None, max_scores):
