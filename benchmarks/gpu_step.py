@@ -13,6 +13,7 @@ Prints times, images a second and peaks of memory, what compiling takes included
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -124,51 +125,43 @@ def quantities(cases: dict[str, dict[str, dict]]) -> dict[str, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog=MODULE, description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="times each is timed (default: 5)")
+    parser = measure.parser(MODULE, __doc__, rounds=5)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
     parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
-    words = sys.argv[1:] if argv is None else argv
-    arguments = parser.parse_args(words)
-    if arguments.part:
-        (name,), (precision,) = arguments.cases, arguments.precisions
-        print(json.dumps(measure_case(CASES[name], precision, arguments.rounds)))
-        return 0
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    if options.part:
+        (name,), (precision,) = options.cases, options.precisions
+        print(json.dumps(measure_case(CASES[name], precision, options.rounds)))
+        return
     import keras
 
     if keras.backend.backend() != "jax":
-        print(f"{MODULE}: error: set KERAS_BACKEND=jax", file=sys.stderr)
-        return 2
+        raise ValueError(f"KERAS_BACKEND must be jax, got {keras.backend.backend()}")
     times: dict[str, dict[str, dict]] = {}
     refused: dict[str, str] = {}
-    try:
-        for name in arguments.cases:
-            for precision in arguments.precisions:
-                options = ("--cases", name, "--precisions", precision)
-                rounds = ("--rounds", str(arguments.rounds))
-                try:
-                    found = measure.peak_memory_of(MODULE, "--part", *options, *rounds)
-                except RuntimeError as error:
-                    if "RESOURCE_EXHAUSTED" not in str(error):
-                        raise
-                    # One that does not fit leaves the others.
-                    refused[f"{name}, {precision}"] = str(error).strip().splitlines()[-1][:200]
-                    continue
-                times.setdefault(name, {})[precision] = found
-                print(quantities({name: times[name]})[f"{name}, {precision}"], name, precision)
-                sys.stdout.flush()
-        if not times:
-            raise RuntimeError(f"nothing could be measured: {refused}")
-    except RuntimeError as error:
-        print(f"{MODULE}: error: {error}", file=sys.stderr)
-        return 1
+    for name, precision in itertools.product(options.cases, options.precisions):
+        case = ("--cases", name, "--precisions", precision, "--rounds", str(options.rounds))
+        try:
+            found = measure.peak_memory_of(MODULE, "--part", *case)
+        except RuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            # One that does not fit leaves the others.
+            refused[f"{name}, {precision}"] = str(error).strip().splitlines()[-1][:200]
+            continue
+        times.setdefault(name, {})[precision] = found
+        print(quantities({name: times[name]})[f"{name}, {precision}"], name, precision, flush=True)
+    if not times:
+        raise RuntimeError(f"nothing could be measured: {refused}")
     record = measure.record(MODULE, words, {"times": times, "refused": refused})
     device = next(iter(next(iter(times.values())).values()))["device"]
     record["hardware"] += f", {device}"
     record["command"] = f"KERAS_BACKEND=jax {record['command']}"
     print(measure.keep("gpu_step", {**record, "quantities": quantities(times)}))
-    return 0
 
 
 if __name__ == "__main__":

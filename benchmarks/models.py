@@ -202,20 +202,17 @@ def open_session(
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog=MODULE, description=__doc__.split("\n\n")[0])
+    parser = measure.parser(MODULE, __doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER, metavar="DIR")
     parser.add_argument("preset")
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="of the method's Config")
-    arguments = parser.parse_args(argv)
-    try:
-        pairs = (option.partition("=") for option in arguments.options)
-        options = {name: ast.literal_eval(value) for name, _, value in pairs}
-        file = export(arguments.folder, arguments.preset, options)
-    except (OSError, ValueError, RuntimeError, SyntaxError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps({"file": str(file)}))
-    return 0
+    return measure.run(parser, argv, work)
+
+
+def work(arguments: argparse.Namespace, words: list[str]) -> None:
+    pairs = (option.partition("=") for option in arguments.options)
+    options = {name: ast.literal_eval(value) for name, _, value in pairs}
+    print(json.dumps({"file": str(export(arguments.folder, arguments.preset, options))}))
 
 
 if __name__ == "__main__":

@@ -181,28 +181,27 @@ def compare(model: str, folder: Path, count: int) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = measure.parser(MODULE, __doc__)
     parser.add_argument(
         "--model", required=True, metavar="FILE", help="a file that export/to_onnx.py wrote"
     )
-    parser.add_argument("--images", metavar="FOLDER", help="photographs to make small images of")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="photographs to make small images of"
+    )
     parser.add_argument("--count", type=int, default=3000, metavar="N", help="(default: 3000)")
-    options = parser.parse_args(argv)
-    model = str(Path(options.model).absolute())
-    try:
-        if options.count < 100:
-            raise ValueError(f"--count must be at least 100, got {options.count}")
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            source = Path(options.images) if options.images else None
-            make_images(folder, options.count, source)
-            job = run_job(model, folder, options.count)
-            print(json.dumps(job, indent=1), flush=True)
-            single = compare(model, folder, options.count)
-            print(json.dumps(single, indent=1), flush=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
+    return measure.run(parser, argv, work, wrong_input=2)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> int:
+    model, source = str(Path(options.model).absolute()), options.images
+    if options.count < 100:
+        raise ValueError(f"--count must be at least 100, got {options.count}")
+    with tempfile.TemporaryDirectory() as name:
+        make_images(Path(name), options.count, source)
+        job = run_job(model, Path(name), options.count)
+        print(json.dumps(job, indent=1), flush=True)
+        single = compare(model, Path(name), options.count)
+        print(json.dumps(single, indent=1), flush=True)
     ratio = round(job["images_per_second"] / single["images_per_second"], 2)
     figures = {
         "model_bytes": Path(model).stat().st_size,
@@ -215,23 +214,21 @@ def main(argv: list[str] | None = None) -> int:
         "job_to_one_process": ratio,
     }
     command = ["--model", Path(model).name, "--count", str(options.count)]
-    command += ["--images", source.name] if source else []
-    measure.keep("offline_job", measure.record(MODULE, command, figures))
-    wrong = [
-        f"{number} images {what}"
-        for what, number in (
-            ("failed", job["failed"]),
-            ("lost", job["lost"]),
-            ("written twice", job["twice"]),
-            ("touched again", job["touched"]),
-            ("different from one process's", single["outputs_that_differ"]),
-        )
-        if number
-    ]
+    measure.publish(
+        "offline_job", MODULE, command + (["--images", source.name] if source else []), figures
+    )
     print(f"{job['images_per_second']} images/s, {ratio} times one process of {WORKERS} threads")
-    for complaint in wrong:
-        print(f"{parser.prog}: {complaint}", file=sys.stderr)
-    return 1 if wrong else 0
+    wrong = {
+        "failed": job["failed"],
+        "lost": job["lost"],
+        "written twice": job["twice"],
+        "touched again": job["touched"],
+        "different from one process's": single["outputs_that_differ"],
+    }
+    for what, number in wrong.items():
+        if number:
+            print(f"{number} images {what}", file=sys.stderr)
+    return 1 if any(wrong.values()) else 0
 
 
 if __name__ == "__main__":

@@ -251,27 +251,25 @@ def measure_all(model: str) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = measure.parser(MODULE, __doc__)
     parser.add_argument("--model", metavar="FILE", help="a file that export/to_onnx.py wrote")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
-    arguments = parser.parse_args(argv)
-    if arguments.measure:
-        name, *words = arguments.measure
+    return measure.run(parser, argv, work, wrong_input=2)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> int:
+    if options.measure:
+        name, *words = options.measure
         print(json.dumps(MEASUREMENTS[name](*words)))
         return 0
-    try:
-        if arguments.model is None:
-            raise ValueError("--model is missing")
-        InpaintingSession(arguments.model, ["cpu"])
-        peak()
-        figures = measure_all(str(Path(arguments.model).resolve()))
-        command = ["--model", Path(arguments.model).name]
-        measure.keep("serving_memory", measure.record(MODULE, command, figures))
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
+    if options.model is None:
+        raise ValueError("--model is missing")
+    InpaintingSession(options.model, ["cpu"])
+    peak()
+    figures = measure_all(str(Path(options.model).resolve()))
+    measure.publish("serving_memory", MODULE, ["--model", Path(options.model).name], figures)
     for failure in figures["failures"]:
-        print(f"{parser.prog}: {failure}", file=sys.stderr)
+        print(failure, file=sys.stderr)
     return 1 if figures["failures"] else 0
 
 
