@@ -58,7 +58,7 @@ class Case:
         return module.Config.from_preset("paper", **self.fields, **more)
 
 
-CONTEXT = {"width": 4, "bottleneck": 12, "discriminator_width": 2}
+CONTEXT = {"width": 6, "bottleneck": 16, "discriminator_width": 2}
 CASES = {
     "csa": Case(
         "csa",
