@@ -189,9 +189,9 @@ class TestResults:
 
 
 def test_an_exported_file_beside_a_baseline(photographs, tmp_path):
-    """The file fills with the mean, which is what the baseline does, and an ablation's too."""
+    """The file fills with the mean, which is what the baseline does; an ablation's copies."""
     file = write_model(tmp_path / "mean.onnx")
-    part = write_model(tmp_path / "part.onnx", metadata=metadata_for(ablation="no_se"))
+    part = write_model(tmp_path / "part.onnx", metadata=metadata_for(ablation="no_se"), copies=9)
     flags = ["--dataset", "folder", "--data-dir", str(photographs), "--rounds", "1"]
     flags += ["--protocol", "authors", "--output", str(tmp_path / "out")]
     assert main(["--onnx", str(file), str(part), "--baselines", "mean", *flags]) == 0
@@ -201,6 +201,11 @@ def test_an_exported_file_beside_a_baseline(photographs, tmp_path):
     assert ablated["label"] == "MUSICAL lite (ONNX), no se"
     assert (exported["label"], exported["kind"]) == ("MUSICAL lite (ONNX)", "onnx")
     assert exported["method"] == "musical"
+    copied = results["images"][0]["source"]
+    assert {name: each["copied"] for name, each in copied.items()} == {ablated["name"]: 1.0}
+    for kind in ("places", "copies"):
+        file = tmp_path / "out" / "images" / f"00000-{ablated['name']}-source-{kind}.png"
+        assert file.is_file()
     assert exported["cost"]["parameters"] is None
     assert results["image_size"] == SIZE
     for metric, value in exported["aggregates"]["all"]["metrics"].items():
