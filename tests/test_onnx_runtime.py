@@ -37,7 +37,8 @@ def value_at_import(statement, arguments=(), **environment):
         "from musical_tf import onnx_runtime; onnx_runtime.load()",
         "import serving.session",
         "from serving import server; server.main(['--port', '0'])",
-        "from serving import predict; predict.main('--image a --mask b --output c.png'.split())",
+        "from serving import predict; "
+        "predict.main('--image examples/photo.png --mask examples/mask.png --output c'.split())",
         "from export import parity; parity.onnx_runtime(b'')",
         "from training.evaluation.predictors import OnnxPredictor; OnnxPredictor('README.md')",
     ],
