@@ -38,7 +38,7 @@ def value_at_import(statement, arguments=(), **environment):
         "import serving.session",
         "from serving import server; server.main(['--port', '0'])",
         "from serving import predict; "
-        "predict.main('--image examples/photo.png --mask examples/mask.png --output c'.split())",
+        "predict.main(['examples/photo.png', 'examples/mask.png', 'c.png'])",
         "from export import parity; parity.onnx_runtime(b'')",
         "from training.evaluation.predictors import OnnxPredictor; OnnxPredictor('README.md')",
     ],
