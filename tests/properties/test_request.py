@@ -38,6 +38,7 @@ CHOICES = {
     "format": ["png", "jpg", "webp", "avif", "same", "tiff"],
     "quality": [1, "50", 100],
     "model": ["tiny.onnx", ""],
+    "metadata": ["keep", "Strip", ""],
 }
 
 
