@@ -250,6 +250,9 @@ def test_masks_that_were_read_differently_are_told_apart(call):
 
 
 def test_notes_about_images_are_grouped():
-    notes = [("a.png", "x"), ("b.png", "y"), ("c.png", "x")]
-    assert filling.note_lines(notes) == ["a.png and 1 more: x", "b.png: y"]
+    outcomes = [
+        filling.Outcome("filled", image=image, notes=[note])
+        for image, note in (("a.png", "x"), ("b.png", "y"), ("c.png", "x"))
+    ]
+    assert filling.notes_on(outcomes, "white") == ["a.png and 1 more: x", "b.png: y"]
     assert images.MASK_NAME.fullmatch("new\nline_mask01")[1] == "new\nline"
