@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -56,7 +57,8 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     with whole_file(path) as partial, open(partial, "xb") as stream:
-        _lock(stream.fileno())
+        with contextlib.suppress(OSError):  # a file system without locks
+            lock(stream)
         _copy_permissions(path, stream.fileno())
         stream.write(data)
 
@@ -133,21 +135,42 @@ def remove_partials(folder: str | Path, names: Iterable[str]) -> int:
         for entry in entries:
             if entry.name[:length] in prefixes and entry.is_file(follow_symlinks=False):
                 with open(entry.path, "rb") as stream:
-                    if not _lock(stream.fileno()):
-                        continue
-                os.unlink(entry.path)
-                removed += 1
+                    try:
+                        is_free = lock(stream)
+                    except OSError:  # a file system without locks
+                        is_free = False
+                if is_free:
+                    os.unlink(entry.path)
+                    removed += 1
     return removed
 
 
-def _lock(descriptor: int) -> bool:
-    """Locks a file until it is closed; False if another process holds it or nothing is locked."""
-    if fcntl is not None:
+def lock(stream: BinaryIO, *, wait: float = 0.0, shared: bool = False) -> bool:
+    """Locks an open file until it is closed.
+
+    Args:
+        stream: The file.
+        wait: Seconds to wait while other processes hold the lock.
+        shared: Whether others may hold it at the same time.
+
+    Returns:
+        False if others still hold the lock after `wait`. Windows has no such lock: True.
+
+    Raises:
+        OSError: If the file system has no locks.
+    """
+    if fcntl is None:
+        return True
+    deadline = time.monotonic() + wait
+    while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
+            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.1)
+        else:
+            return True
 
 
 def _copy_permissions(path: str | Path, descriptor: int) -> None:

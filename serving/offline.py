@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from musical_tf.files import write_whole
+from musical_tf.files import lock, write_whole
 
 from .filling import FAILURES, Outcome, fill_file, open_session, say_of
 from .pairing import Job
@@ -79,10 +78,10 @@ class Ledger:
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         with open(self._folder / _DRIVER, "a+b") as driver:
-            if not _lock(driver, wait=0):
+            if not lock(driver):
                 raise ValueError(f"{self._output}: another run is at work in this folder")
             with open(self._folder / _WORKERS, "ab") as workers:
-                if not _lock(workers, wait=PATIENCE):
+                if not lock(workers, wait=PATIENCE):
                     raise ValueError(
                         f"{self._output}: workers of a run that was ended are still at work"
                     )
@@ -149,7 +148,7 @@ class Recorder:
     def __init__(self, folder: Path, run: str) -> None:
         # Kept open, and with it the lock, until the process ends.
         self._presence = open(folder / _WORKERS, "ab")  # noqa: SIM115
-        if not _lock(self._presence, wait=PATIENCE, shared=True) or (
+        if not lock(self._presence, wait=PATIENCE, shared=True) or (
             (folder / _DRIVER).read_bytes() != run.encode()
         ):
             raise RuntimeError(f"{folder.parent}: run {run} is over")
@@ -313,19 +312,3 @@ def job_of(row: Mapping[str, Any]) -> Job:
         Path(os.fsdecode(row["output"])),
         row["problem"].decode("utf-8", "surrogateescape"),
     )
-
-
-def _lock(stream: Any, *, wait: float, shared: bool = False) -> bool:
-    """Locks an open file until it is closed; False if others hold it for longer than `wait`."""
-    import fcntl  # not on Windows
-
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.1)
-        else:
-            return True

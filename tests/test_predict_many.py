@@ -149,7 +149,7 @@ def test_no_worker_joins_while_a_run_begins(tmp_path):
         def _check_settings(self, settings):
             super()._check_settings(settings)
             with open(tmp_path / offline.FOLDER / "workers.lock", "ab") as stream:
-                self.free = offline._lock(stream, wait=0, shared=True)
+                self.free = files.lock(stream, shared=True)
 
     ledger = Watched(tmp_path)
     with ledger.run(SETTINGS) as run:
