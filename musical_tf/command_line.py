@@ -1,4 +1,4 @@
-"""What every command line does at its start. Standard library only."""
+"""What the command lines share. Standard library only."""
 
 import importlib
 import logging
@@ -46,6 +46,13 @@ def import_quietly(tensorflow: str) -> None:
             for line in written:
                 if not _NOISE.match(line):
                     os.write(2, line)
+
+
+def clock(seconds: float) -> str:
+    """Returns a duration as `H:MM:SS`."""
+    minutes, second = divmod(round(max(seconds, 0.0)), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"
 
 
 def end_on_interrupt(started: bool | None = None) -> None:

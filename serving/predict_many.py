@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from musical_tf.arguments import Parser
+from musical_tf.command_line import clock
 from musical_tf.contract import Contract
 from musical_tf.files import sha256, write_whole
 from musical_tf.images import ImageError
@@ -361,7 +362,7 @@ class _Progress:
         if not sys.stderr.isatty() and self._bar.seconds - self._said > _LINE_EVERY:
             self._said = self._bar.seconds
             speed = self._done / self._said
-            left = terminal.duration((self._total - self._done) / speed)
+            left = clock((self._total - self._done) / speed)
             terminal.complain(
                 f"{self._done} of {self._total}, {speed:.1f} images/s, {left} left, "
                 f"{self._failed} failed",

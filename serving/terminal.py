@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+from musical_tf.command_line import clock
+
 PROGRAM = "musical-inpaint"
 
 _REDRAW = 0.1  # seconds between two states of the progress bar
@@ -63,18 +65,12 @@ class ProgressBar:
         bar = "#" * int(20 * share)
         line = f"[{bar:<20}] {self._index}/{self._total}"
         if share:
-            line += f", {duration(self.seconds / share * (1 - share))} left"
+            line += f", {clock(self.seconds / share * (1 - share))} left"
         line += f"  {self._name}"
         if windows > 1:
             line += f", window {done}/{windows}"
         columns = shutil.get_terminal_size().columns
         print(f"\r\x1b[K{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words."""
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes > 1 else f"{seconds:.0f} s"
 
 
 def clear_line() -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import ProgressSample
 
+from musical_tf.command_line import clock
 from musical_tf.methods.base import Objective
 from musical_tf.metrics import authors_metrics
 from musical_tf.run_directory import RunDirectory
@@ -31,7 +32,7 @@ from training.callbacks import (
 )
 from training.loop import Loop, NonFiniteError
 from training.optimization import dtype_policy, learning_rate_schedule
-from training.progress import ProgressBar, ProgressLines, show_duration
+from training.progress import ProgressBar, ProgressLines
 from training.recipes import PRECISIONS
 from training.samples import SampleSheet
 from training.trainer import Trainer
@@ -957,7 +958,7 @@ def test_progress_shows_every_term_and_the_time_left(capsys):
     for name in Counting().terms:
         assert f"{name} " in lines[3]
         assert f"{name} " in screen.getvalue()
-    assert show_duration(3725.4) == "1:02:05"
+    assert clock(3725.4) == "1:02:05"
 
 
 def test_a_terminal_of_80_columns_shows_the_time_left():

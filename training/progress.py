@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from musical_tf.command_line import clock
+
 from .callbacks import Callback, Logs
 
 
@@ -94,7 +96,7 @@ class ProgressLines(Callback):
             self._write(step, "?")
         elif now - self.written_at >= self.seconds or step == self.steps:
             pace = (now - self.begun_at) / (step - self.first_step)
-            self._write(step, show_duration(pace * (self.steps - step)), pace)
+            self._write(step, clock(pace * (self.steps - step)), pace)
 
     def on_end(self, trainer: Any, step: int) -> None:
         if self.waiting:
@@ -119,10 +121,3 @@ class ProgressLines(Callback):
 def show_terms(logs: Logs) -> str:
     """Returns `name 0.1234` for every term, on one line."""
     return "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
-
-
-def show_duration(seconds: float) -> str:
-    """Returns `H:MM:SS`."""
-    minutes, second = divmod(round(max(seconds, 0.0)), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02d}:{second:02d}"
