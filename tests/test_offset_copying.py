@@ -9,6 +9,8 @@ from scipy.sparse.linalg import spsolve
 
 from musical_tf.layers import OffsetCopying
 from musical_tf.layers import offset_copying as module
+from musical_tf.layers.gaussian_blur import gaussian_blur
+from musical_tf.layers.offset_graph import NEIGHBORS, WEIGHTS, Nodes
 
 LAYER = OffsetCopying()
 
@@ -150,8 +152,8 @@ def test_joining_solves_the_equations():
     """A few rounds of conjugate gradients against a direct solver."""
     image, hole = textured(48, 48, 6)[:, ::1], box(48, 48, 16, 30, 18, 34)
     guide = tf.constant(0.5 * np.where(hole > 0, smooth(image), image) + 0.5)
-    graph = module._Nodes(guide, tf.constant(hole))
-    known_share = module.gaussian_blur(1.0 - tf.constant(hole), module.TRUST_SIGMA)
+    graph = Nodes(guide, tf.constant(hole))
+    known_share = gaussian_blur(1.0 - tf.constant(hole), module.TRUST_SIGMA)
     count = int(graph.count) - 1
     offsets = np.tile(np.int32([[-15, 3]]), (count + 1, 1))
     offsets[: count // 2] = (14, -2)
@@ -166,10 +168,10 @@ def test_joining_solves_the_equations():
     entries, right_side = [], np.zeros((count, 3))
     for place, index in number.items():
         here = np.array(place)
-        screen = module.WEIGHTS.screen + module.WEIGHTS.trusted_screen * trust[place]
+        screen = WEIGHTS.screen + WEIGHTS.trusted_screen * trust[place]
         diagonal = screen
         right_side[index] += screen * pixels[place]
-        for step in np.array(module.NEIGHBORS):
+        for step in np.array(NEIGHBORS):
             beside = tuple(here + step)
             diagonal += 1
             mine = offsets[index]
