@@ -22,7 +22,6 @@ process that does one training step of the attention. Prints the ratios and writ
 
 import argparse
 import functools
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -223,7 +222,7 @@ PARTS = {
 }
 
 
-def one_step_peak(implementation: str, batch: int, channels: int) -> dict[str, int]:
+def one_step_peak(implementation: str, batch: int, channels: int) -> int:
     """Bytes one training step of the attention adds to what the process held before it."""
     import tensorflow as tf
 
@@ -232,7 +231,7 @@ def one_step_peak(implementation: str, batch: int, channels: int) -> dict[str, i
     step.get_concrete_function(*arguments)
     before = measure.resident_peak()
     step(*arguments)
-    return {"bytes": measure.resident_peak() - before}
+    return measure.resident_peak() - before
 
 
 def ratios(figures: dict[str, Any]) -> dict[str, float]:
@@ -265,29 +264,19 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = measure.parser(MODULE, __doc__, rounds=5)
-    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
-    return measure.run(parser, argv, work)
+    return measure.run(measure.parser(MODULE, __doc__, rounds=5), argv, work)
 
 
 def work(options: argparse.Namespace, words: list[str]) -> None:
-    if options.peak:
-        print(json.dumps(one_step_peak(options.peak, *SHAPES["C 128, batch 5"])))
-        return
-    if options.part:
-        part, shape = options.part
-        print(json.dumps(PARTS[part](*SHAPES[shape], options.rounds)))
-        return
-    rounds = ("--rounds", str(options.rounds))
     times = {
         shape: {
-            part: measure.peak_memory_of(MODULE, "--part", part, shape, *rounds) for part in PARTS
+            part: measure.in_own_process(function, *size, options.rounds)
+            for part, function in PARTS.items()
         }
-        for shape in SHAPES
+        for shape, size in SHAPES.items()
     }
     peaks = {
-        form: measure.peak_memory_of(MODULE, "--peak", form)["bytes"]
+        form: measure.in_own_process(one_step_peak, form, *SHAPES["C 128, batch 5"])
         for form in ("fast", "reference")
     }
     figures = {"times": times, "peak_bytes": peaks}

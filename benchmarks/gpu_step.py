@@ -14,7 +14,6 @@ Prints times, images a second and peaks of memory, what compiling takes included
 
 import argparse
 import itertools
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ EXACT = "float32, exact"
 PRECISIONS = ("float32", EXACT, "mixed_bfloat16", "mixed_float16")
 
 
-def measure_case(case: Case, precision: str, rounds: int) -> dict[str, Any]:
+def measure_case(name: str, precision: str, rounds: int) -> dict[str, Any]:
     """Times steps of a case.
 
     Returns:
@@ -65,6 +64,7 @@ def measure_case(case: Case, precision: str, rounds: int) -> dict[str, Any]:
     from training import recipes
     from training.jax_step import JaxStep
 
+    case = CASES[name]
     policy = "float32" if precision == EXACT else precision
     if precision == EXACT:
         jax.config.update("jax_default_matmul_precision", "highest")
@@ -128,15 +128,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = measure.parser(MODULE, __doc__, rounds=5)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
-    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
     return measure.run(parser, argv, work)
 
 
 def work(options: argparse.Namespace, words: list[str]) -> None:
-    if options.part:
-        (name,), (precision,) = options.cases, options.precisions
-        print(json.dumps(measure_case(CASES[name], precision, options.rounds)))
-        return
     import keras
 
     if keras.backend.backend() != "jax":
@@ -144,9 +139,8 @@ def work(options: argparse.Namespace, words: list[str]) -> None:
     times: dict[str, dict[str, dict]] = {}
     refused: dict[str, str] = {}
     for name, precision in itertools.product(options.cases, options.precisions):
-        case = ("--cases", name, "--precisions", precision, "--rounds", str(options.rounds))
         try:
-            found = measure.peak_memory_of(MODULE, "--part", *case)
+            found = measure.in_own_process(measure_case, name, precision, options.rounds)
         except RuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

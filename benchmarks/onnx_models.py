@@ -103,19 +103,18 @@ def attention_share(path: Path, threads: int, rounds: int) -> float:
     return statistics.median(shares)
 
 
-def peak(path: str, side: str, threads: str, times: str, memory: str) -> dict[str, Any]:
-    """What this process has needed at most to load a model and fill a picture `times` times.
+def peak(path: str, side: int, threads: int, times: int, memory: str) -> int:
+    """The bytes this process has needed at most to load a model and fill a picture `times` times.
 
     Args:
         path, side, threads, times: The model, pixels, threads, runs.
         memory: Key of `MEMORIES`.
     """
-    session = models.open_session(Path(path), int(threads), **MEMORIES[memory])
-    loaded = measure.resident_peak()
-    image, mask = models.photograph(int(side)), models.square_hole(int(side), int(side) // 2)
-    for _ in range(int(times)):
+    session = models.open_session(Path(path), threads, **MEMORIES[memory])
+    image, mask = models.photograph(side), models.square_hole(side, side // 2)
+    for _ in range(times):
         ours(session, image, mask)()
-    return {"loaded": loaded, "bytes": measure.resident_peak()}
+    return measure.resident_peak()
 
 
 def compare(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
@@ -138,8 +137,7 @@ def compare(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
     calls.clear()  # and with it the sessions
 
     def peak_of(name: str, side: int, times: int = 1, memory: str = DEFAULTS) -> int:
-        words = (files[name], side, threads, times, memory)
-        return measure.peak_memory_of(MODULE, "--peak", *map(str, words))["bytes"]
+        return measure.in_own_process(peak, str(files[name]), side, threads, times, memory)
 
     peaks = {
         f"paper, {SIDE} x {SIDE}": peak_of("paper", SIDE),
@@ -180,14 +178,10 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
 def main(argv: list[str] | None = None) -> int:
     parser = measure.parser(MODULE, __doc__, rounds=20)
     models.add_arguments(parser)
-    parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
     return measure.run(parser, argv, work)
 
 
 def work(options: argparse.Namespace, words: list[str]) -> None:
-    if options.peak:
-        print(json.dumps(peak(*options.peak)))
-        return
     figures = compare(options.models, options.threads, options.rounds)
     peaks = figures.pop("peak_bytes")
     memory = {name: f"{value / 1e9:.2f} GB" for name, value in peaks.items()}

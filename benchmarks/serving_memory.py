@@ -13,12 +13,9 @@ the peak was.
 """
 
 import argparse
-import json
-import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +72,6 @@ def make_photograph() -> np.ndarray:
     return pixels
 
 
-def peak() -> int:
-    """Bytes of resident memory that this process has needed so far, at most.
-
-    Not `ru_maxrss`, which begins with what the process that started this one has needed.
-    """
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
-
-
 def load(model: str) -> InpaintingSession:
     """The model, run once at its training size."""
     session = InpaintingSession(model, ["cpu"])
@@ -97,7 +85,7 @@ def load(model: str) -> InpaintingSession:
 def measure_model(model: str) -> dict[str, Any]:
     """What a process needs with the model and without a photograph."""
     load(model)
-    return {"bytes": peak()}
+    return {"bytes": measure.resident_peak()}
 
 
 def measure_session(model: str, strategy: str, hole_name: str) -> dict[str, Any]:
@@ -120,7 +108,7 @@ def measure_session(model: str, strategy: str, hole_name: str) -> dict[str, Any]
     started = time.perf_counter()
     filled = session.inpaint(image, hole, strategy, progress=count)
     seconds = time.perf_counter() - started
-    result = {"bytes": peak(), "windows": windows, "seconds": round(seconds, 2)}
+    result = {"bytes": measure.resident_peak(), "windows": windows, "seconds": round(seconds, 2)}
     if not (filled[~hole] == 90).all():
         raise RuntimeError("known pixels have changed")
     started = time.perf_counter()
@@ -138,26 +126,25 @@ def measure_command(model: str, suffix: str, folder: str) -> dict[str, Any]:
     started = time.perf_counter()
     if predict.main(arguments) != 0:
         raise RuntimeError("the command failed")
-    return {"bytes": peak(), "seconds": round(time.perf_counter() - started, 2)}
+    return {"bytes": measure.resident_peak(), "seconds": round(time.perf_counter() - started, 2)}
 
 
-def measure_original(model: str, side: str, hole_side: str) -> dict[str, Any]:
+def measure_original(model: str, side: int, hole_side: int) -> dict[str, Any]:
     """One run of the model beyond its training size, and the estimate for it."""
     session = load(model)
     session.memory_limit = 2**60
-    size, hole_size = int(side), int(hole_side)
-    before = peak()
-    image, hole = np.full((size, size, 3), 90, np.uint8), np.zeros((size, size), bool)
-    hole[:hole_size, :hole_size] = True
+    before = measure.resident_peak()
+    image, hole = np.full((side, side, 3), 90, np.uint8), np.zeros((side, side), bool)
+    hole[:hole_side, :hole_side] = True
     session.inpaint(image, hole, "original")
-    return {"bytes": peak() - before, "estimate": estimate_memory(hole[None])}
+    return {"bytes": measure.resident_peak() - before, "estimate": estimate_memory(hole[None])}
 
 
-def count_windows(model: str, spacing: str) -> dict[str, Any]:
+def count_windows(model: str, spacing: int) -> dict[str, Any]:
     """Plans and pastes a photograph full of single missing pixels, without running the model."""
     side = InpaintingSession(model, ["cpu"]).contract.training_size
     image, hole = np.full((HEIGHT, WIDTH, 3), 90, np.uint8), np.zeros((HEIGHT, WIDTH), bool)
-    hole[:: int(spacing), :: int(spacing)] = True
+    hole[::spacing, ::spacing] = True
     started = time.perf_counter()
     tiling.fill(image, hole, lambda window, _: window, side)
     seconds = time.perf_counter() - started
@@ -168,27 +155,10 @@ def count_windows(model: str, spacing: str) -> dict[str, Any]:
     }
 
 
-MEASUREMENTS = {
-    function.__name__: function
-    for function in (
-        measure_model,
-        measure_session,
-        measure_command,
-        measure_original,
-        count_windows,
-    )
-}
-
-
-def in_a_process(function: Callable[..., dict[str, Any]], *arguments: str) -> dict[str, Any]:
-    """Runs one of `MEASUREMENTS` in a process of its own, where nothing else has used memory."""
-    return measure.peak_memory_of(MODULE, "--measure", function.__name__, *arguments)
-
-
 def measure_all(model: str) -> dict[str, Any]:
     """All measurements, each printed as it comes, with what exceeds its bound in `failures`."""
     failures: list[str] = []
-    base = in_a_process(measure_model, model)["bytes"]
+    base = measure.in_own_process(measure_model, model)["bytes"]
     print(f"the model: {base / 2**20:.0f} MiB")
     rows = []
 
@@ -207,9 +177,9 @@ def measure_all(model: str) -> dict[str, Any]:
 
     for strategy in ("crop", "resize"):
         for hole in HOLES:
-            result = in_a_process(measure_session, model, strategy, hole)
+            result = measure.in_own_process(measure_session, model, strategy, hole)
             add(f"session {strategy} {hole}", result, SESSION_BOUND)
-    refused = in_a_process(measure_session, model, "original", "one")["refused"]
+    refused = measure.in_own_process(measure_session, model, "original", "one")["refused"]
     print(f"session original one: {refused or 'not refused'}", flush=True)
     if not refused:
         failures.append("strategy original was not refused")
@@ -218,10 +188,14 @@ def measure_all(model: str) -> dict[str, Any]:
         Image.fromarray(make_hole("one")).save(f"{folder}/mask.png")
         for suffix, bound in COMMAND_BOUNDS.items():
             photograph.save(f"{folder}/photo{suffix}")
-            add(f"command {suffix}", in_a_process(measure_command, model, suffix, folder), bound)
+            add(
+                f"command {suffix}",
+                measure.in_own_process(measure_command, model, suffix, folder),
+                bound,
+            )
     originals = []
     for side, hole_side in ORIGINALS:
-        result = in_a_process(measure_original, model, str(side), str(hole_side))
+        result = measure.in_own_process(measure_original, model, side, hole_side)
         originals.append({"side": side, "hole_side": hole_side, **result})
         print(
             f"original {side}, hole {hole_side}: {result['bytes'] / 2**20:.0f} MiB, estimate "
@@ -230,7 +204,7 @@ def measure_all(model: str) -> dict[str, Any]:
         )
         if result["bytes"] > result["estimate"]:
             failures.append(f"original {side} with a hole of {hole_side} exceeds its estimate")
-    counts = [in_a_process(count_windows, model, str(spacing)) for spacing in SPACINGS]
+    counts = [measure.in_own_process(count_windows, model, spacing) for spacing in SPACINGS]
     for row in counts:
         print("{holes} holes: {windows} windows, {seconds_without_model} s".format(**row))
     contract = InpaintingSession(model, ["cpu"]).contract
@@ -253,19 +227,13 @@ def measure_all(model: str) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     parser = measure.parser(MODULE, __doc__)
     parser.add_argument("--model", metavar="FILE", help="a file that export/to_onnx.py wrote")
-    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     return measure.run(parser, argv, work, wrong_input=2)
 
 
 def work(options: argparse.Namespace, words: list[str]) -> int:
-    if options.measure:
-        name, *words = options.measure
-        print(json.dumps(MEASUREMENTS[name](*words)))
-        return 0
     if options.model is None:
         raise ValueError("--model is missing")
     InpaintingSession(options.model, ["cpu"])
-    peak()
     figures = measure_all(str(Path(options.model).resolve()))
     measure.publish("serving_memory", MODULE, ["--model", Path(options.model).name], figures)
     for failure in figures["failures"]:

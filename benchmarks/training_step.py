@@ -18,7 +18,6 @@ On whatever device is there. With a GPU, float16 is measured too; only there it 
 
 import argparse
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -307,12 +306,13 @@ def ratios_of_options(measured: dict[str, dict]) -> dict[str, float]:
     return said
 
 
-def child(name: str, precision: str, rounds: int, *options: str) -> dict[str, Any]:
+def child(
+    name: str, precision: str, rounds: int, accumulation: int = 1, xla: bool = False
+) -> dict[str, Any]:
     """`measure_case` in a process of its own."""
-    print(f"{name}, {precision} {' '.join(options)}", file=sys.stderr, flush=True)
-    return measure.peak_memory_of(
-        *(MODULE, "--case", name, "--precisions", precision, "--rounds", str(rounds), *options)
-    )
+    case = (name, precision, accumulation, xla, rounds)
+    print(*case, sep=", ", file=sys.stderr, flush=True)
+    return measure.in_own_process(measure_case, *case)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -320,19 +320,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: all of use")
     parser.add_argument("--options", action="store_true", help="what makes a step faster or not")
-    # What a process of its own is asked for.
-    parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
-    parser.add_argument("--accumulation", type=int, default=1, help=argparse.SUPPRESS)
-    parser.add_argument("--xla", action="store_true", help=argparse.SUPPRESS)
     return measure.run(parser, argv, work)
 
 
 def work(options: argparse.Namespace, words: list[str]) -> None:
     rounds, precisions = options.rounds, options.precisions
-    if options.case:
-        case = (options.case, precisions[0], options.accumulation, options.xla, rounds)
-        print(json.dumps(measure_case(*case)))
-        return
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices("GPU")
@@ -343,9 +335,9 @@ def work(options: argparse.Namespace, words: list[str]) -> None:
     if options.options:
         case, precision = options.cases[0], precisions[0]
         measured = {
-            "xla": child(case, precision, rounds, "--xla"),
+            "xla": child(case, precision, rounds, xla=True),
             "in_parts": {
-                count: child(case, precision, rounds, "--accumulation", str(count))
+                count: child(case, precision, rounds, count)
                 for count in (2, 4)
                 if CASES[case].batch % count == 0
             },

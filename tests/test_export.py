@@ -331,8 +331,8 @@ class TestBoundedAttention:
         hole[:, 72:216, 72:216] = True
         taken = {}
         for path, bound in ((exported, None), (bounded, self.BOUND)):
-            words = map(str, ("--point", path, 288, 144, 1, 1))
-            taken[bound] = measure.peak_memory_of(growth.MODULE, *words)["added"]
+            point = measure.in_own_process(growth.measure_point, str(path), 288, 144, 1, 1)
+            taken[bound] = point["added"]
             assert 0.5 < taken[bound] / growth.added_bytes(288, 144, 1, 4, bound) < 2
             assert taken[bound] <= estimate_memory(hole, bound)
         assert taken[self.BOUND] < taken[None] / 2
