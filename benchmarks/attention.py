@@ -28,23 +28,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, models
 
 MODULE = "benchmarks.attention"
 SIDE = 64
 SHAPES = {"C 256, batch 1": (1, 256), "C 128, batch 5": (5, 128)}
 PATCH_SIZES = (1, 3)
-AGREEMENT = 1e-3
-"""Largest difference allowed between two forms that are timed against each other."""
 
 
 def features_and_hole(batch: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Random features `(B, 64, 64, C)` and the centre hole `(B, 64, 64, 1)`, float32."""
     random = np.random.default_rng(0)
     features = random.normal(size=(batch, SIDE, SIDE, channels)).astype("float32")
-    hole = np.zeros((batch, SIDE, SIDE, 1), "float32")
-    hole[:, SIDE // 4 : SIDE * 3 // 4, SIDE // 4 : SIDE * 3 // 4] = 1.0
-    return features, hole
+    return features, models.centre_hole(SIDE, batch)
 
 
 def forward(implementation: str, variant: str = "paper") -> Callable:
@@ -79,7 +75,7 @@ def forward_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
         "products": bare_products(features, len(PATCH_SIZES)),
         "two products": bare_products(features, 1),
     }
-    check(calls["fast"](), calls["reference"]())
+    measure.check_same(calls["fast"](), calls["reference"]())
     return measure.take_turns(calls, rounds)
 
 
@@ -107,7 +103,7 @@ def step_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
         "fast": compiled(training_step("fast"), batch, channels),
         "reference": compiled(training_step("reference"), batch, channels),
     }
-    check([calls["fast"]()], [calls["reference"]()])
+    measure.check_same(calls["fast"](), calls["reference"]())
     return measure.take_turns(calls, max(2, rounds // 2))
 
 
@@ -117,7 +113,7 @@ def xla_step_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
         "fast": compiled(training_step("fast"), batch, channels),
         "reference": compiled(training_step("reference"), batch, channels, xla=True),
     }
-    check([calls["fast"]()], [calls["reference"]()])
+    measure.check_same(calls["fast"](), calls["reference"]())
     return measure.take_turns(calls, max(2, rounds // 2))
 
 
@@ -153,7 +149,7 @@ def onnx_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
         )
         feed = {"features": features, "hole": hole}
         calls[implementation] = lambda session=session, feed=feed: session.run(None, feed)
-    check(calls["fast"](), calls["reference"]())
+    measure.check_same(calls["fast"](), calls["reference"]())
     return measure.take_turns(calls, rounds)
 
 
@@ -197,20 +193,8 @@ def pytorch_times(batch: int, channels: int, rounds: int) -> dict[str, Any] | No
         ]
 
     calls = {"fast": lambda: graph(*arguments), "authors' kind": authors}
-    check(calls["fast"](), [each.numpy().transpose(0, 2, 3, 1) for each in authors()])
+    measure.check_same(calls["fast"](), [each.numpy().transpose(0, 2, 3, 1) for each in authors()])
     return measure.take_turns(calls, rounds)
-
-
-def check(one: Any, other: Any) -> None:
-    """Refuses to time forms that do not compute the same.
-
-    Raises:
-        RuntimeError: If they differ by more than `AGREEMENT`.
-    """
-    for a, b in zip(one, other, strict=True):
-        difference = float(np.abs(np.asarray(a) - np.asarray(b)).max())
-        if not difference <= AGREEMENT:
-            raise RuntimeError(f"the forms differ by {difference}, at most {AGREEMENT} is allowed")
 
 
 PARTS = {

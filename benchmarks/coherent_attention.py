@@ -25,23 +25,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, models
 
 MODULE = "benchmarks.coherent_attention"
 SIDE = 32
 CHANNELS = 512
 BATCHES = (1, 8)
-AGREEMENT = 1e-3
-"""Largest difference allowed between two forms that are timed against each other."""
 
 
 def features_and_hole(batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Random features `(B, 32, 32, 512)` and the centre hole `(B, 32, 32, 1)`, float32."""
     random = np.random.default_rng(0)
     features = random.normal(0.5, 1.0, (batch, SIDE, SIDE, CHANNELS)).astype("float32")
-    hole = np.zeros((batch, SIDE, SIDE, 1), "float32")
-    hole[:, SIDE // 4 : SIDE * 3 // 4, SIDE // 4 : SIDE * 3 // 4] = 1.0
-    return features, hole
+    return features, models.centre_hole(SIDE, batch)
 
 
 def numpy_loop(features: np.ndarray, hole: np.ndarray) -> np.ndarray:
@@ -183,7 +179,7 @@ def times(batch: int, rounds: int) -> dict[str, Any]:
     forward = calls if torch_loop else dict(list(calls.items())[1:])
     for name, call in forward.items():
         if call is not calls["its search alone"]:
-            check(name, call(), scan(*tensors))
+            measure.check_same(call(), scan(*tensors), f"{name} and the scan")
 
     measured = {"forward": measure.take_turns(forward, rounds)}
     if batch > 1:
@@ -193,19 +189,8 @@ def times(batch: int, rounds: int) -> dict[str, Any]:
         "scan": lambda: scan_step(*tensors),
         "loop": lambda: with_gradient(loop)(*tensors),
     }
-    check("gradient", *(tf.convert_to_tensor(call()) for call in both.values()))
+    measure.check_same(*(tf.convert_to_tensor(call()) for call in both.values()), "the gradients")
     return {**measured, "forward and backward": measure.take_turns(both, rounds)}
-
-
-def check(name: str, one: Any, other: Any) -> None:
-    """Refuses to time forms that do not compute the same.
-
-    Raises:
-        RuntimeError: If they differ by more than `AGREEMENT`.
-    """
-    difference = float(np.abs(np.asarray(one) - np.asarray(other)).max())
-    if not difference <= AGREEMENT:
-        raise RuntimeError(f"{name} differs by {difference}, at most {AGREEMENT} is allowed")
 
 
 def ratios(measured: dict[str, Any]) -> dict[str, float]:

@@ -60,17 +60,17 @@ def compare(rounds: int) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser = measure.parser(MODULE, __doc__, rounds=7)
     parser.add_argument("--keep", action="store_true", help="write results/cold_start.json")
-    arguments = parser.parse_args(argv)
-    figures = compare(arguments.rounds)
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    figures = compare(options.rounds)
     for name, value in figures.items():
         print(f"{name:20} {value:.2f}")
-    if arguments.keep:
-        measure.keep("cold_start", measure.record(MODULE, sys.argv[1:], figures))
-    return 0
+    if options.keep:
+        measure.publish("cold_start", MODULE, words, figures)
 
 
 if __name__ == "__main__":

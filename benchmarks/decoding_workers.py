@@ -26,6 +26,8 @@ from PIL import Image
 from skimage import data
 
 from benchmarks import measure
+from benchmarks.load_test import fill_with
+from benchmarks.soak_requests import encoded
 from musical_tf import images
 from serving.server.inpaint_request import Codec, fill_request
 from serving.server.jobs import AbandonedError, Job
@@ -35,6 +37,7 @@ from serving.server.worker_pool import Codec as WorkerCodec
 from serving.server.worker_pool import WorkerPool
 from serving.session import InpaintingSession
 
+MODULE = "benchmarks.decoding_workers"
 PHOTOGRAPHS = {
     "256 x 256, PNG": (256, 256, "PNG"),
     "1024 x 768, JPEG": (1024, 768, "JPEG"),
@@ -48,9 +51,12 @@ REPLACED = 5
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line: 0 when everything was measured."""
-    arguments = sys.argv[1:] if argv is None else argv
-    options = _parser().parse_args(arguments)
+    parser = measure.parser(MODULE, __doc__, rounds=15)
+    parser.add_argument("--model", default="photo", metavar="MODEL", help="name or .onnx file")
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
     session = InpaintingSession(options.model)
     pool = WorkerPool(2, Settings.timeout)
     started = time.perf_counter()
@@ -61,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for name, (width, height, image_format) in PHOTOGRAPHS.items():
         fields = _fields(width, height, image_format)
-        for what, fill in (("with the model", session.inpaint), ("without", _no_model)):
+        for what, fill in (("with the model", fill_with(session)), ("without", _no_model)):
             request = partial(_fill, fields, fill)
             ways = {"thread": partial(request, images), "worker": partial(request, codec)}
             processor = partial(_processor_seconds, pool)
@@ -74,11 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         "mib_of_a_worker_at_rest": _memory(pool),
     }
     pool.close()
-    path = measure.keep(
-        "decoding_workers", measure.record("benchmarks.decoding_workers", arguments, figures)
-    )
-    print(f"wrote {path}")
-    return 0
+    measure.publish("decoding_workers", MODULE, words, figures)
 
 
 def _fields(width: int, height: int, image_format: str) -> dict[str, Any]:
@@ -86,15 +88,11 @@ def _fields(width: int, height: int, image_format: str) -> dict[str, Any]:
     photograph = Image.fromarray(data.astronaut()).resize(size, Image.Resampling.BICUBIC)
     mask = np.zeros((height, width), np.uint8)
     mask[height // 2 : height // 2 + 64, width // 2 : width // 2 + 64] = 255
-    fields: dict[str, Any] = {"format": image_format.lower()}
-    for name, image, kind in (
-        ("image", photograph, image_format),
-        ("mask", Image.fromarray(mask), "PNG"),
-    ):
-        stream = io.BytesIO()
-        image.save(stream, kind, quality=90)
-        fields[name] = stream.getvalue()
-    return fields
+    return {
+        "format": image_format.lower(),
+        "image": encoded(photograph, image_format),
+        "mask": encoded(Image.fromarray(mask), "PNG"),
+    }
 
 
 def _fill(fields: dict[str, Any], fill: Callable, codec: Codec) -> bytes:
@@ -103,7 +101,7 @@ def _fill(fields: dict[str, Any], fill: Callable, codec: Codec) -> bytes:
     return fill_request(streams, options, Settings.max_pixels, fill, lambda: None, codec).content
 
 
-def _no_model(image: np.ndarray, hole: np.ndarray, strategy: str | None) -> np.ndarray:
+def _no_model(image: np.ndarray, hole: np.ndarray, *options: str | None) -> np.ndarray:
     return np.where(hole[..., None], np.uint8(0), image)
 
 
@@ -165,15 +163,6 @@ def _memory(pool: WorkerPool) -> float | None:
     except OSError:
         return None
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="decoding_workers", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="photo", metavar="MODEL", help="name or .onnx file")
-    parser.add_argument(
-        "--rounds", type=int, default=15, help="turns of each row (default: %(default)s)"
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -17,18 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, models
 
 MODULE = "benchmarks.deepfill_v1"
-AGREEMENT = 1e-3
-"""Largest difference allowed between two forms that are timed against each other."""
-
-
-def centre_hole(batch: int, side: int) -> np.ndarray:
-    """`(B, side, side, 1)` float32."""
-    hole = np.zeros((batch, side, side, 1), "float32")
-    hole[:, side // 4 : side * 3 // 4, side // 4 : side * 3 // 4] = 1.0
-    return hole
 
 
 def attention_times(rounds: int, batch: int = 4, side: int = 64, channels: int = 128) -> dict:
@@ -44,7 +35,7 @@ def attention_times(rounds: int, batch: int = 4, side: int = 64, channels: int =
     random = np.random.default_rng(0)
     # ReLU comes before the attention, so there is nothing negative.
     features = tf.nn.relu(random.normal(0.0, 0.1, (batch, side, side, channels)).astype("float32"))
-    hole = tf.constant(centre_hole(batch, side))
+    hole = tf.constant(models.centre_hole(side, batch))
     forward, both = {}, {}
     for implementation in ("fast", "reference"):
         layer = StridedContextualAttention(implementation=implementation)
@@ -59,9 +50,7 @@ def attention_times(rounds: int, batch: int = 4, side: int = 64, channels: int =
             graph = tf.function(lambda f, h, of=function: of(f, h), autograph=False)
             calls[implementation] = lambda graph=graph: graph(features, hole).numpy()
     for calls in (forward, both):
-        difference = float(np.abs(calls["fast"]() - calls["reference"]()).max())
-        if not difference <= AGREEMENT:
-            raise RuntimeError(f"the forms differ by {difference}, at most {AGREEMENT} is allowed")
+        measure.check_same(calls["fast"](), calls["reference"]())
     return {
         "forward": measure.take_turns(forward, rounds),
         "forward and backward": measure.take_turns(both, rounds),
@@ -76,7 +65,7 @@ def step_times(rounds: int, size: int = 128, batch: int = 16) -> dict:
     from training.trainer import Trainer
 
     image = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype("float32")
-    data = {"image": tf.constant(image), "hole": tf.constant(centre_hole(batch, size))}
+    data = {"image": tf.constant(image), "hole": tf.constant(models.centre_hole(size, batch))}
 
     def step(method, **fields):
         module = methods.get(method)

@@ -27,14 +27,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from skimage import data
 
-from benchmarks import measure
-from serving.server.inpaint_request import fill_request
+from benchmarks import measure, models
+from benchmarks.soak_requests import encoded, form
+from serving.server.inpaint_request import Fill, fill_request
 from serving.server.schemas import Options
 from serving.server.settings import Settings
 from serving.session import InpaintingSession
 
+MODULE = "benchmarks.load_test"
 PHOTOGRAPHS = {"small": (1, 0.5), "large": (8, 0.5)}
 """Name -> side of the photograph and side of its hole, as multiples of the training size. Either
 is one run of the model; the large one has sixty-four times as much to decode and encode."""
@@ -56,8 +57,17 @@ class Way(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """The command line: 0 when everything was measured and every answer was an image."""
-    arguments = sys.argv[1:] if argv is None else argv
-    options = _parser().parse_args(arguments)
+    parser = measure.parser(MODULE, __doc__, rounds=4)
+    parser.add_argument("--model", required=True, metavar="FILE", help="the .onnx file")
+    parser.add_argument("--seconds", type=float, default=20, help="for each row (default: 20)")
+    parser.add_argument(
+        "--clients", type=int, nargs="+", default=[1, 4, 16], help="(default: 1 4 16)"
+    )
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4], help="(default: 1 4)")
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
     session = InpaintingSession(options.model)
     size = session.contract.training_size
     rows = []
@@ -94,26 +104,14 @@ def main(argv: list[str] | None = None) -> int:
         "rounds": options.rounds,
         "rows": rows,
     }
-    path = measure.keep("load_test", measure.record("benchmarks.load_test", arguments, figures))
-    print(f"wrote {path}")
-    return 0
+    measure.publish("load_test", MODULE, words, figures)
 
 
 def _files(side: int, hole_side: int) -> dict[str, bytes]:
     """A photograph as JPEG and its mask as PNG."""
-    photograph = Image.fromarray(data.astronaut()).resize((side, side), Image.Resampling.BICUBIC)
-    mask = np.zeros((side, side), np.uint8)
-    start = (side - hole_side) // 2
-    mask[start : start + hole_side, start : start + hole_side] = 255
-    files = {}
-    for name, image, image_format in (
-        ("image", photograph, "JPEG"),
-        ("mask", Image.fromarray(mask), "PNG"),
-    ):
-        stream = io.BytesIO()
-        image.save(stream, image_format, quality=90)
-        files[name] = stream.getvalue()
-    return files
+    photograph = Image.fromarray(models.photograph(side)[0])
+    mask = Image.fromarray(models.square_hole(side, hole_side)[0])
+    return {"image": encoded(photograph, "JPEG"), "mask": encoded(mask, "PNG")}
 
 
 def _pixels_loop(session: InpaintingSession, files: dict[str, bytes]) -> Callable[[float], list]:
@@ -123,11 +121,16 @@ def _pixels_loop(session: InpaintingSession, files: dict[str, bytes]) -> Callabl
 
 
 def _file_loop(session: InpaintingSession, files: dict[str, bytes]) -> Callable[[float], list]:
-    def fill() -> None:
+    def answer() -> None:
         streams = {name: io.BytesIO(content) for name, content in files.items()}
-        fill_request(streams, Options(), Settings.max_pixels, session.inpaint, lambda: None)
+        fill_request(streams, Options(), Settings.max_pixels, fill_with(session), lambda: None)
 
-    return lambda end: _repeat(fill, end)
+    return lambda end: _repeat(answer, end)
+
+
+def fill_with(session: InpaintingSession) -> Fill:
+    """The session as `fill_request` calls it."""
+    return lambda image, hole, strategy, fill: session.inpaint(image, hole, strategy, fill=fill)
 
 
 def _repeat(call: Callable[[], Any], end: float) -> list[float]:
@@ -140,13 +143,8 @@ def _repeat(call: Callable[[], Any], end: float) -> list[float]:
 
 
 def _clients(port: int, count: int, files: dict[str, bytes]) -> Callable[[float], list]:
-    body = b"".join(
-        b'--limit\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\n\r\n%s\r\n'
-        % (name.encode(), content)
-        for name, content in files.items()
-    )
-    body += b"--limit--\r\n"
-    headers = {"Content-Type": "multipart/form-data; boundary=limit"}
+    body, content_type = form(files)
+    headers = {"Content-Type": content_type}
 
     def run(end: float) -> list[float]:
         seconds: list[list[float]] = [[] for _ in range(count)]
@@ -284,28 +282,6 @@ def _is_ready(port: int) -> bool:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="load_test", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", required=True, metavar="FILE", help="the .onnx file")
-    parser.add_argument(
-        "--seconds", type=float, default=20, help="for each row (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=4, help="turns that takes (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--clients",
-        type=int,
-        nargs="+",
-        default=[1, 4, 16],
-        help="how many at a time (default: 1 4 16)",
-    )
-    parser.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 4], help="of the server (default: 1 4)"
-    )
-    return parser
 
 
 if __name__ == "__main__":

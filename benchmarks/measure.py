@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from musical_tf.files import write_whole
 from training.evaluation import provenance
 from training.evaluation.cost import take_turns as take_turns  # the benchmarks call it from here
@@ -86,6 +88,26 @@ def restart_peak() -> int:
         ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return resident_peak()
+
+
+def check_same(one: Any, other: Any, name: str = "the forms", most: float = 1e-3) -> None:
+    """Refuses to time forms that do not compute the same.
+
+    Args:
+        one: An array, or a list of them.
+        other: What has to agree with `one`.
+        name: What differs, for the message.
+        most: Largest difference allowed.
+
+    Raises:
+        RuntimeError: If they differ by more.
+    """
+    pairs = zip(one, other, strict=True) if isinstance(one, list | tuple) else [(one, other)]
+    for pair in pairs:
+        first, second = map(np.asarray, pair)
+        difference = float(np.abs(first - second).max())
+        if not difference <= most:
+            raise RuntimeError(f"{name} differ by {difference}, at most {most} is allowed")
 
 
 def record(module: str, arguments: list[str], figures: Mapping[str, Any]) -> dict[str, Any]:

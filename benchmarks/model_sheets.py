@@ -18,7 +18,7 @@ from PIL import Image
 from skimage import data
 from sklearn import datasets as sklearn_datasets
 
-from benchmarks import readme_strip
+from benchmarks import measure, readme_strip
 from musical_tf.metrics import evaluate_pair
 from serving.session import InpaintingSession
 from training.data import holes
@@ -119,18 +119,15 @@ def sheet(model: str, chosen: list[tuple[str, Filled]]) -> Image.Image:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.model_sheets", description=__doc__.split("\n\n")[0]
-    )
+    parser = measure.parser("benchmarks.model_sheets", __doc__)
     parser.add_argument("--model", required=True, choices=("faces", "photo"))
     parser.add_argument("--output", required=True, type=Path)
-    arguments = parser.parse_args(argv)
-    return readme_strip.write(
-        parser,
-        lambda: sheet(arguments.model, rows(arguments.model)),
-        arguments.output,
-        **{"format": "JPEG", "quality": 90, "subsampling": 0},
-    )
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    picture = sheet(options.model, rows(options.model))
+    readme_strip.write(picture, options.output, format="JPEG", quality=90, subsampling=0)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,11 @@ def square_hole(side: int, hole_side: int, batch: int = 1) -> np.ndarray:
     return mask
 
 
+def centre_hole(side: int, batch: int = 1) -> np.ndarray:
+    """`(B, S, S, 1)` float32, 1 in a square of half the side in the middle."""
+    return square_hole(side, side // 2, batch)[..., None] / np.float32(255)
+
+
 def exported(folder: Path, preset: str, **options: Any) -> Path:
     """The ONNX file of an untrained `musical` generator, made by a process of its own if need be.
 
@@ -109,7 +114,7 @@ def export(folder: str, preset: str, options: Mapping[str, Any]) -> str:
         [value + random.normal(0, 0.02, value.shape) for value in generator.get_weights()]
     )
     image = photograph(128).astype("float32") / 127.5 - 1
-    hole = (square_hole(128, 64) / 255).astype("float32")[..., None]
+    hole = centre_hole(128)
     prediction = np.asarray(generator([image, hole], training=False))
     if not np.isfinite(prediction).all() or prediction.std() < 1e-3:
         raise RuntimeError(f"{preset} gives {prediction.min()} to {prediction.max()}")

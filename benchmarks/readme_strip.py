@@ -13,7 +13,6 @@ Beside the models: the input, Telea's diffusion, and the photograph itself.
 import argparse
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from PIL import Image
 from skimage import data
 from sklearn import datasets as sklearn_datasets
 
+from benchmarks import measure
 from musical_tf.files import write_whole
 from serving.session import InpaintingSession
 from training.data import holes
@@ -69,43 +69,25 @@ def strip(rows: list[dict[str, np.ndarray]]) -> Image.Image:
     return drawings.grid(pictures, SIZE, captions=[list(tiles) for tiles in rows], gap=12)
 
 
-def write(
-    parser: argparse.ArgumentParser, draw: Callable[[], Image.Image], file: Path, **options: Any
-) -> int:
-    """Draws a picture and writes it, whole or not at all.
-
-    Args:
-        parser: Whose name a message begins with.
-        draw: Makes the picture.
-        file: Where to.
-        **options: Of `Image.save`.
-
-    Returns:
-        The exit code.
-    """
-    try:
-        picture = io.BytesIO()
-        draw().save(picture, optimize=True, **options)
-        write_whole(file, picture.getvalue())
-    except (OSError, ValueError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def write(picture: Image.Image, file: Path, **options: Any) -> None:
+    """Writes a picture, whole or not at all, with options of `Image.save`."""
+    stream = io.BytesIO()
+    picture.save(stream, optimize=True, **options)
+    write_whole(file, stream.getvalue())
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
+    parser = measure.parser("benchmarks.readme_strip", __doc__)
     parser.add_argument("--output", required=True, type=Path)
-    arguments = parser.parse_args(argv)
+    return measure.run(parser, argv, work)
 
-    def draw() -> Image.Image:
-        rows = [
-            row("faces", face(), holes.CenterHole(SIZE).deterministic(0)),
-            row("photo", building(), holes.IrregularHole(SIZE, STROKES).deterministic(0)),
-        ]
-        return strip(rows)
 
-    return write(parser, draw, arguments.output, format="PNG")
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    rows = [
+        row("faces", face(), holes.CenterHole(SIZE).deterministic(0)),
+        row("photo", building(), holes.IrregularHole(SIZE, STROKES).deterministic(0)),
+    ]
+    write(strip(rows), options.output, format="PNG")
 
 
 if __name__ == "__main__":

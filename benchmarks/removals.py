@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from benchmarks import models, readme_strip, shipped_models
+from benchmarks import measure, models, readme_strip, shipped_models
 from serving.session import InpaintingSession
 from training.evaluation import drawings
 
@@ -76,20 +76,16 @@ def sheet(photographs: Path, folder: Path, threads: int) -> Image.Image:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.removals", description=(__doc__ or "").split("\n\n")[0]
-    )
+    parser = measure.parser("benchmarks.removals", __doc__)
     parser.add_argument("--photographs", required=True, type=Path, metavar="DIR")
     parser.add_argument("--output", required=True, type=Path)
     models.add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    return readme_strip.write(
-        parser,
-        lambda: sheet(arguments.photographs, arguments.models, arguments.threads),
-        arguments.output,
-        **{"format": "JPEG", "quality": 88},
-    )
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
+    picture = sheet(options.photographs, options.models, options.threads)
+    readme_strip.write(picture, options.output, format="JPEG", quality=88)
 
 
 if __name__ == "__main__":

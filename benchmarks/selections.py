@@ -51,23 +51,21 @@ def select_one(entry: dict, folder: Path) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
-    arguments = parser.parse_args(argv)
+    parser = measure.parser(MODULE, __doc__)
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="holds the photographs"
+    )
+    return measure.run(parser, argv, work, wrong_input=2)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> None:
     entries = json.loads(Path(__file__).with_name("outlines.json").read_text("utf-8"))
-    try:
-        rows = [select_one(entry, arguments.data) for entry in entries]
-    except (OSError, ValueError) as error:
-        print(f"{parser.prog}: error: --data must hold the photographs: {error}", file=sys.stderr)
-        return 2
+    rows = [select_one(entry, options.data) for entry in entries]
     for row in rows:
         print("{object:16} {overlap:.3f} {processor_seconds:5.2f} s".format(**row))
     good = sum(row["overlap"] >= ENOUGH for row in rows)
     print(f"{good} of {len(rows)} with an overlap of {ENOUGH} or more")
-    figures = {"good": good, "rows": rows}
-    measure.keep("selections", measure.record(MODULE, ["--data", "DIR"], figures))
-    return 0
+    measure.publish("selections", MODULE, ["--data", "DIR"], {"good": good, "rows": rows})
 
 
 if __name__ == "__main__":

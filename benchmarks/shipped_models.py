@@ -294,9 +294,7 @@ def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; 0 where every bar is reached, 1 otherwise, 2 for wrong input."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}", description=__doc__.split("\n\n")[0]
-    )
+    parser = measure.parser(MODULE, __doc__)
     parser.add_argument("--celeba", type=Path, metavar="DIR", help="measure `faces` on it")
     parser.add_argument("--paris", type=Path, metavar="DIR", help="measure `photo` on it")
     parser.add_argument(
@@ -313,8 +311,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, default=measure.RESULTS / f"{NAME}.json", metavar="FILE"
     )
-    arguments = sys.argv[1:] if argv is None else argv
-    options = parser.parse_args(arguments)
+    return measure.run(parser, argv, work, wrong_input=2)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> int:
     folders = {"celeba": options.celeba, "paris_streetview": options.paris}
     chosen = [
         setting
@@ -322,29 +322,25 @@ def main(argv: list[str] | None = None) -> int:
         if folders[setting.dataset] and (not options.only or setting.name in options.only)
     ]
     if not chosen:
-        parser.error("nothing to measure: give --celeba, --paris or both")
+        raise ValueError("nothing to measure: give --celeba, --paris or both")
     said = []
-    try:
-        if options.missing:
-            chosen = [setting for setting in chosen if not is_kept(setting, options.output)]
-        others = {}
-        if chosen and not options.no_migan:
-            others = migan(options.models, options.threads)
-        for setting in chosen:
-            for watched in others.values():
-                watched.known_change = 0
-            figures = measure_setting(
-                setting, folders[setting.dataset], others, options.limit, options.threads
-            )
-            for name, each in figures["methods"].items():
-                values = "  ".join(f"{key} {value:.4f}" for key, value in each["metrics"].items())
-                print(f"{name:8}{values}  known pixels {each['known_change']}")
-            said += [f"{setting.name}: {problem}" for problem in figures["missed"]]
-            record = measure.record(MODULE, arguments, figures)
-            keep(options.output, {setting.name: record})
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
+    if options.missing:
+        chosen = [setting for setting in chosen if not is_kept(setting, options.output)]
+    others = {}
+    if chosen and not options.no_migan:
+        others = migan(options.models, options.threads)
+    for setting in chosen:
+        for watched in others.values():
+            watched.known_change = 0
+        figures = measure_setting(
+            setting, folders[setting.dataset], others, options.limit, options.threads
+        )
+        for name, each in figures["methods"].items():
+            values = "  ".join(f"{key} {value:.4f}" for key, value in each["metrics"].items())
+            print(f"{name:8}{values}  known pixels {each['known_change']}")
+        said += [f"{setting.name}: {problem}" for problem in figures["missed"]]
+        record = measure.record(MODULE, words, figures)
+        keep(options.output, {setting.name: record})
     nothing = "nothing is missing" if not chosen else "every bar is reached"
     for line in said or [f"{len(chosen)} settings measured, {nothing}"]:
         print(line)

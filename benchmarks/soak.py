@@ -49,6 +49,7 @@ from benchmarks.soak_requests import (
 )
 from serving.session import InpaintingSession
 
+MODULE = "benchmarks.soak"
 HOSTILE_SHARE = 0.1
 """Hostile requests for each good one."""
 
@@ -198,8 +199,16 @@ def table(figures: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line: 0 if the server stayed healthy."""
-    arguments = sys.argv[1:] if argv is None else argv
-    options = _parser().parse_args(arguments)
+    parser = measure.parser(MODULE, __doc__)
+    parser.add_argument("--model", default="photo", metavar="MODEL", help="name or .onnx file")
+    parser.add_argument("--minutes", type=float, default=60, help="(default: 60)")
+    parser.add_argument(
+        "--capacity-seconds", type=float, default=20, help="of each measurement (default: 20)"
+    )
+    return measure.run(parser, argv, work)
+
+
+def work(options: argparse.Namespace, words: list[str]) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -250,25 +259,12 @@ def main(argv: list[str] | None = None) -> int:
         "faults": [*four.faults, *load.faults, *after.faults],
     }
     grows = [name for name in ("server", "children") if figures["memory"][name]["grows"]]
-    path = measure.keep("soak", measure.record("benchmarks.soak", arguments, figures))
     print(json.dumps({key: figures[key] for key in ("good", "after_the_burst", "faults")}))
-    print(table(figures), f"\nwrote {path}")
+    print(table(figures))
+    measure.publish("soak", MODULE, words, figures)
     is_healthy = not figures["faults"] and not grows and ready == 200
     print("healthy" if is_healthy else f"not healthy; memory grows: {', '.join(grows) or 'no'}")
     return 0 if is_healthy else 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="soak", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="photo", metavar="MODEL", help="name or .onnx file")
-    parser.add_argument("--minutes", type=float, default=60, help="(default: %(default)s)")
-    parser.add_argument(
-        "--capacity-seconds",
-        type=float,
-        default=20,
-        help="for measuring the capacity, each time (default: %(default)s)",
-    )
-    return parser
 
 
 if __name__ == "__main__":

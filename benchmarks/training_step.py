@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, models
 
 MODULE = "benchmarks.training_step"
 CALLS = 8
@@ -57,9 +57,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 def arrays_of(size: int, batch: int) -> dict[str, np.ndarray]:
     """Random photographs, `(B, S, S, 3)` in [-1, 1], with a centre hole."""
     image = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype("float32")
-    hole = np.zeros((batch, size, size, 1), "float32")
-    hole[:, size // 4 : size * 3 // 4, size // 4 : size * 3 // 4] = 1.0
-    return {"image": image, "hole": hole}
+    return {"image": image, "hole": models.centre_hole(size, batch)}
 
 
 def batch_of(size: int, batch: int) -> dict[str, Any]:
