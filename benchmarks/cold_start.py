@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,9 @@ IMPORTS = (
 
 def run(command: list[str]) -> tuple[float, float]:
     """Elapsed and processor seconds of a process."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, cwd=measure.ROOT, check=True, capture_output=True)
-    elapsed, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    call = partial(subprocess.run, command, cwd=measure.ROOT, check=True, capture_output=True)
+    elapsed, after = measure.seconds_of(call), resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return elapsed, processor
 

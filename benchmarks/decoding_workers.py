@@ -142,9 +142,7 @@ def _replacement(pool: WorkerPool) -> float:
         time.sleep(0.2)
         job.abandon()
         thread.join()
-        started = time.perf_counter()
-        pool.wait_until_ready()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(measure.seconds_of(pool.wait_until_ready))
     return float(np.median(seconds))
 
 

@@ -102,9 +102,7 @@ def measure_point(file: str, side: int, hole_side: int, batch: int, threads: int
     loaded = measure.restart_peak()
     seconds: list[float] = []
     while len(seconds) < 6 and sum(seconds) < 3:
-        start = time.perf_counter()
-        session.run(None, feed)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(measure.seconds_of(lambda: session.run(None, feed)))
     return {
         "loading": loading,
         "loaded": loaded,

@@ -13,8 +13,7 @@ rounds' ratios. The exit code is 1 where MI-GAN takes less than `BAR` times as l
 import argparse
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +59,6 @@ def photograph(path: Path | None) -> np.ndarray:
     return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """How long a call takes."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
 def measure_all(image: np.ndarray, folder: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
     """One row a hole.
 
@@ -83,7 +75,7 @@ def measure_all(image: np.ndarray, folder: Path, threads: int, rounds: int) -> l
             raise RuntimeError(f"{name}: known pixels have changed")
         theirs()
         pairs = [
-            (seconds(lambda hole=hole: session.inpaint(image, hole)), seconds(theirs))
+            (measure.seconds_of(partial(session.inpaint, image, hole)), measure.seconds_of(theirs))
             for _ in range(rounds)
         ]
         ratios = [other / own for own, other in pairs]

@@ -136,9 +136,8 @@ def fill_with(session: InpaintingSession) -> Fill:
 def _repeat(call: Callable[[], Any], end: float) -> list[float]:
     """Calls until `end`, a time of `time.perf_counter`; returns the seconds of each call."""
     seconds = []
-    while (started := time.perf_counter()) < end:
-        call()
-        seconds.append(time.perf_counter() - started)
+    while time.perf_counter() < end:
+        seconds.append(measure.seconds_of(call))
     return seconds
 
 

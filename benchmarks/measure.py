@@ -14,6 +14,7 @@ import resource
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,13 @@ def restart_peak() -> int:
         ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return resident_peak()
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """How long one call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
 
 
 def check_same(one: Any, other: Any, name: str = "the forms", most: float = 1e-3) -> None:

@@ -128,9 +128,9 @@ def run_job(model: str, folder: Path, count: int) -> dict[str, Any]:
     job.communicate()
     before = {path: path.stat() for path in pictures(out)}
     started_again = len(list((out / offline.FOLDER).glob("*.jsonl"))) - WORKERS
-    began = time.perf_counter()
-    finish(start("serving.predict_many", model, folder, "many", *flags))
-    seconds = time.perf_counter() - began
+    seconds = measure.seconds_of(
+        lambda: finish(start("serving.predict_many", model, folder, "many", *flags))
+    )
     report = json.loads((out / predict_many.REPORT).read_text())
     last = report["last_run"]
     touched = [

@@ -19,7 +19,6 @@ On whatever device is there. With a GPU, float16 is measured too; only there it 
 import argparse
 import functools
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -155,13 +154,6 @@ def finished(function: Callable, batch: dict) -> None:
         tf.reshape(tensor, [-1])[:1].numpy()
 
 
-def first_call(call: Callable[[], Any]) -> float:
-    """Seconds of the call that traces and compiles."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def peak_memory() -> int:
     """Bytes: the GPU's, if there is one, otherwise this process's."""
     import tensorflow as tf
@@ -183,7 +175,7 @@ def measure_case(
     with repeatable():
         batch = batch_of(case.size, case.batch)
         trainer = trainer_of(case, precision, gradient_accumulation=accumulation)
-        compile_seconds = first_call(lambda: trainer.update(batch))
+        compile_seconds = measure.seconds_of(lambda: trainer.update(batch))
         step = measure.take_turns({"": lambda: trainer.update(batch)}, rounds)[""]
         found = {
             "step": step,
@@ -200,7 +192,7 @@ def measure_case(
                 call = functools.partial(finished, graph, batch)
                 label = f"{part}, XLA" if compiled else part
                 try:
-                    compiling[label] = first_call(call)
+                    compiling[label] = measure.seconds_of(call)
                 except (tf.errors.OpError, NotImplementedError) as error:
                     refused[part] = str(error).strip().splitlines()[0][:200]
                     continue
