@@ -203,6 +203,7 @@ def test_every_value_is_checked(change, message):
         ({"settings": ["lamda_style=2"]}, "no key 'lamda_style'; did you mean 'lambda_style'"),
         ({"settings": ["learnig_rate=2"]}, "did you mean 'learning_rate'.*known: .*, width"),
         ({"settings": ["config=2"]}, "no key 'config'"),
+        ({"settings": ["LEAST=2"]}, "no key 'LEAST'; known: ablation, "),
         ({"settings": ["ema"]}, "--set expects key=value, got 'ema'"),
         ({"settings": ["=3"]}, "--set expects key=value, got '=3'"),
         ({"settings": ["ema=0", "ema=0.9"]}, "ema is given twice: '0' and '0.9'"),

@@ -497,4 +497,5 @@ def parse_value(key: str, text: str, expected: Any) -> Any:
 
 
 def _hints(owner: type) -> dict[str, Any]:
-    return typing.get_type_hints(owner, include_extras=True)
+    hints = typing.get_type_hints(owner, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(owner)}
