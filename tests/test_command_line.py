@@ -31,3 +31,17 @@ def test_ctrl_c_during_an_import_is_one_line(command, tmp_path):
         text=True,
     )
     assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
+
+
+def test_evaluate_says_what_is_wrong_without_the_messages_of_tensorflow(tmp_path):
+    missing, output = tmp_path / "nowhere", tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "training.evaluate", "--run", str(missing), "--output", str(output)],
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("musical-evaluate: error: ")
+    assert done.stderr.count("\n") == 1

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from musical_tf.command_line import import_quietly
+
 from ..data.datasets import DATASETS
 from ..data.listing import SPLITS
 from . import baselines
@@ -147,14 +149,14 @@ def run(
     Returns:
         0, 2 for bad usage or input, 1 for a failure while measuring, 130 when interrupted.
     """
-    # TensorFlow's messages would bury the one line that matters; what fails raises as well.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parser.parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
+        # Its messages would bury the one line that matters; what fails raises as well.
+        import_quietly("tensorflow")
         work = experiment(args, shlex.join(["python", "-m", module, *argv]))
     except (OSError, ValueError) as error:
         return _fail(parser.prog, error, 2)
