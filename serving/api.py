@@ -72,6 +72,8 @@ def inpaint(
     Example:
         >>> musical_tf.inpaint("photo.jpg", "mask.png").save("filled.png")
     """
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(f"model must be a name or a path, got {type(model).__name__}")
     path = named_models.find(model if isinstance(model, str) else Path(model))
     session = _session_of(path, path.stat().st_mtime_ns, device)
     return session.inpaint(image, mask, fill=fill)

@@ -134,6 +134,8 @@ def test_models_and_devices_are_chosen_by_name(tmp_path, monkeypatch):
         musical_tf.inpaint(RGB, HOLE, fill="sharp")
     with pytest.raises(FileNotFoundError, match="names: faces, photo"):
         musical_tf.inpaint(RGB, HOLE, model="fases")
+    with pytest.raises(TypeError, match="model must be a name or a path, got NoneType"):
+        musical_tf.inpaint(RGB, HOLE, model=None)
 
 
 IMPORTS = """
