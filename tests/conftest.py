@@ -5,6 +5,7 @@ fixture.
 """
 
 import os
+import signal
 
 import pytest
 
@@ -14,6 +15,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
 # One operation at a time: tests that compare bits need sums of gradients in one order.
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background jobs ignore Ctrl-C, and so would the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["MUSICAL_CACHE"] = ""  # keep no graphs in the user's cache
 onnx_runtime.disable_telemetry()  # also for the processes that tests start
 

@@ -274,7 +274,7 @@ def half_file(run, models, tmp_path_factory):
     output = tmp_path_factory.mktemp("half") / "model.onnx"
     arguments = ["--run", str(run), "--output", str(output), "--io", "float32"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(to_onnx, "build_model", lambda inpaint, opset: models["float32"])
+        patch.setattr(convert, "build_model", lambda inpaint, opset: models["float32"])
         assert to_onnx.main([*arguments, "--precision", "float16"]) == 0
     return output
 
@@ -297,8 +297,8 @@ def test_the_file_says_its_precision_and_what_it_costs(half_file):
 
 def test_above_the_tolerance_nothing_is_written(run, models, tmp_path, monkeypatch, capsys):
     strict = {**parity.TOLERANCES, "int8": parity.Tolerance(max=0.001, mean=0.0001)}
-    monkeypatch.setattr(to_onnx, "TOLERANCES", strict)
-    monkeypatch.setattr(to_onnx, "build_model", lambda inpaint, opset: models["float32"])
+    monkeypatch.setattr(parity, "TOLERANCES", strict)
+    monkeypatch.setattr(convert, "build_model", lambda inpaint, opset: models["float32"])
     arguments = ["--run", str(run), "--output", str(tmp_path / "model.onnx"), "--io", "float32"]
     assert to_onnx.main([*arguments, "--precision", "int8"]) == 1
     message = capsys.readouterr().err

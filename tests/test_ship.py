@@ -232,6 +232,7 @@ def test_fine_tuning_starts_from_the_named_weights(installed, tmp_path):
 
 def test_a_network_that_does_not_fit_says_which_flags_would(installed, tmp_path, capsys):
     words = ["--dataset", "demo", "--init", "tiny", "--set", "width=8"]
+    words += ["lambda_perceptual=0", "lambda_style=0"]  # VGG16 is not in this folder
     assert run_fit(*words, "--steps", 1, "--run-dir", tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert "it fits --method musical --preset lite --set width=4 inner_levels=1" in error
@@ -286,7 +287,7 @@ def test_evaluation_takes_a_name(installed, tmp_path):
         RunPredictor("tinny")
     words = ["--run", "tiny", "--output", str(tmp_path / "out"), "--limit", "1"]
     arguments = evaluate.build_parser().parse_args([*words, "--protocol", "authors"])
-    assert evaluate.Evaluation(arguments, "command").image_size == 64
+    assert evaluate.Evaluation(arguments, "command").test.image_size == 64
     words = ["--runs", "tiny", "--baselines", "mean", "--output", str(tmp_path / "out")]
     arguments = compare.build_parser().parse_args(words)
     entry, _ = compare.Comparison(arguments, "command").entries
