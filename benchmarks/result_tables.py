@@ -29,6 +29,7 @@ def table(record: Record) -> str:
     forms = {
         **{"tries": training_table, "stages": card_table, "settings": settings_table},
         **{"ratios": ratios_table, "quantities": ratios_table, "methods": methods_table},
+        "rows": races_table,
     }
     return next(form for key, form in forms.items() if key in record)(record)
 
@@ -63,6 +64,16 @@ def ratios_table(record: Record) -> str:
     rows = [(name, f"{value:.2f}") for name, value in ratios.items()]
     rows += record.get("quantities", {}).items()
     header = ["ratio of medians" if ratios else None, None]
+    return _text(header, rows, made_by=[(record["hardware"], [record["command"]])])
+
+
+def races_table(record: Record) -> str:
+    """A row a hole in a large photograph, against MI-GAN."""
+    rows = [
+        (row["hole"], str(row["windows"]), f"{row['ratio']:.2f}", f"{row['least']:.2f}")
+        for row in record["rows"]
+    ]
+    header = ["hole", "windows", "MI-GAN / ours", "least of the rounds"]
     return _text(header, rows, made_by=[(record["hardware"], [record["command"]])])
 
 
