@@ -334,7 +334,7 @@ def work(options: argparse.Namespace, words: list[str]) -> None:
     else:
         limits = (options.threads, options.limit, options.minutes)
         figures = measure_all(options.models, options.preset, *limits, words)
-    # The model may have been stated anew since the measurement.
+    # The memory model may have changed since the measurement.
     figures["ratios"] = {name: round(value, 3) for name, value in ratios(figures).items()}
     measure.keep(NAME, figures)
     write_whole(PLOT, draw(figures))

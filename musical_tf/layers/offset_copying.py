@@ -22,13 +22,7 @@ from musical_tf.conventions import Tensor, composite
 from musical_tf.layers.gaussian_blur import gaussian_blur
 from musical_tf.layers.membrane import Membrane
 from musical_tf.layers.offset_candidates import frequent_offsets
-from musical_tf.layers.offset_graph import (
-    WEIGHTS,
-    Graph,
-    Nodes,
-    Scale,
-    expected_roughness,
-)
+from musical_tf.layers.offset_graph import WEIGHTS, Graph, Nodes, Scale, expected_roughness
 from musical_tf.layers.offset_maps import erode, rows_of, with_margin
 
 SIZE_MULTIPLE = 4
@@ -63,11 +57,9 @@ LEVELS = (Level(4, 0, 12, 5, 1.0), Level(2, 3, 6, 3, 1.5))
 """Two pixels share an offset: a search at the full resolution finds hardly better ones, in twice
 the time."""
 
-
 THICK = 13
 """Side in pixels of a square of missing pixels. A hole in which none fits is painted, a wire for
 example: known pixels are close everywhere, and the network knows their colors."""
-
 
 DAMPING = 0.3
 """Share of the previous message in belief propagation."""

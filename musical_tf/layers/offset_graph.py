@@ -46,8 +46,8 @@ class Scale:
 
     def __init__(self, guide, hole, factor):
         self.factor = factor
-        self.guide = ops.average_pool(guide, factor, factor) if factor > 1 else guide
-        self.hole = ops.max_pool(hole, factor, factor) if factor > 1 else hole
+        self.guide = ops.average_pool(guide, factor, factor)
+        self.hole = ops.max_pool(hole, factor, factor)
         self.roughness = roughness_of(self.guide)
 
 
