@@ -4,7 +4,6 @@ A shell completes their options where argcomplete is installed and registered.
 """
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,8 @@ from typing import Any
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: `; did you mean 'known'?`, or nothing."""
+    import difflib  # once something is wrong
+
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 

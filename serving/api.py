@@ -88,5 +88,4 @@ def list_models() -> list[str]:
 def _session_of(path: Path, changed: int, device: str) -> "InpaintingSession":
     from .session import InpaintingSession
 
-    providers = None if device == "auto" else [device]
-    return InpaintingSession(path, providers, optimize=False)  # the first call is soon done
+    return InpaintingSession(path, None if device == "auto" else [device])

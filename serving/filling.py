@@ -65,8 +65,8 @@ class Outcome:
     notes: Sequence[str] = ()
 
 
-def open_session(arguments: argparse.Namespace, optimize: bool = True) -> "InpaintingSession":
-    """The session that a command line's options ask for; `optimize` as of `InpaintingSession`."""
+def open_session(arguments: argparse.Namespace) -> "InpaintingSession":
+    """The session that a command line's options ask for."""
     from .session import InpaintingSession  # and ONNX Runtime, which --help needs not wait for
 
     return InpaintingSession(
@@ -74,7 +74,6 @@ def open_session(arguments: argparse.Namespace, optimize: bool = True) -> "Inpai
         providers=None if arguments.provider == "auto" else [arguments.provider],
         threads=arguments.threads,
         memory_limit=arguments.memory_limit * 2**30,
-        optimize=optimize,
     )
 
 

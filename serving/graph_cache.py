@@ -2,8 +2,8 @@
 
 The file is written when a model is opened for the first time, into `musical-tf` in the user's
 cache; `MUSICAL_CACHE` names another folder, and an empty `MUSICAL_CACHE` keeps none. It holds the
-graph as it is, not optimized for a processor, and belongs to one content of the model and one
-version of ONNX Runtime.
+graph after ONNX Runtime's basic optimizations, which depend on no processor, and belongs to one
+content of the model and one version of ONNX Runtime.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def file_of(model: Path, version: str) -> Path | None:
         folder = os.path.join(base, "musical-tf")
     if not os.path.isabs(folder):
         return None
-    return Path(folder, f"{model.stem}-{sha256(model)[:16]}-{version}.ort")
+    return Path(folder, f"{model.stem}-{sha256(model)[:16]}-{version}-basic.ort")
 
 
 def open_through(file: Path, options: Any, create: Callable[[str | None], Any]) -> Any:

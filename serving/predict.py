@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
     single = not Path(arguments.image).is_dir()
     if single and jobs[0].problem:
         raise images.ImageError(f"{jobs[0].image}: {jobs[0].problem}")
-    session = open_session(arguments, optimize=not single)
+    session = open_session(arguments)
     remove_stale(jobs)
     failures: list[str] = []
     bar = ProgressBar(len(jobs))
@@ -128,7 +128,7 @@ def _run_streams(arguments: argparse.Namespace) -> int:
     image = _source(arguments.image)
     mask = None if arguments.mask == ALPHA else _source(arguments.mask)
     started = time.monotonic()
-    session = open_session(arguments, optimize=False)
+    session = open_session(arguments)
     try:
         content, outcome = fill_source(session, image, mask, image_format, arguments)
         if arguments.output == STREAM:

@@ -5,7 +5,6 @@ Needs onnxruntime, numpy, scipy and Pillow only. The file says what it is in its
 """
 
 import operator
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,9 +55,6 @@ class InpaintingSession:
             estimated to need more is refused instead of being started, because an attention layer's
             memory grows with the area of the hole times the area of the image: at 4096 x 4096 it
             would be terabytes.
-        optimize: Whether ONNX Runtime rewrites the graph first. A run of the model `photo` takes
-            7 % less time, and opening it takes 1.2 s of one processor more: worth it from some 70
-            windows on. Pixels differ by rounding.
 
     Attributes:
         contract: What the model file says about itself.
@@ -84,7 +80,6 @@ class InpaintingSession:
         *,
         threads: int = 0,
         memory_limit: int = MEMORY_LIMIT,
-        optimize: bool = True,
     ) -> None:
         self.model_path = named_models.find(model_path)
         self.name = named_models.name_of(self.model_path)
@@ -103,9 +98,7 @@ class InpaintingSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # A plan for the second run of a size is one block beside what the first has left behind.
         options.enable_mem_pattern = False
-        if not optimize:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._options, self._optimize = options, optimize
+        self._options = options
         try:
             self._session = self._open(wanted)
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
@@ -247,8 +240,14 @@ class InpaintingSession:
                 file or str(self.model_path), self._options, providers=providers, enable_fallback=0
             )
 
-        is_plain = providers == [CPU] and not self._optimize
-        if is_plain and self.name in named_models.names():
+        levels = onnxruntime.GraphOptimizationLevel
+        if providers != [CPU]:
+            self._options.graph_optimization_level = levels.ORT_ENABLE_ALL
+            return create()
+        # One level for every caller, so that all get the same pixels. Higher ones take more time to
+        # open than they save in 60 runs, and the highest depends on the kind of processor.
+        self._options.graph_optimization_level = levels.ORT_ENABLE_BASIC
+        if self.name in named_models.names():
             file = graph_cache.file_of(self.model_path, onnxruntime.__version__)
             if file is not None:
                 return graph_cache.open_through(file, self._options, create)
@@ -268,6 +267,8 @@ class InpaintingSession:
         registered = self._session.get_providers()
         if registered == [CPU]:
             return registered[0]
+        import tempfile  # in 5 ms, and few sessions need it
+
         with tempfile.TemporaryDirectory() as folder:
             self._options.enable_profiling = True
             self._options.profile_file_prefix = str(Path(folder) / "profile")

@@ -74,11 +74,6 @@ def test_the_file_says_how_a_large_photograph_is_looked_at(folder, named):
     assert same == [named or "crop"]
 
 
-def test_a_graph_that_is_not_optimized_computes_the_same(session):
-    plain = InpaintingSession(session.model_path, ["cpu"], optimize=False)
-    np.testing.assert_array_equal(plain.inpaint(*sample(40, 56)), session.inpaint(*sample(40, 56)))
-
-
 def test_small_images_are_padded_without_taking_hole_pixels_for_known_ones(session):
     image = np.full((4, 4, 3), 255, np.uint8)
     hole = np.zeros((4, 4), bool)

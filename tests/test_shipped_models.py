@@ -25,7 +25,7 @@ NAMES = ("faces", "photo")
 @functools.cache
 def session(name: str) -> InpaintingSession:
     """Opened as the command line opens it for one photograph."""
-    return InpaintingSession(name, optimize=False)
+    return InpaintingSession(name)
 
 
 def photograph() -> np.ndarray:
