@@ -246,3 +246,33 @@ def test_json_has_its_own_address(client):
     assert one["image"] == other["image"]
     form = client.post("/v1/inpaint/json", files={"image": ("a", IMAGE)})
     assert (form.status_code, error_of(form)[0]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields"),
+    [
+        ("POST", "/v1/inpaint", "image, mask, strategy, fill"),
+        ("POST", "/v1/inpaint/json", "image, mask, strategy, fill"),
+        ("POST", "/v1/convert", "image, filled, format"),
+        ("POST", "/v1/select", "photograph, strokes, box"),
+        *(("GET", path, "leave it out") for path in ("/v1/model", "/v1/jobs/name-of-one")),
+        *(("GET", path, "leave it out") for path in ("/metrics", "/healthz", "/readyz")),
+    ],
+)
+def test_query_parameters_are_refused_with_the_fields_of_the_body(client, method, path, fields):
+    files = {"image": ("a.png", IMAGE), "mask": ("b.png", MASK)} if method == "POST" else None
+    answer = client.request(method, f"{path}?fill=network", files=files)
+    code, message = error_of(answer)
+    assert (answer.status_code, code) == (400, "invalid_option")
+    assert "'fill'" in message
+    assert fields in message
+
+
+def test_a_query_parameter_of_iopaints_route_is_refused_as_its_clients_expect(client):
+    answer = client.post("/api/v1/inpaint?sd_seed=1", json={})
+    assert answer.status_code == 400
+    assert "'sd_seed'" in answer.json()["detail"]
+
+
+def test_links_to_pages_may_have_query_parameters(client):
+    assert client.get("/?from=mail").status_code == client.get("/docs?a=b").status_code == 200

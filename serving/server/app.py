@@ -36,7 +36,7 @@ from starlette.types import Scope
 from ..session import InpaintingSession
 from . import openapi, request_body
 from .envelope import Envelope
-from .guard import Guard, error_answer
+from .guard import PAGES, Guard, error_answer
 from .inpaint_request import FILES, FILES_TO_CONVERT, OPTIONS_TO_CONVERT, Filled, RequestError
 from .iopaint_routes import add_iopaint_routes
 from .job_routes import HEADER, PARAMETER, add_job_routes, work_on
@@ -88,6 +88,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        dependencies=[Depends(_refuse_query)],
     )
     app.state.service = service
     if settings.allowed_origins:
@@ -206,6 +207,22 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
                 "Content-Type must be multipart/form-data, got application/json",
             )
         return partial(request_body.read_form, files=files, options=options)
+
+
+async def _refuse_query(request: Request) -> None:
+    """Refuses a query parameter: no operation has one, and an option there would be ignored."""
+    if not request.query_params or request.url.path in PAGES:
+        return
+    name = next(iter(request.query_params))
+    extra = getattr(request.scope["route"], "openapi_extra", None) or {}
+    advice = "leave it out"
+    for content in extra.get("requestBody", {}).get("content", {}).values():
+        advice = f"valid fields of the body: {', '.join(content['schema']['properties'])}"
+    raise RequestError(
+        400,
+        "invalid_option",
+        f"the address must have no query parameters, got {name[:100]!r}; {advice}",
+    )
 
 
 async def _client_left(request: Request, error: ClientDisconnect) -> Response:

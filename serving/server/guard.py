@@ -20,7 +20,8 @@ from .settings import Settings
 IOPAINT = "/api/v1/"
 """What the paths of IOPaint's interface begin with."""
 
-_PAGES = ("/", "/docs")
+PAGES = ("/", "/docs")
+"""What a link of another site may lead to."""
 
 
 class Guard:
@@ -65,7 +66,7 @@ class Guard:
         if origin is not None and ("*" in self.origins or origin in self.origins):
             return "", ""
         site = headers.get("sec-fetch-site", "").lower()
-        is_link = scope["method"] in ("GET", "HEAD") and scope["path"] in _PAGES
+        is_link = scope["method"] in ("GET", "HEAD") and scope["path"] in PAGES
         is_link = is_link and headers.get("sec-fetch-mode", "").lower() == "navigate"
         # Behind a proxy Host may be another name, but a browser knows which page it is on.
         is_own = site == "same-origin" or origin is None
