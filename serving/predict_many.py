@@ -174,7 +174,8 @@ def _outcomes(
         num_cpus=options["threads"],
         num_gpus=options["gpus"] or None,
     )
-    for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    tables: Any = results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for table in tables:
         yield table.column("outcome").to_pylist()
 
 
