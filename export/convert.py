@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from musical_tf.contract import OUTPUTS
+import numpy as np
+
+from musical_tf.contract import OUTPUTS, SEED
 from musical_tf.files import whole_file
 
 from .errors import ExportError
@@ -110,22 +112,29 @@ def build_model(inpaint: Any, opset: int = 17) -> Any:
     """Converts an `InpaintingFunction` to an ONNX model.
 
     Returns:
-        An `onnx.ModelProto` with inputs `image`, `mask` and the outputs of the contract.
+        An `onnx.ModelProto` with inputs `image`, `mask` and the outputs of the contract. If it
+        copies it also has the input `seed` with the default 0.
 
     Raises:
         ExportError: If the converter adds an input or output of its own.
     """
-    model = convert(serving_module(inpaint).serve, opset)
+    seeded = inpaint.copying is not None
+    model = convert(serving_module(inpaint, seeded).serve, opset)
     domains = {node.domain for node in model.graph.node}
     replace(model.opset_import, [each for each in model.opset_import if each.domain in domains])
     inputs = [value.name for value in model.graph.input]
     outputs = [value.name for value in model.graph.output]
     wanted = OUTPUTS[inpaint.contract]
-    if sorted(inputs) != ["image", "mask"] or sorted(outputs) != sorted(wanted):
+    given = ["image", "mask", *([SEED] if seeded else [])]
+    if sorted(inputs) != given or sorted(outputs) != sorted(wanted):
         raise ExportError(
-            f"the ONNX graph must have inputs image, mask and outputs {', '.join(wanted)}; the "
-            f"converter made inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
+            f"the ONNX graph must have inputs {', '.join(given)} and outputs {', '.join(wanted)}; "
+            f"the converter made inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
         )
+    if seeded:
+        import onnx
+
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.int64(0), SEED))
     by_name = {value.name: value for value in model.graph.output}
     replace(model.graph.output, [by_name[name] for name in wanted])
     axes = ["batch", "height", "width"]

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from musical_tf.contract import SEED
+
 from .errors import ExportError
 
 Runtime = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
@@ -60,12 +62,12 @@ def load_inpainting(
     return inpaint
 
 
-def serving_module(inpaint: Any) -> Any:
+def serving_module(inpaint: Any, seeded: bool = False) -> Any:
     """Wraps an `InpaintingFunction` as a `tf.Module` with the weights and the named signature.
 
     Returns:
-        A module whose `serve` is a `tf.function` from `image`, `mask` to the dict of
-        `InpaintingFunction.outputs`.
+        A module whose `serve` is a `tf.function` from `image`, `mask` and, if `seeded`, `seed` to
+        the dict of `InpaintingFunction.outputs`.
     """
     import tensorflow as tf
 
@@ -75,9 +77,11 @@ def serving_module(inpaint: Any) -> Any:
         tf.TensorSpec(inpaint.image_shape, inpaint.io, name="image"),
         tf.TensorSpec(inpaint.mask_shape, inpaint.io, name="mask"),
     ]
+    if seeded:
+        signature.append(tf.TensorSpec((), "int64", name=SEED))
 
-    def serve(image, mask):
-        return inpaint.outputs(image, mask)
+    def serve(*inputs):
+        return inpaint.outputs(*inputs)
 
     module.serve = tf.function(serve, input_signature=signature, autograph=False)
     return module

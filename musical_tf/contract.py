@@ -13,6 +13,13 @@ OUTPUTS = {"1": ("inpainted",), "2": ("inpainted", "source", "predicted")}
 A file of version 2 copies known pixels into the hole, one of version 1 does not.
 """
 
+SEED = "seed"
+"""Name of the optional input of a file that copies: int64, shape (), which of the plausible fills.
+
+It has a default in the file, 0, so callers may leave it out. Files that were written before it came
+lack it.
+"""
+
 PREFIX = "musical_tf."
 """Prefix of every key of the metadata, which keeps other tools' keys apart."""
 

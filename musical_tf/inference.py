@@ -103,11 +103,13 @@ class InpaintingFunction:
         """See the class."""
         return self.outputs(image, mask)["inpainted"]
 
-    def outputs(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def outputs(self, image: Tensor, mask: Tensor, seed: Tensor | int = 0) -> dict[str, Tensor]:
         """Returns the inpainted image and how it was made.
 
         Args:
             image, mask: As of a call.
+            seed: Scalar integer, which of the plausible fills if known pixels are copied; see
+                `musical_tf.layers.OffsetCopying`.
 
         Returns:
             The outputs of `contract` by name, see `musical_tf.contract.OUTPUTS`. `"inpainted"`: as
@@ -138,7 +140,7 @@ class InpaintingFunction:
 
         if self.copying is None:
             return {"inpainted": finish(prediction)}
-        filled, source = self.copying(prediction, *seen)
+        filled, source = self.copying(prediction, *seen, seed=seed)
         return {
             "inpainted": finish(filled),
             "source": _mirror_back(source[:, :height, :width], height, width),

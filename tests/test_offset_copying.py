@@ -10,22 +10,23 @@ from scipy.sparse.linalg import spsolve
 from musical_tf.layers import OffsetCopying
 from musical_tf.layers import offset_copying as module
 from musical_tf.layers.gaussian_blur import gaussian_blur
-from musical_tf.layers.offset_graph import NEIGHBORS, WEIGHTS, Nodes
+from musical_tf.layers.offset_graph import NEIGHBORS, SEEDS, WEIGHTS, Nodes
 
 LAYER = OffsetCopying()
 
 
 @tf.function(
     input_signature=[
-        tf.TensorSpec((None, None, None, channels), tf.float32) for channels in (3, 3, 1)
+        *(tf.TensorSpec((None, None, None, channels), tf.float32) for channels in (3, 3, 1)),
+        tf.TensorSpec((), tf.int64),
     ]
 )
-def traced(prediction, image, hole):
-    return LAYER(prediction, image, hole)
+def traced(prediction, image, hole, seed):
+    return LAYER(prediction, image, hole, seed=seed)
 
 
-def copy(prediction, image, hole):
-    return tuple(each.numpy() for each in traced(prediction, image, hole))
+def copy(prediction, image, hole, seed=0):
+    return tuple(each.numpy() for each in traced(prediction, image, hole, seed))
 
 
 def box(height, width, top, bottom, left, right):
@@ -51,9 +52,9 @@ def smooth(image, sigma=6):
     return ndimage.gaussian_filter(image, (0, sigma, sigma, 0))
 
 
-def assert_contract(prediction, image, hole):
+def assert_contract(prediction, image, hole, seed=0):
     """What holds for every input; returns the result."""
-    filled, source = copy(prediction, image, hole)
+    filled, source = copy(prediction, image, hole, seed)
     missing = hole[..., 0] > 0.5
     np.testing.assert_array_equal(filled[~missing], image[~missing])
     assert np.isfinite(filled).all()
@@ -199,6 +200,26 @@ def test_thin_holes_are_painted(width, copies):
     assert (source[0][missing] >= 0).any() == copies
     if not copies:
         np.testing.assert_allclose(filled[0][missing], prediction[0][missing], atol=1e-6)
+
+
+def test_a_seed_gives_another_fill_and_the_same_one_twice():
+    image, hole = textured(96, 96), box(96, 96, 32, 64, 32, 64)
+    best, *others = (copy(smooth(image), image, hole, seed)[1] for seed in (0, 1, 2, 1))
+    missing = hole[0, ..., 0] > 0
+
+    def share_that_differs(one, other):
+        return (one != other).any(axis=-1)[0][missing].mean()
+
+    assert share_that_differs(best, others[0]) > 0.1
+    assert share_that_differs(others[0], others[1]) > 0.1
+    np.testing.assert_array_equal(others[0], others[2])
+    np.testing.assert_array_equal(copy(smooth(image), image, hole, SEEDS)[1], best)
+
+
+@pytest.mark.parametrize("seed", [1, 2**62, -5])
+def test_every_seed_keeps_the_contract(seed):
+    image, hole = textured(64, 64), box(64, 64, 16, 48, 0, 32)
+    assert_contract(smooth(image), image, hole, seed)
 
 
 def test_training_returns_the_prediction():

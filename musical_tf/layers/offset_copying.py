@@ -94,6 +94,8 @@ class OffsetCopying(keras.layers.Layer):
         prediction: `(B, H, W, 3)` float in [-1, 1]. H and W are multiples of 4.
         image: `(B, H, W, 3)` float in [-1, 1]. Values under the hole are ignored.
         hole: `(B, H, W, 1)`, 1 = missing.
+        seed: Scalar integer, which of the plausible fills. 0 is the best one. Others prefer other
+            parts of the photograph, see `musical_tf.layers.offset_graph.preference`.
         training: Bool. If True, nothing is copied.
 
     Returns:
@@ -123,7 +125,12 @@ class OffsetCopying(keras.layers.Layer):
             )
 
     def call(
-        self, prediction: Tensor, image: Tensor, hole: Tensor, training: bool | None = None
+        self,
+        prediction: Tensor,
+        image: Tensor,
+        hole: Tensor,
+        seed: Tensor | int = 0,
+        training: bool | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns `(filled, source)`, see the class."""
         prediction = ops.cast(prediction, "float32")
@@ -133,24 +140,24 @@ class OffsetCopying(keras.layers.Layer):
         if training:
             places = ops.where(hole > 0.5, PAINTED, own_places(guide))
             return prediction, places
-        filled, source = ops.map(self._copy, (guide, hole))
+        filled, source = ops.map(lambda sample: self._copy(*sample, seed), (guide, hole))
         return composite(filled, image, hole), source
 
-    def compute_output_spec(self, prediction, image, hole, training=None):
+    def compute_output_spec(self, prediction, image, hole, seed=0, training=None):
         """Returns the specifications of `filled` and `source`."""
         return (
             keras.KerasTensor(prediction.shape, "float32"),
             keras.KerasTensor((*prediction.shape[:3], 2), "int32"),
         )
 
-    def _copy(self, sample):
+    def _copy(self, guide, hole, seed):
         """`(H, W, 3)` guide in [-1, 1] and `(H, W, 1)` hole -> filled and source of one sample."""
-        guide, hole = (ops.expand_dims(each, 0) for each in sample)
+        guide, hole = (ops.expand_dims(each, 0) for each in (guide, hole))
         guide = 0.5 * guide + 0.5
         own = ops.where(hole > 0.5, PAINTED, own_places(guide))
         # Without a node there is next to nothing to compute.
         hole = hole * ops.max(erode(hole, THICK))
-        scales = [Scale(guide, hole, level.factor) for level in LEVELS]
+        scales = [Scale(guide, hole, level.factor, seed) for level in LEVELS]
         expected = expected_roughness(scales, self.membrane)
         graph: Any = None
         labels = beliefs = None

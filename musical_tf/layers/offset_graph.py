@@ -25,6 +25,7 @@ class Weights:
         screen: Squared difference of the joined copies from the guide.
         trusted_screen: The same, times the squared known share of the surroundings: close to known
             pixels the guide's colors are right.
+        preference: What a seed adds at most to the energy of a label, see `preference`.
     """
 
     guide: float = 1.5
@@ -33,22 +34,48 @@ class Weights:
     change: float = 4e-3
     screen: float = 0.006
     trusted_screen: float = 24.0
+    preference: float = 0.1
 
 
 WEIGHTS = Weights()
+
+SEEDS = 99991
+"""Seeds that differ by a multiple of this prime are the same."""
 
 INVALID = 10.0
 """Energy of an offset that leads to no known pixel; more than any valid one has."""
 
 
 class Scale:
-    """Guide, hole and roughness at one level: `(1, h, w, C)`."""
+    """Guide, hole, roughness and preference at one level: `(1, h, w, C)`."""
 
-    def __init__(self, guide, hole, factor):
+    def __init__(self, guide, hole, factor, seed):
         self.factor = factor
         self.guide = ops.average_pool(guide, factor, factor)
         self.hole = ops.max_pool(hole, factor, factor)
         self.roughness = roughness_of(self.guide)
+        self.preference = preference(seed, *ops.shape(self.hole)[1:3])
+
+
+def preference(seed, height, width):
+    """How much a seed dislikes to copy from a place, `(1, h, w, 1)` in [0, 1]; 0 for the seed 0.
+
+    A few waves of one to three periods across the longer side, in directions and with phases that
+    the seed decides. Smooth, so that coherent copies stay coherent.
+    """
+    # Whole numbers, so that every runtime computes the same phases.
+    seed = ops.cast(ops.mod(ops.cast(seed, "int64"), SEEDS), "int32")
+    phases = ops.cast(ops.mod(seed * _PHASE_STEPS, SEEDS), "float32") * (2.0 * np.pi / SEEDS)
+    side = ops.cast(ops.maximum(height, width), "float32")
+    rows = ops.cast(ops.arange(height), "float32")[:, None] / side
+    columns = ops.cast(ops.arange(width), "float32")[None] / side
+    waves = [
+        ops.cos(2.0 * np.pi * (down * rows + right * columns) + phases[index])
+        for index, (down, right) in enumerate(_WAVES)
+    ]
+    disliked = 0.5 + 0.5 * sum(waves) / len(waves)
+    disliked = disliked * ops.cast(ops.not_equal(seed, 0), "float32")
+    return disliked[None, :, :, None]
 
 
 def roughness_of(image):
@@ -165,7 +192,8 @@ class Graph(Nodes):
             for each in (scale.roughness, expected)
         )
         # Squared differences of the two are the energy of a label.
-        penalty = INVALID**0.5 * (1.0 - usable)
+        preference = WEIGHTS.preference * with_margin(scale.preference)
+        penalty = ops.sqrt(INVALID * (1.0 - usable) + preference)
         self._offered = ops.concatenate([blurred, found, penalty], axis=1)  # (P, 5)
         wanted = ops.concatenate([blurred, expected, 0.0 * penalty], axis=1)
         self._wanted = rows_of(wanted, self.here)  # (N, 1, 5)
@@ -210,4 +238,6 @@ class Graph(Nodes):
 
 
 _ROW_STEPS, _COLUMN_STEPS = np.array(NEIGHBORS, "int32").T[..., None]  # (4, 1)
+_WAVES = ((1, 0), (0, 1), (2, 1), (-1, 2), (3, -1), (1, 3))
+_PHASE_STEPS = np.array([7919, 10007, 3571, 15485, 1299, 20011], "int32")
 _DIRECTIONS = np.arange(len(NEIGHBORS), dtype="int32")[:, None]
