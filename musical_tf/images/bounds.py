@@ -52,8 +52,8 @@ MAX_RUN_LENGTH_BYTES = 8 * 2**20
 """Largest run-length encoded BMP: Pillow decodes these in Python."""
 
 _HEADER_BYTES = 2**16  # of a PNM file, comments included
-_PNM = re.compile(rb"P([456])((?:\s|#[^\r\n]*[\r\n])+)(\d{1,9})", re.DOTALL)
-_PNM_NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})", re.DOTALL)
+_NUMBER = rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})"
+_PNM = {kind: re.compile(b"P%d" % kind + (2 if kind == 4 else 3) * _NUMBER) for kind in (4, 5, 6)}
 _EXIF = re.compile(rb"(?:\0\0\0\0|Exif\0\0)(?=II\*\0|MM\0\*)")
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -63,6 +63,12 @@ _TYPES_OF_BYTES = (1, 2, 7)
 _STRIP_TAGS = {273: "strips", 279: "strips", 324: "tiles", 325: "tiles"}
 _PROFILE_TAG = 34675
 _DIRECTORY_TAGS = (34665, 34853, 40965)  # EXIF, GPS, interoperability
+
+
+SEVERAL_FRAMES = (
+    "it has several frames, and all but the first would be lost; "
+    "save the one you want as a file of its own"
+)
 
 
 class BoundError(ValueError):
@@ -120,12 +126,7 @@ def format_of_content(content: bytes) -> str | None:
 
 
 def bounded(content: bytes, image_format: str, notes: list[str]) -> bytes:
-    """The file as it may be decoded.
-
-    Args:
-        content: The whole file.
-        image_format: What `format_of_content` says.
-        notes: Gets a sentence for everything that is left out.
+    """The file as it may be decoded; `notes` gets a sentence for everything that is left out.
 
     Raises:
         BoundError: If decoding the file would take more than its size explains.
@@ -179,28 +180,14 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def pnm_header(content: bytes) -> Header:
-    """Reads the header of a binary PNM file.
-
-    Raises:
-        BoundError: If it is damaged, or longer than 64 KiB.
-    """
+    """Reads the header of a binary PNM file; `BoundError` if damaged or longer than 64 KiB."""
     head = bytes(content[:_HEADER_BYTES])
-    found = _PNM.match(head)
-    numbers = []
-    position = 2
-    if found:
-        kind = int(found.group(1))
-        for _ in range(2 if kind == 4 else 3):
-            number = _PNM_NUMBER.match(head, position)
-            if number is None:
-                break
-            numbers.append(int(number.group(1)))
-            position = number.end()
-        if kind == 4:
-            numbers.append(1)
-    if len(numbers) < 3 or not 0 < numbers[2] < 65536 or not all(numbers):
+    kind = head[1] - ord("0")
+    found = _PNM[kind].match(head)
+    numbers = [*map(int, found.groups()), 1] if found else []
+    if not found or not all(numbers) or numbers[2] > 65535:
         raise BoundError(f"a PNM header must be whole within {_HEADER_BYTES} bytes, got another")
-    return Header(kind, numbers[0], numbers[1], numbers[2], position + 1)
+    return Header(kind, numbers[0], numbers[1], numbers[2], found.end() + 1)
 
 
 # ---- JPEG
@@ -286,11 +273,7 @@ def tiff_order(content: Content) -> tuple[str, bool]:
 
 
 def tiff_pages(content: Content) -> list[list[Tag]]:
-    """The tags of each page, at most `MAX_PAGES` + 1 of them.
-
-    Raises:
-        BoundError: If they have more than `MAX_TAGS` entries.
-    """
+    """The tags of each page, at most `MAX_PAGES` + 1; `BoundError` above `MAX_TAGS` tags."""
     order, big = tiff_order(content)
     pages: list[list[Tag]] = []
     seen: set[int] = set()
@@ -328,14 +311,11 @@ def lost_pages(content: bytes) -> str:
     ]
     if smaller and smaller[0]:
         return "its first page is a preview; save the photograph as a file of its own"
+    others = zip(smaller[1:], kinds[1:], strict=True)
     if len(pages) > MAX_PAGES or any(
-        not small and not (kind[:1] and kind[0] & 4)
-        for small, kind in zip(smaller[1:], kinds[1:], strict=True)
+        not small and not (kind[:1] and kind[0] & 4) for small, kind in others
     ):
-        return (
-            "it has several frames, and all but the first would be lost; "
-            "save the one you want as a file of its own"
-        )
+        return SEVERAL_FRAMES
     return ""
 
 
@@ -356,10 +336,8 @@ def _directory(
 ) -> tuple[list[Tag], int]:
     """The tags of the directory at `position`, and the position of the next directory.
 
-    Of a directory that is cut off, the tags before the cut, as Pillow reads it.
-
-    Raises:
-        BoundError: If it has more than `most` tags, which is the part of `MAX_TAGS` that is left.
+    Of a directory that is cut off, the tags before the cut, as Pillow reads it. `BoundError` if it
+    has more than `most` tags, which is the part of `MAX_TAGS` that is left.
     """
     head, entry, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     word = order + ("Q" if big else "I")
@@ -399,10 +377,7 @@ def _bounded_tiff(content: bytes, notes: list[str]) -> bytes:
 def _mended(content: bytes, places: list[tuple[int, int]], notes: list[str]) -> bytes:
     """The file with the count of each tag that is too large set to 0, so that Pillow skips it.
 
-    Args:
-        content: The file.
-        places: Start and end of each TIFF or EXIF.
-        notes: Gets a sentence about the tags.
+    `places` are start and end of each TIFF or EXIF; `notes` gets a sentence about the tags.
     """
     parts, dropped = memoryview(content), []
     counts = []

@@ -1,9 +1,9 @@
 """Reads and writes 16 bits a channel, which Pillow decodes as 8.
 
-Pillow's decoders unpack 16-bit samples by their high bytes, or, told the other byte order, by their
-low bytes. Two decodes give both. A TIFF that stores one plane after the other is decoded plane by
-plane, each as a grey image. Grey with alpha is decoded as a grey image of twice the width.
-pillow-heif decodes the 10 and 12 bits of HEIC.
+Pillow unpacks the 16-bit colors of a PNG by their high bytes, or, told the other byte order, by
+their low bytes: two decodes give both. A TIFF is decoded as gray, which Pillow reads in 16 bits:
+one plane after the other, or as wide as all channels together. pillow-heif decodes the 10 and 12
+bits of HEIC.
 """
 
 import io
@@ -27,7 +27,6 @@ _ICC_LAB = 9  # photometric interpretation: Lab in the bytes that a profile uses
 _ROWS = 256  # that are compressed at a time
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_SWAPPED = {"16B": "16L", "16L": "16B", "16N": "16B" if struct.pack("=H", 1)[0] else "16L"}
 # Tags of a plane: how the strips or tiles are stored.
 _PLANE_TAGS = (254, 256, 257, 259, 266, 278, 317, 322, 323)
 
@@ -65,11 +64,11 @@ def open_image(content: bytes, image_format: str) -> Image.Image | None:
         values = _pnm_values(content, header)
         if header.kind == 5 and header.largest > 255:
             return _named(Image.fromarray(values[..., 0]), "PPM")
-        return _named(Image.fromarray(_squeezed(values >> 8).astype(np.uint8)), "PPM")
+        return _named(_upper_bytes(values), "PPM")
     if image_format == "TIFF" and _tiff_bits(content) == 16:
         samples = _tiff_samples(content)
         if samples is not None:
-            image = Image.fromarray(_squeezed((samples >> 8).astype(np.uint8)))
+            image = _upper_bytes(samples)
             image.info.update(_tiff_info(content))
             return _named(image, "TIFF", "RGB;16N")
     if image_format == "TIFF" and _tag(content, 262) == _ICC_LAB:
@@ -81,15 +80,9 @@ def open_image(content: bytes, image_format: str) -> Image.Image | None:
 
 
 def samples_of(content: bytes, image: Image.Image, image_format: str) -> np.ndarray | None:
-    """The samples of a 16-bit file.
+    """The samples of a 16-bit file, `(H, W, C)` uint16, upright, alpha last.
 
-    Args:
-        content: The file.
-        image: The same file as decoded, not yet turned upright.
-        image_format: Pillow's name of the format.
-
-    Returns:
-        `(H, W, C)` uint16, upright, alpha last; None for a file of up to 8 bits.
+    None for a file of up to 8 bits. `image` is the file as decoded, not yet turned upright.
     """
     if image_format not in (*DEEP_FORMATS, "HEIF"):
         return None
@@ -101,57 +94,40 @@ def samples_of(content: bytes, image: Image.Image, image_format: str) -> np.ndar
         return _heif_samples(content, 2**bits - 1)
     if image_format == "PPM":
         return _pnm_values(content, bounds.pnm_header(content))
-    samples: np.ndarray | None
-    if image_format == "PNG":
-        samples = _png_samples(content, image)
-        if "transparency" in image.info:
-            key = np.atleast_1d(np.asarray(image.info["transparency"]))
-            opaque = (samples != key.astype(np.uint16)).any(axis=2, keepdims=True)
-            samples = np.concatenate([samples, opaque * np.uint16(65535)], axis=2)
-        return _upright(samples, image.getexif().get(274))
-    if (samples := _tiff_samples(content)) is not None:
-        return _upright(samples, _tag(content, 274))
-    if _tag(content, 277, 1) == 1:
-        levels = _tiff_grey(content)[..., None]
+    if image_format == "TIFF":
+        if (samples := _tiff_samples(content)) is not None:
+            return _upright(samples, _tag(content, 274))
+        levels = _tiff_gray(content)[..., None]
         return levels if _tag(content, 262) else ~levels  # 0: white is zero
-    return _two_decodes(content, "TIFF", image)
+    samples = _png_samples(content, image)
+    if "transparency" in image.info:
+        key = np.atleast_1d(np.asarray(image.info["transparency"]))
+        opaque = (samples != key.astype(np.uint16)).any(axis=2, keepdims=True)
+        samples = np.concatenate([samples, opaque * np.uint16(65535)], axis=2)
+    return _upright(samples, image.getexif().get(274))
 
 
 # ---- decoding
 
 
-def _two_decodes(content: bytes, image_format: str, upper: Image.Image) -> np.ndarray:
-    """Samples of RGB and RGBA from their high bytes, which `upper` has, and their low bytes."""
-    samples = np.asarray(upper).astype(np.uint16)
-    samples <<= 8
-    with Image.open(io.BytesIO(content), formats=[image_format]) as lower:
-        lower.tile = [_swapped(tile) for tile in lower.tile]
-        lower.load()
-        samples |= np.asarray(lower)
-    return samples
-
-
-def _swapped(tile: Any) -> Any:
-    """The tile with the other byte order."""
-    arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-    mode, _, order = arguments[0].partition(";")
-    if order not in _SWAPPED:
-        raise DepthError(f"16 bits a channel in the layout {arguments[0]!r} are not read")
-    return tile._replace(args=(f"{mode};{_SWAPPED[order]}", *arguments[1:]))
-
-
 def _png_samples(content: bytes, upper: Image.Image) -> np.ndarray:
     kind = content[25]
-    if kind == 4:  # two bytes of grey and two of alpha are unpacked as four channels
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            image.tile = [tile._replace(args="RGBA") for tile in image.tile]
-            image.load()
-            four = np.asarray(image).astype(np.uint16)
+    if kind == 4:  # two bytes of gray and two of alpha are unpacked as four channels
+        four = _decode_png(content, {"LA;16B": "RGBA"})
         return four[..., 0::2] << 8 | four[..., 1::2]
     if kind in (2, 6):
-        return _two_decodes(content, "PNG", upper)
+        lower = _decode_png(content, {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"})
+        return np.asarray(upper).astype(np.uint16) << 8 | lower
+    return _decode_png(content, {})[..., None]
+
+
+def _decode_png(content: bytes, layouts: dict[str, str]) -> np.ndarray:
+    """The values of a PNG whose bytes are taken for another layout."""
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        return np.asarray(image).astype(np.uint16)[..., None]
+        image.tile = [
+            tile._replace(args=layouts.get(str(tile.args), tile.args)) for tile in image.tile
+        ]
+        return np.asarray(image).astype(np.uint16)
 
 
 def _pnm_values(content: bytes, header: bounds.Header) -> np.ndarray:
@@ -189,6 +165,10 @@ def _heif_samples(content: bytes, largest: int) -> np.ndarray:
 
 def _squeezed(values: np.ndarray) -> np.ndarray:
     return values[..., 0] if values.shape[2] == 1 else values
+
+
+def _upper_bytes(samples: np.ndarray) -> Image.Image:
+    return Image.fromarray(_squeezed((samples >> 8).astype(np.uint8)))
 
 
 def _named(image: Any, image_format: str, layout: str = "") -> Image.Image:
@@ -248,31 +228,28 @@ def _tiff_bits(content: bytes) -> int:
     return 16
 
 
-def _is_planar(content: bytes) -> bool:
-    return _tag(content, 284, 1) == 2 and (_tag(content, 277, 1) or 1) > 1
-
-
-def _tiff_grey(content: bytes) -> np.ndarray:
+def _tiff_gray(content: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(content), formats=["TIFF"]) as image:
         return np.asarray(image).astype(np.uint16)
 
 
 def _tiff_samples(content: bytes) -> np.ndarray | None:
-    """Samples as stored, of planes or of grey with alpha; None for what Pillow decodes."""
-    if _is_planar(content):
-        samples = np.stack([_tiff_grey(plane) for plane in _planes(content)], axis=2)
-    elif _tag(content, 277, 1) == 2:
-        samples = _interleaved(content)
-    else:
+    """Samples as stored, of several channels; None for one channel, which Pillow decodes."""
+    channels = _tag(content, 277, 1) or 1
+    if channels == 1:
         return None
+    if _tag(content, 284, 1) == 2:
+        samples = np.stack([_tiff_gray(plane) for plane in _planes(content)], axis=2)
+    else:
+        samples = _interleaved(content, channels)
     if _tag(content, 262) == 0:  # white is zero
         samples[..., 0] = ~samples[..., 0]
     return samples
 
 
 def _planes(content: bytes) -> Iterator[bytes]:
-    """The file once for each plane, with a directory that shows this plane as a grey image."""
-    values, places = _grey_tags(content)
+    """The file once for each plane, with a directory that shows this plane as a gray image."""
+    values, places = _gray_tags(content)
     channels = _tag(content, 277, 1)
     each = len(values[places[0]]) // channels
     if not each or any(len(values[number]) != each * channels for number in places):
@@ -282,22 +259,22 @@ def _planes(content: bytes) -> Iterator[bytes]:
         yield _with_directory(content, values | part)
 
 
-def _interleaved(content: bytes) -> np.ndarray:
-    """Grey and alpha, decoded as one row of both."""
-    values, _ = _grey_tags(content)
+def _interleaved(content: bytes, channels: int) -> np.ndarray:
+    """All channels, decoded as one row."""
+    values, _ = _gray_tags(content)
     width = values[256][0]
     tile = values.get(322, (width,))[0]
-    is_predicted = values.pop(317, (1,)) == (2,)  # from the sample two before
-    values |= {256: (2 * width,)} | ({322: (2 * tile,)} if 322 in values else {})
-    pairs = _tiff_grey(_with_directory(content, values)).reshape(-1, width, 2)
+    is_predicted = values.pop(317, (1,)) == (2,)  # from the same channel one pixel before
+    values |= {256: (channels * width,)} | ({322: (channels * tile,)} if 322 in values else {})
+    samples = _tiff_gray(_with_directory(content, values)).reshape(-1, width, channels)
     for left in range(0, width, tile) if is_predicted else ():
-        part = pairs[:, left : left + tile]
+        part = samples[:, left : left + tile]
         np.cumsum(part, axis=1, dtype=np.uint16, out=part)
-    return pairs
+    return samples
 
 
-def _grey_tags(content: bytes) -> tuple[dict[int, tuple[int, ...]], tuple[int, int]]:
-    """The tags of a grey image of the file's strips or tiles, and the numbers of their two tags."""
+def _gray_tags(content: bytes) -> tuple[dict[int, tuple[int, ...]], tuple[int, int]]:
+    """The tags of a gray image of the file's strips or tiles, and the numbers of their two tags."""
     tags = {tag.number: tag for tag in bounds.tiff_pages(content)[0]}
     places = (324, 325) if 324 in tags else (273, 279)
     values = {
@@ -332,19 +309,17 @@ def _with_directory(content: bytes, values: dict[int, tuple[int, ...]]) -> bytes
     kind, size = (16, 8) if big else (4, 4)
     pad = bytes(-len(content) % 16)
     start = len(content) + len(pad)
-    end = (
-        start + struct.calcsize(order + head) + len(values) * struct.calcsize(order + entry) + size
-    )
+    entries = len(values) * struct.calcsize(order + entry)
+    end = start + struct.calcsize(order + head) + entries + size
     directory, behind = struct.pack(order + head, len(values)), b""
-    for number in sorted(values):
-        numbers = values[number]
+    for number, numbers in sorted(values.items()):
         data = numbers[0] if len(numbers) == 1 else end + len(behind)
         if len(numbers) != 1:
             behind += struct.pack(f"{order}{len(numbers)}{word}", *numbers)
         directory += struct.pack(order + entry, number, kind, len(numbers), data)
     directory += struct.pack(order + word, 0) + behind
-    first = struct.pack(order + word, start)
     at = 8 if big else 4
+    first = struct.pack(order + word, start)
     return b"".join([content[:at], first, content[at + size :], pad, directory])
 
 
@@ -353,10 +328,10 @@ def _tiff_info(content: bytes) -> dict[str, Any]:
     directory = Image.Exif()
     directory.endian, big = bounds.tiff_order(content)
     directory.bigtiff = big
-    position = struct.unpack_from(
-        directory.endian + ("Q" if big else "I"), content, 8 if big else 4
-    )[0]
-    directory.load_from_fp(io.BytesIO(content), position)
+    word = directory.endian + ("Q" if big else "I")
+    directory.load_from_fp(
+        io.BytesIO(content), struct.unpack_from(word, content, 8 if big else 4)[0]
+    )
     info: dict[str, Any] = {}
     from PIL import TiffImagePlugin  # slow to import
 
@@ -408,10 +383,9 @@ def _encode_png(samples: np.ndarray, options: dict[str, Any]) -> bytes:
     packed.append(packer.flush())
     pieces = [b"\x89PNG\r\n\x1a\n"]
     written = stream.getvalue()
+    replaced = {b"IHDR": header, b"IDAT": b"".join(packed)}
     for chunk, start, length in bounds.png_chunks(written):
-        data = {b"IHDR": header, b"IDAT": b"".join(packed)}.get(
-            chunk, written[start : start + length]
-        )
+        data = replaced.get(chunk, written[start : start + length])
         pieces += [struct.pack(">I", len(data)), chunk, data]
         pieces.append(struct.pack(">I", zlib.crc32(data, zlib.crc32(chunk))))
     return b"".join(pieces)

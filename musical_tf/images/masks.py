@@ -153,20 +153,20 @@ def _levels(
 ) -> tuple[np.ndarray, str]:
     """The levels of a mask, `(H, W)` uint8, and the words for where they come from."""
     values = np.empty((image.height, image.width), np.uint8)
-    if image.mode.startswith("I"):
+    is_deep = image.mode.startswith("I")
+    if is_deep or not image.has_transparency_data:
         if polarity == "clear":
             raise ImageError(f"{name}: a mask must have an alpha channel for polarity clear")
-        extrema: Any = image.getextrema()
-        fits = extrema[1] <= 255
+        extrema: Any = image.getextrema() if is_deep else None
         for rows, strip in strips(image):
-            deep = np.asarray(strip).astype(np.uint16)
-            values[rows] = deep if fits else np.maximum(deep >> 8, deep > 0)
-        return values, "16-bit gray"
-    if not image.has_transparency_data:
-        if polarity == "clear":
-            raise ImageError(f"{name}: a mask must have an alpha channel for polarity clear")
-        for rows, strip in strips(image):
-            values[rows] = _brightest(strip, polarity, threshold)
+            if is_deep:
+                deep = np.asarray(strip).astype(np.uint16)
+                fits = extrema[1] <= 255
+                values[rows] = deep if fits else np.maximum(deep >> 8, deep > 0)
+            else:
+                values[rows] = _brightest(strip, polarity, threshold)
+        if is_deep:
+            return values, "16-bit gray"
         return values, "gray" if image.mode in ("1", "L") else "color"
     alpha = np.empty_like(values)
     bright = False
@@ -215,15 +215,12 @@ def _check_choice(polarity: str, threshold: int) -> None:
 def alpha_mask(
     photograph: Photograph, *, polarity: str = "white", threshold: int | None = None
 ) -> np.ndarray:
-    """Takes the mask from a photograph's transparency.
+    """Takes the mask from a photograph's transparency, `(H, W)` bool, True = hole.
 
     Args:
         photograph: A photograph with alpha.
         polarity: "white" or "clear": transparent pixels are hole. "black": opaque ones are.
         threshold: 0 to 255, compared with 255 - alpha; 127 by default.
-
-    Returns:
-        `(H, W)` bool, True = hole.
 
     Raises:
         ImageError: If the photograph has no alpha.
@@ -236,15 +233,9 @@ def alpha_mask(
 
 
 def threshold_mask(values: np.ndarray, polarity: str = "white", threshold: int = 127) -> np.ndarray:
-    """Turns grey levels into a hole.
+    """Turns `(H, W)` uint8 gray levels into a hole, `(H, W)` bool.
 
-    Args:
-        values: `(H, W)` uint8.
-        polarity: "black": values up to the threshold are hole; otherwise values above it.
-        threshold: 0 to 255.
-
-    Returns:
-        `(H, W)` bool, True = hole.
+    Values above the threshold are hole, with the polarity "black" values up to it.
 
     Raises:
         ValueError: On an unknown polarity or a threshold outside [0, 255].
@@ -254,14 +245,9 @@ def threshold_mask(values: np.ndarray, polarity: str = "white", threshold: int =
 
 
 def dilate(hole: np.ndarray, radius: int) -> np.ndarray:
-    """Grows a hole by a disc: a pixel becomes hole if a hole pixel is within `radius` of it.
+    """Grows a hole `(H, W)` by a disc: every pixel within `radius` of a hole pixel.
 
-    Args:
-        hole: `(H, W)` bool.
-        radius: Pixels, >= 0.
-
-    Returns:
-        `(H, W)` bool, a new array.
+    Returns a new array.
 
     Raises:
         ValueError: On a negative radius.
@@ -274,19 +260,13 @@ def dilate(hole: np.ndarray, radius: int) -> np.ndarray:
     # Only the hole's surroundings change; on a large photograph that is most of the work saved.
     rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
     top, left = max(0, rows[0] - radius), max(0, columns[0] - radius)
-    near = (
-        slice(top, rows[-1] + radius + 1),
-        slice(left, columns[-1] + radius + 1),
-    )
+    near = (slice(top, rows[-1] + radius + 1), slice(left, columns[-1] + radius + 1))
     part, target = hole[near], grown[near]
     height, width = part.shape
     step = max(radius, STRIP_PIXELS // width)
     for start in range(0, height, step):
-        end, above, below = (
-            min(start + step, height),
-            max(0, start - radius),
-            min(start + step + radius, height),
-        )
+        end, above = min(start + step, height), max(0, start - radius)
+        below = min(end + radius, height)
         distance = _distance_in_column(part[above:below], radius)[start - above : end - above]
         strip = target[start:end]
         for shift in range(min(radius, width - 1) + 1):
@@ -329,15 +309,7 @@ def check_sizes(photograph: Photograph, hole: np.ndarray, name: str) -> None:
 def fit_mask(hole: np.ndarray, height: int, width: int) -> np.ndarray:
     """Scales a hole to an image of the same shape and another size.
 
-    What the hole touches stays hole: where it shrinks, a pixel is hole if any part of it was.
-
-    Args:
-        hole: `(h, w)` bool.
-        height: Pixels, > 0.
-        width: Pixels, > 0.
-
-    Returns:
-        `(height, width)` bool; `hole` itself if it fits already.
+    A pixel is hole if any part of it was. A hole that fits already is returned itself.
 
     Raises:
         ImageError: If the sides' ratios differ by more than rounding explains.

@@ -94,12 +94,10 @@ class Photograph:
 def read_photograph(
     source: str | Path | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> Photograph:
-    """Reads an image file.
+    """Reads an image file: a path, or a binary stream.
 
-    Args:
-        source: A path, or a binary stream.
-        name: What to call it in messages; the path by default.
-        max_pixels: Larger images are refused before they are decoded.
+    `name` is for messages, the path by default. Larger images than `max_pixels` are refused before
+    they are decoded.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -236,20 +234,12 @@ def encode_photograph(
     if image_format == photograph.format:
         options |= photograph.encoding
     options |= _quality_options(image_format, quality, "qtables" in options)
-    # What this level saves in time is a multiple, what it costs in size a few percent.
-    if image_format == "PNG":
+    if image_format == "PNG":  # what this level saves in time is a multiple, in size a few percent
         options["compress_level"] = 4
     if image_format == "TIFF":
         options.setdefault("compression", "tiff_adobe_deflate")
         if "exif" in options and _has_directories(options["exif"]):
             options["compression"] = "raw"  # Pillow's compressed TIFFs lose them
-    if image_format == "AVIF":
-        options |= {"quality": quality or 90, "subsampling": "4:4:4", "speed": 8}
-    elif quality is not None and image_format == "JPEG":
-        options.pop("qtables", None)
-        options["quality"] = quality
-    elif quality is not None and image_format == "WEBP":
-        options |= {"lossless": False, "quality": quality}
     if "dpi" in photograph.encoding and image_format in ("PNG", "JPEG", "TIFF", "BMP"):
         options["dpi"] = photograph.encoding["dpi"]
     deep = None
@@ -297,12 +287,11 @@ def _quality_options(image_format: str, quality: int | None, has_tables: bool) -
             return {"quality": quality, "qtables": None}
         return {} if has_tables else {"quality": 95, "subsampling": 0}
     if image_format == "WEBP":
-        if quality is not None:
-            return {"quality": quality, "exact": True}
-        # The lowest effort: lossless, what is lost is a few percent of the size.
-        return {"lossless": True, "exact": True, "quality": 25}
+        # Lossless with the lowest effort: what is lost is a few percent of the size.
+        lossless = quality is None
+        return {"lossless": lossless, "exact": True, "quality": 25 if lossless else quality}
     if image_format == "AVIF":
-        return {"quality": 90 if quality is None else quality, "subsampling": "4:4:4"}
+        return {"quality": quality or 90, "subsampling": "4:4:4", "speed": 8}
     return {}
 
 
@@ -313,12 +302,7 @@ def _has_directories(content: bytes) -> bool:
 
 
 def format_of(path: str | Path) -> str:
-    """The format a file of this name is written in.
-
-    Raises:
-        ImageError: If the suffix is unknown or names a format that is not written; lists those that
-            are.
-    """
+    """The format a file of this name is written in; `ImageError` if it is not written."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
         raise ImageError(
@@ -334,10 +318,7 @@ def _refuse_photograph(content: bytes, image: Image.Image, name: str) -> None:
             raise ImageError(f"{name}: {reason}")
     # Asked, and not counted: a small file may hold so many frames that this takes minutes.
     elif getattr(image, "is_animated", False) and image.format != "MPO":
-        raise ImageError(
-            f"{name}: it has several frames, and all but the first would be lost; "
-            "save the one you want as a file of its own"
-        )
+        raise ImageError(f"{name}: {bounds.SEVERAL_FRAMES}")
     if image.mode == "CMYK" and image.info.get("icc_profile"):
         return
     bits = depth.bits_of(content, image.format or "")
