@@ -12,8 +12,8 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     logarithm of zero.
 
     Args:
-        real_logits: Float tensor of any shape, the scores of photographs.
-        fake_logits: Float tensor of any shape, the scores of generated images.
+        real_logits, fake_logits: Float tensors of any shape, scores of photographs and of
+            generated images.
 
     Returns:
         Float32 scalar; `log 2` for a discriminator that cannot tell.
@@ -24,12 +24,5 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating loss of a generator: `bce(fake, 1)`.
-
-    Args:
-        fake_logits: Float tensor of any shape, the scores of generated images.
-
-    Returns:
-        Float32 scalar.
-    """
+    """Non-saturating loss of a generator: `bce(fake, 1)`, a float32 scalar."""
     return ops.mean(ops.softplus(-ops.cast(fake_logits, "float32")))

@@ -8,15 +8,12 @@ from musical_tf.conventions import Tensor
 
 
 def input_gradient(function: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The value of a function and the gradient of its sum, which can be differentiated once more.
+    """The value of a function and the gradient of its sum, which can be differentiated again.
 
     Args:
         function: `(B, ...)` -> any shape, each sample by itself: then the gradient of the sum holds
             every sample's own.
         inputs: `(B, ...)` float.
-
-    Returns:
-        The value, and the gradient in the shape of `inputs`.
 
     Raises:
         NotImplementedError: On a backend other than TensorFlow and JAX.

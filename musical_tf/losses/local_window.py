@@ -30,15 +30,9 @@ def hole_window(hole: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def crop_window(maps: Tensor, window: tuple[Tensor, Tensor], size: int) -> Tensor:
-    """Cuts each sample's own square.
+    """Cuts each sample's own square of `(B, H, W, C)` maps; differentiable.
 
-    Args:
-        maps: `(B, H, W, C)` float.
-        window: First row and first column of each sample, as `hole_window` gives them.
-        size: Int, side of the square.
-
-    Returns:
-        `(B, size, size, C)`, the dtype of `maps`; differentiable.
+    `window` is what `hole_window` gives. Returns `(B, size, size, C)`, the dtype of `maps`.
     """
     top, left = window
     offsets = ops.arange(size, dtype="int32")

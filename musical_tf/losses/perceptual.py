@@ -17,9 +17,8 @@ def perceptual_loss(features_true: Sequence[Tensor], features_pred: Sequence[Ten
     The mean is over height, width and channel (the equation's `1 / HWC`) and over the batch.
 
     Args:
-        features_true: Feature maps `(B, H_i, W_i, C_i)` of the truth, such as `VGG16Features`
-            returns.
-        features_pred: Feature maps of the prediction, of the same shapes.
+        features_true, features_pred: Feature maps `(B, H_i, W_i, C_i)` of the truth and of the
+            prediction, such as `VGG16Features` returns.
 
     Returns:
         Float32 scalar.
@@ -31,15 +30,10 @@ def perceptual_loss(features_true: Sequence[Tensor], features_pred: Sequence[Ten
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """Gram matrix, Eq. (6), normalised as in Eq. (5): `F^T F / (H W C)`, `F` being `(H W, C)`.
+    """Gram matrix, Eq. (6), normalized as in Eq. (5): `F^T F / (H W C)`, `F` being `(H W, C)`.
 
-    Always float32: the sum over positions leaves the range of float16.
-
-    Args:
-        features: Float tensor `(B, H, W, C)`.
-
-    Returns:
-        Float32 tensor `(B, C, C)`, symmetric.
+    `(B, H, W, C)` -> `(B, C, C)`, always float32: the sum over positions leaves the range of
+    float16.
     """
     height, width, channels = ops.shape(features)[1:]
     flat = ops.reshape(ops.cast(features, "float32"), (-1, height * width, channels))  # (B, HW, C)
@@ -50,15 +44,8 @@ def gram_matrix(features: Tensor) -> Tensor:
 def style_loss(features_true: Sequence[Tensor], features_pred: Sequence[Tensor]) -> Tensor:
     """Style loss, Eq. (5): the sum over maps of `mean(|gram(true) - gram(pred)|)`.
 
-    The mean is over the `C x C` entries and the batch.
-
-    Args:
-        features_true: Feature maps `(B, H_i, W_i, C_i)` of the truth.
-        features_pred: Feature maps of the prediction. Their height and width may differ from the
-            truth's.
-
-    Returns:
-        Float32 scalar.
+    The mean is over the `C x C` entries and the batch. Arguments and result as of
+    `perceptual_loss`; height and width of the two may differ.
     """
     return sum(
         ops.mean(ops.abs(gram_matrix(true) - gram_matrix(pred)))

@@ -29,16 +29,7 @@ def l2_loss(image: Tensor, prediction: Tensor) -> Tensor:
     """Mean squared error: `mean((image - prediction)^2)` over everything.
 
     Its best guess is the mean of what could be there, that of L1 the median. PSNR asks for it.
-
-    Args:
-        image: Float tensor `(B, H, W, 3)`, RGB in [-1, 1].
-        prediction: Float tensor of the same shape, the generator's raw output (not composited).
-
-    Returns:
-        Float32 scalar.
-
-    Raises:
-        ValueError: If the shapes differ.
+    Arguments, result and errors: as of `l1_loss`.
     """
     return ops.mean(ops.square(_absolute_difference(image, prediction)))
 
@@ -49,37 +40,36 @@ def hole_l1_loss(image: Tensor, prediction: Tensor, hole: Tensor) -> Tensor:
     The mean is over *all* pixels, as in the authors' code, so a larger hole gives a larger loss.
 
     Args:
-        image: Float tensor `(B, H, W, 3)`, RGB in [-1, 1].
-        prediction: Float tensor of the same shape.
+        image, prediction: As of `l1_loss`.
         hole: Float tensor `(B, H, W, 1)`, 1 = missing.
-
-    Returns:
-        Float32 scalar.
 
     Raises:
         ValueError: If the shapes of the images differ, or `hole` is not `(B, H, W, 1)`.
     """
-    shape = tuple(hole.shape)
-    if len(shape) != 4 or shape[-1] != 1:
-        raise ValueError(f"hole must have shape (B, H, W, 1), got {shape}")
+    _check_hole(hole)
     return ops.mean(_absolute_difference(image, prediction) * ops.cast(hole, "float32"))
 
 
+def hole_l2_loss(truth: Tensor, prediction: Tensor, hole: Tensor) -> Tensor:
+    """Squared error inside the hole: `mean(hole * (truth - prediction)^2)`.
+
+    The mean is over *all* positions, channels and samples, so a larger hole gives a larger loss.
+    No gradient reaches the truth. The maps are `(B, H, W, C)`; errors as of `hole_l1_loss`.
+    """
+    _check_hole(hole)
+    error = _absolute_difference(ops.stop_gradient(truth), prediction)
+    return ops.mean(ops.square(error) * ops.cast(hole, "float32"))
+
+
 def ssim_loss(image: Tensor, prediction: Tensor) -> Tensor:
-    """One minus the mean structural similarity, per channel and over all windows inside the image.
+    """One minus the mean structural similarity, per channel and over all windows in the image.
 
     Means, variances and the covariance are those of 7 x 7 pixels of equal weight, the (co)variances
     unbiased, as scikit-image has them by default. A blur costs little in L1 and much here.
-
-    Args:
-        image: Float tensor `(B, H, W, 3)`, RGB in [-1, 1], `H` and `W` at least 7.
-        prediction: Float tensor of the same shape.
+    Arguments and errors as of `l1_loss`; H and W are at least 7.
 
     Returns:
         Float32 scalar in [0, 2], 0 for equal images.
-
-    Raises:
-        ValueError: If the shapes differ.
 
     Reference: Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to
     Structural Similarity", 2004, Eq. (13); as a loss: Zhao, Gallo, Frosio, Kautz, "Loss Functions
@@ -99,14 +89,8 @@ def ssim_loss(image: Tensor, prediction: Tensor) -> Tensor:
 def total_variation_loss(image: Tensor) -> Tensor:
     """Total variation, `L_tv` of Eq. (7): mean absolute horizontal plus vertical difference.
 
-    Each mean is over its own pairs of neighbours, so the loss does not depend on the size of the
-    image.
-
-    Args:
-        image: Float tensor `(B, H, W, C)`, `H` and `W` at least 2.
-
-    Returns:
-        Float32 scalar.
+    Each mean is over its own pairs of neighbors, so the loss does not depend on the size of the
+    image, `(B, H, W, C)` with `H` and `W` at least 2.
     """
     image = ops.cast(image, "float32")
     vertical = ops.mean(ops.abs(image[:, 1:] - image[:, :-1]))
@@ -117,6 +101,12 @@ def total_variation_loss(image: Tensor) -> Tensor:
 def _absolute_difference(image: Tensor, prediction: Tensor) -> Tensor:
     _check_one_shape(image, prediction)
     return ops.abs(ops.cast(image, "float32") - ops.cast(prediction, "float32"))
+
+
+def _check_hole(hole: Tensor) -> None:
+    shape = tuple(hole.shape)
+    if len(shape) != 4 or shape[-1] != 1:
+        raise ValueError(f"hole must have shape (B, H, W, 1), got {shape}")
 
 
 def _check_one_shape(image: Tensor, prediction: Tensor) -> None:
@@ -146,19 +136,15 @@ def _window_mean(maps: Tensor):
 def region_l1_loss(
     image: Tensor, prediction: Tensor, region: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    """Mean absolute error over a region: `sum(weight * region * |image - prediction|)` by its size.
+    """Mean absolute error over a region, weighted: its sum divided by the size of the region.
 
     The mean is over the region's pixels, all samples together, so every pixel counts the same
     whatever the size of the region; 0 if there is no region.
 
     Args:
-        image: Float tensor `(B, H, W, C)`, RGB in [-1, 1].
-        prediction: Float tensor of the same shape.
+        image, prediction: As of `l1_loss`.
         region: Float tensor `(B, H, W, 1)`, 1 inside, 0 outside.
         weight: Float tensor `(B, H, W, 1)` that multiplies the errors; its sum is not divided by.
-
-    Returns:
-        Float32 scalar.
 
     Raises:
         ValueError: If the shapes of the images differ.

@@ -12,8 +12,8 @@ def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) ->
     every score of the batch.
 
     Args:
-        real_logits: Float tensor of any shape, the scores of photographs.
-        fake_logits: Float tensor of any shape, the scores of generated images.
+        real_logits, fake_logits: Float tensors of any shape, scores of photographs and of
+            generated images.
 
     Returns:
         Float32 scalar; 1 for a discriminator that gives everything one score, 0 for one that scores
@@ -29,13 +29,8 @@ def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) ->
 
 
 def relativistic_generator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """The same game from the generator's side: photographs and generated images change places.
+    """The same with photographs and generated images in each other's place.
 
-    Args:
-        real_logits: Float tensor of any shape, the scores of photographs.
-        fake_logits: Float tensor of any shape, the scores of generated images.
-
-    Returns:
-        Float32 scalar; 0 where every generated image scores 1 above every photograph.
+    0 where every generated image scores 1 above every photograph.
     """
     return relativistic_discriminator_loss(fake_logits, real_logits)

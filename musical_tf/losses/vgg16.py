@@ -118,7 +118,7 @@ class VGG16Activations(keras.layers.Layer):
         if self.weights_source == "torchvision":
             return _packaged_arrays(4), IMAGENET_MEAN
         _check_file(self.weights_source, "'torchvision', or the path of an .npz in the layout of")
-        return read_arrays(self.weights_source, _merged(_shapes(4))), IMAGENET_MEAN
+        return read_arrays(self.weights_source, _shapes(range(4))), IMAGENET_MEAN
 
     def _add_frozen(self, name, value):
         return self.add_weight(
@@ -165,15 +165,9 @@ class VGG16Activations(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="musical_tf")
 class VGG16Features(VGG16Activations):
-    """Feature maps pool1, pool2 and pool3 of an ImageNet VGG16; frozen, gradients reach the image.
+    """Feature maps pool1, pool2 and pool3 of an ImageNet VGG16: see `VGG16Activations`.
 
-    1. `(B, H, W, 3)` in [-1, 1] is normalised as the network expects it, in float32.
-    2. Three blocks of 3x3 convolutions with ReLU, each ended by a 2x2 max-pool, in `dtype`.
-    3. Maps `(B, H/2, W/2, 64)`, `(B, H/4, W/4, 128)`, `(B, H/8, W/8, 256)` are returned as float32.
-
-    Samples of a batch do not see each other: several images cost one call when they are
-    concatenated along the batch, and the maps of the truth can be computed once and compared many
-    times.
+    The maps are `(B, H/2, W/2, 64)`, `(B, H/4, W/4, 128)` and `(B, H/8, W/8, 256)`, float32.
 
     Scale of Keras' weights. Keras' VGG16 answers with activations some 150 to 200 times those of
     torchvision's (measured on 32 CelebA faces, means at pool1, pool2, pool3: 140, 326, 371 against
@@ -190,18 +184,7 @@ class VGG16Features(VGG16Activations):
             `.npz` in the layout of the packaged one (`conv1_1/kernel`, `conv1_1/bias`, ..., trained
             on RGB normalised by ImageNet's mean and standard deviation; taken as it is) or a Keras
             VGG16 without top, `.h5` or `.weights.h5` (rescaled as above).
-        normalization: `"imagenet"`: mean and standard deviation, what the network was trained on;
-            `"none"`: the [-1, 1] image takes the place of the normalised one, as in the authors'
-            code.
-        dtype: Dtype or policy of the convolutions. None follows the global policy; a mixed one
-            computes in 16 bits. The weights are frozen, so they are stored in the dtype they are
-            used in.
-
-    Call arguments:
-        image: Float tensor `(B, H, W, 3)`, RGB in [-1, 1], `H` and `W` at least 8.
-
-    Returns:
-        List of the three maps, float32.
+        normalization, dtype: As of `VGG16Activations`.
 
     Raises:
         ValueError: On an unknown `normalization`, or a file that is not VGG16's weights.
@@ -213,9 +196,6 @@ class VGG16Features(VGG16Activations):
     >>> features = VGG16Features()
     >>> truth, prediction = features(image), features(generator([image, hole]))
     >>> loss = 0.07 * perceptual_loss(truth, prediction) + 250 * style_loss(truth, prediction)
-
-    Reference: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
-    Recognition", ICLR 2015.
     """
 
     def __init__(
@@ -247,7 +227,7 @@ class VGG16Features(VGG16Activations):
                 "the layout of",
             )
             if Path(source).suffix.lower() == ".npz":
-                return read_arrays(source, _merged(_shapes(3))), IMAGENET_MEAN
+                return read_arrays(source, _shapes(range(3))), IMAGENET_MEAN
             path = source
         arrays = _read_keras_arrays(path)
         self.scales = _scales_to_packaged(arrays, _KERAS_MEAN, self.normalization)
@@ -287,26 +267,21 @@ def _run(features: Tensor, filters: Mapping[str, Sequence], wanted: Sequence[str
     return found
 
 
-def _shapes(blocks: int) -> list[dict[str, tuple[int, ...]]]:
-    """Array name -> shape, for each of the first `blocks` blocks."""
-    shapes: list[dict[str, tuple[int, ...]]] = []
+def _shapes(blocks: range) -> dict[str, tuple[int, ...]]:
+    """Array name -> shape, for the blocks of these indices."""
+    shapes: dict[str, tuple[int, ...]] = {}
     channels = 3
-    for block, width in zip(BLOCKS[:blocks], _WIDTHS, strict=False):
-        shapes.append({})
+    for index, (block, width) in enumerate(zip(BLOCKS, _WIDTHS, strict=True)):
         for name in block:
-            shapes[-1] |= {f"{name}/kernel": (3, 3, channels, width), f"{name}/bias": (width,)}
+            if index in blocks:
+                shapes |= {f"{name}/kernel": (3, 3, channels, width), f"{name}/bias": (width,)}
             channels = width
     return shapes
 
 
-def _merged(shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
-    return {name: shape for block in shapes for name, shape in block.items()}
-
-
 def _packaged_arrays(blocks: int) -> dict[str, np.ndarray]:
-    shapes = _shapes(blocks)
-    arrays = packaged_arrays(_PACKAGED[0], _merged(shapes[:3]))
-    return arrays if blocks == 3 else arrays | packaged_arrays(_PACKAGED[1], shapes[3])
+    arrays = packaged_arrays(_PACKAGED[0], _shapes(range(3)))
+    return arrays if blocks == 3 else arrays | packaged_arrays(_PACKAGED[1], _shapes(range(3, 4)))
 
 
 def _check_file(source: str, expected: str) -> None:

@@ -12,30 +12,16 @@ NORM_FLOOR = 1e-12
 
 
 def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """What a critic minimises without its penalty: `mean(fake) - mean(real)`.
+    """What a critic minimizes without its penalty: `mean(fake) - mean(real)`, float32.
 
-    Its negative estimates the Wasserstein distance.
-
-    Args:
-        real_scores: `(B, 1)` float, scores of photographs.
-        fake_scores: `(B, 1)` float, scores of generated images.
-
-    Returns:
-        Float32 scalar.
+    Its negative estimates the Wasserstein distance. The scores are `(B, 1)` float.
     """
     fake = ops.mean(ops.cast(fake_scores, "float32"))
     return fake - ops.mean(ops.cast(real_scores, "float32"))
 
 
 def generator_critic_loss(fake_scores: Tensor) -> Tensor:
-    """What a generator minimises: `-mean(fake)`.
-
-    Args:
-        fake_scores: `(B, 1)` float, scores of generated images.
-
-    Returns:
-        Float32 scalar.
-    """
+    """What a generator minimizes: `-mean(fake)`, float32."""
     return -ops.mean(ops.cast(fake_scores, "float32"))
 
 

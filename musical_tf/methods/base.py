@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import keras
@@ -10,6 +10,7 @@ from keras import ops
 
 from musical_tf.conventions import Tensor
 from musical_tf.layers.attention_maps import AttentionMap
+from musical_tf.losses.adversarial import discriminator_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +43,7 @@ class MethodConfig:
 
     @classmethod
     def from_preset(cls, preset: str = "paper", **overrides) -> Self:
-        """The configuration of a preset, with some fields replaced.
-
-        Args:
-            preset: A key of the method's `PRESETS`.
-            **overrides: Fields of `Config`.
+        """The configuration of a preset with some fields replaced.
 
         Raises:
             ValueError: On an unknown preset or field; the message lists the valid ones.
@@ -110,7 +107,7 @@ class MethodGenerator:
             inputs: `[image, hole]` as for a call.
 
         Returns:
-            Patch size, for instance `"3x3"` -> `AttentionMap`.
+            Patch size, for instance `"3x3"` -> `AttentionMap` of the attention's positions.
 
         Raises:
             ValueError: If the method, or its configuration, has no attention.
@@ -226,14 +223,18 @@ class Objective:
     def outputs(self, generator: keras.Model, batch: Mapping[str, Tensor]) -> Any:
         """What the terms compare, computed once a step for both sides.
 
-        Args:
-            generator: The method's generator.
-            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-
-        Returns:
-            The `prediction` of both kinds of terms: by default the raw prediction.
+        By default the raw prediction; arguments as of `generator_terms`.
         """
         return generator([batch["image"], batch["hole"]], training=True)
+
+    def terms(
+        self,
+        batch: Mapping[str, Tensor],
+        prediction: Any,
+        discriminators: Mapping[str, keras.Model],
+    ) -> Mapping[str, Callable[[], Tensor]]:
+        """A function for every term of the generator's loss; arguments as of `generator_terms`."""
+        raise NotImplementedError
 
     def generator_terms(
         self,
@@ -251,7 +252,8 @@ class Objective:
         Returns:
             Term name -> float32 scalar, the keys of `generator_weights`.
         """
-        raise NotImplementedError
+        terms = self.terms(batch, prediction, discriminators)
+        return {name: terms[name]() for name in self.generator_weights}
 
     def discriminator_terms(
         self,
@@ -261,11 +263,17 @@ class Objective:
     ) -> dict[str, Tensor]:
         """The terms of the discriminators' loss; no gradient reaches the generator from them.
 
-        Args:
-            batch, discriminators: As for `generator_terms`.
-            prediction: What `outputs` gave.
-
-        Returns:
-            Term name -> float32 scalar; nothing without discriminators.
+        Arguments and result: as of `generator_terms`; nothing without discriminators.
         """
         return {}
+
+
+def judge(
+    discriminators: Mapping[str, keras.Model], name: str, image: Tensor, prediction: Tensor
+) -> dict[str, Tensor]:
+    """The loss of one discriminator as `"discriminator"`; nothing without discriminators."""
+    if not discriminators:
+        return {}
+    real = discriminators[name](image, training=True)
+    fake = discriminators[name](ops.stop_gradient(prediction), training=True)
+    return {"discriminator": discriminator_loss(real, fake)}

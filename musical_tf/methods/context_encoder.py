@@ -15,15 +15,16 @@ Reference:
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 from keras import layers, ops
 
 from musical_tf.conventions import Tensor, mask_image
 from musical_tf.discriminators import dcgan_discriminator
-from musical_tf.losses import discriminator_loss, generator_adversarial_loss
-from musical_tf.methods.base import MethodConfig, MethodGenerator
+from musical_tf.layers.blocks import Blocks
+from musical_tf.losses import generator_adversarial_loss
+from musical_tf.methods.base import MethodConfig, MethodGenerator, judge
 from musical_tf.methods.base import Objective as BaseObjective
 
 PRESETS: Mapping[str, dict] = {
@@ -102,27 +103,14 @@ class Config(MethodConfig):
         return FRAME // 2 if self.region == "center" else FRAME
 
 
-def build_generator(config: Config, dtype: str | None = None) -> "ContextEncoder":
-    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
-    return ContextEncoder(config, dtype=dtype)
-
-
 def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
     """The discriminator of predicted patches as `"patch"`; none when its term's weight is 0.
 
-    Args:
-        config: A `Config`.
-        image_size: Not used: the patches have one size.
+    The patches have one size, whatever `image_size` is.
     """
-    del image_size
     if config.lambda_adversarial == 0:
         return {}
     return {"patch": dcgan_discriminator(config.patch_size, config.discriminator_width)}
-
-
-def build_objective(config: Config) -> "Objective":
-    """The training objective, Eq. (3)."""
-    return Objective(config)
 
 
 @keras.saving.register_keras_serializable("musical_tf")
@@ -229,55 +217,29 @@ class ContextEncoder(MethodGenerator, keras.Model):
 
 def _encode_and_decode(config, policy):
     """`(B, 128, 128, 3)` -> the patch, as a functional model."""
-
-    def convolve(kind, features, filters, name, strides=2, padding="same"):
-        return kind(
-            filters,
-            4,
-            strides=strides,
-            padding=padding,
-            use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
-            dtype=policy,
-            name=f"{name}_conv",
-        )(features)
-
-    def normalize(features, name):
-        return layers.BatchNormalization(
-            momentum=0.9,
-            epsilon=1e-5,
-            gamma_initializer=keras.initializers.RandomNormal(1.0, 0.02),
-            dtype=policy,
-            name=f"{name}_norm",
-        )(features)
-
-    def leaky_relu(features, name):
-        return layers.LeakyReLU(0.2, dtype=policy, name=f"{name}_act")(features)
-
-    def relu(features, name):
-        return layers.ReLU(dtype=policy, name=f"{name}_act")(features)
-
+    block = Blocks(policy, use_bias=False, normalization="batch", random_scale=True)
+    at_once: dict[str, Any] = {"size": 4, "padding": "valid"}  # from 4 x 4 to 1 x 1 and back
     width = config.width
-    down, up = layers.Conv2D, layers.Conv2DTranspose
     frame = keras.Input((FRAME, FRAME, 3), name="frame")
     features = frame
     for index, multiple in enumerate((1, 1, 2, 4, 8)):
         name = f"encoder{index + 1}"
-        features = convolve(down, features, multiple * width, name)
+        features = block.halve(features, multiple * width, name)
         if index > 0:
-            features = normalize(features, name)
-        features = leaky_relu(features, name)
-    features = convolve(down, features, config.bottleneck, "bottleneck", 1, "valid")  # (1, 1)
-    features = leaky_relu(normalize(features, "bottleneck"), "bottleneck")
+            features = block.normalize(features, name)
+        features = block.leaky_relu(features, name)
+    features = block.convolve(features, config.bottleneck, "bottleneck", **at_once)
+    features = block.leaky_relu(block.normalize(features, "bottleneck"), "bottleneck")
 
-    features = convolve(up, features, 8 * width, "decoder1", 1, "valid")  # (4, 4)
-    features = relu(normalize(features, "decoder1"), "decoder1")
+    transposed = {"kind": layers.Conv2DTranspose, **at_once}
+    features = block.convolve(features, 8 * width, "decoder1", **transposed)
+    features = block.relu(block.normalize(features, "decoder1"), "decoder1")
     multiples = (4, 2, 1) if config.region == "center" else (4, 2, 1, 1)
     for index, multiple in enumerate(multiples):
         name = f"decoder{index + 2}"
-        features = convolve(up, features, multiple * width, name)
-        features = relu(normalize(features, name), name)
-    features = convolve(up, features, 3, "output")
+        features = block.double(features, multiple * width, name)
+        features = block.relu(block.normalize(features, name), name)
+    features = block.double(features, 3, "output")
     patch = layers.Activation("tanh", dtype="float32", name="tanh")(features)
     return keras.Model(frame, patch, name="network")
 
@@ -350,9 +312,9 @@ class Window:
 
 
 def context_window(hole: Tensor, region: str, overlap: int) -> Window:
-    """Where the network looks, for each sample.
+    """Where the network looks, for each sample of a hole `(B, H, W, 1)`.
 
-    `"center"`: the predicted square is centred on the hole's bounding box and holds it.
+    `"center"`: the predicted square is centered on the hole's bounding box and holds it.
     1. Its side is that of the box, and as much more as leaves `overlap` of its 64 pixels on each
        side outside the hole. It is made smaller, but not smaller than the box, where the window
        would be larger than the image.
@@ -363,14 +325,6 @@ def context_window(hole: Tensor, region: str, overlap: int) -> Window:
     `"any"`: both squares are the smallest one around the whole image.
 
     An image without a hole gets the window of one that is all hole.
-
-    Args:
-        hole: `(B, H, W, 1)` float, 1 = missing.
-        region: `"center"` or `"any"`.
-        overlap: See `Config`.
-
-    Returns:
-        A `Window`.
     """
     height, width = ops.shape(hole)[1:3]
     missing = hole[..., 0] > 0.5
@@ -445,45 +399,33 @@ class Objective(BaseObjective):
         """See `ContextEncoder.training_outputs`."""
         return generator.training_outputs([batch["image"], batch["hole"]])
 
-    def generator_terms(self, batch, prediction, discriminators):
-        del batch
-        terms = {
-            "l2": lambda: weighted_l2_loss(
-                prediction["truth"],
-                prediction["patch"],
-                prediction["patch_hole"],
-                self.known_weight,
-            ),
+    def terms(self, batch, prediction, discriminators):
+        patch = prediction["patch"]
+        compared = prediction["truth"], patch, prediction["patch_hole"]
+        return {
+            "l2": lambda: weighted_l2_loss(*compared, self.known_weight),
             "adversarial": lambda: generator_adversarial_loss(
-                discriminators["patch"](prediction["patch"], training=True)
+                discriminators["patch"](patch, training=True)
             ),
         }
-        return {name: terms[name]() for name in self.generator_weights}
 
     def discriminator_terms(self, batch, prediction, discriminators):
-        """The term of the discriminator's loss; the prediction gets no gradient from it."""
-        del batch
-        if not discriminators:
-            return {}
-        real = discriminators["patch"](prediction["truth"], training=True)
-        fake = discriminators["patch"](ops.stop_gradient(prediction["patch"]), training=True)
-        return {"discriminator": discriminator_loss(real, fake)}
+        return judge(discriminators, "patch", prediction["truth"], prediction["patch"])
 
 
 def weighted_l2_loss(y_true: Tensor, y_pred: Tensor, hole: Tensor, known_weight: float) -> Tensor:
-    """Eq. (1), with more weight on the overlap: the weighted mean squared error.
+    """Eq. (1) with a weight on the overlap: mean of `w * (y_true - y_pred)^2`, float32.
 
-    The mean over all pixels of `w * (y_true - y_pred)^2`, w being 1 in the hole and `known_weight`
-    outside.
-
-    Args:
-        y_true, y_pred: `(B, H, W, C)` float in [-1, 1].
-        hole: `(B, H, W, 1)` float, 1 = missing.
-        known_weight: Float >= 0.
-
-    Returns:
-        Float32 scalar.
+    w is 1 in the hole and `known_weight` outside. `y_true` and `y_pred` are `(B, H, W, C)` in
+    [-1, 1], the hole is `(B, H, W, 1)`.
     """
     error = ops.cast(y_true, "float32") - ops.cast(y_pred, "float32")
     weight = ops.where(hole > 0.5, 1.0, known_weight)
     return ops.mean(ops.square(error) * weight)
+
+
+build_generator = ContextEncoder
+"""The generator of a configuration: `(config, dtype=None)`."""
+
+build_objective = Objective
+"""The training objective of a configuration."""

@@ -19,14 +19,14 @@ from keras import layers, ops
 from musical_tf.conventions import Tensor, composite, downsample_hole, mask_image
 from musical_tf.discriminators import feature_patch_discriminator, patch_discriminator
 from musical_tf.layers.attention_maps import AttentionMap
+from musical_tf.layers.blocks import Blocks
 from musical_tf.layers.coherent_attention import (
     CoherentSemanticAttention,
     attention_maps,
     attention_sources,
 )
-from musical_tf.layers.cropping import CropLike
 from musical_tf.losses import hole_l1_loss, l1_loss
-from musical_tf.losses.consistency import consistency_loss
+from musical_tf.losses.reconstruction import hole_l2_loss
 from musical_tf.losses.relativistic import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
@@ -119,11 +119,6 @@ class Config(MethodConfig):
             )
 
 
-def build_generator(config: Config, dtype: str | None = None) -> "CSAGenerator":
-    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
-    return CSAGenerator(config, dtype=dtype)
-
-
 def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
     """The discriminators of images, `"patch"`, and of VGG16's relu3_3, `"feature_patch"`.
 
@@ -145,11 +140,6 @@ def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Mod
         ),
         "feature_patch": feature_patch_discriminator(8 * config.discriminator_width),
     }
-
-
-def build_objective(config: Config) -> "Objective":
-    """The training objective."""
-    return Objective(config)
 
 
 @keras.saving.register_keras_serializable("musical_tf")
@@ -206,9 +196,6 @@ class CSAGenerator(FunctionalGenerator):
     def training_outputs(self, inputs) -> dict[str, Tensor]:
         """What the losses compare.
 
-        Args:
-            inputs: `[image, hole]` as for a call.
-
         Returns:
             `prediction`: what `call` returns before it is clipped, so that a gradient comes back
             from beyond -1 and 1. `rough`: the rough network's, float32 in [-1, 1]. `coherent` and
@@ -221,9 +208,6 @@ class CSAGenerator(FunctionalGenerator):
     def attention_sources(self, inputs) -> Tensor:
         """Which known position of the 1/8 map is the best match of each missing one.
 
-        Args:
-            inputs: `[image, hole]` as for a call.
-
         Returns:
             `(B, H/8, W/8, 2)` int32, row and column of the source, -1 where nothing is filled. A
             position is missing if any of its 8 x 8 pixels is.
@@ -231,33 +215,23 @@ class CSAGenerator(FunctionalGenerator):
         Raises:
             ValueError: If the configuration has no attention.
         """
-        self._require_attention()
-        _, hole = inputs
-        searched = self.tapped(inputs, training=False)["searched"]
-        hole = downsample_hole(ops.convert_to_tensor(hole), ATTENTION_FACTOR)
+        searched, hole = self._searched(inputs)
         return attention_sources(searched, hole, self.config.attention_max_scores)
 
     def attention_maps(self, inputs) -> dict[str, AttentionMap]:
-        """Which known positions of the 1/8 map each missing one is a blend of.
+        """The map `"1x1"` of the output, which keeps a share of every match before it.
 
-        Args:
-            inputs: `[image, hole]` as for a call.
-
-        Returns:
-            `"1x1"` -> `AttentionMap`: the weights of the output, which keeps a share of every match
-            before it; `attention_sources` are the matches themselves.
-
-        Raises:
-            ValueError: If the configuration has no attention.
+        `attention_sources` are the matches.
         """
-        self._require_attention()
-        searched = self.tapped(inputs, training=False)["searched"]
-        hole = downsample_hole(ops.convert_to_tensor(inputs[1]), ATTENTION_FACTOR)
+        searched, hole = self._searched(inputs)
         return attention_maps(searched, hole, ATTENTION_FACTOR, self.config.attention_max_scores)
 
-    def _require_attention(self):
+    def _searched(self, inputs):
+        """What the attention is called with."""
         if not self.config.attention:
             raise ValueError("this csa has no attention: its config has attention=False")
+        hole = downsample_hole(ops.convert_to_tensor(inputs[1]), ATTENTION_FACTOR)
+        return self.tapped(inputs, training=False)["searched"], hole
 
 
 def _widths(config):
@@ -267,133 +241,73 @@ def _widths(config):
 
 def _rough_network(masked, config, policy):
     """Steps 1 and 2 of `CSAGenerator`: `(B, H, W, 3)` in [-1, 1]."""
-    block = _Blocks(policy, "rough")
+    block = Blocks(policy, "rough_")
     widths = _widths(config)
-    features, skips = masked, []
-    for level in range(1, config.levels + 1):
-        name = f"down{level}"
-        if level > 1:
-            skips.append(features)
-            features = block.leaky_relu(features, name)
-        features = block.halve(features, widths[level - 1], name)
-        if 1 < level < config.levels:
-            features = block.normalize(features, name)
+    features, skips = block.go_down(masked, widths)
     for level in range(config.levels, 1, -1):
         name = f"up{level}"
         features = block.relu(features, name)
-        features = block.normalize(block.double(features, widths[level - 2], name), name)
-        features = block.join(features, skips.pop(), name)
-    features = block.double(block.relu(features, "up1"), 3, "up1")
+        features = block.double(features, widths[level - 2], name, "double")
+        features = block.normalize(features, name)
+        features = block.crop(features, skips[-1], name)
+        features = block.join([features, skips.pop()], name)
+    features = block.double(block.relu(features, "up1"), 3, "up1", "double")
     features = block.crop(features, masked, "up1")
     return layers.Activation("tanh", dtype="float32", name="rough_tanh")(features)
 
 
 def _refinement_network(filled, masked, hole, config, policy):
     """Steps 3 to 6: the raw `prediction`, and the features `searched`, `coherent`, `decoded`."""
-    block = _Blocks(policy, "refine")
+    block = Blocks(policy, "refine_")
     widths = _widths(config)
     features = ops.concatenate([filled, masked], axis=-1)  # (B, H, W, 6)
     features = block.convolve(features, widths[0], "entry")
-    skips, searched, coherent = [], None, None
+    skips, taps = [], {}
     for level in range(1, config.levels + 1):
         name = f"down{level}"
         skips.append(features)
-        features = block.halve_dilated(block.leaky_relu(features, name), widths[level - 1], name)
+        features = block.leaky_relu(features, name)
+        features = halve_dilated(block, features, widths[level - 1], name)
         if level == config.levels:
             break
         features = block.leaky_relu(block.normalize(features, f"{name}_dilated"), f"{name}_same")
         features = block.convolve(features, widths[level], name)
         if level == ATTENTION_LEVEL:
-            searched = coherent = features
+            taps["searched"] = features
             if config.attention:
-                coherent = features = CoherentSemanticAttention(
+                features = CoherentSemanticAttention(
                     config.attention_max_scores, dtype=policy, name="attention"
                 )(features, downsample_hole(hole, ATTENTION_FACTOR))
+            taps["coherent"] = features
         features = block.normalize(features, name)
 
-    decoded = None
     for level in range(config.levels, 0, -1):
         name = f"up{level}"
         if level < config.levels:
+            # The authors have transposed convolutions of stride 1 here: the same thing.
             features = block.convolve(block.relu(features, f"{name}_same"), widths[level - 1], name)
             features = block.normalize(features, f"{name}_same")
-        features = block.double(block.relu(features, name), widths[level - 1], name)
+        features = block.double(block.relu(features, name), widths[level - 1], name, "double")
         features = block.normalize(features, name)
         features = block.crop(features, skips[-1], name)
         if level == ATTENTION_LEVEL + 1:
-            decoded = features
-        features = layers.Concatenate(dtype=policy, name=f"refine_{name}_skip")(
-            [features, skips.pop()]
-        )
+            taps["decoded"] = features
+        features = block.join([features, skips.pop()], name)
     features = block.convolve(block.relu(features, "exit"), 3, "exit")
     prediction = layers.Activation("linear", dtype="float32", name="prediction")(features)
-    return {
-        "prediction": prediction,
-        "searched": searched,
-        "coherent": coherent,
-        "decoded": decoded,
-    }
+    return {"prediction": prediction, **taps}
 
 
-class _Blocks:
-    """The few kinds of box of both networks, named after the one they stand in."""
+def halve_dilated(block: Blocks, features: Tensor, filters: int, name: str) -> Tensor:
+    """Conv 4x4 of stride 2 and dilation 2, padded by 3, which TensorFlow does not have.
 
-    def __init__(self, policy, network):
-        self.policy = policy
-        self.network = network
-
-    def _options(self, name, kind):
-        return {"dtype": self.policy, "name": f"{self.network}_{name}_{kind}"}
-
-    def _convolve(self, kind, features, filters, size, name, suffix="conv", **options):
-        return kind(
-            filters,
-            size,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
-            **options,
-            **self._options(name, suffix),
-        )(features)
-
-    def convolve(self, features, filters, name):
-        # On the way up the authors have transposed convolutions of stride 1: the same thing.
-        return self._convolve(layers.Conv2D, features, filters, 3, name, padding="same")
-
-    def halve(self, features, filters, name):
-        return self._convolve(layers.Conv2D, features, filters, 4, name, padding="same", strides=2)
-
-    def halve_dilated(self, features, filters, name):
-        """Conv 4x4 of stride 2 and dilation 2, padded by 3, which TensorFlow does not have.
-
-        It sees rows and columns 2i - 3, 2i - 1, 2i + 1, 2i + 3: the odd ones alone. So those are
-        picked, and convolved with neither stride nor dilation.
-        """
-        one_more = layers.ZeroPadding2D(((0, 1), (0, 1)), **self._options(name, "odd"))(features)
-        odd = one_more[:, 1::2, 1::2]
-        padded = layers.ZeroPadding2D(((2, 1), (2, 1)), **self._options(name, "pad"))(odd)
-        return self._convolve(layers.Conv2D, padded, filters, 4, name, "dilated_conv")
-
-    def double(self, features, filters, name):
-        return self._convolve(
-            layers.Conv2DTranspose, features, filters, 4, name, "double", padding="same", strides=2
-        )
-
-    def crop(self, features, reference, name):
-        return CropLike(**self._options(name, "crop"))(features, reference)
-
-    def join(self, features, skip, name):
-        features = self.crop(features, skip, name)
-        return layers.Concatenate(**self._options(name, "skip"))([features, skip])
-
-    def normalize(self, features, name):
-        return layers.GroupNormalization(groups=-1, epsilon=1e-5, **self._options(name, "norm"))(
-            features
-        )
-
-    def leaky_relu(self, features, name):
-        return layers.LeakyReLU(0.2, **self._options(name, "act"))(features)
-
-    def relu(self, features, name):
-        return layers.ReLU(**self._options(name, "act"))(features)
+    It reads rows and columns 2i - 3, 2i - 1, 2i + 1, 2i + 3: the odd ones alone. So those are
+    picked, and convolved with neither stride nor dilation.
+    """
+    one_more = layers.ZeroPadding2D(((0, 1), (0, 1)), **block.named(f"{name}_odd"))(features)
+    odd = one_more[:, 1::2, 1::2]
+    padded = layers.ZeroPadding2D(((2, 1), (2, 1)), **block.named(f"{name}_pad"))(odd)
+    return block.convolve(padded, filters, name, 4, suffix="dilated_conv", padding="valid")
 
 
 class Objective(BaseObjective):
@@ -422,10 +336,6 @@ class Objective(BaseObjective):
     def outputs(self, generator, batch) -> dict[str, Tensor]:
         """The generator's outputs and VGG16's activations.
 
-        Args:
-            generator: A `CSAGenerator`.
-            batch: `image` `(B, H, W, 3)` in [-1, 1] and `hole` `(B, H, W, 1)`.
-
         Returns:
             What `CSAGenerator.training_outputs` gives. Where a term needs them, `truth_middle`
             `(B, H/4, W/4, 256)` and `truth_deep` `(B, H/8, W/8, 512)`, the photograph's relu3_3 and
@@ -444,10 +354,10 @@ class Objective(BaseObjective):
             maps["prediction_middle"] = self.vgg(prediction["prediction"])[0]
         return maps
 
-    def generator_terms(self, batch, prediction, discriminators):
+    def terms(self, batch, prediction, discriminators):
         image, hole = batch["image"], batch["hole"]
         refined, rough = prediction["prediction"], prediction["rough"]
-        terms = {
+        return {
             "l1": lambda: l1_loss(image, refined),
             "rough_l1": lambda: l1_loss(image, rough),
             "hole": lambda: hole_l1_loss(image, refined, hole) + hole_l1_loss(image, rough, hole),
@@ -461,7 +371,6 @@ class Objective(BaseObjective):
                 discriminators["feature_patch"](prediction["prediction_middle"], training=True),
             ),
         }
-        return {name: terms[name]() for name in self.generator_weights}
 
     def _consistency(self, prediction, hole):
         target = prediction["truth_deep"]
@@ -470,21 +379,25 @@ class Objective(BaseObjective):
         if channels != TARGET_CHANNELS:  # a narrower network: means of neighbouring channels
             target = ops.reshape(target, (*ops.shape(target)[:3], channels, -1))
             target = ops.mean(target, axis=-1)
-        return consistency_loss(target, prediction["coherent"], hole) + consistency_loss(
-            target, prediction["decoded"], hole
-        )
+        return sum(hole_l2_loss(target, prediction[name], hole) for name in ("coherent", "decoded"))
 
     def discriminator_terms(self, batch, prediction, discriminators):
         if not discriminators:
             return {}
-        real, fake = batch["image"], prediction["prediction"]
-        terms = {}
-        for name, inputs in {
-            "patch": (real, fake),
+        compared = {
+            "patch": (batch["image"], prediction["prediction"]),
             "feature_patch": (prediction["truth_middle"], prediction["prediction_middle"]),
-        }.items():
-            real_logits, fake_logits = (
-                discriminators[name](each, training=True) for each in inputs
+        }
+        return {
+            name: relativistic_discriminator_loss(
+                *(discriminators[name](each, training=True) for each in pair)
             )
-            terms[name] = relativistic_discriminator_loss(real_logits, fake_logits)
-        return terms
+            for name, pair in compared.items()
+        }
+
+
+build_generator = CSAGenerator
+"""The generator of a configuration: `(config, dtype=None)`."""
+
+build_objective = Objective
+"""The training objective of a configuration."""

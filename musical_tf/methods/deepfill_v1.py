@@ -28,10 +28,7 @@ from musical_tf.losses.wasserstein import critic_loss, generator_critic_loss, gr
 from musical_tf.methods.base import FunctionalGenerator, MethodConfig
 from musical_tf.methods.base import Objective as BaseObjective
 
-PRESETS: Mapping[str, dict] = {
-    "paper": {},
-    "lite": {"width": 16, "critic_width": 16},
-}
+PRESETS: Mapping[str, dict] = {"paper": {}, "lite": {"width": 16, "critic_width": 16}}
 """The publication; small enough for two CPU cores."""
 
 DOWNSAMPLING = 4
@@ -108,11 +105,6 @@ class Config(MethodConfig):
             raise ValueError(f"discount must be above 0 and <= 1, received: {self.discount!r}")
 
 
-def build_generator(config: Config, dtype: str | None = None) -> "DeepFillGenerator":
-    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
-    return DeepFillGenerator(config, dtype=dtype)
-
-
 def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
     """The critics by name, `global` and `local`; none when their weight is 0.
 
@@ -128,11 +120,6 @@ def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Mod
         "global": critic(image_size, GLOBAL_WIDTHS),
         "local": critic(image_size // 2, LOCAL_WIDTHS),
     }
-
-
-def build_objective(config: Config) -> "Objective":
-    """The training objective of Section 3."""
-    return Objective(config)
 
 
 @keras.saving.register_keras_serializable("musical_tf")
@@ -176,58 +163,36 @@ class DeepFillGenerator(FunctionalGenerator):
         return super().call(inputs, training=training, mask=mask)["prediction"]
 
     def training_outputs(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        """What the losses need.
+        """`prediction` and `coarse`, the raw outputs of the second and the first network.
 
-        Args:
-            inputs: `[image, hole]` as in `call`.
-
-        Returns:
-            `prediction` and `coarse`, the raw outputs of the second and the first network, each
-            `(B, H, W, 3)` float32 in [-1, 1].
+        Each is `(B, H, W, 3)` float32 in [-1, 1]; `inputs` are those of a call.
         """
         return super().call(inputs, training=True)
 
     def attention_sources(self, inputs: list[Tensor]) -> Tensor:
-        """Which known part of the image each position of the hole was filled from.
+        """The best match of each missing position, `(B, H / 4, W / 4, 2)` int32, row and column.
 
-        Args:
-            inputs: `[image, hole]` as in `call`.
-
-        Returns:
-            `(B, H / 4, W / 4, 2)` int32, row and column, see
-            `StridedContextualAttention.attention_sources`.
+        See `StridedContextualAttention.attention_sources`.
 
         Raises:
             ValueError: If the configuration has no attention.
         """
-        attention = self._attention()
-        return attention.attention_sources(*self._attended(attention, inputs))
+        attention, seen = self._attended(inputs)
+        return attention.attention_sources(*seen)
 
     def attention_maps(self, inputs) -> dict[str, AttentionMap]:
-        """What each position of the hole was filled from, as weights.
+        """The map `"3x3"` of `(B, H / 4, W / 4)` positions, see `StridedContextualAttention`."""
+        attention, seen = self._attended(inputs)
+        return attention.attention_maps(*seen, DOWNSAMPLING)
 
-        Args:
-            inputs: `[image, hole]` as in `call`.
-
-        Returns:
-            `"3x3"` -> `AttentionMap` of `(B, H / 4, W / 4)` positions, see
-            `StridedContextualAttention.attention_maps`.
-
-        Raises:
-            ValueError: If the configuration has no attention.
-        """
-        attention = self._attention()
-        return attention.attention_maps(*self._attended(attention, inputs), DOWNSAMPLING)
-
-    def _attention(self):
+    def _attended(self, inputs):
+        """The attention layer and what it is called with."""
         if not self.config.attention:
             raise ValueError("this generator has no attention: its config has attention=False")
-        return self.get_layer("attention")
-
-    def _attended(self, attention, inputs):
+        attention = self.get_layer("attention")
         inputs = [ops.convert_to_tensor(each) for each in inputs]
         self.check_size(inputs[0])
-        return keras.Model(self.inputs, attention.input)(inputs, training=False)
+        return attention, keras.Model(self.inputs, attention.input)(inputs, training=False)
 
     def compute_output_spec(self, inputs, training=None, mask=None):
         return super().compute_output_spec(inputs, training=training, mask=mask)["prediction"]
@@ -245,8 +210,7 @@ def _networks(image, hole, config, policy):
 
     features = block.stem(known, hole, "coarse", (c, 2 * c, 2 * c, 4 * c))
     features = block.dilated(features, 4 * c, "coarse")
-    features = block.convolve(features, 4 * c, "coarse_conv11")
-    features = block.convolve(features, 4 * c, "coarse_conv12")
+    features = block.convolve_all(features, "coarse", 11, (4 * c, 4 * c))
     coarse = block.decode(features, c, "coarse")
 
     pasted = composite(coarse, known, hole)
@@ -265,12 +229,10 @@ def _networks(image, hole, config, policy):
             dtype=policy,
             name="attention",
         )(attended, downsample_hole(hole, DOWNSAMPLING))
-    attended = block.convolve(attended, 4 * c, "attention_conv9")
-    attended = block.convolve(attended, 4 * c, "attention_conv10")
+    attended = block.convolve_all(attended, "attention", 9, (4 * c, 4 * c))
 
     features = layers.Concatenate(dtype=policy, name="branches")([dilated, attended])
-    features = block.convolve(features, 4 * c, "refined_conv11")
-    features = block.convolve(features, 4 * c, "refined_conv12")
+    features = block.convolve_all(features, "refined", 11, (4 * c, 4 * c))
     return {"prediction": block.decode(features, c, "refined"), "coarse": coarse}
 
 
@@ -300,6 +262,12 @@ class _Blocks:
             name=name,
         )(features)
 
+    def convolve_all(self, features, name, first, widths):
+        """3 x 3 convolutions in a row, numbered from `first`."""
+        for index, width in enumerate(widths, start=first):
+            features = self.convolve(features, width, f"{name}_conv{index}")
+        return features
+
     def stem(self, image, hole, name, widths, last_activation="elu"):
         """The six layers that all three encoders begin with, down to a quarter of the side."""
         self.minimum_side = self.size_multiple
@@ -310,8 +278,7 @@ class _Blocks:
         features = self.convolve(features, third, f"{name}_conv3")
         features = self.convolve(features, fourth, f"{name}_conv4", strides=2)
         features = self.convolve(features, 4 * first, f"{name}_conv5")
-        features = self.convolve(features, 4 * first, f"{name}_conv6", activation=last_activation)
-        return features
+        return self.convolve(features, 4 * first, f"{name}_conv6", activation=last_activation)
 
     def dilated(self, features, filters, name):
         for index, dilation in enumerate(DILATIONS, start=7):
@@ -320,11 +287,9 @@ class _Blocks:
 
     def decode(self, features, width, name):
         features = self.double(features, f"{name}_double1")
-        features = self.convolve(features, 2 * width, f"{name}_conv13")
-        features = self.convolve(features, 2 * width, f"{name}_conv14")
+        features = self.convolve_all(features, name, 13, (2 * width, 2 * width))
         features = self.double(features, f"{name}_double2")
-        features = self.convolve(features, width, f"{name}_conv15")
-        features = self.convolve(features, width // 2, f"{name}_conv16")
+        features = self.convolve_all(features, name, 15, (width, width // 2))
         features = self.convolve(features, 3, f"{name}_conv17", activation=None)
         return ops.clip(ops.cast(features, "float32"), -1.0, 1.0)
 
@@ -365,27 +330,31 @@ class Objective(BaseObjective):
         """See `DeepFillGenerator.training_outputs`."""
         return generator.training_outputs([batch["image"], batch["hole"]])
 
-    def generator_terms(self, batch, prediction, discriminators):
+    def terms(self, batch, prediction, discriminators):
         image, hole = batch["image"], batch["hole"]
         refined, coarse = prediction["prediction"], prediction["coarse"]
-        terms = {}
-        if {"hole", "coarse_hole"} & self.generator_weights.keys():
-            weight = discounted_hole(hole, self.discount)
-            terms["hole"] = region_l1_loss(image, refined, hole, weight)
-            terms["coarse_hole"] = region_l1_loss(image, coarse, hole, weight)
-        if {"known", "coarse_known"} & self.generator_weights.keys():
-            terms["known"] = region_l1_loss(image, refined, 1.0 - hole)
-            terms["coarse_known"] = region_l1_loss(image, coarse, 1.0 - hole)
-        if "adversarial_global" in self.generator_weights:
-            pasted = composite(refined, image, hole)
-            for name, (fake,) in _views(hole, discriminators, pasted).items():
-                terms[f"adversarial_{name}"] = generator_critic_loss(
-                    discriminators[name](fake, training=True)
-                )
-        return {name: terms[name] for name in self.generator_weights}
+
+        @functools.cache
+        def weight():
+            return discounted_hole(hole, self.discount)
+
+        @functools.cache
+        def views():
+            return _views(hole, discriminators, composite(refined, image, hole))
+
+        def adversarial(name):
+            return generator_critic_loss(discriminators[name](views()[name][0], training=True))
+
+        return {
+            "hole": lambda: region_l1_loss(image, refined, hole, weight()),
+            "coarse_hole": lambda: region_l1_loss(image, coarse, hole, weight()),
+            "known": lambda: region_l1_loss(image, refined, 1.0 - hole),
+            "coarse_known": lambda: region_l1_loss(image, coarse, 1.0 - hole),
+            "adversarial_global": lambda: adversarial("global"),
+            "adversarial_local": lambda: adversarial("local"),
+        }
 
     def discriminator_terms(self, batch, prediction, discriminators):
-        """The terms of the critics' loss; the prediction gets no gradient from them."""
         image, hole = batch["image"], batch["hole"]
         pasted = composite(ops.stop_gradient(prediction["prediction"]), image, hole)
         views = _views(hole, discriminators, image, pasted, hole)
@@ -399,11 +368,7 @@ class Objective(BaseObjective):
                     (ops.shape(real)[0], 1, 1, 1), dtype="float32", seed=critic.seed_generator
                 )
                 penalties[f"penalty_{name}"] = self.lambda_penalty * gradient_penalty(
-                    functools.partial(critic, training=True),
-                    real,
-                    fake,
-                    fraction,
-                    missing,
+                    functools.partial(critic, training=True), real, fake, fraction, missing
                 )
         return {**terms, **penalties}
 
@@ -415,3 +380,10 @@ def _views(hole, discriminators, *maps):
     size = discriminators["local"].input_shape[1]
     window = hole_window(hole, size)
     return {"global": maps, "local": [crop_window(each, window, size) for each in maps]}
+
+
+build_generator = DeepFillGenerator
+"""The generator of a configuration: `(config, dtype=None)`."""
+
+build_objective = Objective
+"""The training objective of a configuration."""

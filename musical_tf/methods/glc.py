@@ -18,8 +18,10 @@ from keras import layers, ops
 
 from musical_tf.conventions import Tensor, composite, mask_image
 from musical_tf.discriminators import local_global_discriminator
+from musical_tf.layers.blocks import Blocks
 from musical_tf.losses import discriminator_loss, generator_adversarial_loss
 from musical_tf.losses.local_window import crop_window, hole_window
+from musical_tf.losses.reconstruction import hole_l2_loss
 from musical_tf.methods.base import FunctionalGenerator, MethodConfig
 from musical_tf.methods.base import Objective as BaseObjective
 
@@ -84,17 +86,10 @@ class Config(MethodConfig):
     discriminator_features: int = 1024
 
 
-def build_generator(config: Config, dtype: str | None = None) -> "CompletionNetwork":
-    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
-    return CompletionNetwork(config, dtype=dtype)
-
-
 def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
     """The context discriminator as `"context"`; none when `alpha` is 0.
 
-    Args:
-        config: A `Config`.
-        image_size: Side of the training images in pixels; the crop has half of it (Section 3.3).
+    Its crop has half the side of the training images (Section 3.3).
     """
     if config.alpha == 0:
         return {}
@@ -102,11 +97,6 @@ def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Mod
         image_size, image_size // 2, config.discriminator_width, config.discriminator_features
     )
     return {"context": context}
-
-
-def build_objective(config: Config) -> "Objective":
-    """The training objective, Eq. (2) to (4), and its phases."""
-    return Objective(config)
 
 
 @keras.saving.register_keras_serializable("musical_tf")
@@ -143,63 +133,31 @@ class CompletionNetwork(FunctionalGenerator):
 
 
 def _complete(image, hole, width, policy):
-    def block(features, filters, name, size=3, strides=1, dilation=1):
-        features = convolve(features, filters, f"{name}_conv", size, strides, dilation)
-        return activate(features, name)
-
-    def convolve(features, filters, name, size=3, strides=1, dilation=1, use_bias=False):
-        if dilation > 1:
-            # Dilated "same" padding of a map of unknown size becomes 66 ONNX nodes; said outright
-            # it is one.
-            pad = layers.ZeroPadding2D(dilation, dtype=policy, name=f"{name}_pad")
-            features = pad(features)
-        return layers.Conv2D(
-            filters,
-            size,
-            strides,
-            padding="same" if dilation == 1 else "valid",
-            dilation_rate=dilation,
-            use_bias=use_bias,
-            kernel_initializer="he_normal",
-            dtype=policy,
-            name=name,
-        )(features)
-
-    def double(features, filters, name):
-        features = layers.Conv2DTranspose(
-            filters,
-            4,
-            2,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            dtype=policy,
-            name=f"{name}_conv",
-        )(features)
-        return activate(features, name)
+    block = Blocks(policy, initializer="he_normal", use_bias=False, normalization="batch")
 
     def activate(features, name):
-        features = layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, dtype=policy, name=f"{name}_norm"
-        )(features)
-        return layers.ReLU(dtype=policy, name=f"{name}_act")(features)
+        return block.relu(block.normalize(features, name), name)
+
+    def convolve(features, filters, name, size=3, strides=1):
+        return activate(block.convolve(features, filters, name, size, strides), name)
 
     features = ops.concatenate([mask_image(image, hole), hole], axis=-1)  # (B, H, W, 4)
-    features = block(features, width, "full1", size=5)
-    features = block(features, 2 * width, "half1", strides=2)
-    features = block(features, 2 * width, "half2")
-    features = block(features, 4 * width, "quarter1", strides=2)
-    features = block(features, 4 * width, "quarter2")
-    features = block(features, 4 * width, "quarter3")
+    features = convolve(features, width, "full1", size=5)
+    features = convolve(features, 2 * width, "half1", strides=2)
+    features = convolve(features, 2 * width, "half2")
+    features = convolve(features, 4 * width, "quarter1", strides=2)
+    features = convolve(features, 4 * width, "quarter2")
+    features = convolve(features, 4 * width, "quarter3")
     for dilation in DILATIONS:
-        features = block(features, 4 * width, f"dilated{dilation}", dilation=dilation)
-    features = block(features, 4 * width, "quarter4")
-    features = block(features, 4 * width, "quarter5")
-    features = double(features, 2 * width, "half3")
-    features = block(features, 2 * width, "half4")
-    features = double(features, width, "full2")
-    features = block(features, width // 2, "full3")
-    features = convolve(features, 3, "output_conv", use_bias=True)
+        name = f"dilated{dilation}"
+        features = activate(block.dilate(features, 4 * width, name, dilation), name)
+    features = convolve(features, 4 * width, "quarter4")
+    features = convolve(features, 4 * width, "quarter5")
+    features = activate(block.double(features, 2 * width, "half3"), "half3")
+    features = convolve(features, 2 * width, "half4")
+    features = activate(block.double(features, width, "full2"), "full2")
+    features = convolve(features, width // 2, "full3")
+    features = block.convolve(features, 3, "output", use_bias=True)
     prediction = layers.Activation("sigmoid", dtype="float32", name="sigmoid")(features)
     return 2.0 * prediction - 1.0
 
@@ -216,23 +174,9 @@ class Objective(BaseObjective):
         self.config = config
 
     def phase(self, step: Tensor) -> dict[str, Tensor]:
-        """Which sides are updated after `step` finished steps.
-
-        1. The first `completion_steps`: the completion network alone.
-        2. The next `discriminator_only_steps`: the discriminator alone.
-        3. Then both.
-
-        Args:
-            step: Int64 scalar.
-
-        Returns:
-            `generator` and `discriminators`, scalar bool tensors.
-        """
+        """The generator alone, then the discriminator alone, then both; see `Config`."""
         first, both = self._boundaries(step)
-        return {
-            "generator": ops.logical_or(ops.logical_not(first), both),
-            "discriminators": first,
-        }
+        return {"generator": ops.logical_or(ops.logical_not(first), both), "discriminators": first}
 
     def phase_weights(self, step: Tensor) -> dict[str, Tensor]:
         """`generator_weights` with the adversarial term at 0 until both sides are trained."""
@@ -251,17 +195,17 @@ class Objective(BaseObjective):
         end_of_first = self.config.completion_steps
         return step >= end_of_first, step >= end_of_first + self.config.discriminator_only_steps
 
-    def generator_terms(self, batch, prediction, discriminators):
+    def terms(self, batch, prediction, discriminators):
         image, hole = batch["image"], batch["hole"]
-        terms = {"mse": hole_mse_loss(image, prediction, hole)}
-        if "adversarial" in self.generator_weights:
-            completed = composite(prediction, image, hole)
-            logits = _judge(discriminators["context"], completed, hole)
-            terms["adversarial"] = generator_adversarial_loss(logits)
-        return terms
+        return {
+            "mse": lambda: hole_mse_loss(image, prediction, hole),
+            "adversarial": lambda: generator_adversarial_loss(
+                _judge(discriminators["context"], composite(prediction, image, hole), hole)
+            ),
+        }
 
     def discriminator_terms(self, batch, prediction, discriminators):
-        """The term of the discriminator's loss; the prediction gets no gradient from it.
+        """The term of the discriminator's loss.
 
         A photograph is cropped where another sample of the batch has its hole: the random M_d of
         Section 3.4, which has nothing to do with the photograph.
@@ -279,17 +223,10 @@ def hole_mse_loss(y_true: Tensor, y_pred: Tensor, hole: Tensor) -> Tensor:
     """Eq. (2): the mean over all pixels of `hole * (y_true - y_pred)^2`, in units of [0, 1].
 
     The paper's images are in [0, 1], where an error is half of ours; `alpha` weighs the adversarial
-    term against that.
-
-    Args:
-        y_true, y_pred: `(B, H, W, C)` float in [-1, 1].
-        hole: `(B, H, W, 1)` float, 1 = missing.
-
-    Returns:
-        Float32 scalar. A larger hole gives a larger loss.
+    term against that. `(B, H, W, C)` float in [-1, 1] and a hole `(B, H, W, 1)` -> float32 scalar.
+    A larger hole gives a larger loss.
     """
-    error = 0.5 * (ops.cast(y_true, "float32") - ops.cast(y_pred, "float32"))
-    return ops.mean(ops.square(error) * ops.cast(hole, "float32"))
+    return 0.25 * hole_l2_loss(y_true, y_pred, hole)
 
 
 def _judge(discriminator, image, hole):
@@ -297,3 +234,10 @@ def _judge(discriminator, image, hole):
     size = discriminator.inputs[0].shape[1]
     crop = crop_window(image, hole_window(hole, size), size)
     return discriminator([crop, image], training=True)
+
+
+build_generator = CompletionNetwork
+"""The generator of a configuration: `(config, dtype=None)`."""
+
+build_objective = Objective
+"""The training objective of a configuration."""

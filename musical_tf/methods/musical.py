@@ -10,8 +10,9 @@ Reference:
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 from keras import layers, ops
@@ -20,9 +21,9 @@ from musical_tf.conventions import composite, downsample_hole, mask_image
 from musical_tf.discriminators import densenet121_discriminator
 from musical_tf.layers import Membrane, MultiScaleAttention
 from musical_tf.layers.attention_maps import AttentionMap
+from musical_tf.layers.blocks import Blocks
 from musical_tf.losses import (
     VGG16Features,
-    discriminator_loss,
     generator_adversarial_loss,
     hole_l1_loss,
     l1_loss,
@@ -32,7 +33,7 @@ from musical_tf.losses import (
     style_loss,
     total_variation_loss,
 )
-from musical_tf.methods.base import FunctionalGenerator, MethodConfig
+from musical_tf.methods.base import FunctionalGenerator, MethodConfig, judge
 from musical_tf.methods.base import Objective as BaseObjective
 
 PRESETS: Mapping[str, dict] = {
@@ -154,11 +155,6 @@ class Config(MethodConfig):
         return 2 ** (self.attention_level - 1)
 
 
-def build_generator(config: Config, dtype: str | None = None) -> "MusicalGenerator":
-    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
-    return MusicalGenerator(config, dtype=dtype)
-
-
 def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
     """The networks of the adversarial term by name; none when its weight is 0 (CelebA)."""
     if config.lambda_adversarial * config.adversarial_factor == 0:
@@ -169,11 +165,6 @@ def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Mod
         normalization=config.discriminator_normalization,
     )
     return {"densenet121": densenet}
-
-
-def build_objective(config: Config) -> "Objective":
-    """The training objective, Eq. (7)."""
-    return Objective(config)
 
 
 @keras.saving.register_keras_serializable("musical_tf")
@@ -213,24 +204,10 @@ class MusicalGenerator(FunctionalGenerator):
 
     @staticmethod
     def connect(image, hole, config, policy):
-        """The U-Net."""
         return _unet(image, hole, config, policy), {}
 
     def attention_maps(self, inputs) -> dict[str, AttentionMap]:
-        """Which known positions each position of the hole was filled from, per scale.
-
-        Args:
-            inputs: `[image, hole]` as for a call.
-
-        Returns:
-            `"1x1"` and `"3x3"`, the patch sizes -> `AttentionMap` of `(B, H / 4, W / 4)`
-            positions, fewer with a deeper `attention_level`; see
-            `MultiScaleAttention.attention_maps`.
-
-        Raises:
-            ValueError: If the configuration has no attention, or on a side that is not a multiple
-                of 16.
-        """
+        """The maps `"1x1"` and `"3x3"`, of `(B, H / 4, W / 4)` positions in the presets."""
         if not self.config.attention:
             raise ValueError("this musical has no attention: its config has attention=False")
         image, hole = (ops.convert_to_tensor(each) for each in inputs)
@@ -265,7 +242,7 @@ class MusicalGenerator(FunctionalGenerator):
 
 
 def _unet(image, hole, config, policy):
-    block = _Blocks(policy)
+    block = Blocks(policy)
     widths = [
         config.width * min(2**level, config.width_limit) for level in range(OUTER_LEVELS)
     ]  # w, 2w, 4w, 8w
@@ -290,16 +267,13 @@ def _unet(image, hole, config, policy):
             features = block.leaky_relu(features, f"{name}_dilated")
             features = block.dilate(features, widths[-1], f"{name}_dilated", dilation=2)
 
-    for level in range(innermost, 0, -1):
+    for level in range(innermost, 1, -1):
         name = f"up{level}"
         features = block.relu(features, name)
         if level > OUTER_LEVELS:
             features = block.dilate(features, widths[-1], name)
-        elif level > 1:
-            features = block.double(features, widths[level - 2], name)
         else:
-            features = block.double(features, 3, name)
-            break
+            features = block.double(features, widths[level - 2], name)
         features = block.normalize(features, name)
         if level == config.attention_level and config.attention:
             features = MultiScaleAttention(
@@ -311,64 +285,16 @@ def _unet(image, hole, config, policy):
                 config.squeeze_ratio,
                 kernel_initializer=block.initializer(),
                 max_scores=config.attention_max_scores,
-                dtype=policy,
-                name="attention",
+                **block.named("attention"),
             )(features, downsample_hole(hole, config.attention_factor))
-        features = layers.Concatenate(dtype=policy, name=f"{name}_skip")([skips.pop(), features])
+        features = block.join([skips.pop(), features], name)
+    features = block.double(block.relu(features, "up1"), 3, "up1")
     prediction = layers.Activation("tanh", dtype="float32", name="tanh")(features)
     if config.membrane:
-        # A seam is a jump at the border: what is missing there is missing, a little less, inside
-        # too.
+        # A seam is a jump at the border. The error at the border is continued into the hole.
         error = Membrane(name="membrane_error")(image - prediction, hole)
         prediction = ops.clip(prediction + error, -1.0, 1.0)
     return prediction
-
-
-class _Blocks:
-    """The few kinds of box in Figure 1, with the numbers the paper leaves to its code."""
-
-    def __init__(self, policy):
-        self.policy = policy
-
-    @staticmethod
-    def initializer():
-        return keras.initializers.RandomNormal(stddev=0.02)
-
-    def halve(self, features, filters, name):
-        return self._convolve(layers.Conv2D, features, filters, 4, name, strides=2)
-
-    def double(self, features, filters, name):
-        return self._convolve(layers.Conv2DTranspose, features, filters, 4, name, strides=2)
-
-    def dilate(self, features, filters, name, dilation=1):
-        # Dilated "same" padding of a map of unknown size becomes 66 ONNX nodes; said outright it
-        # is one.
-        features = layers.ZeroPadding2D(dilation, dtype=self.policy, name=f"{name}_pad")(features)
-        return self._convolve(
-            layers.Conv2D, features, filters, 3, name, padding="valid", dilation_rate=dilation
-        )
-
-    def _convolve(self, kind, features, filters, size, name, padding="same", **options):
-        return kind(
-            filters,
-            size,
-            padding=padding,
-            kernel_initializer=self.initializer(),
-            dtype=self.policy,
-            name=f"{name}_conv",
-            **options,
-        )(features)
-
-    def normalize(self, features, name):
-        return layers.GroupNormalization(
-            groups=-1, epsilon=1e-5, dtype=self.policy, name=f"{name}_norm"
-        )(features)
-
-    def leaky_relu(self, features, name):
-        return layers.LeakyReLU(0.2, dtype=self.policy, name=f"{name}_act")(features)
-
-    def relu(self, features, name):
-        return layers.ReLU(dtype=self.policy, name=f"{name}_act")(features)
 
 
 class Objective(BaseObjective):
@@ -390,48 +316,45 @@ class Objective(BaseObjective):
         }
         super().__init__(weights)
         self.composite_features = config.composite_features
-        self.vgg = None
+        self.vgg: Any = None
         if "perceptual" in self.generator_weights or "style" in self.generator_weights:
             self.vgg = VGG16Features(config.feature_weights, config.feature_normalization)
 
-    def generator_terms(self, batch, prediction, discriminators):
+    def terms(self, batch, prediction, discriminators):
         image, hole = batch["image"], batch["hole"]
-        terms = {
+
+        @functools.cache
+        def features():
+            """The truth's VGG16 maps and those of each image that is compared with it."""
+            truth = [ops.stop_gradient(each) for each in self.vgg(image)]
+            compared = [self.vgg(prediction)]
+            if self.composite_features:
+                compared.append(self.vgg(composite(prediction, image, hole)))
+            return truth, compared
+
+        def of_features(loss):
+            truth, compared = features()
+            return sum(loss(truth, each) for each in compared)
+
+        return {
             "l1": lambda: l1_loss(image, prediction),
             "hole": lambda: hole_l1_loss(image, prediction, hole),
             "l2": lambda: l2_loss(image, prediction),
             "ssim": lambda: ssim_loss(image, prediction),
+            "perceptual": lambda: of_features(perceptual_loss),
+            "style": lambda: of_features(style_loss),
             "tv": lambda: total_variation_loss(prediction),
             "adversarial": lambda: generator_adversarial_loss(
                 discriminators["densenet121"](prediction, training=True)
             ),
         }
-        values = {
-            name: compute() for name, compute in terms.items() if name in self.generator_weights
-        }
-        values.update(self._feature_terms(image, prediction, hole))
-        return {name: values[name] for name in self.generator_weights}
-
-    def _feature_terms(self, image, prediction, hole):
-        if self.vgg is None:
-            return {}
-        of_truth = [ops.stop_gradient(each) for each in self.vgg(image)]
-        candidates = [prediction]
-        if self.composite_features:
-            candidates.append(composite(prediction, image, hole))
-        terms = {"perceptual": perceptual_loss, "style": style_loss}
-        values = {name: 0.0 for name in terms if name in self.generator_weights}
-        for candidate in candidates:
-            of_candidate = self.vgg(candidate)
-            for name in values:
-                values[name] += terms[name](of_truth, of_candidate)
-        return values
 
     def discriminator_terms(self, batch, prediction, discriminators):
-        """The terms of the discriminators' loss; the prediction gets no gradient from them."""
-        if not discriminators:
-            return {}
-        densenet = discriminators["densenet121"]
-        real = densenet(batch["image"], training=True)
-        fake = densenet(ops.stop_gradient(prediction), training=True)
-        return {"discriminator": discriminator_loss(real, fake)}
+        return judge(discriminators, "densenet121", batch["image"], prediction)
+
+
+build_generator = MusicalGenerator
+"""The generator of a configuration: `(config, dtype=None)`."""
+
+build_objective = Objective
+"""The training objective of a configuration."""

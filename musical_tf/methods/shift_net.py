@@ -10,8 +10,9 @@ Reference:
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -20,16 +21,11 @@ from keras import layers, ops
 from musical_tf.conventions import Tensor, downsample_hole, mask_image
 from musical_tf.discriminators import patch_discriminator
 from musical_tf.layers.attention_maps import AttentionMap, map_of_rows
+from musical_tf.layers.blocks import Blocks
 from musical_tf.layers.shift import ShiftConnection, shift_sources
-from musical_tf.losses import (
-    VGG16Features,
-    discriminator_loss,
-    generator_adversarial_loss,
-    gram_matrix,
-    l1_loss,
-)
-from musical_tf.losses.reconstruction import discounted_hole, region_l1_loss
-from musical_tf.methods.base import FunctionalGenerator, MethodConfig
+from musical_tf.losses import VGG16Features, generator_adversarial_loss, gram_matrix, l1_loss
+from musical_tf.losses.reconstruction import discounted_hole, hole_l2_loss, region_l1_loss
+from musical_tf.methods.base import FunctionalGenerator, MethodConfig, judge
 from musical_tf.methods.base import Objective as BaseObjective
 
 PRESETS: Mapping[str, dict] = {
@@ -113,11 +109,6 @@ class Config(MethodConfig):
     discriminator_spectral: bool = False
 
 
-def build_generator(config: Config, dtype: str | None = None) -> "ShiftNetGenerator":
-    """The generator of a configuration; `dtype` is a Keras policy, None the global one."""
-    return ShiftNetGenerator(config, dtype=dtype)
-
-
 def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:
     """The PatchGAN as `"patch"`; none when the weight of the adversarial term is 0.
 
@@ -139,11 +130,6 @@ def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Mod
         spectral=config.discriminator_spectral,
     )
     return {"patch": patch}
-
-
-def build_objective(config: Config) -> "Objective":
-    """The training objective of Section 3.3."""
-    return Objective(config)
 
 
 @keras.saving.register_keras_serializable("musical_tf")
@@ -175,7 +161,6 @@ class ShiftNetGenerator(FunctionalGenerator):
 
     @staticmethod
     def connect(image, hole, config, policy):
-        """The U-Net, with the features that the shift and the guidance loss compare."""
         prediction, decoder, encoder = _unet(image, hole, config, policy)
         return prediction, {"prediction": prediction, "decoder": decoder, "encoder": encoder}
 
@@ -197,7 +182,10 @@ class ShiftNetGenerator(FunctionalGenerator):
         """
         features = self.tapped(inputs, training=True)
         truth = ops.concatenate([ops.convert_to_tensor(each) for each in inputs], axis=-1)
-        for name in _encoder_layers():
+        names = ["down1_conv", ENCODER_ACTIVATION]
+        for level in range(SHIFT_LEVEL, 1, -1):
+            names[1:1] = [f"down{level}_{kind}" for kind in ("act", "conv", "norm")]
+        for name in names:
             truth = self.get_layer(name)(truth)
         return {
             "prediction": features["prediction"],
@@ -207,9 +195,6 @@ class ShiftNetGenerator(FunctionalGenerator):
 
     def attention_sources(self, inputs) -> Tensor:
         """Which known position of the 1/8 map each missing one copies.
-
-        Args:
-            inputs: `[image, hole]` as for a call.
 
         Returns:
             `(B, H/8, W/8, 2)` int32, row and column of the source, -1 where nothing is copied. A
@@ -225,17 +210,7 @@ class ShiftNetGenerator(FunctionalGenerator):
         return shift_sources(features["decoder"], features["encoder"], hole)
 
     def attention_maps(self, inputs) -> dict[str, AttentionMap]:
-        """`attention_sources` in the form that every method with an attention has.
-
-        Args:
-            inputs: `[image, hole]` as for a call.
-
-        Returns:
-            `"1x1"` -> `AttentionMap`: one source of weight 1 a position.
-
-        Raises:
-            ValueError: If the configuration has no shift.
-        """
+        """The map `"1x1"`: one source of weight 1 a position, as of `attention_sources`."""
         sources = ops.convert_to_numpy(self.attention_sources(inputs))
         hole = downsample_hole(ops.convert_to_tensor(inputs[1]), SHIFT_FACTOR)
         missing = ops.convert_to_numpy(hole)[..., 0] > 0.5
@@ -251,76 +226,33 @@ class ShiftNetGenerator(FunctionalGenerator):
 
 def _unet(image, hole, config, policy):
     """Prediction, and the features of decoder and encoder that the shift compares."""
-
-    def convolve(kind, features, filters, name):
-        return kind(
-            filters,
-            4,
-            strides=2,
-            padding="same",
-            use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
-            dtype=policy,
-            name=f"{name}_conv",
-        )(features)
-
-    def normalize(features, name):
-        return layers.GroupNormalization(
-            groups=-1, epsilon=1e-5, dtype=policy, name=f"{name}_norm"
-        )(features)
-
-    def relu(features, name):
-        return layers.ReLU(dtype=policy, name=name)(features)
-
-    def join(features, name):
-        return layers.Concatenate(dtype=policy, name=f"{name}_skip")(features)
-
+    block = Blocks(policy, use_bias=False)
     widths = [config.width * min(2**level, config.width_limit) for level in range(config.levels)]
     features = ops.concatenate([mask_image(image, hole), hole], axis=-1)  # (B, H, W, 4)
-    skips = []
-    for level in range(1, config.levels + 1):
-        name = f"down{level}"
-        if level > 1:
-            skips.append(features)
-            features = layers.LeakyReLU(0.2, dtype=policy, name=f"{name}_act")(features)
-        features = convolve(layers.Conv2D, features, widths[level - 1], name)
-        if 1 < level < config.levels:
-            features = normalize(features, name)
-
+    features, skips = block.go_down(features, widths)
     for level in range(config.levels, 0, -1):
         name = f"up{level}"
         if level == SHIFT_LEVEL:
-            decoder = relu(features, f"{name}_act")
-            encoder = relu(skips.pop(), ENCODER_ACTIVATION)
+            decoder = block.relu(features, name)
+            encoder = layers.ReLU(dtype=policy, name=ENCODER_ACTIVATION)(skips.pop())
             if config.shift:
                 small = downsample_hole(hole, SHIFT_FACTOR)
-                connection = ShiftConnection(dtype=policy, name="shift")
-                features = connection(decoder, encoder, small)
+                features = ShiftConnection(**block.named("shift"))(decoder, encoder, small)
             else:
-                features = join([decoder, encoder], name)
+                features = block.join([decoder, encoder], name)
         else:
             if level < config.levels:
-                features = join([features, skips.pop()], name)
-            features = relu(features, f"{name}_act")
-        if level == 1:
-            features = convolve(layers.Conv2DTranspose, features, 3, name)
-        else:
-            features = convolve(layers.Conv2DTranspose, features, widths[level - 2], name)
-            features = normalize(features, name)
+                features = block.join([features, skips.pop()], name)
+            features = block.relu(features, name)
+        features = block.double(features, widths[level - 2] if level > 1 else 3, name)
+        if level > 1:
+            features = block.normalize(features, name)
     prediction = layers.Activation("tanh", dtype="float32", name="tanh")(features)
     return prediction, decoder, encoder
 
 
 ENCODER_ACTIVATION = "shift_encoder_act"
 """The layer whose output is the encoder's side of the shift."""
-
-
-def _encoder_layers():
-    """Names of the layers from the input's four channels to the encoder's side of the shift."""
-    names = ["down1_conv"]
-    for level in range(2, SHIFT_LEVEL + 1):
-        names += [f"down{level}_act", f"down{level}_conv", f"down{level}_norm"]
-    return [*names, ENCODER_ACTIVATION]
 
 
 class Objective(BaseObjective):
@@ -340,7 +272,7 @@ class Objective(BaseObjective):
             "adversarial": config.lambda_adversarial,
         }
         super().__init__(weights)
-        self.vgg = None
+        self.vgg: Any = None
         if "style" in self.generator_weights or "content" in self.generator_weights:
             self.vgg = VGG16Features(config.feature_weights, config.feature_normalization)
 
@@ -348,53 +280,45 @@ class Objective(BaseObjective):
         """See `ShiftNetGenerator.training_outputs`."""
         return generator.training_outputs([batch["image"], batch["hole"]])
 
-    def generator_terms(self, batch, prediction, discriminators):
+    def terms(self, batch, prediction, discriminators):
         image, hole = batch["image"], batch["hole"]
         raw = prediction["prediction"]
-        terms = {
+
+        @functools.cache
+        def maps():
+            truth = [ops.stop_gradient(each) for each in self.vgg(image)]
+            return list(zip(truth, self.vgg(raw), strict=True))
+
+        def square(a, b):
+            return ops.mean(ops.square(a - b))
+
+        return {
             "l1": lambda: l1_loss(image, raw),
             "hole": lambda: region_l1_loss(image, raw, hole, discounted_hole(hole)),
             "guidance": lambda: guidance_loss(prediction["decoder"], prediction["truth"], hole),
+            "style": lambda: sum(square(gram_matrix(a), gram_matrix(b)) for a, b in maps()),
+            "content": lambda: sum(square(a, b) for a, b in maps()),
             "adversarial": lambda: generator_adversarial_loss(
                 discriminators["patch"](raw, training=True)
             ),
         }
-        values = {
-            name: compute() for name, compute in terms.items() if name in self.generator_weights
-        }
-        if self.vgg is not None:
-            truths = [ops.stop_gradient(each) for each in self.vgg(image)]
-            pairs = list(zip(truths, self.vgg(raw), strict=True))
-            values["content"] = sum(ops.mean(ops.square(a - b)) for a, b in pairs)
-            values["style"] = sum(
-                ops.mean(ops.square(gram_matrix(a) - gram_matrix(b))) for a, b in pairs
-            )
-        return {name: values[name] for name in self.generator_weights}
 
     def discriminator_terms(self, batch, prediction, discriminators):
-        """The term of the discriminator's loss; the prediction gets no gradient from it."""
-        if not discriminators:
-            return {}
-        patch = discriminators["patch"]
-        real = patch(batch["image"], training=True)
-        fake = patch(ops.stop_gradient(prediction["prediction"]), training=True)
-        return {"discriminator": discriminator_loss(real, fake)}
+        return judge(discriminators, "patch", batch["image"], prediction["prediction"])
 
 
 def guidance_loss(decoder: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
-    """Guidance loss, Section 3.1: squared distance to the features of the true image, in the hole.
+    """Guidance loss, Section 3.1: squared distance to the true features, in the hole.
 
-    The mean over all positions and channels of `hole * (decoder - truth)^2`: a larger hole gives a
-    larger loss.
-
-    Args:
-        decoder: `(B, H/8, W/8, C)` float, features of the decoder.
-        truth: `(B, H/8, W/8, C)` float, features of the encoder on the true image.
-        hole: `(B, H, W, 1)` float, 1 = missing, at the image's resolution.
-
-    Returns:
-        Float32 scalar.
+    The mean over all positions and channels of `hole * (decoder - truth)^2`, a float32 scalar: a
+    larger hole gives a larger loss. The features are `(B, H/8, W/8, C)` float, the hole
+    `(B, H, W, 1)`, at the image's resolution.
     """
-    difference = ops.cast(decoder, "float32") - ops.cast(truth, "float32")
-    missing = ops.cast(downsample_hole(hole, SHIFT_FACTOR), "float32")
-    return ops.mean(ops.square(difference) * missing)
+    return hole_l2_loss(truth, decoder, downsample_hole(hole, SHIFT_FACTOR))
+
+
+build_generator = ShiftNetGenerator
+"""The generator of a configuration: `(config, dtype=None)`."""
+
+build_objective = Objective
+"""The training objective of a configuration."""
