@@ -381,7 +381,7 @@ def test_squeeze_excitation_by_hand():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patch_size": 2}, "patch size must be an odd integer >= 1, received: 2"),
+        ({"patch_size": 2}, "patch_size must be an odd integer >= 1, received: 2"),
         ({"patch_size": 0}, "received: 0"),
         ({"propagation_size": 4}, "propagation_size must be an odd integer"),
         ({"softmax_scale": 0}, "softmax_scale must be above 0"),

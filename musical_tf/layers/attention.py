@@ -1,6 +1,7 @@
 """Contextual attention over known patches, at one patch size and at several (Section 3.2)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -8,15 +9,26 @@ from keras import ops
 
 from musical_tf.conventions import Tensor
 from musical_tf.layers import attention_reference, patch_matching
+from musical_tf.layers.attention_layer import (
+    AttentionLayer,
+    check_max_scores,
+    check_odd,
+    check_one_of,
+    check_scale,
+    check_shapes,
+    prepare,
+)
 from musical_tf.layers.attention_maps import AttentionMap, map_of_patches
 from musical_tf.layers.squeeze_excitation import SqueezeExcitation
 
 IMPLEMENTATIONS = {"fast": patch_matching.attend, "reference": attention_reference.attend}
 VARIANTS = ("paper", "official")
 
+_OPTIONS = ("propagation_size", "softmax_scale", "implementation", "variant", "max_scores")
+
 
 @keras.saving.register_keras_serializable("musical_tf")
-class ContextualAttention(keras.layers.Layer):
+class ContextualAttention(AttentionLayer):
     """Fills the hole of a feature map with a blend of its known patches.
 
     With f the features `(B, H, W, C)`, P_i the k x k patch around position i (zero-padded at the
@@ -80,6 +92,8 @@ class ContextualAttention(keras.layers.Layer):
         CVPR 2018.
     """
 
+    OPTIONS: ClassVar = ("patch_size", *_OPTIONS)
+
     def __init__(
         self,
         patch_size: int = 3,
@@ -91,39 +105,17 @@ class ContextualAttention(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _check_options((patch_size,), propagation_size, softmax_scale, implementation, variant)
-        _check_max_scores(max_scores)
+        _set_options(self, propagation_size, softmax_scale, implementation, variant, max_scores)
+        check_odd(patch_size=patch_size)
         self.patch_size = patch_size
-        self.propagation_size = propagation_size
-        self.softmax_scale = softmax_scale
-        self.implementation = implementation
-        self.variant = variant
-        self.max_scores = max_scores
-
-    def build(self, features_shape, hole_shape):
-        _check_shapes(features_shape, hole_shape)
 
     def call(self, features: Tensor, hole: Tensor) -> Tensor:
         (attended,) = _attend(self, features, hole, (self.patch_size,))
         return attended
 
-    def compute_output_shape(self, features_shape, hole_shape):
-        return features_shape
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "patch_size": self.patch_size,
-            "propagation_size": self.propagation_size,
-            "softmax_scale": self.softmax_scale,
-            "implementation": self.implementation,
-            "variant": self.variant,
-            "max_scores": self.max_scores,
-        }
-
 
 @keras.saving.register_keras_serializable("musical_tf")
-class MultiScaleAttention(keras.layers.Layer):
+class MultiScaleAttention(AttentionLayer):
     """The multi-scale attention module of Figure 2: attend at several patch sizes, reweight, merge.
 
     1. `ContextualAttention` at every patch size, all on one Gram matrix: n maps `(B, H, W, C)`.
@@ -134,18 +126,13 @@ class MultiScaleAttention(keras.layers.Layer):
     `variant="official"` leaves f out of steps 2 and 3, whose SE has ratio 1, then concatenates the
     result with f and merges by a 3 x 3 convolution.
 
-    The output has the input's shape, so the module can stand anywhere in a Keras model.
-
     Args:
         patch_sizes: Odd ints, one attended map each.
-        propagation_size: Odd int, side of the window of Eq. (2).
-        softmax_scale: Float > 0, multiplies the scores before the softmax.
-        implementation: `"fast"` or `"reference"`, see `ContextualAttention`.
-        variant: `"paper"` or `"official"`.
+        propagation_size, softmax_scale, implementation, variant, max_scores: See
+            `ContextualAttention`.
         squeeze_ratio: Int >= 1, reduction of the SE bottleneck; None takes the variant's own, 16
             (Hu et al.) for `"paper"`, 1 for `"official"`; 0 leaves the SE out.
         kernel_initializer: Keras initializer of the convolutions.
-        max_scores: Int or None, bound on memory, see `ContextualAttention`.
 
     Call arguments:
         features: `(B, H, W, C)` float.
@@ -166,6 +153,8 @@ class MultiScaleAttention(keras.layers.Layer):
         Wang et al., IJCAI 2019, Section 3.2, Figure 2, Eq. (1)-(3).
     """
 
+    OPTIONS: ClassVar = ("patch_sizes", *_OPTIONS, "squeeze_ratio")
+
     def __init__(
         self,
         patch_sizes: Sequence[int] = (1, 3),
@@ -179,20 +168,17 @@ class MultiScaleAttention(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        patch_sizes = tuple(patch_sizes)
-        _check_options(patch_sizes, propagation_size, softmax_scale, implementation, variant)
-        _check_max_scores(max_scores)
-        self.patch_sizes = patch_sizes
-        self.propagation_size = propagation_size
-        self.softmax_scale = softmax_scale
-        self.implementation = implementation
-        self.variant = variant
+        _set_options(self, propagation_size, softmax_scale, implementation, variant, max_scores)
+        self.patch_sizes = tuple(patch_sizes)
+        if not self.patch_sizes:
+            raise ValueError("patch_sizes must name at least one patch size, received: ()")
+        for size in self.patch_sizes:
+            check_odd(patch_size=size)
         self.squeeze_ratio = squeeze_ratio
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.max_scores = max_scores
 
     def build(self, features_shape, hole_shape):
-        _check_shapes(features_shape, hole_shape)
+        super().build(features_shape, hole_shape)
         channels = features_shape[-1]
         attended_channels = channels * len(self.patch_sizes)
         is_paper = self.variant == "paper"
@@ -241,15 +227,7 @@ class MultiScaleAttention(keras.layers.Layer):
         last.bias.assign(np.zeros(channels, "float32"))
 
     def attend(self, features: Tensor, hole: Tensor) -> list[Tensor]:
-        """The attended maps before the merge.
-
-        Args:
-            features: `(B, H, W, C)` float.
-            hole: `(B, H, W, 1)` float, 1 = missing.
-
-        Returns:
-            One `(B, H, W, C)` tensor per patch size, in the order of `patch_sizes`.
-        """
+        """The attended maps before the merge: one `(B, H, W, C)` tensor for each patch size."""
         return _attend(self, features, hole, self.patch_sizes)
 
     def attention_maps(
@@ -258,15 +236,14 @@ class MultiScaleAttention(keras.layers.Layer):
         """Where `attend` takes what it fills the hole with, per scale, for drawings.
 
         Args:
-            features: `(B, H, W, C)` float, what the layer is called with.
-            hole: `(B, H, W, 1)`, 1 = missing.
+            features, hole: What the layer is called with.
             stride: Pixels of the image per position.
 
         Returns:
             `"1x1"`, `"3x3"`, ... by patch size -> `AttentionMap`: `weights` of a position times the
             features are its attended features, see `attention_weights`.
         """
-        _check_shapes(features.shape, hole.shape)
+        check_shapes(features.shape, hole.shape)
         options = (self.propagation_size, self.softmax_scale, self.variant)
         return {
             f"{size}x{size}": map_of_patches(features, hole, stride, size, *options)
@@ -283,30 +260,14 @@ class MultiScaleAttention(keras.layers.Layer):
     def _reweight(self, features):
         return features if self.squeeze is None else self.squeeze(features)
 
-    def compute_output_shape(self, features_shape, hole_shape):
-        return features_shape
-
     def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "patch_sizes": self.patch_sizes,
-            "propagation_size": self.propagation_size,
-            "softmax_scale": self.softmax_scale,
-            "implementation": self.implementation,
-            "variant": self.variant,
-            "squeeze_ratio": self.squeeze_ratio,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "max_scores": self.max_scores,
-        }
+        initializer = keras.initializers.serialize(self.kernel_initializer)
+        return {**super().get_config(), "kernel_initializer": initializer}
 
 
 def _attend(layer, features, hole, patch_sizes):
-    features = ops.convert_to_tensor(features)
-    hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
-    _check_shapes(features.shape, hole.shape)  # Keras checks those of the first call alone
     attended = IMPLEMENTATIONS[layer.implementation](
-        ops.cast(features, "float32"),
-        hole,
+        *prepare(features, hole),
         patch_sizes,
         layer.propagation_size,
         layer.softmax_scale,
@@ -317,35 +278,14 @@ def _attend(layer, features, hole, patch_sizes):
     return [ops.cast(each, layer.compute_dtype) for each in attended]
 
 
-def _check_options(patch_sizes, propagation_size, softmax_scale, implementation, variant):
-    if not patch_sizes:
-        raise ValueError("patch_sizes must name at least one patch size, received: ()")
-    for name, sizes in (("patch size", patch_sizes), ("propagation_size", (propagation_size,))):
-        for size in sizes:
-            if not isinstance(size, int) or size < 1 or size % 2 == 0:
-                raise ValueError(f"A {name} must be an odd integer >= 1, received: {size!r}")
-    if not softmax_scale > 0:
-        raise ValueError(f"softmax_scale must be above 0, received: {softmax_scale!r}")
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"implementation must be one of {sorted(IMPLEMENTATIONS)}, received: {implementation!r}"
-        )
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {sorted(VARIANTS)}, received: {variant!r}")
-
-
-def _check_max_scores(max_scores):
-    if max_scores is not None and (not isinstance(max_scores, int) or max_scores < 1):
-        raise ValueError(f"max_scores must be an integer >= 1 or None, received: {max_scores!r}")
-
-
-def _check_shapes(features_shape, hole_shape):
-    agree = len(features_shape) == len(hole_shape) == 4 and hole_shape[-1] == 1
-    if agree:
-        pairs = zip(features_shape[:3], hole_shape[:3], strict=True)
-        agree = all(a == b or None in (a, b) for a, b in pairs)
-    if not agree or features_shape[-1] is None:
-        raise ValueError(
-            "Expected features (B, H, W, C) and a hole (B, H, W, 1) of the same B, H, W, received: "
-            f"features {tuple(features_shape)}, hole {tuple(hole_shape)}"
-        )
+def _set_options(layer, propagation_size, softmax_scale, implementation, variant, max_scores):
+    check_odd(propagation_size=propagation_size)
+    check_scale(softmax_scale)
+    check_one_of(IMPLEMENTATIONS, implementation=implementation)
+    check_one_of(VARIANTS, variant=variant)
+    check_max_scores(max_scores)
+    layer.propagation_size = propagation_size
+    layer.softmax_scale = softmax_scale
+    layer.implementation = implementation
+    layer.variant = variant
+    layer.max_scores = max_scores

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from musical_tf.conventions import Tensor
+from musical_tf.layers.attention_layer import prepare
 from musical_tf.layers.box_sums import box_sum, without_border
 from musical_tf.layers.patch_matching import (
     KNOWN_OFFSET,
@@ -84,8 +85,7 @@ def attention_weights(
     Raises:
         ValueError: If the region is empty or reaches outside the map.
     """
-    features = ops.cast(ops.convert_to_tensor(features), "float32")
-    hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
+    features, hole = prepare(features, hole)
     for extent, side in zip((region.rows, region.columns), features.shape[1:3], strict=True):
         if not 0 <= extent[0] < extent[1] <= side:
             raise ValueError(
@@ -204,15 +204,7 @@ class AttentionMap:
         return self._region(sample, region)[0, 0]
 
     def weights_of_many(self, sample: int, positions: np.ndarray) -> np.ndarray:
-        """`weights` of many positions of a sample, faster than one by one.
-
-        Args:
-            sample: Which sample.
-            positions: `(N, 2)` int, rows and columns of filled positions.
-
-        Returns:
-            `(N, H, W)` float32.
-        """
+        """`weights` at `(N, 2)` rows and columns of one sample: `(N, H, W)`."""
         rows, columns = np.asarray(positions, int).reshape(-1, 2).T
         result = np.zeros((len(rows), *self.filled.shape[1:]), "float32")
         for region in self._bands(sample):
@@ -245,18 +237,14 @@ class AttentionMap:
             self._found = self._find(count)
         found = self._found
         return replace(
-            found,
-            positions=found.positions[..., :count, :],
-            weights=found.weights[..., :count],
+            found, positions=found.positions[..., :count, :], weights=found.weights[..., :count]
         )
 
     def _find(self, count):
-        batch, height, width = self.filled.shape
-        positions = np.full((batch, height, width, count, 2), -1, "int32")
-        weights = np.zeros((batch, height, width, count), "float32")
-        known_share = np.zeros((batch, height, width), "float32")
-        spread = np.zeros((batch, height, width), "float32")
-        usage = np.zeros((batch, height, width), "float32")
+        batch, height, width = shape = self.filled.shape
+        positions = np.full((*shape, count, 2), -1, "int32")
+        weights = np.zeros((*shape, count), "float32")
+        known_share, spread, usage = (np.zeros(shape, "float32") for _ in range(3))
         for sample in range(batch):
             known = ~self.missing[sample].reshape(-1)
             for region in self._bands(sample):
@@ -305,16 +293,8 @@ def map_of_patches(
     softmax_scale: float,
     variant: str,
 ) -> AttentionMap:
-    """The map of a `ContextualAttention` of these options.
-
-    Args:
-        features: `(B, H, W, C)` float, what the layer is called with.
-        hole: `(B, H, W, 1)`, 1 = missing.
-        stride: Pixels of the image per position.
-        patch_size, propagation_size, softmax_scale, variant: As of `ContextualAttention`.
-    """
-    features = ops.convert_to_tensor(features)
-    hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
+    """The map of a `ContextualAttention`; `stride` is in pixels of the image per position."""
+    features, hole = prepare(features, hole)
     missing = ops.convert_to_numpy(hole)[..., 0] > 0.5
     usable = ops.convert_to_numpy(box_sum(hole, patch_size))[..., 0] < 0.5
     has_candidate = usable.any(axis=(1, 2)) if variant == "paper" else np.ones(len(missing), bool)

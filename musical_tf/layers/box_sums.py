@@ -13,15 +13,7 @@ from musical_tf.conventions import Tensor
 
 
 def box_sum(maps: Tensor, size: int) -> Tensor:
-    """Sum over the `size` x `size` window around each position, positions outside counting 0.
-
-    Args:
-        maps: `(B, H, W, C)` float.
-        size: Odd int.
-
-    Returns:
-        `(B, H, W, C)`.
-    """
+    """Sum of `(B, H, W, C)` over the window of odd `size` around each position; 0 outside."""
     if size == 1:
         return maps
     radius = size // 2
@@ -38,12 +30,7 @@ def diagonal_box_sum(scores: Tensor, size: int) -> Tensor:
     along `(x, x')`. Its gradient is written out, because a box sum's gradient is a box sum, while
     automatic differentiation of the slices pads every one of them back to full size.
 
-    Args:
-        scores: `(B, h, w, W, H)` float.
-        size: Odd int.
-
-    Returns:
-        `(B, h - size + 1, w - size + 1, W, H)`.
+    `(B, h, w, W, H)` -> `(B, h - size + 1, w - size + 1, W, H)`; `size` is odd.
     """
     if size == 1:
         return scores
@@ -109,14 +96,9 @@ def _diagonal_box_sum(scores, size, margin=0):
 
 
 def query_box_sum(scores: Tensor, size: int) -> Tensor:
-    """Sum over a `size` x `size` window of query positions, the candidate standing still.
+    """Sum over a window of query positions, the candidate fixed.
 
-    Args:
-        scores: `(B, h, w, W, H)` float.
-        size: Odd int.
-
-    Returns:
-        `(B, h - size + 1, w - size + 1, W, H)`.
+    `(B, h, w, W, H)` -> `(B, h - size + 1, w - size + 1, W, H)`.
     """
     for axis in (1, 2):
         scores = _sum(_shifted(scores, (axis,), shift, size) for shift in range(size))

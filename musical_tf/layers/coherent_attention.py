@@ -1,10 +1,13 @@
 """Coherent semantic attention: a hole filled position by position, each coherent with the last."""
 
+from typing import ClassVar
+
 import keras
 import numpy as np
 from keras import ops
 
 from musical_tf.conventions import Tensor
+from musical_tf.layers.attention_layer import AttentionLayer, check_max_scores, prepare
 from musical_tf.layers.attention_maps import AttentionMap, map_of_rows
 
 NORM_FLOOR = 1e-4
@@ -23,7 +26,7 @@ MISSING_SCORE = -1e20
 
 
 @keras.saving.register_keras_serializable("musical_tf")
-class CoherentSemanticAttention(keras.layers.Layer):
+class CoherentSemanticAttention(AttentionLayer):
     """Fills the hole of a feature map in raster order, from known features and the position before.
 
     With f the features `(B, H, W, C)`, for each sample by itself, i = 1, 2, ... its hole positions
@@ -73,16 +76,12 @@ class CoherentSemanticAttention(keras.layers.Layer):
         Liu, Jiang, Xiao, Yang, "Coherent Semantic Attention for Image Inpainting", ICCV 2019.
     """
 
+    OPTIONS: ClassVar = ("max_scores",)
+
     def __init__(self, max_scores: int | None = None, **kwargs):
         super().__init__(**kwargs)
-        if max_scores is not None and (not isinstance(max_scores, int) or max_scores < 1):
-            raise ValueError(
-                f"max_scores must be an integer >= 1 or None, received: {max_scores!r}"
-            )
+        check_max_scores(max_scores)
         self.max_scores = max_scores
-
-    def build(self, features_shape, hole_shape):
-        _check_shapes(features_shape, hole_shape)
 
     def call(self, features: Tensor, hole: Tensor) -> Tensor:
         walk = _RasterWalk(features, hole)
@@ -90,20 +89,9 @@ class CoherentSemanticAttention(keras.layers.Layer):
         filled = _generate(_unit(walk.queries), best, similarity)
         return ops.cast(walk.paste(filled), self.compute_dtype)
 
-    def compute_output_shape(self, features_shape, hole_shape):
-        return features_shape
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "max_scores": self.max_scores}
-
 
 def attention_sources(features: Tensor, hole: Tensor, max_scores: int | None = None) -> Tensor:
-    """Where the best match of every hole position lies: what the layer copies from, for drawings.
-
-    Args:
-        features: `(B, H, W, C)` float, what goes into `CoherentSemanticAttention`.
-        hole: `(B, H, W, 1)`, 1 = missing.
-        max_scores: As the layer's.
+    """Where the best match of every hole position lies; arguments as of the layer.
 
     Returns:
         `(B, H, W, 2)` int32, row and column of the known position; -1 at known positions and where
@@ -125,10 +113,8 @@ def attention_maps(
     """What each output is made of: a blend of its own best match and of all those before it.
 
     Args:
-        features: `(B, H, W, C)` float, what goes into `CoherentSemanticAttention`.
-        hole: `(B, H, W, 1)`, 1 = missing.
+        features, hole, max_scores: As of `CoherentSemanticAttention`.
         stride: Pixels of the image per position.
-        max_scores: As the layer's.
 
     Returns:
         `"1x1"` -> `AttentionMap`, whose weights times the known features are the layer's output.
@@ -169,13 +155,10 @@ class _RasterWalk:
     """
 
     def __init__(self, features, hole):
-        features = ops.cast(ops.convert_to_tensor(features), "float32")
-        hole = ops.cast(ops.convert_to_tensor(hole), "float32")
-        _check_shapes(features.shape, hole.shape)  # Keras checks those of the first call alone
-        self.features, self.hole = features, hole
+        self.features, self.hole = features, hole = prepare(features, hole)
         self.batch, self.height, self.width, self.channels = ops.shape(features)
         self.positions = self.height * self.width
-        missing = ops.cast(ops.reshape(hole, (self.batch, self.positions)) > 0.5, "int32")
+        missing = ops.cast(ops.reshape(hole, (self.batch, self.positions)), "int32")
         counts = ops.sum(missing, axis=1)
         self.missing = ops.cast(missing, "float32")
         self.has_known = ops.reshape(counts < self.positions, (self.batch, 1, 1, 1))
@@ -345,15 +328,3 @@ def _inverse_norm(vectors):
 
 def _unit(vectors):
     return vectors * _inverse_norm(vectors)
-
-
-def _check_shapes(features_shape, hole_shape):
-    agree = len(features_shape) == len(hole_shape) == 4 and hole_shape[-1] == 1
-    if agree:
-        pairs = zip(features_shape[:3], hole_shape[:3], strict=True)
-        agree = all(a == b or None in (a, b) for a, b in pairs)
-    if not agree or features_shape[-1] is None:
-        raise ValueError(
-            "Expected features (B, H, W, C) and a hole (B, H, W, 1) of the same B, H, W, received: "
-            f"features {tuple(features_shape)}, hole {tuple(hole_shape)}"
-        )

@@ -14,12 +14,8 @@ from musical_tf.layers.coherent_attention import NORM_FLOOR, SIMILARITY_FLOOR
 def attend(features: Tensor, hole: Tensor) -> Tensor:
     """Fills the hole of every sample, one position after the other.
 
-    Args:
-        features: `(B, H, W, C)` float, of any precision.
-        hole: `(B, H, W, 1)`, 1 = missing.
-
-    Returns:
-        `(B, H, W, C)`, the precision of the features; differentiable.
+    Features `(B, H, W, C)` of any precision and hole `(B, H, W, 1)` -> `(B, H, W, C)` of the same
+    precision; differentiable.
     """
     features = ops.convert_to_tensor(features)
     missing = ops.convert_to_numpy(hole)[..., 0] > 0.5

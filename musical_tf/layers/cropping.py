@@ -26,5 +26,4 @@ class CropLike(keras.layers.Layer):
         return features[:, :height, :width]
 
     def compute_output_shape(self, features_shape, reference_shape):
-        """Height and width of the reference."""
         return (features_shape[0], *reference_shape[1:3], features_shape[3])

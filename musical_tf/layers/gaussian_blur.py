@@ -7,14 +7,9 @@ from musical_tf.conventions import Tensor
 
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
-    """Blurs over 2.5 standard deviations; at the border the weights inside are rescaled to 1.
+    """Blurs `(B, H, W, C)` with a deviation of `sigma` > 0 positions, over 2.5 of them.
 
-    Args:
-        maps: `(B, H, W, C)` float.
-        sigma: Standard deviation in positions, > 0.
-
-    Returns:
-        `(B, H, W, C)`.
+    At the border the weights inside are rescaled to 1.
     """
     radius = max(round(2.5 * sigma), 1)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).astype("float32")

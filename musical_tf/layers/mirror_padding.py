@@ -55,14 +55,9 @@ class MirrorPadding2D(keras.layers.Layer):
         return ops.minimum(index, period - index)
 
     def compute_output_shape(self, input_shape):
-        """Height and width grow by twice the padding."""
         batch, height, width, channels = input_shape
         grown = [None if side is None else side + 2 * self.padding for side in (height, width)]
         return (batch, *grown, channels)
 
     def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "padding": self.padding,
-            "minimum_side": self.minimum_side,
-        }
+        return {**super().get_config(), "padding": self.padding, "minimum_side": self.minimum_side}

@@ -120,16 +120,8 @@ def attend(
 def offset_known(features: Tensor, hole: Tensor, margin: int) -> Tensor:
     """The features that the authors' code cuts its candidates from.
 
-    The known features, zero in the hole and around the map, and then `KNOWN_OFFSET` more
-    everywhere, the padding included.
-
-    Args:
-        features: `(B, H, W, C)` float32.
-        hole: `(B, H, W, 1)` float32, 1 = missing.
-        margin: Int >= 0, positions around the map.
-
-    Returns:
-        `(B, H + 2 margin, W + 2 margin, C)` float32.
+    The known features, zero in the hole and in `margin` positions around the map, and then
+    `KNOWN_OFFSET` more everywhere: `(B, H + 2 margin, W + 2 margin, C)` float32.
     """
     known = features * (1.0 - hole) + KNOWN_OFFSET
     around = [margin, margin]
@@ -219,10 +211,7 @@ def paper_weights(
 ) -> Tensor:
     """What the variant `"paper"` multiplies the features with, to fill a window.
 
-    Args:
-        features, hole, propagation_size, softmax_scale: As of `attend`.
-        window: Whose `crop(maps, halo)` cuts the filled positions out.
-        size: Side of a patch.
+    Arguments: as of `attend`; `window.crop(maps, halo)` cuts the filled positions out.
 
     Returns:
         `(B, h, w, W, H)`.
@@ -283,11 +272,7 @@ def official_weights(
 
 
 def paste_with_margin(attention: Tensor, size: int) -> Tensor:
-    """The diagonal box sum of the attention, for patches that reach beyond the map.
-
-    Args:
-        attention: `(B, h, w, W, H)` float, each candidate's weight.
-        size: Odd int, side of a patch.
+    """The diagonal box sum of `(B, h, w, W, H)` attention, for patches beyond the map.
 
     Returns:
         `(B, h - size + 1, w - size + 1, W + size - 1, H + size - 1)`.

@@ -53,17 +53,11 @@ class ShiftConnection(keras.layers.Layer):
         return ops.concatenate([decoder, encoder, shifted], axis=-1)
 
     def compute_output_shape(self, decoder_shape, encoder_shape, hole_shape):
-        """`(B, H, W, 3C)`."""
         return (*decoder_shape[:-1], 3 * decoder_shape[-1])
 
 
 def shift(decoder: Tensor, encoder: Tensor, hole: Tensor) -> Tensor:
     """Copies to each hole position the encoder's features of its source.
-
-    Args:
-        decoder: `(B, H, W, C)` float, what is compared.
-        encoder: `(B, H, W, C)` float, what it is compared with and what is copied.
-        hole: `(B, H, W, 1)` float, 1 = missing.
 
     Returns:
         `(B, H, W, C)`, the dtype of `encoder`; zero at known positions, and everywhere in a sample
@@ -82,10 +76,6 @@ def shift(decoder: Tensor, encoder: Tensor, hole: Tensor) -> Tensor:
 
 def shift_sources(decoder: Tensor, encoder: Tensor, hole: Tensor) -> Tensor:
     """Which known position each hole position copies.
-
-    Args:
-        decoder, encoder: `(B, H, W, C)` float.
-        hole: `(B, H, W, 1)` float, 1 = missing.
 
     Returns:
         `(B, H, W, 2)` int32, row and column of the source in the feature map; -1 where nothing is

@@ -1,22 +1,29 @@
 """DeepFill's contextual attention: matched at a fraction of the resolution, pasted in strides."""
 
+from typing import Any, ClassVar
+
 import keras
 import numpy as np
 from keras import ops
 
 from musical_tf.conventions import Tensor, downsample_hole
 from musical_tf.layers import strided_attention_reference, strided_matching
+from musical_tf.layers.attention_layer import (
+    AttentionLayer,
+    check_max_scores,
+    check_odd,
+    check_one_of,
+    check_scale,
+    prepare,
+)
 from musical_tf.layers.attention_maps import AttentionMap, Region
 from musical_tf.layers.box_sums import box_sum
 
-IMPLEMENTATIONS = {
-    "fast": strided_matching.attend,
-    "reference": strided_attention_reference.attend,
-}
+IMPLEMENTATIONS = {"fast": strided_matching.attend, "reference": strided_attention_reference.attend}
 
 
 @keras.saving.register_keras_serializable("musical_tf")
-class StridedContextualAttention(keras.layers.Layer):
+class StridedContextualAttention(AttentionLayer):
     """Fills the hole of a feature map with a blend of its known patches, found at 1 / rate of it.
 
     With f the features `(B, H, W, C)`, r the rate, k the patch size, and all of it per sample:
@@ -72,6 +79,10 @@ class StridedContextualAttention(keras.layers.Layer):
         Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, Section 4.
     """
 
+    OPTIONS: ClassVar = (
+        *("rate", "patch_size", "fuse_size", "softmax_scale", "implementation", "max_scores"),
+    )
+
     def __init__(
         self,
         rate: int = 2,
@@ -85,62 +96,40 @@ class StridedContextualAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         if not isinstance(rate, int) or rate < 1:
             raise ValueError(f"rate must be an integer >= 1, received: {rate!r}")
-        for name, size in (("patch_size", patch_size), ("fuse_size", fuse_size)):
-            if not isinstance(size, int) or size < 1 or size % 2 == 0:
-                raise ValueError(f"{name} must be an odd integer >= 1, received: {size!r}")
-        if not softmax_scale > 0:
-            raise ValueError(f"softmax_scale must be above 0, received: {softmax_scale!r}")
-        if implementation not in IMPLEMENTATIONS:
-            raise ValueError(
-                f"implementation must be one of {sorted(IMPLEMENTATIONS)}, received: "
-                f"{implementation!r}"
-            )
-        if max_scores is not None and (not isinstance(max_scores, int) or max_scores < 1):
-            raise ValueError(
-                f"max_scores must be an integer >= 1 or None, received: {max_scores!r}"
-            )
-        self.rate = rate
+        check_odd(patch_size=patch_size, fuse_size=fuse_size)
+        check_scale(softmax_scale)
+        check_one_of(IMPLEMENTATIONS, implementation=implementation)
+        check_max_scores(max_scores)
+        self.rate = self.multiple = rate
         self.patch_size = patch_size
         self.fuse_size = fuse_size
         self.softmax_scale = softmax_scale
         self.implementation = implementation
         self.max_scores = max_scores
 
-    def build(self, features_shape, hole_shape):
-        self._check_shapes(features_shape, hole_shape)
-
     def call(self, features: Tensor, hole: Tensor) -> Tensor:
-        features, hole = self._prepare(features, hole)
         attend = IMPLEMENTATIONS[self.implementation]
-        attended = attend(
-            features,
-            hole,
-            self.rate,
-            self.patch_size,
-            self.fuse_size,
-            self.softmax_scale,
-            self.max_scores,
-        )
+        prepared = prepare(features, hole, self.rate)
         # float16 rounds the filling only; a known position casts back to the value it had.
-        return ops.cast(attended, self.compute_dtype)
+        return ops.cast(attend(*prepared, *self._matching, self.max_scores), self.compute_dtype)
+
+    @property
+    def _matching(self) -> tuple[Any, Any, Any, Any]:
+        return self.rate, self.patch_size, self.fuse_size, self.softmax_scale
 
     def attention_sources(self, features: Tensor, hole: Tensor) -> Tensor:
         """Which known position each missing one was filled from: the best match of step 5.
 
-        The colour map of the paper's figures is `sources - position`.
+        The color map of the paper's figures is `sources - position`.
 
         Args:
-            features: `(B, H, W, C)` float, what the layer is called with.
-            hole: `(B, H, W, 1)`, 1 = missing.
+            features, hole: What the layer is called with.
 
         Returns:
             `(B, H, W, 2)` int32, row and column in the same map. A known position, and every
             position of a sample without a valid candidate, is its own source.
         """
-        features, hole = self._prepare(features, hole)
-        return strided_matching.sources(
-            features, hole, self.rate, self.patch_size, self.fuse_size, self.softmax_scale
-        )
+        return strided_matching.sources(*prepare(features, hole, self.rate), *self._matching)
 
     def attention_maps(
         self, features: Tensor, hole: Tensor, stride: int = 1
@@ -148,8 +137,7 @@ class StridedContextualAttention(keras.layers.Layer):
         """Where the layer takes what it fills the hole with, as weights over the map.
 
         Args:
-            features: `(B, H, W, C)` float, what the layer is called with.
-            hole: `(B, H, W, 1)`, 1 = missing.
+            features, hole: What the layer is called with.
             stride: Pixels of the image per position.
 
         Returns:
@@ -157,7 +145,7 @@ class StridedContextualAttention(keras.layers.Layer):
             overlap at a position, so its strongest source need not be `attention_sources`, the best
             match of the patch in whose middle it lies.
         """
-        features, hole = self._prepare(features, hole)
+        features, hole = prepare(features, hole, self.rate)
         rate, size = self.rate, self.patch_size
         missing = ops.convert_to_numpy(hole)[..., 0] > 0.5
         unusable = ops.convert_to_numpy(box_sum(downsample_hole(hole, rate), size))[..., 0] > 0.5
@@ -167,8 +155,7 @@ class StridedContextualAttention(keras.layers.Layer):
             only = slice(sample, sample + 1)
             (top, bottom), (left, right) = region.rows, region.columns
             coarse = Region((top // rate, -(-bottom // rate)), (left // rate, -(-right // rate)))
-            options = (rate, size, self.fuse_size, self.softmax_scale)
-            phases = strided_matching.weights(features[only], hole[only], coarse, *options)
+            phases = strided_matching.weights(features[only], hole[only], coarse, *self._matching)
             phases = ops.convert_to_numpy(phases)[0]
             weights = np.zeros((bottom - top, right - left, *missing.shape[1:]), "float32")
             for row in range(top, bottom):
@@ -181,37 +168,3 @@ class StridedContextualAttention(keras.layers.Layer):
 
         filled = missing & has_candidate[:, None, None]
         return {f"{size}x{size}": AttentionMap(weights_of, missing, filled, stride, size * rate)}
-
-    def _prepare(self, features, hole):
-        features = ops.convert_to_tensor(features)
-        hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
-        self._check_shapes(features.shape, hole.shape)  # Keras checks those of the first call alone
-        return ops.cast(features, "float32"), hole
-
-    def _check_shapes(self, features_shape, hole_shape):
-        agree = len(features_shape) == len(hole_shape) == 4 and hole_shape[-1] == 1
-        if agree:
-            pairs = zip(features_shape[:3], hole_shape[:3], strict=True)
-            agree = all(a == b or None in (a, b) for a, b in pairs)
-            sides = features_shape[1:3]
-            agree = agree and all(side is None or side % self.rate == 0 for side in sides)
-        if not agree or features_shape[-1] is None:
-            raise ValueError(
-                "Expected features (B, H, W, C) and a hole (B, H, W, 1) of the same B, H, W, H and "
-                f"W multiples of {self.rate}, received: features {tuple(features_shape)}, hole "
-                f"{tuple(hole_shape)}"
-            )
-
-    def compute_output_shape(self, features_shape, hole_shape):
-        return features_shape
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "rate": self.rate,
-            "patch_size": self.patch_size,
-            "fuse_size": self.fuse_size,
-            "softmax_scale": self.softmax_scale,
-            "implementation": self.implementation,
-            "max_scores": self.max_scores,
-        }

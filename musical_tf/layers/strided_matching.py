@@ -46,10 +46,7 @@ def attend(
     Args:
         features: `(B, H, W, C)` float32, H and W multiples of `rate`.
         hole: `(B, H, W, 1)` float32, 1 = missing; may differ from sample to sample.
-        rate: Int >= 1, the step of the positions that are matched.
-        patch_size: Odd int, side of the patches that are compared.
-        fuse_size: Odd int, side of the window in which scores are fused.
-        softmax_scale: Float, multiplies the scores.
+        rate, patch_size, fuse_size, softmax_scale: As of `StridedContextualAttention`.
         max_scores: Bound on memory, as in `patch_matching.attend`.
 
     Returns:
@@ -87,9 +84,6 @@ def sources(
 ) -> Tensor:
     """Where the patch with the largest weight of every position comes from.
 
-    Args:
-        features, hole, rate, patch_size, fuse_size, softmax_scale: As in `attend`.
-
     Returns:
         `(B, H, W, 2)` int32, row and column; a position that keeps its features is its own source.
     """
@@ -123,11 +117,8 @@ def weights(
 ) -> Tensor:
     """What `attend` multiplies the features with, to fill a rectangle of the matched map.
 
-    The position `r p + e` is filled from the positions `r q + e`, of the same phase e, alone.
-
-    Args:
-        features, hole, rate, patch_size, fuse_size, softmax_scale: As in `attend`.
-        region: Rows and columns p of the matched map.
+    The position `r p + e`, p in the `region`, is filled from the positions `r q + e` of the same
+    phase e alone.
 
     Returns:
         `(B, h, w, r, r, H / r, W / r)` float32: p, e, q.
