@@ -22,11 +22,8 @@ _NOISE = re.compile(
 def import_quietly(tensorflow: str) -> None:
     """Imports TensorFlow without its start-up lines, which obey no setting of TensorFlow's.
 
-    Warnings and errors are written after the import. Somebody who sets TF_CPP_MIN_LOG_LEVEL gets
-    everything.
-
-    Args:
-        tensorflow: Its name: nothing of this package imports TensorFlow by itself.
+    Its name is an argument: nothing of this package imports TensorFlow by itself. Warnings and
+    errors are written after the import. Somebody who sets TF_CPP_MIN_LOG_LEVEL gets everything.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or tensorflow in sys.modules:
         return
@@ -59,11 +56,8 @@ def end_on_interrupt(started: bool | None = None) -> None:
     """Makes Ctrl-C end the process with one line instead of a traceback, during imports too.
 
     A package calls it before its command lines import anything that takes seconds. It does nothing
-    where the package is imported by another program.
-
-    Args:
-        started: Whether this is a command line of ours; None to look whether `python -m` is
-            importing one.
+    where another program imports the package. `started` says whether a command line of ours runs;
+    None looks whether `python -m` imports one.
     """
     if started is None:
         started = sys.argv[:1] == ["-m"]

@@ -114,10 +114,7 @@ class Contract:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> "Contract":
-        """Reads and checks the contract in a model file's metadata.
-
-        Args:
-            metadata: The file's `metadata_props`.
+        """Reads and checks the contract in a model file's `metadata_props`.
 
         Raises:
             ModelError: If there is no contract, if it is a version this module does not know, if an

@@ -14,39 +14,23 @@ Tensor = Any
 
 
 def normalize(image: Tensor) -> Tensor:
-    """Maps an image from [0, 255] to [-1, 1].
-
-    Args:
-        image: `(..., H, W, 3)` RGB, uint8 or any real type, in [0, 255].
-
-    Returns:
-        Float32 tensor of the same shape: 0 becomes -1, 255 becomes 1.
-    """
+    """Maps an image from [0, 255] to [-1, 1]: `(..., H, W, 3)` of any real type to float32."""
     return ops.cast(image, "float32") * (2.0 / 255.0) - 1.0
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """Maps an image from [-1, 1] to whole grey levels; the inverse of `normalize`.
+    """Maps an image from [-1, 1] to gray levels; the inverse of `normalize`.
 
-    Args:
-        image: `(..., H, W, 3)` RGB, float. Values outside [-1, 1] are clipped.
-
-    Returns:
-        uint8 tensor of the same shape, rounded half to even.
+    Values outside [-1, 1] are clipped; levels are rounded half to even.
     """
     levels = (ops.cast(image, "float32") + 1.0) * 127.5
     return ops.cast(ops.clip(ops.round(levels), 0.0, 255.0), "uint8")
 
 
 def mask_image(image: Tensor, hole: Tensor) -> Tensor:
-    """Erases what lies under the hole: `image * (1 - hole)`, mid-grey (0) in the hole.
+    """Erases what lies under the hole: mid-gray (0) in the hole, NaN and infinity included.
 
-    Args:
-        image: `(B, H, W, C)` float.
-        hole: `(B, H, W, 1)` float, 1 = missing.
-
-    Returns:
-        `(B, H, W, C)`, the dtype of `image`.
+    `(B, H, W, C)` float and `(B, H, W, 1)`, 1 = missing -> `(B, H, W, C)`, the dtype of `image`.
     """
     return ops.where(hole > 0.5, ops.zeros_like(image), image)
 
@@ -55,15 +39,8 @@ def composite(prediction: Tensor, image: Tensor, hole: Tensor) -> Tensor:
     """Pastes the prediction into the hole; known pixels keep the image's value bit for bit.
 
     A selection rather than `prediction * hole + image * (1 - hole)`: the sum lets a NaN or infinity
-    of one side leak into the other.
-
-    Args:
-        prediction: `(B, H, W, C)` float, a generator's raw output.
-        image: `(B, H, W, C)` float, the photograph.
-        hole: `(B, H, W, 1)` float, 1 = missing.
-
-    Returns:
-        `(B, H, W, C)`.
+    of one side leak into the other. Prediction and image are `(B, H, W, C)` float, the hole is
+    `(B, H, W, 1)`, 1 = missing.
     """
     return ops.where(hole > 0.5, prediction, image)
 

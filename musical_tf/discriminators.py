@@ -1,4 +1,8 @@
-"""Discriminators, one a paper: MUSICAL judges with an ImageNet DenseNet121."""
+"""The papers' discriminators: Keras models from images `(B, H, W, 3)` in [-1, 1] to float32 logits.
+
+`dtype` is a dtype or policy of the layers, None the global one. The logits are float32 with every
+policy.
+"""
 
 import contextlib
 import math
@@ -45,11 +49,6 @@ def densenet121_discriminator(
             zero bias with each of them.
         normalization: `"imagenet"`, by mean and standard deviation, or `"none"`, the [-1, 1] image
             as it is.
-        dtype: Dtype or policy. None follows the global policy. The scores are float32 with every
-            policy.
-
-    Returns:
-        `keras.Model` from images `(B, H, W, 3)` to logits, float32.
 
     Raises:
         ValueError: On an image that is too small, an unknown `normalization`, or a file of another
@@ -95,7 +94,7 @@ def densenet121_discriminator(
             for layer in backbone.layers:
                 if isinstance(layer, layers.Conv2D):
                     kernel = layer.kernel
-                    kernel.assign(keras.initializers.RandomNormal(0.0, 0.02)(kernel.shape))
+                    kernel.assign(_normal()(kernel.shape))
         else:
             expected = "the weights of keras.applications.DenseNet121 without its top"
             load_keras_weights(backbone, source, expected)
@@ -103,11 +102,10 @@ def densenet121_discriminator(
             256,
             3,
             padding="valid",
-            kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
+            kernel_initializer=_normal(),
             name="scores",
         )(backbone.output)
-        logits = layers.Activation("linear", dtype="float32", name="logits")(scores)
-    return keras.Model(image, logits, name="densenet121_discriminator")
+        return _model(image, scores, "densenet121_discriminator")
 
 
 @contextlib.contextmanager
@@ -120,9 +118,6 @@ def _dtype_policy(dtype):
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-PATCH_NORMALIZATIONS = ("batch", "instance")
 
 
 def patch_discriminator(
@@ -151,11 +146,6 @@ def patch_discriminator(
         normalization: `"batch"` or `"instance"`.
         spectral: Whether every kernel is divided by its largest singular value.
         use_bias: Whether the convolutions have biases. Before a normalisation they do nothing.
-        dtype: Dtype or policy. None follows the global policy. The scores are float32 with every
-            policy.
-
-    Returns:
-        `keras.Model` from images `(B, H, W, 3)` in [-1, 1] to logits `(B, h, w, 1)`, float32.
 
     Raises:
         ValueError: On a count below 1 or an unknown normalisation.
@@ -165,16 +155,13 @@ def patch_discriminator(
     """
     if width < 1 or n_layers < 1:
         raise ValueError(f"width and n_layers must be at least 1, got {width} and {n_layers}")
-    if normalization not in PATCH_NORMALIZATIONS:
-        raise ValueError(
-            f"normalization must be one of {', '.join(map(repr, PATCH_NORMALIZATIONS))}, got "
-            f"{normalization!r}"
-        )
+    if normalization not in ("batch", "instance"):
+        raise ValueError(f"normalization must be one of 'batch', 'instance', got {normalization!r}")
 
     def convolve(features, filters, strides):
         features = layers.ZeroPadding2D(1)(features)
         convolution = layers.Conv2D(
-            filters, 4, strides, use_bias=use_bias, kernel_initializer=_normal(0.02)
+            filters, 4, strides, use_bias=use_bias, kernel_initializer=_normal()
         )
         if spectral:
             convolution = layers.SpectralNormalization(convolution)
@@ -192,8 +179,7 @@ def patch_discriminator(
                 features = layers.GroupNormalization(groups=-1, epsilon=1e-5)(features)
             features = layers.LeakyReLU(0.2)(features)
         scores = convolve(features, 1, 1)
-        logits = layers.Activation("linear", dtype="float32", name="logits")(scores)
-    return keras.Model(image, logits, name="patch_discriminator")
+        return _model(image, scores, "patch_discriminator")
 
 
 def dcgan_discriminator(image_size: int, width: int = 64, dtype=None) -> keras.Model:
@@ -210,11 +196,6 @@ def dcgan_discriminator(image_size: int, width: int = 64, dtype=None) -> keras.M
     Args:
         image_size: Side S in pixels, a power of two, at least 64.
         width: Channels w.
-        dtype: Dtype or policy. None follows the global policy. The score is float32 with every
-            policy.
-
-    Returns:
-        `keras.Model` from images `(B, S, S, 3)` in [-1, 1] to logits `(B, 1)`, float32.
 
     Raises:
         ValueError: On another size, or a width below 1.
@@ -238,15 +219,13 @@ def dcgan_discriminator(image_size: int, width: int = 64, dtype=None) -> keras.M
                 2,
                 padding="same",
                 use_bias=False,
-                kernel_initializer=_normal(0.02),
+                kernel_initializer=_normal(),
             )(features)
             if index > 0:
-                features = _batch_normalization(_normal(0.02, mean=1.0))(features)
+                features = _batch_normalization(_normal(mean=1.0))(features)
             features = layers.LeakyReLU(0.2)(features)
-        score = layers.Conv2D(1, 4, use_bias=False, kernel_initializer=_normal(0.02))(features)
-        score = layers.Flatten()(score)
-        logits = layers.Activation("linear", dtype="float32", name="logits")(score)
-    return keras.Model(image, logits, name="dcgan_discriminator")
+        score = layers.Conv2D(1, 4, use_bias=False, kernel_initializer=_normal())(features)
+        return _model(image, layers.Flatten()(score), "dcgan_discriminator")
 
 
 def local_global_discriminator(
@@ -268,12 +247,8 @@ def local_global_discriminator(
         crop_size: Side of the crop in pixels, at least 16.
         width: Channels w.
         features: Length of each branch's vector.
-        dtype: Dtype or policy. None follows the global policy. The score is float32 with every
-            policy.
 
-    Returns:
-        `keras.Model`, called with `[crop, image]`, `(B, c, c, 3)` and `(B, S, S, 3)` in [-1, 1], to
-        logits `(B, 1)`, float32.
+    Call it with `[crop, image]`, `(B, c, c, 3)` and `(B, S, S, 3)`.
 
     Raises:
         ValueError: On a size below 16, or a width or number of features below 1.
@@ -312,12 +287,16 @@ def local_global_discriminator(
         image = layers.Input((image_size, image_size, 3), name="image")
         both = [judge(crop, crop_size, "local"), judge(image, image_size, "global")]
         score = layers.Dense(1, name="score")(layers.Concatenate(name="both")(both))
-        logits = layers.Activation("linear", dtype="float32", name="logits")(score)
-    return keras.Model([crop, image], logits, name="local_global_discriminator")
+        return _model([crop, image], score, "local_global_discriminator")
 
 
-def _normal(deviation: float, mean: float = 0.0) -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(mean, deviation)
+def _model(inputs, scores, name: str) -> keras.Model:
+    logits = layers.Activation("linear", dtype="float32", name="logits")(scores)
+    return keras.Model(inputs, logits, name=name)
+
+
+def _normal(mean: float = 0.0) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(mean, 0.02)
 
 
 def _batch_normalization(gamma_initializer="ones", name=None) -> layers.BatchNormalization:
@@ -341,11 +320,6 @@ def feature_patch_discriminator(width: int = 512, channels: int = 256, dtype=Non
     Args:
         width: Channels of every layer.
         channels: Channels of the features.
-        dtype: Dtype or policy. None follows the global policy. The scores are float32 with every
-            policy.
-
-    Returns:
-        `keras.Model` from features `(B, h, w, channels)` to logits, float32.
 
     Raises:
         ValueError: On a width or number of channels below 1.
@@ -356,7 +330,7 @@ def feature_patch_discriminator(width: int = 512, channels: int = 256, dtype=Non
         raise ValueError(f"width and channels must be at least 1, got {width} and {channels}")
 
     def convolve(maps):
-        return layers.Conv2D(width, 4, 2, padding="same", kernel_initializer=_normal(0.02))(maps)
+        return layers.Conv2D(width, 4, 2, padding="same", kernel_initializer=_normal())(maps)
 
     with _dtype_policy(dtype):
         features = layers.Input((None, None, channels), name="features")
@@ -365,8 +339,7 @@ def feature_patch_discriminator(width: int = 512, channels: int = 256, dtype=Non
             convolve(maps)
         )
         scores = convolve(layers.LeakyReLU(0.2)(maps))
-        logits = layers.Activation("linear", dtype="float32", name="logits")(scores)
-    return keras.Model(features, logits, name="feature_patch_discriminator")
+        return _model(features, scores, "feature_patch_discriminator")
 
 
 def wasserstein_critic(image_size: int, widths: Sequence[int], dtype=None) -> keras.Model:
@@ -385,11 +358,6 @@ def wasserstein_critic(image_size: int, widths: Sequence[int], dtype=None) -> ke
     Args:
         image_size: Side S in pixels.
         widths: Channels of the convolutions.
-        dtype: Dtype or policy. None follows the global policy. The score is float32 with every
-            policy.
-
-    Returns:
-        `keras.Model` from images `(B, S, S, 3)` in [-1, 1] to scores `(B, 1)`, float32.
 
     Raises:
         ValueError: On a size, or a width, below 1, or no width.

@@ -50,10 +50,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Writes a file whole or not at all, with the mode of the file that is replaced.
 
-    The owner is kept where that is permitted.
-
-    Raises:
-        OSError: See `whole_file`.
+    The owner is kept where that is permitted. Errors: see `whole_file`.
     """
     data = content.encode() if isinstance(content, str) else content
     with whole_file(path) as partial, open(partial, "xb") as stream:
@@ -96,11 +93,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def check_writable_kind(path: str | Path) -> None:
-    """Refuses to write in place of a FIFO, a device, a socket or a folder.
-
-    Raises:
-        OSError: If one of these is at `path`.
-    """
+    """Refuses to write in place of a FIFO, a device, a socket or a folder: `OSError`."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
@@ -114,16 +107,10 @@ def _kind(mode: int) -> str:
 
 
 def remove_partials(folder: str | Path, names: Iterable[str]) -> int:
-    """Removes the temporary files that killed processes left in a folder.
+    """Removes the temporary files that killed processes left in a folder, and counts them.
 
-    The files of `write_whole` are locked while their process runs, and stay.
-
-    Args:
-        folder: The folder.
-        names: Names of the files that were being written; temporary files of others stay.
-
-    Returns:
-        The number of files removed.
+    Only those of files called `names`. The files of `write_whole` are locked while their process
+    runs, and stay.
 
     Raises:
         OSError: If the folder cannot be read or a file cannot be removed.
@@ -146,15 +133,10 @@ def remove_partials(folder: str | Path, names: Iterable[str]) -> int:
 
 
 def lock(stream: BinaryIO, *, wait: float = 0.0, shared: bool = False) -> bool:
-    """Locks an open file until it is closed.
-
-    Args:
-        stream: The file.
-        wait: Seconds to wait while other processes hold the lock.
-        shared: Whether others may hold it at the same time.
+    """Locks an open file until it is closed, for this process or shared with others.
 
     Returns:
-        False if others still hold the lock after `wait`. Windows has no such lock: True.
+        False if others still hold the lock after `wait` seconds. Windows has no such lock: True.
 
     Raises:
         OSError: If the file system has no locks.

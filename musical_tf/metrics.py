@@ -22,18 +22,12 @@ from musical_tf.pretrained import packaged_arrays
 def authors_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
     """The metrics as the authors of MUSICAL computed them (section 4.2): the composite, all pixels.
 
-    Args:
-        truth: `(H, W, 3)` uint8 RGB, the photograph.
-        result: `(H, W, 3)` uint8 RGB, the filled image. Only what lies in the hole is looked at.
-        hole: `(H, W)` bool, True where a pixel was missing.
+    Arguments: as of `evaluate_pair`.
 
     Returns:
         `authors/psnr` (dB; infinite for equal images), `authors/ssim` (7 x 7 uniform window over
-        the colour channels, the default of scikit-image), `authors/l1_percent` (mean of `|a - b| /
+        the color channels, the default of scikit-image), `authors/l1_percent` (mean of `|a - b| /
         255`, in percent).
-
-    Raises:
-        ValueError: On another dtype or shape, or an image with a side below 7 (SSIM's window).
     """
     truth, result, hole = _checked(truth, result, hole)
     error = (result.astype("float64") - truth) / 255.0
@@ -47,18 +41,12 @@ def authors_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> 
 def hole_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
     """The metrics over missing pixels only, so that they do not depend on the size of the hole.
 
-    Args:
-        truth: `(H, W, 3)` uint8 RGB, the photograph.
-        result: `(H, W, 3)` uint8 RGB, the filled image.
-        hole: `(H, W)` bool, True where a pixel was missing; at least one.
+    Arguments: as of `evaluate_pair`; the hole must have a pixel.
 
     Returns:
-        `hole/psnr` (dB), `hole/ssim` (mean over the 7 x 7 windows whose centre is in the hole;
+        `hole/psnr` (dB), `hole/ssim` (mean over the 7 x 7 windows whose center is in the hole;
         beyond the image's border a window sees it mirrored), `hole/l1_percent` and
         `hole/l2_percent` (mean of `|a - b|` and `(a - b)^2` with pixels in [0, 1], in percent).
-
-    Raises:
-        ValueError: On another dtype or shape, an image with a side below 7, or an empty hole.
     """
     truth, result, hole = _checked(truth, result, hole)
     _require_hole(hole, "hole")
@@ -82,10 +70,7 @@ def deepfill_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) ->
     per pixel with pixels in [0, 1]: photographs at 256 x 256 have about 23 %, the papers' results
     25 %.
 
-    Args:
-        truth: `(H, W, 3)` uint8 RGB, the photograph.
-        result: `(H, W, 3)` uint8 RGB, the filled image.
-        hole: `(H, W)` bool, True where a pixel was missing; at least one.
+    Arguments: as of `evaluate_pair`; the hole must have a pixel.
 
     Returns:
         `deepfill/l1_percent`, `deepfill/l2_percent`, `deepfill/psnr` (dB), `deepfill/tv_percent`.
@@ -107,19 +92,7 @@ def deepfill_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) ->
 
 
 def lpips_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
-    """LPIPS of the composite and the truth (Zhang et al., version 0.1, AlexNet).
-
-    Args:
-        truth: `(H, W, 3)` uint8 RGB, the photograph.
-        result: `(H, W, 3)` uint8 RGB, the filled image.
-        hole: `(H, W)` bool, True where a pixel was missing.
-
-    Returns:
-        `lpips/alex`, 0 for equal images; lower is better.
-
-    Raises:
-        ValueError: On another dtype or shape, or an image with a side below 31.
-    """
+    """`lpips/alex`: LPIPS of the composite and the truth, lower is better; see `LPIPS`."""
     truth, result, hole = _checked(truth, result, hole)
     distance = _shared_lpips()(normalize(truth[np.newaxis]), normalize(result[np.newaxis]))
     return {"lpips/alex": float(distance[0])}
@@ -170,8 +143,8 @@ def evaluate_pair(
         Metric, `protocol/metric`, -> value, protocols in the order given.
 
     Raises:
-        ValueError: On an unknown protocol (the message lists them), another dtype or shape, or an
-            empty hole where the protocol looks at nothing else.
+        ValueError: On an unknown protocol (the message lists them), another dtype or shape, a side
+            below 7 (SSIM) or 31 (LPIPS), or an empty hole where the protocol looks at nothing else.
 
     Example:
 
@@ -182,10 +155,8 @@ def evaluate_pair(
     for name in protocols:
         if name not in PROTOCOLS:
             raise ValueError(f"unknown protocol {name!r}; expected one of {', '.join(PROTOCOLS)}")
-    metrics: dict[str, float] = {}
-    for name in protocols:
-        metrics.update(PROTOCOLS[name](truth, result, hole))
-    return metrics
+    values = [PROTOCOLS[name](truth, result, hole) for name in protocols]
+    return {name: value for each in values for name, value in each.items()}
 
 
 class LPIPS:

@@ -23,8 +23,7 @@ def names() -> list[str]:
 def weights_file(name: str) -> Path:
     """A file of weights that `musical-tf-weights` installs.
 
-    Raises:
-        FileNotFoundError: If it is not installed; says how to install it.
+    Raises `FileNotFoundError` if it is not installed; says how to install it.
     """
     path = FOLDER / name
     if not path.is_file():
@@ -61,9 +60,6 @@ def file(name: str) -> Path:
 
 def card(name: str) -> dict[str, Any]:
     """The card of a generator.
-
-    Args:
-        name: One of `names`.
 
     Returns:
         What `export.ship` wrote: `recipe`, `data`, `licence`, `stages` with their compute and

@@ -31,15 +31,12 @@ _DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 def input_affine(
     normalization: str, mean: tuple[float, float, float] = IMAGENET_MEAN
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what turns [-1, 1] into a pre-trained network's input: `image * scale + offset`.
+    """What turns [-1, 1] into an input: `image * scale + offset`, float32 `(3,)` each.
 
     Args:
         normalization: `"imagenet"`, `((image + 1) / 2 - mean) / std`; or `"none"`, the image as it
             is.
         mean: Mean of the network's training pixels, RGB in [0, 1].
-
-    Returns:
-        `(scale, offset)`, float32 `(3,)` each.
 
     Raises:
         ValueError: On another `normalization`.
@@ -56,14 +53,7 @@ def input_affine(
 
 
 def packaged_arrays(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Reads one of the weight files that are packed with the project.
-
-    Args:
-        name: File name inside `musical_tf/weights`.
-        shapes: The arrays that must be there, name -> shape.
-
-    Returns:
-        Name -> float32 array.
+    """`read_arrays` of a file inside `musical_tf/weights`.
 
     Raises:
         FileNotFoundError: If the file is not installed; says how to install it.
@@ -75,14 +65,11 @@ def packaged_arrays(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
 def read_arrays(
     path: str | os.PathLike, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """Reads named arrays from an `.npz` file and checks them.
+    """Reads named arrays from an `.npz` file as float32.
 
     Args:
         path: The file.
         shapes: The arrays that must be there, name -> shape. Others are ignored.
-
-    Returns:
-        Name -> float32 array.
 
     Raises:
         ValueError: If it is no `.npz` file, an array is missing, has another shape or is not
@@ -112,19 +99,15 @@ def read_arrays(
 
 
 def downloaded_file(name: str, url: str, md5: str, instead: str) -> Path:
-    """Returns a weight file in Keras' cache, downloaded on first use as `keras.applications` does.
+    """A weight file in Keras' cache, downloaded on first use.
 
     `keras.utils.get_file` deletes a file of the same name whose hash is wrong. Somebody may have
     put it there by hand, so this refuses before Keras gets to see it.
 
     Args:
         name: File name in the cache, `$KERAS_HOME/models` or `~/.keras/models`.
-        url: Where it is.
-        md5: Its checksum, hexadecimal.
+        url, md5: Where it is, and its checksum in hexadecimal digits.
         instead: What to do where there is no download; ends the error message.
-
-    Returns:
-        The path of the verified file.
 
     Raises:
         ConnectionError: If it cannot be downloaded.
@@ -166,12 +149,7 @@ def downloaded_file(name: str, url: str, md5: str, instead: str) -> Path:
 
 
 def load_keras_weights(model: keras.Model, path: str | os.PathLike, expected: str) -> None:
-    """Loads an `.h5` or `.weights.h5` file into `model`.
-
-    Args:
-        model: A built model of the layout that was saved.
-        path: The file. It is only read.
-        expected: What the file should be, for the error message.
+    """Loads an `.h5` or `.weights.h5` file into a built model; messages say `expected`.
 
     Raises:
         FileNotFoundError: If there is no such file.

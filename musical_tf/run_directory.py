@@ -57,9 +57,7 @@ class RunDirectory:
     def recipe(self) -> dict[str, Any]:
         """The recipe as JSON has it.
 
-        Raises:
-            FileNotFoundError: If the folder has no recipe.
-            ValueError: If the file is no JSON object.
+        Raises `FileNotFoundError` if the folder has none, `ValueError` if it is no JSON object.
         """
         return self._read(self.recipe_file, dict)
 
@@ -70,9 +68,7 @@ class RunDirectory:
     def times(self) -> list[dict[str, float]]:
         """The parts of the run: `from_step`, `to_step`, `seconds`, `cpu_seconds` of each.
 
-        Raises:
-            FileNotFoundError: If the folder has no record of its time.
-            ValueError: If the file is no JSON list.
+        Raises as `recipe`.
         """
         return self._read(self.time_file, list)
 
@@ -83,10 +79,7 @@ class RunDirectory:
     def duration(self) -> dict[str, float | None]:
         """Finished "steps", "minutes" of the clock and "cpu_minutes" of all cores.
 
-        Each is None where the run keeps no record.
-
-        Raises:
-            ValueError: If the record holds no step, or is none.
+        Each is None where the run keeps no record. Raises `ValueError` if the record holds no step.
         """
         try:
             parts = self.times()
@@ -106,8 +99,7 @@ class RunDirectory:
     def losses(self) -> list[dict[str, float]]:
         """The log: `step` and every term of each line. A torn last line is left out.
 
-        Raises:
-            FileNotFoundError: If the folder has no log.
+        Raises `FileNotFoundError` if the folder has no log.
         """
         rows: list[dict[str, float]] = []
         if not self.log.is_file():
@@ -122,22 +114,14 @@ class RunDirectory:
         return rows
 
     def photographs(self) -> str | None:
-        """How many photographs the run saw and a hash of their names; None if not recorded.
-
-        Raises:
-            ValueError: If the record is no JSON object.
-        """
+        """How many photographs the run saw and a hash of their names; None if not recorded."""
         manifests = sorted(self.checkpoints.glob("step-*/manifest.json"))
         if self.photographs_file.is_file():
             return self._read(self.photographs_file, dict).get("photographs")
         return self._read(manifests[-1], dict)["recipe"].get("photographs") if manifests else None
 
     def weights_hash(self) -> str:
-        """SHA-256 of the weights.
-
-        Raises:
-            FileNotFoundError: If there are none yet.
-        """
+        """SHA-256 of the weights; `FileNotFoundError` if there are none yet."""
         return sha256(self.weights)
 
     def note_skipped(self, skipped: Mapping[str, str]) -> None:
