@@ -346,13 +346,13 @@ def wasserstein_critic(image_size: int, widths: Sequence[int], dtype=None) -> ke
     """Builds a critic of DeepFill: strided convolutions, then one score without bounds.
 
     1. For each width, Conv 5x5 s2, LeakyReLU of slope 0.2: `(B, S/2, S/2, widths[0])`, ...
-    2. Dense to one score, without a bias: only differences of scores count.
+    2. Dense to one score `(B, 1)`, without a bias: only differences of scores count.
 
-    No normalisation, which would tie a sample's gradient to its batch. Weights start from Glorot's
+    No normalization, which would tie a sample's gradient to its batch. Weights start from Glorot's
     uniform distribution.
 
     The critic's `seed_generator` is meant for the points between photograph and fake at which its
-    gradient is penalised. Its state is among the critic's variables: a run that is resumed draws
+    gradient is penalized. Its state is among the critic's variables: a run that is resumed draws
     what the uninterrupted one draws.
 
     Args:

@@ -34,11 +34,7 @@ Extent = tuple[int, int]
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of the map.
-
-    Args:
-        rows, columns: `(first, one past the last)`.
-    """
+    """A rectangle of the map: first row and column, and one past the last."""
 
     rows: Extent
     columns: Extent
@@ -61,26 +57,23 @@ def attention_weights(
 ) -> Tensor:
     """What `ContextualAttention` multiplies every position of the map with, to fill a rectangle.
 
-    `sum over q of weights[b, y, x, q] * v[b, q]` is the filling of position `(y, x)`, v the
-    features, or `pasted_features` for the variant `"official"`, which does not paste them as they
-    are. The rows of `"paper"` sum to one, to less beside the border, where a part of the pasted
-    patch falls outside the map. Positions of the hole have weight as well: a patch is pasted as a
-    whole, and Eq. (2) shifts candidates, next to the hole, into it. `"official"` also pastes the
-    padding around the map, whose value is that of a missing position; the weight of the padding is
+    `sum over q of weights[b, y, x, q] * v[b, q]` is the filling of position `(y, x)`, v being
+    `pasted_features`. The rows of `"paper"` sum to one, to less beside the border, where a part of
+    the pasted patch falls outside the map. Positions of the hole have weight as well: a patch is
+    pasted as a whole, and Eq. (2) shifts candidates next to the hole into it. `"official"` also
+    pastes the padding around the map, whose value is that of a missing position; its weight is
     spread evenly over the hole.
 
     Memory: `(h + 2a)(w + 2a) H W` numbers a sample, for a rectangle of h x w and a halo
     a = 2 (patch_size // 2) + propagation_size // 2.
 
     Args:
-        features: `(B, H, W, C)` float, what the layer is called with.
-        hole: `(B, H, W, 1)`, 1 = missing.
+        features, hole: What the layer is called with.
         region: Which positions, the same in all samples. They need not be missing.
         patch_size, propagation_size, softmax_scale, variant: As of `ContextualAttention`.
 
     Returns:
-        `(B, h, w, H, W)` float32, >= 0. Meaningless in a sample without a valid candidate, whose
-        features pass unchanged.
+        `(B, h, w, H, W)` float32, >= 0. Meaningless in a sample without a valid candidate.
 
     Raises:
         ValueError: If the region is empty or reaches outside the map.
@@ -182,10 +175,7 @@ class AttentionMap:
         self._found: Sources | None = None
 
     def weights(self, sample: int, row: int, column: int) -> np.ndarray:
-        """Everything one position was filled from.
-
-        Args:
-            sample, row, column: Which position; a filled one.
+        """Everything one filled position was filled from.
 
         Returns:
             `(H, W)` float32 >= 0, a weight for each position of the map, missing ones too.
@@ -223,12 +213,9 @@ class AttentionMap:
         return self.strongest(1).positions[..., 0, :]
 
     def strongest(self, count: int) -> Sources:
-        """The `count` strongest known sources of every filled position.
+        """The `count` strongest known sources of every filled position; kept for the next call.
 
-        Kept: what was asked for once, and fewer of them, costs nothing again.
-
-        Raises:
-            ValueError: If `count` is below 1.
+        Raises `ValueError` if `count` is below 1.
         """
         if count < 1:
             raise ValueError(f"count must be >= 1, received: {count}")

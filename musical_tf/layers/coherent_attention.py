@@ -93,12 +93,8 @@ class CoherentSemanticAttention(AttentionLayer):
 def attention_sources(features: Tensor, hole: Tensor, max_scores: int | None = None) -> Tensor:
     """Where the best match of every hole position lies; arguments as of the layer.
 
-    Returns:
-        `(B, H, W, 2)` int32, row and column of the known position; -1 at known positions and where
-        a sample has none.
-
-    Raises:
-        ValueError: On shapes that disagree.
+    `(B, H, W, 2)` int32, row and column of the known position; -1 at known positions and where a
+    sample has none. Raises `ValueError` on shapes that disagree.
     """
     walk = _RasterWalk(features, hole)
     matches = ops.expand_dims(walk.best_matches(max_scores), -1)  # (B, L, 1)

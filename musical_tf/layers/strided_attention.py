@@ -120,14 +120,9 @@ class StridedContextualAttention(AttentionLayer):
     def attention_sources(self, features: Tensor, hole: Tensor) -> Tensor:
         """Which known position each missing one was filled from: the best match of step 5.
 
-        The color map of the paper's figures is `sources - position`.
-
-        Args:
-            features, hole: What the layer is called with.
-
-        Returns:
-            `(B, H, W, 2)` int32, row and column in the same map. A known position, and every
-            position of a sample without a valid candidate, is its own source.
+        `(B, H, W, 2)` int32, row and column in the same map. A known position, and every position
+        of a sample without a valid candidate, is its own source. The color map of the paper's
+        figures is `sources - position`.
         """
         return strided_matching.sources(*prepare(features, hole, self.rate), *self._matching)
 

@@ -32,11 +32,7 @@ def names() -> list[str]:
 
 
 def get(name: str) -> ModuleType:
-    """The module of a method.
-
-    Raises:
-        ValueError: On an unknown name; the message lists the known ones.
-    """
+    """The module of a method; `ValueError` on an unknown name lists the known ones."""
     if name not in names():
         raise ValueError(f"Unknown method {name!r}, expected one of {names()}")
     return importlib.import_module(f"{__name__}.{name}")
@@ -72,11 +68,7 @@ def create(
 
 
 def generator_file(source: str | Path) -> Path:
-    """The `.keras` file or unpacked folder that `load` reads; it need not exist.
-
-    Args:
-        source: As for `load`.
-    """
+    """The `.keras` file or unpacked folder that `load` reads; it need not exist."""
     if named_models.is_name(source):
         return named_models.file(source)
     path = Path(source)

@@ -88,11 +88,7 @@ class MethodGenerator:
         return self.config.preset
 
     def check_size(self, image: Tensor) -> None:
-        """Refuses an image with a known side that is no multiple of `size_multiple`.
-
-        Raises:
-            ValueError: On such a side.
-        """
+        """Raises `ValueError` on a known side that is no multiple of `size_multiple`."""
         height, width = image.shape[1:3]
         if any(side is not None and side % self.size_multiple for side in (height, width)):
             raise ValueError(
@@ -133,18 +129,15 @@ class FunctionalGenerator(MethodGenerator, keras.Model):
 
     Args:
         config: The method's `Config`, or the dict of its fields.
-        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
+        dtype: Keras dtype policy of the layers; None the global one.
         name: The model's name; the method's by default.
 
     Call arguments:
         inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing.
-            H and W are multiples of `size_multiple`.
+            Known H and W must be multiples of `size_multiple`.
 
     Returns:
         `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
-
-    Raises:
-        ValueError: On a side that is known and not a multiple of `size_multiple`.
     """
 
     def __init__(self, config: MethodConfig | Mapping, dtype=None, name: str | None = None):
@@ -165,8 +158,7 @@ class FunctionalGenerator(MethodGenerator, keras.Model):
     def connect(image, hole, config, policy) -> tuple[Any, dict[str, Any]]:
         """Connects the layers.
 
-        Returns:
-            What a call returns, and the features that `tapped` returns by name.
+        Returns what a call returns, and the features that `tapped` returns by name.
         """
         raise NotImplementedError
 
@@ -210,9 +202,8 @@ class Objective:
     def phase(self, step: Tensor) -> dict[str, Tensor]:
         """Which sides are updated after `step` finished steps.
 
-        Returns:
-            `generator` and `discriminators`, scalar bool tensors; a side that is not named is
-            updated always.
+        `generator` and `discriminators`, scalar bool tensors; a side that is not named is updated
+        always.
         """
         return {}
 

@@ -128,24 +128,13 @@ class ContextEncoder(MethodGenerator, keras.Model):
        `(128, 128, 3)`.
     4. The patch is resampled to its place in the image. Outside it the prediction is the image.
 
-    Batch normalisation (epsilon 1e-5, statistics moved by 0.1, scale from N(1, 0.02)) follows every
+    Batch normalization (epsilon 1e-5, statistics moved by 0.1, scale from N(1, 0.02)) follows every
     convolution but the first and the last; then LeakyReLU(0.2) in the encoder and behind the
     bottleneck, ReLU in the decoder. There are no biases. Weights start from N(0, 0.02).
 
-    Training needs at least two photographs a batch: over one, batch normalisation of the bottleneck
-    leaves nothing.
-
-    Args:
-        config: A `Config`, or the dict of its fields.
-        dtype: Keras dtype policy of the layers; None the global one. The output is float32 in any.
-
-    Call arguments:
-        inputs: `[image, hole]`, image `(B, H, W, 3)` in [-1, 1], hole `(B, H, W, 1)`, 1 = missing,
-            of any size.
-        training: Whether batch normalisation uses the statistics of the batch and moves its own.
-
-    Returns:
-        `(B, H, W, 3)` float32 in [-1, 1], the raw prediction.
+    Training needs at least two photographs a batch: over one, batch normalization of the bottleneck
+    leaves nothing. Images have any size; arguments and result are otherwise those of
+    `FunctionalGenerator`.
 
     Reference:
         Pathak et al., CVPR 2016, Section 3, Figure 9.
@@ -177,9 +166,9 @@ class ContextEncoder(MethodGenerator, keras.Model):
             inputs: `[image, hole]`, where the image is the true one, under the hole too.
 
         Returns:
-            With S the patch's size, `prediction`: what `call` returns; `patch`: `(B, S, S, 3)`,
-            what the network predicts; `truth`: `(B, S, S, 3)`, the image there; `patch_hole`:
-            `(B, S, S, 1)`, 1 where a pixel of the patch is missing.
+            `prediction`: what `call` returns; `patch`: `(B, S, S, 3)`, what the network predicts;
+            `truth`: the same of the image; `patch_hole`: `(B, S, S, 1)`, 1 where a pixel is
+            missing.
 
         Raises:
             ValueError: On a batch of one.
