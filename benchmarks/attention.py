@@ -1,23 +1,21 @@
-"""How much faster the shared-Gram attention is than the literal one, and how much memory it saves.
+"""Measures how much faster the shared-Gram attention is than the literal form, and its memory.
 
     python -m benchmarks.attention [--rounds 5]
 
-The multi-scale attention (patch sizes 1 and 3) of a 64 x 64 map with a centre hole of half its
-side, which is what the `paper` generator has at 256 x 256 pixels, is timed
+The multi-scale attention (patch sizes 1 and 3) of a 64 x 64 map with a center hole of half its
+side, as in the `paper` generator at 256 x 256 pixels, is timed
 
 * forward, and forward and backward, in TensorFlow, against `implementation="reference"`, which is
   also compiled by XLA where that is faster;
-* against the matrix products that no form can do without: one for the scores, query window x
-  positions x channels, and one for each patch size's filling, hole x positions x channels; and
-  against the two of them that a single patch size would need;
+* against the matrix products that every form needs: one for the scores, query window x positions x
+  channels, and one for each patch size's filling, hole x positions x channels; and against the two
+  that a single patch size would need;
 * in ONNX Runtime, each graph as `export/to_onnx.py` writes it;
-* against the kind of module the authors wrote in PyTorch, if torch is installed: patches as
-  convolution kernels, sample by sample.
+* against the authors' kind of module in PyTorch, if torch is installed: patches as convolution
+  kernels, sample by sample.
 
-What a ratio compares takes turns in one process; every part has a process of its own, because what
-the literal form leaves behind in one is more than the next can spare. Peak memory is that of a
-process that does one training step of the attention. Prints the ratios and writes
-`results/attention.json`.
+Every part has a process of its own, because of the memory that the literal form leaves behind. Peak
+memory is that of one training step of the attention. Writes `results/attention.json`.
 """
 
 import argparse
@@ -30,17 +28,17 @@ import numpy as np
 
 from benchmarks import measure, models
 
-MODULE = "benchmarks.attention"
 SIDE = 64
 SHAPES = {"C 256, batch 1": (1, 256), "C 128, batch 5": (5, 128)}
 PATCH_SIZES = (1, 3)
+FORMS = ("fast", "reference")
 
 
 def features_and_hole(batch: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random features `(B, 64, 64, C)` and the centre hole `(B, 64, 64, 1)`, float32."""
+    """Random features `(B, 64, 64, C)` and the center hole `(B, 64, 64, 1)`, float32."""
     random = np.random.default_rng(0)
     features = random.normal(size=(batch, SIDE, SIDE, channels)).astype("float32")
-    return features, models.centre_hole(SIDE, batch)
+    return features, models.center_hole(SIDE, batch)
 
 
 def forward(implementation: str, variant: str = "paper") -> Callable:
@@ -51,36 +49,47 @@ def forward(implementation: str, variant: str = "paper") -> Callable:
     return layer.attend
 
 
-def training_step(implementation: str) -> Callable:
-    """A function of `(features, hole)` that gives the gradient of a loss on the attended maps."""
+def gradient_of(attend: Callable) -> Callable:
+    """A function of `(features, hole)`: the gradient of a loss on the attended map or maps."""
     import tensorflow as tf
-
-    attend = forward(implementation)
 
     def step(features, hole):
         with tf.GradientTape() as tape:
             tape.watch(features)
-            loss = sum(tf.reduce_sum(tf.sin(attended)) for attended in attend(features, hole))
+            loss = tf.add_n(
+                [tf.reduce_sum(tf.sin(m)) for m in tf.nest.flatten(attend(features, hole))]
+            )
         return tape.gradient(loss, features)
 
     return step
 
 
-def forward_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
-    """Times both forms and the bare products."""
-    features, _ = features_and_hole(batch, channels)
-    calls = {
-        "fast": compiled(forward("fast"), batch, channels),
-        "reference": compiled(forward("reference"), batch, channels),
-        "products": bare_products(features, len(PATCH_SIZES)),
-        "two products": bare_products(features, 1),
-    }
-    measure.check_same(calls["fast"](), calls["reference"]())
+def compiled(function: Callable, arrays: tuple, xla: bool = False) -> Callable:
+    """A call of `function` on arrays, as a graph."""
+    import tensorflow as tf
+
+    arguments = [tf.constant(array) for array in arrays]
+    graph = tf.function(function, jit_compile=xla, autograph=False)
+    return lambda: graph(*arguments)
+
+
+def timed(calls: dict[str, Callable], rounds: int) -> dict[str, Any]:
+    """Times calls of which the first two must compute the same."""
+    one, other = list(calls.values())[:2]
+    measure.check_same(one(), other())
     return measure.take_turns(calls, rounds)
 
 
+def forward_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
+    arrays = features_and_hole(batch, channels)
+    calls = {form: compiled(forward(form), arrays) for form in FORMS}
+    calls["products"] = bare_products(arrays[0], len(PATCH_SIZES))
+    calls["two products"] = bare_products(arrays[0], 1)
+    return timed(calls, rounds)
+
+
 def bare_products(features: np.ndarray, fillings: int) -> Callable:
-    """A call of the product for the scores and of one for each filling, of weights of its own."""
+    """A call of the product for the scores and of one for each filling."""
     import tensorflow as tf
 
     batch, _, _, channels = features.shape
@@ -97,37 +106,22 @@ def bare_products(features: np.ndarray, fillings: int) -> Callable:
     return lambda: products(queries, weights, positions)
 
 
-def step_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
-    """Times forward and backward of both forms."""
+def step_times(batch: int, channels: int, rounds: int, xla: bool = False) -> dict[str, Any]:
+    """Forward and backward; `xla` compiles the reference."""
+    arrays = features_and_hole(batch, channels)
     calls = {
-        "fast": compiled(training_step("fast"), batch, channels),
-        "reference": compiled(training_step("reference"), batch, channels),
+        form: compiled(gradient_of(forward(form)), arrays, xla and form == "reference")
+        for form in FORMS
     }
-    measure.check_same(calls["fast"](), calls["reference"]())
-    return measure.take_turns(calls, max(2, rounds // 2))
+    return timed(calls, max(2, rounds // 2))
 
 
 def xla_step_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
-    """The same with the reference compiled by XLA."""
-    calls = {
-        "fast": compiled(training_step("fast"), batch, channels),
-        "reference": compiled(training_step("reference"), batch, channels, xla=True),
-    }
-    measure.check_same(calls["fast"](), calls["reference"]())
-    return measure.take_turns(calls, max(2, rounds // 2))
-
-
-def compiled(function: Callable, batch: int, channels: int, xla: bool = False) -> Callable:
-    """A call of `function` on features and hole, as a graph."""
-    import tensorflow as tf
-
-    arguments = [tf.constant(array) for array in features_and_hole(batch, channels)]
-    graph = tf.function(function, jit_compile=xla, autograph=False)
-    return lambda: graph(*arguments)
+    return step_times(batch, channels, rounds, xla=True)
 
 
 def onnx_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
-    """Times both forms as graphs in ONNX Runtime, of fixed shapes, without which one would fail."""
+    """Both forms as graphs of fixed shapes in ONNX Runtime."""
     from musical_tf import onnx_runtime
 
     onnxruntime = onnx_runtime.load()
@@ -136,39 +130,33 @@ def onnx_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
     from export.convert import convert
 
     features, hole = features_and_hole(batch, channels)
+    signature = [
+        tf.TensorSpec(features.shape, tf.float32, name="features"),
+        tf.TensorSpec(hole.shape, tf.float32, name="hole"),
+    ]
     calls = {}
-    for implementation in ("fast", "reference"):
-        signature = [
-            tf.TensorSpec(features.shape, tf.float32, name="features"),
-            tf.TensorSpec(hole.shape, tf.float32, name="hole"),
-        ]
-        attend = tf.function(forward(implementation), signature, autograph=False)
-        model = convert(attend)
+    for form in FORMS:
+        model = convert(tf.function(forward(form), signature, autograph=False))
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )
         feed = {"features": features, "hole": hole}
-        calls[implementation] = lambda session=session, feed=feed: session.run(None, feed)
-    measure.check_same(calls["fast"](), calls["reference"]())
-    return measure.take_turns(calls, rounds)
+        calls[form] = functools.partial(session.run, None, feed)
+    return timed(calls, rounds)
 
 
 def pytorch_times(batch: int, channels: int, rounds: int) -> dict[str, Any] | None:
-    """Times `variant="official"` against the same function in the authors' way; None without torch.
+    """`variant="official"` and the same function in the authors' way; None without torch.
 
-    Every patch of a sample becomes a kernel: a convolution scores it at every position, another,
-    transposed, pastes it. Kernels differ from sample to sample, so the batch is a loop.
+    Every patch of a sample becomes a kernel: a convolution scores the kernel at every position, a
+    transposed one pastes it. Kernels differ from sample to sample, so the batch is a loop.
     """
     try:
         import torch
         from torch.nn import functional
     except ModuleNotFoundError:
         return None
-    import tensorflow as tf
-
     features, hole = features_and_hole(batch, channels)
-    graph = tf.function(forward("fast", variant="official"), autograph=False)
-    arguments = [tf.constant(features), tf.constant(hole)]
     maps = torch.from_numpy(features.transpose(0, 3, 1, 2).copy())
     missing = torch.from_numpy(hole.transpose(0, 3, 1, 2).copy())
 
@@ -185,16 +173,12 @@ def pytorch_times(batch: int, channels: int, rounds: int) -> dict[str, Any] | No
 
     @torch.inference_mode()
     def authors():
-        return [
-            torch.cat(
-                [attend_sample(maps[i : i + 1], missing[i : i + 1], size) for i in range(batch)]
-            )
-            for size in PATCH_SIZES
-        ]
+        samples = [(maps[i : i + 1], missing[i : i + 1]) for i in range(batch)]
+        return [torch.cat([attend_sample(*each, size) for each in samples]) for size in PATCH_SIZES]
 
-    calls = {"fast": lambda: graph(*arguments), "authors' kind": authors}
-    measure.check_same(calls["fast"](), [each.numpy().transpose(0, 2, 3, 1) for each in authors()])
-    return measure.take_turns(calls, rounds)
+    fast = compiled(forward("fast", variant="official"), (features, hole))
+    measure.check_same(fast(), [each.numpy().transpose(0, 2, 3, 1) for each in authors()])
+    return measure.take_turns({"fast": fast, "authors' kind": authors}, rounds)
 
 
 PARTS = {
@@ -207,51 +191,42 @@ PARTS = {
 
 
 def one_step_peak(implementation: str, batch: int, channels: int) -> int:
-    """Bytes one training step of the attention adds to what the process held before it."""
-    import tensorflow as tf
-
-    arguments = [tf.constant(array) for array in features_and_hole(batch, channels)]
-    step = tf.function(training_step(implementation), autograph=False)
-    step.get_concrete_function(*arguments)
+    """Bytes that one training step of the attention adds to the memory of the process."""
+    step = compiled(gradient_of(forward(implementation)), features_and_hole(batch, channels))
     before = measure.resident_peak()
-    step(*arguments)
+    step()
     return measure.resident_peak() - before
 
 
 def ratios(figures: dict[str, Any]) -> dict[str, float]:
-    """What the measurement says, name -> ratio of medians."""
+    """Name -> ratio of medians."""
     said = {}
     for shape, parts in figures["times"].items():
-
-        def ratio(part, slow, fast, parts=parts):
-            return parts[part][slow]["median"] / parts[part][fast]["median"]
-
-        said[f"{shape}: forward, reference / fast"] = ratio("forward", "reference", "fast")
-        said[f"{shape}: forward and backward, reference / fast"] = min(
-            ratio("forward and backward", "reference", "fast"),
-            ratio("forward and backward, XLA", "reference", "fast"),
-        )
-        said[f"{shape}: forward, fast / its matrix products"] = ratio("forward", "fast", "products")
-        said[f"{shape}: forward, fast / those of one patch size"] = ratio(
-            "forward", "fast", "two products"
-        )
-        said[f"{shape}: ONNX Runtime, reference / fast"] = ratio("onnx", "reference", "fast")
+        steps = [parts["forward and backward"], parts["forward and backward, XLA"]]
+        of_shape = {
+            "forward, reference / fast": measure.ratio(parts["forward"], "reference", "fast"),
+            "forward and backward, reference / fast": min(
+                measure.ratio(each, "reference", "fast") for each in steps
+            ),
+            "forward, fast / its matrix products": measure.ratio(
+                parts["forward"], "fast", "products"
+            ),
+            "forward, fast / those of one patch size": measure.ratio(
+                parts["forward"], "fast", "two products"
+            ),
+            "ONNX Runtime, reference / fast": measure.ratio(parts["onnx"], "reference", "fast"),
+        }
         if parts["pytorch"]:
-            said[f"{shape}: the authors' kind in PyTorch / fast"] = ratio(
-                "pytorch", "authors' kind", "fast"
-            )
+            ratio = measure.ratio(parts["pytorch"], "authors' kind", "fast")
+            of_shape["the authors' kind in PyTorch / fast"] = ratio
+        said |= {f"{shape}: {name}": ratio for name, ratio in of_shape.items()}
     memory = figures["peak_bytes"]
-    said["C 128, batch 5: peak memory of a step, fast / reference"] = (
-        memory["fast"] / memory["reference"]
-    )
-    return said
+    name = "C 128, batch 5: peak memory of a step, fast / reference"
+    return said | {name: memory["fast"] / memory["reference"]}
 
 
-def main(argv: list[str] | None = None) -> int:
-    return measure.run(measure.parser(MODULE, __doc__, rounds=5), argv, work)
-
-
-def work(options: argparse.Namespace, words: list[str]) -> None:
+@measure.command(rounds=5)
+def main(options: argparse.Namespace) -> None:
     times = {
         shape: {
             part: measure.in_own_process(function, *size, options.rounds)
@@ -259,12 +234,10 @@ def work(options: argparse.Namespace, words: list[str]) -> None:
         }
         for shape, size in SHAPES.items()
     }
-    peaks = {
-        form: measure.in_own_process(one_step_peak, form, *SHAPES["C 128, batch 5"])
-        for form in ("fast", "reference")
-    }
+    size = SHAPES["C 128, batch 5"]
+    peaks = {form: measure.in_own_process(one_step_peak, form, *size) for form in FORMS}
     figures = {"times": times, "peak_bytes": peaks}
-    measure.publish("attention", MODULE, words, {**figures, "ratios": ratios(figures)})
+    measure.publish("attention", options.command, {**figures, "ratios": ratios(figures)})
 
 
 if __name__ == "__main__":

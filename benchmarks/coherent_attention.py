@@ -1,21 +1,17 @@
-"""How much faster the coherent semantic attention is than the loop over positions it stands for.
+"""Measures how much faster the coherent semantic attention is than the loop over positions.
 
     python -m benchmarks.coherent_attention [--rounds 5]
 
-A map of 32 x 32 x 512 with a centre hole of half its side, 256 missing positions, which is what the
-`paper` generator of CSA has at 256 x 256 pixels; batch 1, as the authors run it, and batch 8. The
-layer, compiled by TensorFlow, is timed
+A map of 32 x 32 x 512 with a center hole of half its side, as in the `paper` generator of CSA at
+256 x 256 pixels; batch 1, as the authors run it, and batch 8. The layer, compiled by TensorFlow, is
+timed forward, at batch 1 also forward and backward, against
 
-* forward, and at batch 1 forward and backward, against the same thing position by position in
-  eager TensorFlow (`coherent_attention_reference`);
-* forward against the kind of module the authors wrote in PyTorch, if torch is installed: patches
-  as convolution kernels, a loop over the positions of the map, sample by sample;
-* forward against the shortest loop there is, in NumPy, which has no gradient and no framework to
-  wait for: what remains is arithmetic;
-* against its own first half, the search for the best matches: the rest is the sequential part.
+* the same position by position in eager TensorFlow (`coherent_attention_reference`);
+* the authors' kind of module in PyTorch, if torch is installed;
+* the shortest loop in NumPy, which has no gradient;
+* its own first half, the search for the best matches, and its graph in ONNX Runtime.
 
-ONNX Runtime runs the layer's graph, made by the project's converter. All in turns in one process.
-Prints the ratios and writes `results/coherent_attention.json`.
+All in turns in one process. Writes `results/coherent_attention.json`.
 """
 
 import argparse
@@ -26,18 +22,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure, models
+from benchmarks.attention import compiled, gradient_of
 
-MODULE = "benchmarks.coherent_attention"
 SIDE = 32
 CHANNELS = 512
 BATCHES = (1, 8)
 
 
 def features_and_hole(batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random features `(B, 32, 32, 512)` and the centre hole `(B, 32, 32, 1)`, float32."""
+    """Random features `(B, 32, 32, 512)` and the center hole `(B, 32, 32, 1)`, float32."""
     random = np.random.default_rng(0)
     features = random.normal(0.5, 1.0, (batch, SIDE, SIDE, CHANNELS)).astype("float32")
-    return features, models.centre_hole(SIDE, batch)
+    return features, models.center_hole(SIDE, batch)
 
 
 def numpy_loop(features: np.ndarray, hole: np.ndarray) -> np.ndarray:
@@ -66,7 +62,7 @@ def pytorch_loop() -> Callable | None:
 
     Known patches become kernels, one by one; a convolution scores them everywhere. Then every
     position of the map gets a row of attention, in the hole after a convolution of the last output
-    with the position's own patch; a transposed convolution pastes what the rows say.
+    with the position's own patch; a transposed convolution pastes by the rows.
     """
     try:
         import torch
@@ -97,8 +93,7 @@ def pytorch_loop() -> Callable | None:
             else:
                 kernel = (patch / length)[None]
                 to_before = functional.conv2d(before[None], kernel).squeeze() / before.norm()
-                to_best = similarity[position] / length
-                weight = to_before / (to_before + to_best)
+                weight = to_before / (to_before + similarity[position] / length)
                 before = weight * before + (1.0 - weight) * match
                 row = row * weight
                 row[best[position]] += 1.0 - weight
@@ -116,7 +111,7 @@ def pytorch_loop() -> Callable | None:
     return loop
 
 
-def onnx_scan() -> Callable:
+def onnx_scan(layer: Callable) -> Callable:
     """The layer's graph in ONNX Runtime, of any batch and size."""
     from musical_tf import onnx_runtime
 
@@ -124,9 +119,6 @@ def onnx_scan() -> Callable:
     import tensorflow as tf
     import tf2onnx
 
-    from musical_tf.layers.coherent_attention import CoherentSemanticAttention
-
-    layer = CoherentSemanticAttention()
     graph = tf.function(lambda features, hole: layer(features, hole), autograph=False)
     signature = [
         tf.TensorSpec((None, None, None, CHANNELS), tf.float32, name="features"),
@@ -149,70 +141,45 @@ def times(batch: int, rounds: int) -> dict[str, Any]:
     arrays = features_and_hole(batch)
     tensors = [tf.constant(array) for array in arrays]
 
-    def with_gradient(attend):
-        def step(features, hole):
-            with tf.GradientTape() as tape:
-                tape.watch(features)
-                loss = tf.reduce_sum(tf.sin(attend(features, hole)))
-            return tape.gradient(loss, features)
+    def search(features, hole):
+        return coherent_attention._RasterWalk(features, hole).search()
 
-        return step
+    def loop():
+        return coherent_attention_reference.attend(*tensors)
 
-    scan = tf.function(lambda features, hole: layer(features, hole), autograph=False)
-    search = tf.function(
-        lambda features, hole: coherent_attention._RasterWalk(features, hole).search(),
-        autograph=False,
-    )
-    loop = coherent_attention_reference.attend
-    runtime = onnx_scan()
-    torch_loop = pytorch_loop()
-    calls = {
-        "the authors' kind in PyTorch": lambda: torch_loop(*arrays),
-        "loop": lambda: loop(*tensors),
-        "scan": lambda: scan(*tensors),
-        "its search alone": lambda: search(*tensors),
+    scan = compiled(lambda features, hole: layer(features, hole), arrays)
+    torch_loop, runtime = pytorch_loop(), onnx_scan(layer)
+    # In this order: threads of PyTorch and ONNX Runtime spin for a while after their work, which
+    # hardly changes the time of the slow loop.
+    forward = {"the authors' kind in PyTorch": lambda: torch_loop(*arrays)} if torch_loop else {}
+    forward |= {"loop": loop, "scan": scan, "its search alone": compiled(search, arrays)}
+    forward |= {
         "loop in NumPy": lambda: numpy_loop(*arrays),
         "scan in ONNX Runtime": lambda: runtime(*arrays),
     }
-    # In this order: threads of PyTorch and ONNX Runtime spin for a while after their work, and only
-    # the slow loop does not mind.
-    forward = calls if torch_loop else dict(list(calls.items())[1:])
     for name, call in forward.items():
-        if call is not calls["its search alone"]:
-            measure.check_same(call(), scan(*tensors), f"{name} and the scan")
-
+        if name != "its search alone":
+            measure.check_same(call(), scan(), f"{name} and the scan")
     measured = {"forward": measure.take_turns(forward, rounds)}
     if batch > 1:
         return measured
-    scan_step = tf.function(with_gradient(scan), autograph=False)
-    both = {
-        "scan": lambda: scan_step(*tensors),
-        "loop": lambda: with_gradient(loop)(*tensors),
-    }
+    loop_step = gradient_of(coherent_attention_reference.attend)
+    both = {"scan": compiled(gradient_of(layer), arrays), "loop": lambda: loop_step(*tensors)}
     measure.check_same(*(tf.convert_to_tensor(call()) for call in both.values()), "the gradients")
     return {**measured, "forward and backward": measure.take_turns(both, rounds)}
 
 
-def ratios(measured: dict[str, Any]) -> dict[str, float]:
-    """What the measurement says, name -> ratio of medians."""
-    said = {}
-    for batch, kinds in measured.items():
-        for kind, seconds in kinds.items():
-            medians = {name: value["median"] for name, value in seconds.items()}
-            scan = medians.pop("scan")
-            for name, value in medians.items():
-                said[f"{batch}: {kind}, {name} / scan"] = value / scan
-    return said
-
-
-def main(argv: list[str] | None = None) -> int:
-    return measure.run(measure.parser(MODULE, __doc__, rounds=5), argv, work)
-
-
-def work(options: argparse.Namespace, words: list[str]) -> None:
+@measure.command(rounds=5)
+def main(options: argparse.Namespace) -> None:
     measured = {f"batch {batch}": times(batch, options.rounds) for batch in BATCHES}
-    figures = {"times": measured, "ratios": ratios(measured)}
-    measure.publish("coherent_attention", MODULE, words, figures)
+    ratios = {
+        f"{batch}: {kind}, {name} / scan": measure.ratio(seconds, name, "scan")
+        for batch, kinds in measured.items()
+        for kind, seconds in kinds.items()
+        for name in seconds
+        if name != "scan"
+    }
+    measure.publish("coherent_attention", options.command, {"times": measured, "ratios": ratios})
 
 
 if __name__ == "__main__":

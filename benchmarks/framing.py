@@ -3,11 +3,10 @@
     python -m benchmarks.framing --celeba DIR
 
 `faces` fills a central hole of half the width of CelebA's validation photographs, at 89 x 109 and
-at 178 x 218 pixels, as `musical-inpaint` does. Beside it the model alone fills the same hole in the
-middle square, resized to the training size as training resizes it; the result is resized back and
-measured on the same pixels. That square is an upper bound: it is resized before its hole is cut, so
-its known pixels contain some of the truth. Writes results/framing.json.
-"""
+at 178 x 218 pixels, as `musical-inpaint` does. For comparison, the model alone fills the same hole
+in the middle square, resized to the training size as training resizes; the result is resized back
+and measured on the same pixels. That square is an upper bound: it is resized before its hole is
+cut, so its known pixels contain some of the truth. Writes `results/framing.json`."""
 
 import argparse
 import sys
@@ -19,7 +18,6 @@ from PIL import Image
 from benchmarks import measure
 from serving.session import InpaintingSession
 
-MODULE = "benchmarks.framing"
 SIZES = ((89, 109), (178, 218))
 """Width and height."""
 
@@ -28,8 +26,11 @@ def photographs(folder: Path, limit: int) -> list[Path]:
     """The first validation photographs of CelebA."""
     lines = (folder / "list_eval_partition.txt").read_text().split("\n")
     names = [line.split()[0] for line in lines if line.endswith(" 1")]
-    files = (folder / "img_align_celeba" / name for name in names)
-    return [file for file in files if file.is_file()][:limit]
+    files = [folder / "img_align_celeba" / name for name in names]
+    found = [file for file in files if file.is_file()][:limit]
+    if not found:
+        raise ValueError(f"--celeba must hold validation photographs, got {folder}")
+    return found
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:
@@ -41,9 +42,9 @@ def measure_one(session: InpaintingSession, image: np.ndarray) -> tuple[float, f
     """PSNR in the hole, as served and by the square of the training."""
     height, width, _ = image.shape
     side = width // 2
-    hole = np.zeros((height, width), bool)
     top, left = (height - side) // 2, (width - side) // 2
     place = slice(top, top + side), slice(left, left + side)
+    hole = np.zeros((height, width), bool)
     hole[place] = True
     served = session.inpaint(image, hole)
 
@@ -57,19 +58,14 @@ def measure_one(session: InpaintingSession, image: np.ndarray) -> tuple[float, f
     return psnr(served[place], image[place]), psnr(back[square_hole], square[square_hole])
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = measure.parser(MODULE, __doc__)
-    parser.add_argument("--celeba", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--limit", type=int, default=50, metavar="N", help="default: %(default)s")
-    return measure.run(parser, argv, work, wrong_input=2)
-
-
-def work(options: argparse.Namespace, words: list[str]) -> None:
+@measure.command(
+    measure.argument("--celeba", type=Path, required=True, metavar="DIR"),
+    measure.argument("--limit", type=measure.at_least(1), default=50, metavar="N"),
+)
+def main(options: argparse.Namespace) -> None:
     session = InpaintingSession("faces", ["cpu"])
-    rows = []
     files = photographs(options.celeba, options.limit)
-    if not files:
-        raise ValueError(f"--celeba must hold validation photographs, got {options.celeba}")
+    rows = []
     for size in SIZES:
         scores = []
         for file in files:
@@ -79,8 +75,7 @@ def work(options: argparse.Namespace, words: list[str]) -> None:
         served, square = np.mean(scores, axis=0).round(2).tolist()
         rows.append({"size": size, "count": len(files), "served": served, "square": square})
         print(f"{size[0]} x {size[1]}: served {served} dB, square of the training {square} dB")
-    words = ["--celeba", "DIR", "--limit", str(options.limit)]
-    measure.publish("framing", MODULE, words, {"rows": rows})
+    measure.publish("framing", options.command, {"rows": rows})
 
 
 if __name__ == "__main__":

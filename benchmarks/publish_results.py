@@ -6,20 +6,18 @@
     python -m benchmarks.publish_results tables
 
 `add` takes folders that `python -m training.evaluate` or `training.compare` wrote on the same
-photographs and holes, drops the rows of single images and keeps the averages, commands, commits and
-hardware as `results/NAME.json`; LABEL renames the evaluation's model, and `--run` adds how its
-weights were trained, from a run folder. A comparison brings training and cost along, its
-tables as `results/NAME.md` and its page, the photographs left out, as `results/NAME.html`.
+photographs and holes, and keeps averages, commands, commits and hardware as `results/NAME.json`;
+LABEL renames the evaluation's model, and `--run` adds how its weights were trained. A comparison
+adds training and cost, its tables as `results/NAME.md` and its page as `results/NAME.html`.
 
-`training` keeps what was tried, the losers too, as `results/training/NAME.json`: for every try its
-stages, a run folder each and the last one's weights measured, with recipes, steps and minutes, and
-the figures that evaluations of its last run found, all on the same photographs. An evaluation's
-model is a try's if LABEL is the try's, or if it was made from the try's last run folder.
+`training` keeps all tries, the failed ones too, as `results/training/NAME.json`: the stages of
+every try, and the figures that evaluations of its last run found. An evaluation's model belongs to
+a try if LABEL is the try's, or if it was made from the try's last run folder.
 
 `tables` rewrites every block `<!-- results:NAME -->` ... `<!-- /results -->` of `DOCUMENTS` from
-such a record or from the ratios that a benchmark left. `results:card/NAME` is the card of a model
-that is part of the package, `results:short/NAME` a record of settings in a row each, and
-`results:training` all records of tries. The tests hold the documents to what `tables` writes.
+`results/NAME.json`, and the plots of `benchmarks.cost`. `results:card/NAME` is the card of a model
+of the package, `results:short/NAME` a record of settings in a row each, and `results:training` all
+records of tries.
 """
 
 import argparse
@@ -29,9 +27,9 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks import result_tables
+from benchmarks import cost_plots, result_tables
+from benchmarks.result_tables import Record
 from export.ship import describe_stage, describe_stages
 from musical_tf import named_models
 from musical_tf.files import write_whole
@@ -40,12 +38,12 @@ from training.evaluation import page as comparison_page
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 CARDS = named_models.FOLDER
-DOCUMENTS = (
-    ROOT / "README.md",
-    ROOT / "MODEL_CARD.md",
-    ROOT / "docs" / "results.md",
-    ROOT / "docs" / "performance.md",
-    ROOT / "docs" / "training_log.md",
+DOCUMENTS = tuple(
+    ROOT / name
+    for name in (
+        *("README.md", "MODEL_CARD.md", "docs/onnx.md", "docs/performance.md", "docs/results.md"),
+        *("docs/server.md", "docs/training_log.md"),
+    )
 )
 BLOCK = re.compile(r"(<!-- results:([\w/-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
@@ -56,10 +54,8 @@ KEPT = ("command", "created", "commit", "hardware", "software")
 COMPARED = ("cost", "training")
 """What a method of a comparison has beyond one of an evaluation."""
 
-Record = dict[str, Any]
 
-
-# --- records --------------------------------------------------------------------------------------
+# ---- records
 
 
 def read_evaluations(folders: Iterable[Path]) -> tuple[Record, dict[Path, Record]]:
@@ -69,15 +65,14 @@ def read_evaluations(folders: Iterable[Path]) -> tuple[Record, dict[Path, Record
         What they share, with "measured", the origin of each; and the results by folder.
 
     Raises:
-        ValueError: When they did not measure the same.
+        ValueError: If they did not measure the same.
     """
     shared: Record = {}
     found: dict[Path, Record] = {}
     for folder in folders:
         source = json.loads((folder / "results.json").read_text())
-        photographs = {
-            key: (result_tables.BEFORE_RESAMPLING | source)[key] for key in SAME_PHOTOGRAPHS
-        }
+        complete = result_tables.BEFORE_RESAMPLING | source
+        photographs = {key: complete[key] for key in SAME_PHOTOGRAPHS}
         if found and photographs != shared:
             different = ", ".join(k for k in SAME_PHOTOGRAPHS if shared[k] != photographs[k])
             raise ValueError(f"{folder} differs from {next(iter(found))} in {different}")
@@ -90,12 +85,11 @@ def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> Record:
     """Merges evaluations of the same photographs into one record without single images.
 
     Args:
-        evaluations: Folder with a `results.json` of `training.evaluate` -> label of its model, ""
-            to keep its own.
+        evaluations: Folder with a `results.json` -> label of its model, "" to keep its own.
         runs: Label of a method -> run folder that trained it.
 
     Raises:
-        ValueError: When the evaluations did not measure the same photographs and holes.
+        ValueError: If the evaluations did not measure the same photographs and holes.
     """
     record, sources = read_evaluations(evaluations)
     methods, verdicts = [], []
@@ -121,8 +115,7 @@ def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> Record:
     for label in runs:
         if label not in known:
             raise ValueError(f"--run names {label!r}, which is none of {', '.join(known)}")
-    training = {label: describe_run(run) for label, run in runs.items()}
-    record |= {"methods": methods, "training": training}
+    record |= {"methods": methods, "training": {k: describe_run(run) for k, run in runs.items()}}
     return record | ({"verdicts": verdicts} if verdicts else {})
 
 
@@ -131,7 +124,7 @@ def documents(folders: Sequence[Path], name: str) -> dict[str, bytes]:
     if len(folders) != 1 or not (folders[0] / "results.md").is_file():
         return {}
     results = json.loads((folders[0] / "results.json").read_text())
-    if "verdicts" not in results:  # an evaluation, whose table is all there is
+    if "verdicts" not in results:  # an evaluation, which has a table only
         return {}
     with tempfile.TemporaryDirectory() as folder:
         comparison_page.write(Path(folder), results, ())
@@ -140,7 +133,7 @@ def documents(folders: Sequence[Path], name: str) -> dict[str, bytes]:
 
 
 def describe_run(run: Path) -> Record:
-    """A run's recipe, without the place its photographs lay in, its minutes and last losses."""
+    """A run's recipe, without the folder of its photographs, its minutes and last losses."""
     stage = describe_stage(run)
     return {key: stage[key] for key in ("recipe", "minutes", "cpu_minutes", "last")}
 
@@ -152,13 +145,13 @@ def describe_tries(
 
     Args:
         tries: Label -> run folders, its stages in order.
-        evaluations: Folder with a `results.json` -> label of the try that its model is, "" to find
-            it by the run folder that it was made from.
+        evaluations: Folder with a `results.json` -> label of the try of its model, "" to find it
+            by the run folder that it was made from.
         about: The question, in words.
         verdict: The answer, in words; "" for none yet.
 
     Raises:
-        ValueError: When evaluations did not measure the same photographs, or one is of no try.
+        ValueError: If evaluations did not measure the same photographs, or one is of no try.
     """
     last = {runs[-1].resolve().name: label for label, runs in tries.items()}
     shared, sources = read_evaluations(evaluations)
@@ -176,21 +169,17 @@ def describe_tries(
                     )
             metrics[label] = method["aggregates"]["all"]["metrics"]
     described = [
-        {
-            "label": label,
-            "stages": describe_stages(runs),
-            "metrics": metrics.pop(label, None),
-        }
+        {"label": label, "stages": describe_stages(runs), "metrics": metrics.pop(label, None)}
         for label, runs in tries.items()
     ]
     return {"about": about, "verdict": verdict, **shared, "tries": described, "beside": metrics}
 
 
-# --- documents ------------------------------------------------------------------------------------
+# ---- documents
 
 
 def all_tries() -> str:
-    """Every record in `results/training`, a section each; then what all of it took."""
+    """Every record in `results/training`, a section each; then the total of their time."""
     files = sorted((RESULTS / "training").glob("*.json"))
     if not files:
         return "No tries are recorded yet.\n"
@@ -213,7 +202,7 @@ def with_tables(text: str) -> str:
     """`text` with every results block rewritten.
 
     Raises:
-        ValueError: On a block whose `results/NAME.json` is not there.
+        ValueError: On a block whose `results/NAME.json` is missing.
     """
 
     def rewrite(match: re.Match) -> str:
@@ -223,14 +212,14 @@ def with_tables(text: str) -> str:
         file = (CARDS if form == "card" else RESULTS) / f"{name}.json"
         if not file.is_file():
             raise ValueError(f"a document shows results:{match[2]}, and {file} is not there")
-        write = result_tables.short_settings_table if form == "short" else result_tables.table
-        return match[1] + write(json.loads(file.read_text())) + match[3]
+        return match[1] + result_tables.table(json.loads(file.read_text()), form) + match[3]
 
     return BLOCK.sub(rewrite, text)
 
 
-def keep(file: Path, record: Record) -> None:
-    """Writes a record, whole or not at all."""
+def keep(name: str, record: Record) -> None:
+    """Writes `results/NAME.json`, whole or not at all."""
+    file = RESULTS / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, (json.dumps(record, indent=1) + "\n").encode())
 
@@ -240,41 +229,51 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
     return dict(text.partition("=")[::2] for text in texts)
 
 
-def main(argv: list[str] | None = None) -> int:
-    head, *usage = (__doc__ or "").split("\n\n")[:2]
-    parser = argparse.ArgumentParser(description=head, epilog=" ".join(usage[0].split()))
+def _parser() -> argparse.ArgumentParser:
+    head, usage, *_ = (__doc__ or "").split("\n\n")
+    parser = argparse.ArgumentParser(description=head, epilog=" ".join(usage.split()))
     commands = parser.add_subparsers(dest="verb", required=True)
     add = commands.add_parser("add", help="keep the averages of evaluations")
     add.add_argument("name", help="results/NAME.json")
     add.add_argument("evaluation", nargs="+", metavar="EVALUATION[=LABEL]")
     add.add_argument("--run", action="append", default=[], metavar="LABEL=RUN")
-    training = commands.add_parser("training", help="keep what was tried, and what came of it")
+    training = commands.add_parser("training", help="keep tries and their figures")
     training.add_argument("name", help="results/training/NAME.json")
     training.add_argument("tries", nargs="+", metavar="LABEL=RUN[,RUN...]")
-    training.add_argument("--about", required=True, metavar="TEXT", help="what was asked")
-    training.add_argument("--verdict", default="", metavar="TEXT", help="what was answered")
+    training.add_argument("--about", required=True, metavar="TEXT", help="the question")
+    training.add_argument("--verdict", default="", metavar="TEXT", help="the answer")
     training.add_argument("--evaluation", nargs="+", default=[], metavar="EVALUATION[=LABEL]")
-    commands.add_parser("tables", help="rewrite the documents' tables")
+    commands.add_parser("tables", help="rewrite the documents' tables and plots")
+    return parser
+
+
+def _keep_evaluations(arguments: argparse.Namespace) -> None:
+    """Does `add` or `training`."""
+    evaluations = {Path(each): label for each, label in _pairs(arguments.evaluation).items()}
+    if arguments.verb == "add":
+        runs = {label: Path(run) for label, run in _pairs(arguments.run).items()}
+        keep(arguments.name, condense(evaluations, runs))
+        for file, content in documents(list(evaluations), arguments.name).items():
+            write_whole(RESULTS / file, content)
+        return
+    tries = {k: v.split(",") for k, v in _pairs(arguments.tries).items()}
+    if len(tries) < len(arguments.tries) or any("" in (k, *v) for k, v in tries.items()):
+        got = " ".join(arguments.tries)
+        raise ValueError(f"expected LABEL=RUN[,RUN...], each label once, got {got}")
+    folders = {label: [Path(run) for run in runs] for label, runs in tries.items()}
+    record = describe_tries(folders, evaluations, arguments.about, arguments.verdict)
+    keep(f"training/{arguments.name}", record)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
     arguments = parser.parse_args(argv)
     try:
         if arguments.verb != "tables":
-            labels = _pairs(arguments.evaluation)
-            evaluations = {Path(folder): label for folder, label in labels.items()}
-        if arguments.verb == "add":
-            runs = {label: Path(run) for label, run in _pairs(arguments.run).items()}
-            keep(RESULTS / f"{arguments.name}.json", condense(evaluations, runs))
-            for file, content in documents(list(evaluations), arguments.name).items():
-                write_whole(RESULTS / file, content)
-        elif arguments.verb == "training":
-            tries = {k: v.split(",") for k, v in _pairs(arguments.tries).items()}
-            if len(tries) < len(arguments.tries) or any("" in (k, *v) for k, v in tries.items()):
-                got = " ".join(arguments.tries)
-                raise ValueError(f"expected LABEL=RUN[,RUN...], each label once, got {got}")
-            folders = {label: [Path(run) for run in runs] for label, runs in tries.items()}
-            record = describe_tries(folders, evaluations, arguments.about, arguments.verdict)
-            keep(RESULTS / "training" / f"{arguments.name}.json", record)
+            _keep_evaluations(arguments)
         for document in DOCUMENTS:
             write_whole(document, with_tables(document.read_text()).encode())
+        cost_plots.write(RESULTS / "cost.json", ROOT / "docs" / "images" / "cost.svg")
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

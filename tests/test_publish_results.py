@@ -239,7 +239,7 @@ def test_shipped_models_stand_beside_others_and_bars():
     lines = result_tables.table(record).splitlines()
     assert "* one: authors/psnr 25, bar 25.5" in lines
     assert "Every bar is reached." not in lines
-    assert result_tables.short_settings_table(record).splitlines()[2] == (
+    assert result_tables.table(record, "short").splitlines()[2] == (
         "| CelebA, 256 px | center | `faces` | 25.00 dB / 0.9000 | 25.00 dB / 0.9000 / 0.2000 |"
     )
 
@@ -248,7 +248,7 @@ def test_a_method_that_a_setting_lacks_is_not_yet_measured():
     alone = setting(25.0)
     del alone["methods"]["MI-GAN"]
     record = {"settings": {"one": setting(26.0), "two": alone}}
-    lines = result_tables.short_settings_table(record).splitlines()
+    lines = result_tables.table(record, "short").splitlines()
     assert lines[3].endswith("| 25.00 dB / 0.9000 | not yet measured |")
 
 
@@ -275,10 +275,10 @@ def test_a_card_becomes_tables(tmp_path):
 
 def test_figures_at_another_scale_than_todays_say_so():
     setting = {"dataset": "celeba", "side": 256, "shorter_side": 256, "resampling": "bicubic"}
-    assert result_tables._place(setting) == "CelebA, 256 px"
+    assert result_tables.place(setting) == "CelebA, 256 px"
     whole = setting | {"whole": True}
-    assert result_tables._place(whole) == "CelebA, whole, shorter side 256 px"
+    assert result_tables.place(whole) == "CelebA, whole, shorter side 256 px"
     before = setting | {"shorter_side": 350}
     del before["resampling"]
     expected = "CelebA, 256 px of a shorter side of 350, bilinear"
-    assert result_tables._place(before) == expected
+    assert result_tables.place(before) == expected

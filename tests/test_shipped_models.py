@@ -160,7 +160,7 @@ def test_bad_photographs_are_filled_no_worse_than_by_the_network(image, mask):
 
 
 def test_what_was_measured_is_of_these_weights():
-    file = shipped_models.measure.RESULTS / f"{shipped_models.NAME}.json"
+    file = shipped_models.RESULTS
     settings = json.loads(file.read_text())["settings"]
     assert list(settings) == [setting.name for setting in shipped_models.SETTINGS]
     for setting in shipped_models.SETTINGS:

@@ -1,0 +1,493 @@
+"""Measures what filling costs users, relative to MI-GAN's published pipeline, in one table.
+
+    python -m benchmarks.cost --migan migan_pipeline_v2.onnx [--rows center wire ...]
+
+Every comparison takes turns in one process, and a ratio is the median of the rounds' ratios. The
+model `photo` fills as `musical-inpaint` does, decoded pixels in and out; MI-GAN's pipeline crops
+and resizes too and gets the same pixels. Its conversion to channels first is not timed. The rows:
+
+* `center`: 256 x 256 pixels; `blob`, `person`, `wire`, `stroke`, `date`, `specks`: 12 megapixels;
+* `server`: requests a second of 1, 8 and 32 clients, relative to plain loops in one process, from
+  file to file, over MI-GAN's pipeline and over our session;
+* `browser`: WebAssembly with one and with two threads, both files in onnxruntime-web;
+* `folder`: `musical-inpaint-many` with 1 and 2 workers of one thread, relative to a plain loop over
+  MI-GAN's pipeline in as many processes; whole commands;
+* `start`: cold starts, relative to a script that fills one photograph with MI-GAN's pipeline;
+* `growth`: seconds and memory by megapixels and by the share of the hole, for the plots.
+
+Peak memory is that of a process that opens the model and fills once; for servers, folders and
+commands that of the process and its children. Each row has a bound on its time, and
+`results/cost.json` is written after each. Rows of other weights, hardware or software are dropped.
+The exit code is 1 if a row failed or a ratio is below its bar. Needs Linux.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import browser, load_test, measure, models
+from benchmarks.memory_over_time import Memory
+from serving import named_models
+from serving.session import InpaintingSession
+
+NAME = "cost"
+OURS, MIGAN = "ours", "MI-GAN"
+THREADS = 2
+CLIENTS = (1, 8, 32)
+WORKERS = (1, 2)
+MEGAPIXELS = (0.0625, 0.25, 1, 3, 6, 12, 24)
+SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+SHARE = 0.01
+"""Of the hole, where the megapixels grow."""
+
+MODEL_BAR, BAR = 2.0, 1.0
+"""Ratios to reach where the model is the cost, and elsewhere."""
+
+Row = dict[str, Any]
+
+
+def holes(width: int) -> dict[str, np.ndarray]:
+    """Row -> `(3/4 W, W)` bool. Lengths are those of a photograph 4,000 pixels wide."""
+    height = width * 3 // 4
+    unit = width / 4000
+    rows, columns = (axis / unit for axis in np.ogrid[:height, :width])
+    sag = 900 + 0.1 * columns + 0.00005 * (columns - 2000) ** 2
+    date = (rows >= 2800) & (rows < 2880) & (columns >= 3300) & (columns < 3900)
+    specks = np.zeros((height, width), bool)
+    random, radius = np.random.default_rng(0), max(1, round(4 * unit))
+    disc = np.hypot(*np.ogrid[-radius : radius + 1, -radius : radius + 1]) <= radius
+    for _ in range(500):
+        top, left = (random.integers(side - 2 * radius) for side in (height, width))
+        specks[top : top + len(disc), left : left + len(disc)] |= disc[: height - top]
+    return {
+        "blob": np.hypot((rows - 1400) / 350, (columns - 1800) / 450)
+        < 1 + 0.2 * np.sin(5 * np.arctan2(rows - 1400, columns - 1800)),
+        "person": (abs(rows - 1800) < 700) & (abs(columns - 2000) < 250),
+        "wire": abs(rows - sag) < 4,
+        "stroke": (abs(rows - 2400 + 0.45 * columns) < 40) & (abs(columns - 2000) < 1700),
+        "date": date & ((columns - 3300) % 60 < 40),
+        "specks": specks,
+    }
+
+
+HOLES = {
+    "blob": "blob, 900 x 700 px",
+    "person": "person, 500 x 1400 px",
+    "wire": "wire, 8 px",
+    "stroke": "stroke, 80 px",
+    "date": "date stamp",
+    "specks": "500 specks",
+}
+
+
+def box(width: int, share: float, height: int | None = None) -> np.ndarray:
+    """`(H, W)` bool, a box of this share in the middle, by default 3/4 as high as wide."""
+    height = height or width * 3 // 4
+    hole = np.zeros((height, width), bool)
+    rows, columns = (max(1, round(side * math.sqrt(share))) for side in (height, width))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    hole[top : top + rows, left : left + columns] = True
+    return hole
+
+
+def case(row: str, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A row's photograph `(H, W, 3)` uint8 and hole `(H, W)` bool."""
+    hole = box(256, 0.25, 256) if row == "center" else holes(width)[row]
+    return photograph(*hole.shape), hole
+
+
+def photograph(height: int, width: int) -> np.ndarray:
+    """`(H, W, 3)` uint8: scikit-image's `astronaut`, enlarged."""
+    image = Image.fromarray(models.photograph(512)[0])
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def prepare(
+    which: str, migan: str, threads: int = THREADS
+) -> Callable[[np.ndarray, np.ndarray], Callable[[], np.ndarray]]:
+    """Opens a model; returns a function that makes the call that fills a photograph's hole."""
+    if which == OURS:
+        session = InpaintingSession("photo", ["cpu"], threads=threads)
+        return lambda image, hole: partial(session.inpaint, image, hole)
+    other = models.open_session(migan, threads)
+
+    def call(image: np.ndarray, hole: np.ndarray) -> Callable[[], np.ndarray]:
+        fill = models.migans(other, image[None], hole[None].astype(np.uint8) * np.uint8(255))
+        return lambda: fill()[0]
+
+    return call
+
+
+def compare(pairs: list[dict[str, float]]) -> dict[str, Any]:
+    """The ratio of seconds by name for each round: its median and the least."""
+    ratios = [pair[MIGAN] / pair[OURS] for pair in pairs]
+    seconds = {name: round(statistics.median(p[name] for p in pairs), 4) for name in pairs[0]}
+    figures = {"ratio": round(statistics.median(ratios), 2), "least": round(min(ratios), 2)}
+    return {**figures, "seconds": seconds, "rounds": len(pairs)}
+
+
+# ---- photographs
+
+
+def race(row: str, migan: str, width: int, rounds: int) -> dict[str, Any]:
+    """Times both models on one photograph in turns, in this process."""
+    image, hole = case(row, width)
+    calls = {which: prepare(which, migan)(image, hole) for which in (OURS, MIGAN)}
+    if not np.array_equal(calls[OURS]()[~hole], image[~hole]):
+        raise RuntimeError(f"{row}: known pixels have changed")
+    calls[MIGAN]()
+    return compare(
+        [{name: measure.seconds_of(call) for name, call in calls.items()} for _ in range(rounds)]
+    )
+
+
+def fill_once(which: str, migan: str, row: str, width: int) -> int:
+    """Fills one photograph; the peak of this process's memory in bytes."""
+    prepare(which, migan)(*case(row, width))()
+    return measure.resident_peak()
+
+
+def measure_photograph(row: str, options: argparse.Namespace) -> list[Row]:
+    migan, width = str(options.migan), options.width
+    found = measure.in_own_process(race, row, migan, width, options.rounds)
+    peaks = {
+        which: measure.in_own_process(fill_once, which, migan, row, width)
+        for which in (OURS, MIGAN)
+    }
+    megapixels = f"{width * (width * 3 // 4) / 1e6:.2g} megapixels"
+    name = "256 x 256 px, center" if row == "center" else f"{megapixels}, {HOLES[row]}"
+    return [{"name": name, "bar": MODEL_BAR, **found, "bytes": peaks}]
+
+
+# ---- server
+
+
+def measure_server(row: str, options: argparse.Namespace) -> list[Row]:
+    files = load_test.files_of(256, 128)
+    fills = {which: prepare(which, str(options.migan)) for which in (OURS, MIGAN)}
+    ways: dict[Any, load_test.Way] = {
+        which: load_test.file_loop(lambda image, hole, fill=fill: fill(image, hole)(), files)
+        for which, fill in fills.items()
+    }
+    with load_test.running_server("photo", "--queue", "64") as (process, port):
+        ways |= {count: load_test.clients(port, count, files) for count in CLIENTS}
+        with Memory(process, 0.5) as memory:
+            seconds = options.seconds * options.rounds
+            found = load_test.take_turns(ways, seconds, options.rounds)
+    migan_bytes = measure.in_own_process(fill_once, MIGAN, str(options.migan), "center", 256)
+    rows = []
+    for count in CLIENTS:
+        for loop, label in ((MIGAN, "MI-GAN"), (OURS, "our session")):
+            rates = zip(found[count]["rates"], found[loop]["rates"], strict=True)
+            figures = compare([{OURS: 1 / server, MIGAN: 1 / plain} for server, plain in rates])
+            many = f"{count} client{'s' if count > 1 else ''}"
+            row_bytes = {OURS: memory.peak(), MIGAN: migan_bytes} if loop == MIGAN else {}
+            bar = BAR if loop == MIGAN else None
+            name = f"server, {many}, against a loop over {label}"
+            rows.append({"name": name, "bar": bar, **figures, "bytes": row_bytes})
+    return rows
+
+
+# ---- browser
+
+
+def measure_browser(row: str, options: argparse.Namespace) -> list[Row]:
+    files = {OURS: named_models.find("photo"), MIGAN: options.migan}
+    rows = []
+    for threads in (1, THREADS):
+        image = models.photograph(256)[0]
+        pairs, peaks = browser.measure_models(files, OURS, threads, image, options.rounds)
+        name = f"browser, 256 x 256 px, {threads} thread{'s' if threads > 1 else ''}"
+        rows.append({"name": name, "bar": MODEL_BAR, **compare(pairs), "bytes": peaks})
+    return rows
+
+
+# ---- folder
+
+
+def make_folder(folder: Path, count: int) -> None:
+    """Writes `photos/`, JPEGs of 800 x 600 of 25 contents, and `mask.png`."""
+    (folder / "photos").mkdir()
+    contents = []
+    for number in range(25):
+        stream = io.BytesIO()
+        image = Image.fromarray(np.roll(photograph(600, 800), 31 * number, axis=1))
+        image.save(stream, "JPEG", quality=90)
+        contents.append(stream.getvalue())
+    for number in range(count):
+        file = folder / "photos" / f"{number:05}.jpg"
+        file.write_bytes(contents[number % len(contents)])
+    Image.fromarray(box(800, 0.02)).save(folder / "mask.png")
+
+
+def fill_folder(migan: str, folder: str, part: int, parts: int) -> int:
+    """Fills every `parts`-th photograph of a folder with MI-GAN's pipeline; the peak in bytes."""
+    fill = prepare(MIGAN, migan, threads=1)
+    hole = np.asarray(Image.open(Path(folder, "mask.png")))
+    output = Path(folder, f"migan-{parts}")
+    output.mkdir(exist_ok=True)
+    for file in sorted(Path(folder, "photos").iterdir())[part::parts]:
+        with Image.open(file) as opened:
+            image = np.asarray(opened.convert("RGB"))
+        Image.fromarray(fill(image, hole)()).save(output / file.name, quality=90)
+    return measure.resident_peak()
+
+
+def loop_over_folder(migan: str, folder: str, workers: int) -> tuple[float, int]:
+    """Seconds of a loop over MI-GAN's pipeline in so many processes, and their memory in all."""
+    peaks: list[int] = []
+
+    def fill(part: int) -> int:
+        return measure.in_own_process(fill_folder, migan, folder, part, workers)
+
+    with ThreadPoolExecutor(workers) as pool:
+        seconds = measure.seconds_of(lambda: peaks.extend(pool.map(fill, range(workers))))
+    return seconds, sum(peaks)
+
+
+def measure_folder(row: str, options: argparse.Namespace) -> list[Row]:
+    count, rows = options.photographs, []
+    with tempfile.TemporaryDirectory() as name:
+        make_folder(Path(name), count)
+        for workers in WORKERS:
+            words = ["--workers", str(workers), "--threads", "1", "--provider", "cpu"]
+            words += ["--image", f"{name}/photos", "--mask", f"{name}/mask.png"]
+            words += ["--output", f"{name}/ours-{workers}"]
+            own, own_bytes = run_command("serving.predict_many", *words, every=0.5)
+            theirs, their_bytes = loop_over_folder(str(options.migan), name, workers)
+            for done in (f"ours-{workers}", f"migan-{workers}"):
+                found = len(list(Path(name, done).glob("*.jpg")))
+                if found != count:
+                    raise RuntimeError(f"{done} must have {count} photographs, got {found}")
+            many = f"{workers} worker{'s' if workers > 1 else ''}"
+            what = f"folder of {count:,} photographs of 800 x 600 px, {many}"
+            figures = compare([{OURS: own, MIGAN: theirs}])
+            row_bytes = {OURS: own_bytes, MIGAN: their_bytes}
+            rows.append({"name": what, "bar": BAR, **figures, "bytes": row_bytes})
+    return rows
+
+
+# ---- cold starts
+
+MIGAN_SCRIPT = """
+import os, sys
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import numpy as np, onnxruntime
+from PIL import Image
+model, photo, mask, output = sys.argv[1:]
+image = np.asarray(Image.open(photo).convert("RGB"))
+known = 255 - np.asarray(Image.open(mask).convert("L"))
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+feed = {"image": image.transpose(2, 0, 1)[None], "mask": known[None, None]}
+Image.fromarray(session.run(None, feed)[0][0].transpose(1, 2, 0)).save(output)
+"""
+
+STARTS: dict[str, tuple[str, ...]] = {
+    "musical-inpaint, one photograph": ("serving.predict", "PHOTO", "MASK", "OUTPUT"),
+    "musical-inpaint-many, a folder of one": (
+        *("serving.predict_many", "--image", "FOLDER", "--mask", "MASK", "--output", "OUTPUTS"),
+        *("--workers", "1"),
+    ),
+    "musical-serve, until ready": ("serving.server",),
+    "musical-fit --dry-run": ("training.fit", "--dataset", "demo", "--dry-run"),
+    "musical-evaluate --help": ("training.evaluate", "--help"),
+    "musical-compare --help": ("training.compare", "--help"),
+    "musical-export --help": ("export.to_onnx", "--help"),
+}
+"""Command -> module and words. The first three are compared with MI-GAN's script."""
+
+
+def run_command(*words: str, every: float = 0.05, kept: str = "") -> tuple[float, int]:
+    """Seconds of `python -m WORDS`, or of another call of Python, and the peak of its memory.
+
+    Compiled modules and optimized graphs are kept in the folder `kept`, as by an installed program.
+
+    Raises:
+        RuntimeError: If the command fails.
+    """
+    call = [sys.executable, *(words if words[0] == "-c" else ("-m", *words))]
+    places = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": kept, "MUSICAL_CACHE": kept}
+    environment = os.environ | (places if kept else {})
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            call, cwd=measure.ROOT, env=environment, stdout=output, stderr=output
+        )
+        try:
+            with Memory(process.pid, every) as memory:
+                seconds = measure.seconds_of(process.wait)
+        finally:
+            process.kill()
+        if process.returncode:
+            output.seek(0)
+            end = output.read().decode(errors="replace").strip()[-500:]
+            raise RuntimeError(f"{words[0]} ended with {process.returncode}: {end}")
+    return seconds, memory.peak()
+
+
+def start_server() -> tuple[float, int]:
+    """Seconds until a server is ready, and its memory then."""
+    with contextlib.ExitStack() as stack:
+        server = load_test.running_server("photo")
+        found: list[tuple[int, int]] = []
+        seconds = measure.seconds_of(lambda: found.append(stack.enter_context(server)))
+        return seconds, measure.resident_peak(found[0][0])
+
+
+def measure_start(row: str, options: argparse.Namespace) -> list[Row]:
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        image, hole = case("center", 256)
+        (Path(name) / "one").mkdir()
+        paths = {word: f"{name}/{word.lower()}.png" for word in ("PHOTO", "MASK", "OUTPUT")}
+        for file in (paths["PHOTO"], f"{name}/one/photo.png"):
+            Image.fromarray(image).save(file)
+        Image.fromarray(hole).save(paths["MASK"])
+        files = (paths["PHOTO"], paths["MASK"], paths["OUTPUT"])
+        kept = f"{name}/kept"
+        theirs = partial(run_command, "-c", MIGAN_SCRIPT, str(options.migan), *files, kept=kept)
+        for label, words in STARTS.items():
+            pairs, peaks = [], {OURS: 0, MIGAN: 0}
+            for number in range(1 + min(options.rounds, 3)):
+                places = {**paths, "FOLDER": f"{name}/one", "OUTPUTS": f"{name}/many-{number}"}
+                own = partial(run_command, *(places.get(word, word) for word in words), kept=kept)
+                calls = {OURS: start_server if words[0] == "serving.server" else own}
+                if words[0].startswith("serving"):
+                    calls[MIGAN] = theirs
+                found = {which: call() for which, call in calls.items()}
+                if number == 0:  # it compiles the modules
+                    continue
+                pairs.append({which: seconds for which, (seconds, _) in found.items()})
+                peaks |= {which: max(peaks[which], peak) for which, (_, peak) in found.items()}
+            rows.append({"name": f"cold start, {label}", "bar": None})
+            if MIGAN in pairs[0]:
+                rows[-1] |= {"bar": BAR, **compare(pairs)}
+            else:
+                median = statistics.median(pair[OURS] for pair in pairs)
+                rows[-1]["seconds"] = {OURS: round(median, 4)}
+            rows[-1]["bytes"] = {which: peak for which, peak in peaks.items() if peak}
+    return rows
+
+
+# ---- growth
+
+
+def measure_point(which: str, migan: str, width: int, share: float) -> dict[str, float]:
+    """Seconds of a run, the median of three, and the peak of this process's memory in bytes."""
+    hole = box(width, share)
+    call = prepare(which, migan)(photograph(*hole.shape), hole)
+    call()
+    peak = measure.resident_peak()
+    return {"seconds": statistics.median(measure.seconds_of(call) for _ in range(3)), "bytes": peak}
+
+
+def measure_growth(row: str, options: argparse.Namespace) -> list[Row]:
+    """Points for the plots; megapixels beyond those of `--width` squared are left out."""
+    largest = 2 * options.width**2 * 3 / 4 / 1e6
+    points = [("megapixels", at, at, SHARE) for at in MEGAPIXELS if at <= largest]
+    points += [("hole", 100 * share, largest / 2, share) for share in SHARES]
+    rows = []
+    for axis, at, megapixels, share in points:
+        width = round(math.sqrt(megapixels * 1e6 * 4 / 3))
+        for which in (OURS, MIGAN):
+            found = measure.in_own_process(measure_point, which, str(options.migan), width, share)
+            rows.append({"axis": axis, "at": at, "of": which, "width": width, **found})
+    return rows
+
+
+# ---- the command
+
+ROWS: dict[str, tuple[Callable[[str, argparse.Namespace], list[Row]], int]] = {
+    "center": (measure_photograph, 120),
+    **{name: (measure_photograph, 240) for name in HOLES},
+    "server": (measure_server, 240),
+    "browser": (measure_browser, 240),
+    "start": (measure_start, 240),
+    "growth": (measure_growth, 240),
+    "folder": (measure_folder, 1800),
+}
+"""Row of the command line -> measurement and its bound in seconds."""
+
+
+@contextlib.contextmanager
+def bounded(seconds: float, what: str) -> Iterator[None]:
+    """Raises TimeoutError where the body has not ended within so many seconds."""
+
+    def end(*_: Any) -> None:
+        raise TimeoutError(f"{what} took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def kept(record: dict[str, Any]) -> dict[str, Any]:
+    """Rows that were measured before, with the same weights, hardware and software."""
+    try:
+        earlier = json.loads((measure.RESULTS / f"{NAME}.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    same = ("weights_sha256", "hardware", "software")
+    return earlier["cost"] if all(earlier.get(key) == record[key] for key in same) else {}
+
+
+@measure.command(
+    measure.argument("--migan", type=Path, metavar="FILE", help="by default npm fetches it"),
+    measure.argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS), metavar="ROW",
+                     help=f"of {', '.join(ROWS)}"),
+    measure.argument("--photographs", type=measure.at_least(1), default=1000, metavar="N",
+                     help="in the folder"),
+    measure.argument("--seconds", type=float, default=2.0, help="of a server's turn"),
+    measure.argument("--width", type=measure.at_least(64), default=4000, metavar="PIXELS",
+                     help="of large photographs, 3/4 as high"),
+    rounds=5,
+)  # fmt: skip
+def main(options: argparse.Namespace) -> int:
+    options.migan = (options.migan or models.migan(models.FOLDER)).absolute()
+    contract = InpaintingSession("photo", ["cpu"]).contract
+    record = measure.record(options.command, {"weights_sha256": contract.weights_sha256})
+    cost, bad = kept(record), []
+    for row in options.rows:
+        function, bound = ROWS[row]
+        try:
+            with bounded(bound, row):
+                found = function(row, options)
+        except (OSError, ValueError, RuntimeError) as error:
+            bad.append(f"{row}: {error}")
+            print(bad[-1], file=sys.stderr, flush=True)
+            continue
+        for each in found:
+            if "name" in each:
+                print(f"{each['name']}: {each.get('ratio', '')}, {each['seconds']}", flush=True)
+            if (each.get("bar") or 0) > each.get("ratio", math.inf):
+                bad.append(f"{each['name']}: ratio {each['ratio']}, bar {each['bar']:g}")
+        ran = {key: record[key] for key in ("command", "created", "commit")}
+        cost[row] = {**ran, "figures": found}
+        ordered = {name: cost[name] for name in ROWS if name in cost}
+        measure.keep(NAME, {**record, "cost": ordered})
+    for line in bad:
+        print(line, file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

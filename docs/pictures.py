@@ -1,0 +1,210 @@
+"""Draws the pictures of README.md, MODEL_CARD.md and docs/results.md with the package's models.
+
+    python -m docs.pictures strip --output docs/images/strip.png
+    python -m docs.pictures photo --output docs/images/model_photo.jpg
+    python -m docs.pictures faces --output docs/images/model_faces.jpg
+    python -m docs.pictures removals --photographs DIR --output docs/images/removals.jpg
+
+`strip` and the models' sheets show photographs that arrive with scikit-image and scikit-learn and
+may be shown; none was trained on. `strip` has one face and one building. In a model's sheet the
+results are ranked by PSNR in the hole, and the best, the middle and the worst of each kind of hole
+are drawn. `faces` has one face; its last row is a cat's face, for which the model was not made.
+
+`removals` shows twenty objects removed from eight CC0 photographs, by `photo` and by MI-GAN.
+`removals.json` has the objects and their outlines, drawn by hand, in pixels of photographs that are
+2,400 pixels wide. The photographs are not in the repository. MI-GAN's pipeline reads pixels under
+the mask, so its hole is filled before (see `benchmarks.shipped_models`).
+"""
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from skimage import data
+from sklearn import datasets as sklearn_datasets
+
+from benchmarks import measure, models
+from benchmarks.selections import hole_of
+from musical_tf.files import write_whole
+from musical_tf.metrics import evaluate_pair
+from serving.session import InpaintingSession
+from training.data import holes
+from training.evaluation import baselines, drawings
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+SIZE = 256
+SHARES = {"center": None, "free-form 10%": 0.1, "free-form 30%": 0.3}
+HOLES_OF_A_FACE = 4
+"""Holes of each kind that the one face gets."""
+FACE: Box = (136, 10, 316, 190)  # of `astronaut`, eyes and mouth about where CelebA aligns them
+DETAIL = 89
+"""Width in pixels of the photographs that `faces` was trained on."""
+CAT: Box = (140, 45, 350, 255)  # the face in `chelsea`
+BUILDING: Box = (0, 0, 427, 427)  # of `china`
+STROKES = 0.2  # of the picture
+CELL = 320
+CONTEXT = 1.7
+"""Side of the part of a removal that is shown, in sides of the object."""
+
+
+def face() -> np.ndarray:
+    """`(S, S, 3)` uint8, as detailed as the training photographs of `faces`."""
+    picture = Image.fromarray(data.astronaut()).crop(FACE)
+    picture = picture.resize((DETAIL, DETAIL), Image.Resampling.LANCZOS)
+    return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def crop(image: np.ndarray, box: Box | None = None) -> np.ndarray:
+    """`(S, S, 3)` uint8: the box, or the largest square in the middle."""
+    picture = Image.fromarray(image)
+    if box is None:
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        box = (left, top, left + side, top + side)
+    return np.asarray(picture.crop(box).resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+
+
+def hole(share: float | None, index: int) -> np.ndarray:
+    """`(S, S)` bool: the center, or strokes over this share."""
+    source = holes.CenterHole(SIZE) if share is None else holes.IrregularHole(SIZE, share)
+    return source.deterministic(index)
+
+
+def tiles(session: InpaintingSession, image: np.ndarray, missing: np.ndarray) -> list[np.ndarray]:
+    """Input, Telea's diffusion, the result of a model of the package, photograph."""
+    return [
+        np.where(missing[..., None], np.uint8(128), image),
+        baselines.telea(image, missing),
+        session.inpaint(image, missing),
+        image,
+    ]
+
+
+def strip(_: argparse.Namespace) -> Image.Image:
+    """The README's strip."""
+    building = crop(sklearn_datasets.load_sample_image("china.jpg"), BUILDING)
+    rows = {"faces": (face(), hole(None, 0)), "photo": (building, hole(STROKES, 0))}
+    pictures = [tiles(InpaintingSession(model), *row) for model, row in rows.items()]
+    captions = [["Input", "Telea", f"MUSICAL, {model}", "Photograph"] for model in rows]
+    return drawings.grid(pictures, SIZE, captions=captions, gap=12)
+
+
+def photographs(model: str) -> dict[str, np.ndarray]:
+    """Name -> `(S, S, 3)` uint8."""
+    if model == "faces":
+        return {"astronaut": face()}
+    china, flower = sklearn_datasets.load_sample_images().images
+    named = {"astronaut": data.astronaut(), "chelsea": data.chelsea(), "china": china}
+    named |= {"coffee": data.coffee(), "flower": flower, "rocket": data.rocket()}
+    return {name: crop(image) for name, image in named.items()}
+
+
+def sheet(options: argparse.Namespace) -> Image.Image:
+    """The best, a typical and the worst result of a model for each kind of hole."""
+    model = options.picture
+    session, images = InpaintingSession(model), photographs(model)
+    rows, captions = [], []
+
+    def fill(name: str, kind: str, image: np.ndarray, index: int) -> tuple[float, str, list]:
+        missing = hole(SHARES[kind], index)
+        row = tiles(session, image, missing)
+        psnr = evaluate_pair(image, row[2], missing, ["hole"])["hole/psnr"]
+        return -psnr, f"{name}, {kind}: {psnr:.1f} dB in the hole", row
+
+    def draw(why: str, filled: tuple[float, str, list]) -> None:
+        rows.append(filled[2])
+        captions.append([f"{why}: {filled[1]}", "", "", ""])
+
+    for kind, share in SHARES.items():
+        count = HOLES_OF_A_FACE if len(images) == 1 and share is not None else 1
+        filled = [
+            fill(name, kind, image, HOLES_OF_A_FACE * number + index)
+            for number, (name, image) in enumerate(images.items())
+            for index in range(count)
+        ]
+        filled.sort(key=lambda each: each[0])
+        picks = {"best": 0, "typical": len(filled) // 2, "worst": len(filled) - 1}
+        for why, index in (picks if len(filled) > 1 else {"the only one": 0}).items():
+            draw(why, filled[index])
+    if model == "faces":
+        draw("not a human face", fill("chelsea", "center", crop(data.chelsea(), CAT), 0))
+    return drawings.grid(rows, SIZE, ("Input", "Telea", model, "Photograph"), captions)
+
+
+def window(outline: list[list[int]], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of a square around the object, within the photograph."""
+    low, high = np.min(outline, axis=0)[::-1], np.max(outline, axis=0)[::-1]
+    sides = np.minimum(int(max(high - low) * CONTEXT), shape[:2])
+    starts = np.clip((low + high - sides) // 2, 0, shape[:2] - sides)
+    rows, columns = (slice(a, a + b) for a, b in zip(starts, sides, strict=True))
+    return rows, columns
+
+
+def outlined(image: np.ndarray, outline: list[list[int]], side: int) -> np.ndarray:
+    """The photograph with the outline of the object; `side` is that of the part shown."""
+    from PIL import ImageDraw
+
+    picture = Image.fromarray(image)
+    points = [tuple(point) for point in [*outline, outline[0]]]
+    for color, share in (("black", 60), ("white", 110)):
+        ImageDraw.Draw(picture).line(points, color, max(2, side // share), joint="curve")
+    return np.asarray(picture)
+
+
+def removals(options: argparse.Namespace) -> Image.Image:
+    """Two removals a row: the outlined object, `photo`, MI-GAN."""
+    from benchmarks import shipped_models
+
+    if options.photographs is None:
+        raise ValueError("--photographs must be the folder of the photographs, got nothing")
+    session = InpaintingSession("photo", ["cpu"], threads=options.threads)
+    migan = shipped_models.migan(options.models, options.threads)[shipped_models.MIGAN]
+    pictures, captions = [], []
+    for number, removal in enumerate(
+        json.loads(Path(__file__).with_name("removals.json").read_text("utf-8")), 1
+    ):
+        with Image.open(options.photographs / f"{removal['photograph']}.jpg") as file:
+            image = np.asarray(file.convert("RGB"))
+        missing = hole_of(removal["outline"], image.shape)
+        shown = window(removal["outline"], image.shape)
+        filled = session.inpaint(image, missing), migan.fill(image[None], missing[None])[0]
+        marked = outlined(image, removal["outline"], shown[0].stop - shown[0].start)
+        pictures += [each[shown] for each in (marked, *filled)]
+        captions += [f"{number}. {removal['photograph']}, {removal['object']}", "photo", "MI-GAN"]
+        print(captions[-3], file=sys.stderr, flush=True)
+    rows = [slice(start, start + 6) for start in range(0, len(pictures), 6)]
+    cells, texts = [pictures[row] for row in rows], [captions[row] for row in rows]
+    return drawings.framed(drawings.grid(cells, CELL, captions=texts), 16)
+
+
+PICTURES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "strip": (strip, {"format": "PNG"}),
+    "photo": (sheet, {"format": "JPEG", "quality": 90, "subsampling": 0}),
+    "faces": (sheet, {"format": "JPEG", "quality": 90, "subsampling": 0}),
+    "removals": (removals, {"format": "JPEG", "quality": 88}),
+}
+"""Name -> function and options of `Image.save`."""
+
+
+@measure.command(
+    measure.argument("picture", choices=tuple(PICTURES)),
+    measure.argument("--output", required=True, type=Path),
+    measure.argument("--photographs", type=Path, metavar="DIR", help="of removals"),
+    *models.ARGUMENTS,
+)
+def main(options: argparse.Namespace) -> None:
+    """Runs the command line."""
+    draw, save = PICTURES[options.picture]
+    stream = io.BytesIO()
+    draw(options).save(stream, optimize=True, **save)
+    write_whole(options.output, stream.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""`benchmarks.cost` with small photographs and a stub for MI-GAN's file."""
+
+import json
+import time
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from scipy import ndimage
+
+from benchmarks import cost, cost_plots, measure, result_tables
+
+
+@pytest.fixture(scope="module")
+def migan(tmp_path_factory):
+    """A file with MI-GAN's inputs that returns the image."""
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 3, "height", "width"])
+    mask = helper.make_tensor_value_info("mask", TensorProto.UINT8, [1, 1, "height", "width"])
+    result = helper.make_tensor_value_info("result", TensorProto.UINT8, [1, 3, "height", "width"])
+    node = helper.make_node("Identity", ["image"], ["result"])
+    graph = helper.make_graph([node], "stub", [image, mask], [result])
+    path = tmp_path_factory.mktemp("migan") / "stub.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def figures(ratio, bar=2.0):
+    seconds = {"ours": 0.5, "MI-GAN": 0.5 * ratio}
+    row = {"name": "a row", "bar": bar, "ratio": ratio, "least": ratio, "rounds": 5}
+    return [{**row, "seconds": seconds, "bytes": {"ours": 2e8}}]
+
+
+@pytest.mark.parametrize("row", ["center", "wire"])
+def test_both_models_are_timed_in_turns(row, migan, monkeypatch):
+    direct = lambda function, *arguments, **_: function(*arguments)  # noqa: E731
+    monkeypatch.setattr(measure, "in_own_process", direct)
+    options = cost.argparse.Namespace(migan=migan, width=160, rounds=2)
+    (found,) = cost.measure_photograph(row, options)
+    assert set(found["seconds"]) == set(found["bytes"]) == {"ours", "MI-GAN"}
+    assert found["rounds"] == 2
+    assert 0 <= found["least"] <= found["ratio"] < 1  # the stub has nothing to do
+    assert 0 < found["seconds"]["MI-GAN"] < found["seconds"]["ours"]
+    assert ("256 x 256" in found["name"]) == (row == "center")
+
+
+def test_a_ratio_is_the_median_of_the_rounds():
+    pairs = [{"ours": 1.0, "MI-GAN": other} for other in (2.0, 3.0, 100.0)]
+    found = cost.compare(pairs)
+    assert (found["ratio"], found["least"], found["seconds"]["MI-GAN"]) == (3.0, 2.0, 3.0)
+
+
+def test_the_holes_are_those_of_the_table():
+    found = cost.holes(1000)
+    assert set(found) == set(cost.HOLES) < set(cost.ROWS)
+    for hole in found.values():
+        assert hole.shape == (750, 1000)
+        assert 0 < hole.mean() < 0.1
+    assert found["wire"].any(axis=0).all()
+    assert ndimage.label(found["specks"])[1] > 400
+    assert ndimage.label(found["blob"])[1] == 1
+
+
+def test_a_folder_is_filled_in_parts(migan, tmp_path):
+    cost.make_folder(tmp_path, 3)
+    for part in range(2):
+        assert cost.fill_folder(str(migan), str(tmp_path), part, 2) > 0
+    assert len(list((tmp_path / "migan-2").iterdir())) == 3
+
+
+@pytest.fixture
+def rows(monkeypatch, tmp_path):
+    """Results in a folder of their own, and rows that take no time."""
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+
+    def broken(row, options):
+        raise RuntimeError("no browser")
+
+    def slow(row, options):
+        time.sleep(30)
+
+    measurements = {
+        "center": (lambda row, options: figures(3.0), 9),
+        "wire": (lambda row, options: figures(1.5), 9),
+        "browser": (broken, 9),
+        "server": (slow, 0.1),
+    }
+    monkeypatch.setattr(cost, "ROWS", measurements)
+    return tmp_path / "cost.json"
+
+
+def test_rows_are_written_one_by_one_and_kept(rows, migan):
+    command = ["--migan", str(migan), "--rows"]
+    assert cost.main([*command, "center"]) == 0
+    assert list(json.loads(rows.read_text())["cost"]) == ["center"]
+    assert cost.main([*command, "wire"]) == 1
+    record = json.loads(rows.read_text())
+    assert list(record["cost"]) == ["center", "wire"]
+    assert record["cost"]["wire"]["command"].endswith("--migan stub.onnx --rows wire")
+    assert str(migan.parent) not in rows.read_text()
+    rows.write_text(rows.read_text().replace(record["weights_sha256"], "other weights"))
+    cost.main([*command, "center"])
+    assert list(json.loads(rows.read_text())["cost"]) == ["center"]
+
+
+def test_a_row_that_fails_leaves_the_others(rows, migan, capsys):
+    command = ["--migan", str(migan), "--rows", "browser", "server", "center"]
+    assert cost.main(command) == 1
+    assert list(json.loads(rows.read_text())["cost"]) == ["center"]
+    errors = capsys.readouterr().err
+    assert "no browser" in errors
+    assert "server took more than 0.1 s" in errors
+
+
+def test_the_table_names_what_is_missed():
+    record = {"hardware": "two cores", "cost": {"a": {"command": "c", "figures": figures(3.0)}}}
+    lines = result_tables.table(record).splitlines()
+    assert lines[2] == "| a row | 3.00 | 3.00 | 0.5 | 1.5 | 200 MB | – |"
+    assert "Every bar is reached." in lines
+    record["cost"]["a"]["figures"] = figures(1.5)
+    assert "* a row: 1.50, bar 2" in result_tables.table(record)
+
+
+def test_growth_becomes_a_plot(tmp_path):
+    points = [
+        {"axis": axis, "at": at, "of": name, "seconds": at + 1, "bytes": 1e9}
+        for axis in cost_plots.AXES
+        for at in (1, 3)
+        for name in ("ours", "MI-GAN")
+    ]
+    results, plot = tmp_path / "cost.json", tmp_path / "cost.svg"
+    cost_plots.write(results, plot)
+    assert not plot.exists()
+    results.write_text(json.dumps({"cost": {"growth": {"figures": points}}}))
+    cost_plots.write(results, plot)
+    assert ElementTree.fromstring(plot.read_bytes()).tag.endswith("svg")
+    assert plot.read_bytes() == cost_plots.draw(points)
+
+
+def test_both_boxes_have_their_share():
+    for share in (0.01, 0.25):
+        assert np.isclose(cost.box(400, share).mean(), share, rtol=0.05)
