@@ -27,6 +27,7 @@ def inpaint(
     *,
     model: str | os.PathLike[str] = ...,
     fill: str = ...,
+    seed: int = ...,
     device: str = ...,
 ) -> np.ndarray: ...
 @overload
@@ -36,6 +37,7 @@ def inpaint(
     *,
     model: str | os.PathLike[str] = ...,
     fill: str = ...,
+    seed: int = ...,
     device: str = ...,
 ) -> Image.Image: ...
 def inpaint(
@@ -44,6 +46,7 @@ def inpaint(
     *,
     model: str | os.PathLike[str] = named_models.DEFAULT,
     fill: str = "auto",
+    seed: int = 0,
     device: str = "auto",
 ) -> np.ndarray | Image.Image:
     """Fills the marked part of a photograph; every other pixel stays as it is.
@@ -58,6 +61,8 @@ def inpaint(
         model: A name from `list_models`, or the path of an exported file.
         fill: "copy", pixels of the photograph are copied, sharp; "network", the network's own fill,
             smooth; "auto", copies if the model can.
+        seed: Which of the plausible fills, the same one each time. A model without variants takes
+            0 only.
         device: "cpu", "cuda" or another execution provider of ONNX Runtime; "auto" takes the
             fastest.
 
@@ -76,7 +81,7 @@ def inpaint(
         raise TypeError(f"model must be a name or a path, got {type(model).__name__}")
     path = named_models.find(model if isinstance(model, str) else Path(model))
     session = _session_of(path, path.stat().st_mtime_ns, device)
-    return session.inpaint(image, mask, fill=fill)
+    return session.inpaint(image, mask, fill=fill, seed=seed)
 
 
 def list_models() -> list[str]:

@@ -167,6 +167,7 @@ def fill_source(
             arguments.strategy,
             arguments.working_size,
             fill=arguments.fill,
+            seed=arguments.seed,
             progress=progress,
         )
         photograph = replace(photograph, pixels=pixels)  # and the unfilled ones make room

@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from musical_tf.contract import Fill, Strategy
 from musical_tf.images.masks import Polarity
 
+LARGEST_SEED = 2**31 - 1
+
 
 def option(
     default: Any,
@@ -56,6 +58,14 @@ class FillOptions:
         "auto",
         "copy, pixels of the photograph are copied into the hole, sharp; network, the network's "
         "own fill, smooth; auto, copies if the model's file has them.",
+    )
+    seed: int = option(
+        0,
+        "Which of the plausible fills, the same one each time. A model without variants, and the "
+        "network's own fill, take 0 only.",
+        ge=0,
+        le=LARGEST_SEED,
+        metavar="N",
     )
     threshold: int | None = option(
         None,

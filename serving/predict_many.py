@@ -288,7 +288,7 @@ def _settings(options: dict[str, Any], contract: Contract) -> dict[str, Any]:
     """What has an influence on the outputs: runs that go on must agree in it."""
     names = (
         *("image", "mask", "format", "polarity", "threshold", "dilate", "resize_mask"),
-        *("working_size", "fill", "quality"),
+        *("working_size", "fill", "seed", "quality"),
     )
     strategy = options["strategy"] or contract.strategy
     return {

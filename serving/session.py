@@ -16,6 +16,7 @@ from musical_tf.contract import (
     CHANNEL_AXES,
     FILLS,
     OUTPUTS,
+    SEED,
     TENSOR_TYPES,
     Contract,
     ModelError,
@@ -24,6 +25,7 @@ from musical_tf.contract import (
 from . import graph_cache, inputs, named_models, tiling
 from .inputs import Picture
 from .memory import MEMORY_LIMIT, InferenceError, check_memory
+from .options import LARGEST_SEED
 from .providers import CPU, ProviderError, computing, is_failure, resolve
 from .tiling import Progress
 
@@ -59,6 +61,7 @@ class InpaintingSession:
     Attributes:
         contract: What the model file says about itself.
         provider: The execution provider that really runs: the one that was seen to compute.
+        has_variants: Whether another `seed` gives another plausible fill.
         name: That of a model that is part of the package; the file's of any other.
 
     Raises:
@@ -108,6 +111,7 @@ class InpaintingSession:
         try:
             self.contract = Contract.from_metadata(_metadata_of(self._session))
             _check_signature(self._session, self.contract)
+            self.has_variants = _takes_seed(self._session)
         except ModelError as error:
             raise ModelError(f"{self.model_path}: {error}") from error
         try:
@@ -132,6 +136,7 @@ class InpaintingSession:
         working_size: int | None = None,
         *,
         fill: str = "auto",
+        seed: int = 0,
         progress: Progress | None = None,
     ) -> Any:
         """Returns `image` with the hole filled and every other pixel untouched.
@@ -150,6 +155,8 @@ class InpaintingSession:
                 those it was trained on.
             fill: "copy": pixels of the photograph are copied into the hole, sharp; "network": the
                 network's own fill, smooth; "auto": copies if the file has them.
+            seed: Which of the plausible fills, the same one each time. A file without variants, and
+                the network's own fill, take 0 only.
             progress: Called with `(windows done, windows in all)` while it works. An exception that
                 it raises ends the filling.
 
@@ -175,21 +182,21 @@ class InpaintingSession:
             strategy = self.contract.strategy
 
         def run(window: np.ndarray, window_hole: np.ndarray) -> Any:
-            return self.run_windows(window[None], window_hole[None], fill)[0]
+            return self.run_windows(window[None], window_hole[None], fill, seed)[0]
 
         size = operator.index(working_size)
         filled = tiling.fill(given.pixels, given.hole, run, size, strategy, progress)
         return given.give_back(filled)
 
     def inpaint_batch(
-        self, images: np.ndarray, holes: np.ndarray, fill: str = "auto"
+        self, images: np.ndarray, holes: np.ndarray, fill: str = "auto", seed: int = 0
     ) -> np.ndarray:
         """Fills several images of one size in one run of the model, at that size.
 
         Args:
             images: `(B, H, W, 3)` uint8 RGB.
             holes: `(B, H, W)` bool, one hole for each image; a hole may be empty.
-            fill: As of `inpaint`.
+            fill, seed: As of `inpaint`.
 
         Returns:
             `(B, H, W, 3)` uint8 RGB. Where `holes` is False it equals `images` exactly.
@@ -200,17 +207,17 @@ class InpaintingSession:
                 memory limit.
             InferenceError: If ONNX Runtime fails.
         """
-        made = self.run_windows(images, holes, fill)
+        made = self.run_windows(images, holes, fill, seed)
         filled = np.stack([each[0] if isinstance(each, tuple) else each for each in made])
         return np.where(holes[..., None], filled, images)
 
     def run_windows(
-        self, images: np.ndarray, holes: np.ndarray, fill: str = "auto"
+        self, images: np.ndarray, holes: np.ndarray, fill: str = "auto", seed: int = 0
     ) -> list[np.ndarray | tuple[np.ndarray, np.ndarray]]:
         """Runs the model on several windows of one size.
 
         Args:
-            images, holes, fill: As of `inpaint_batch`.
+            images, holes, fill, seed: As of `inpaint_batch`.
 
         Returns:
             For each window what `tiling.Run` returns.
@@ -221,7 +228,7 @@ class InpaintingSession:
         _check_batch(images, holes)
         if not holes.any():
             return list(images)
-        filled, source = self._run(images, holes, copies=self.copies(fill))
+        filled, source = self._run(images, holes, copies=self.copies(fill, seed), seed=seed)
         return list(filled) if source is None else list(zip(filled, source, strict=True))
 
     def describe(self) -> dict[str, Any]:
@@ -230,6 +237,7 @@ class InpaintingSession:
             "model": str(self.model_path),
             "provider": self.provider,
             "onnxruntime": onnxruntime.__version__,
+            "variants": self.has_variants,
             **vars(self.contract),
         }
 
@@ -285,11 +293,11 @@ class InpaintingSession:
             self._run(image, hole, profiled)
             return computing(profiled.end_profiling(), registered[0])
 
-    def copies(self, fill: str) -> bool:
+    def copies(self, fill: str, seed: int = 0) -> bool:
         """Whether a fill copies pixels.
 
         Raises:
-            ValueError: On an unknown fill, or if the file cannot do it.
+            ValueError: On an unknown fill or seed, or if the file cannot do it.
         """
         if fill not in FILLS:
             raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}")
@@ -298,6 +306,14 @@ class InpaintingSession:
             raise ValueError(
                 f"fill must be auto or network, got 'copy': {self.name} is a file of contract "
                 f"{self.contract.contract}, which copies no pixels"
+            )
+        if not 0 <= seed <= LARGEST_SEED:
+            raise ValueError(f"seed must be within 0 and {LARGEST_SEED}, got {seed}")
+        if seed and fill == "network":
+            raise ValueError(f"seed must be 0 with fill network, which has one fill, got {seed}")
+        if seed and not self.has_variants:
+            raise ValueError(
+                f"seed must be 0, got {seed}: {self.name} has no variants; export it again"
             )
         return has_source and fill != "network"
 
@@ -308,6 +324,7 @@ class InpaintingSession:
         session: Any | None = None,
         *,
         copies: bool = False,
+        seed: int = 0,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """One run of the graph: uint8 `(B, H, W, 3)` and bool `(B, H, W)` in.
 
@@ -335,10 +352,11 @@ class InpaintingSession:
         mask = holes.astype(np.float32) if is_float else holes.astype(np.uint8) * np.uint8(255)
         if self.contract.layout == "nchw":
             feed = feed.transpose(0, 3, 1, 2)
+        fed = {"image": np.ascontiguousarray(feed), "mask": mask}
+        if seed:
+            fed[SEED] = np.array(seed, np.int64)
         try:
-            filled, *source = (session or self._session).run(
-                names, {"image": np.ascontiguousarray(feed), "mask": mask}, options
-            )
+            filled, *source = (session or self._session).run(names, fed, options)
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             raise InferenceError(
                 f"ONNX Runtime failed on {batch} image(s) of {width} x {height} pixels: "
@@ -405,6 +423,17 @@ def _check_signature(session: Any, contract: Contract) -> None:
                         f"axis {axis} of {node.name!r} is fixed at {size}, where the contract "
                         f"({contract.layout}) wants {'3 channels' if channels else 'any size'}"
                     )
+
+
+def _takes_seed(session: Any) -> bool:
+    """Whether the graph has the optional input `SEED`."""
+    found = [node for node in session.get_overridable_initializers() if node.name == SEED]
+    for node in found:
+        if node.type != "tensor(int64)" or node.shape:
+            raise ModelError(
+                f"{SEED!r} must be tensor(int64) of shape (), got {node.type} {node.shape}"
+            )
+    return bool(found)
 
 
 def _inside(source: np.ndarray, height: int, width: int) -> np.ndarray:

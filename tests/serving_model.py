@@ -48,6 +48,7 @@ def write_model(
     mask_name: str = "mask",
     result: float | None = None,
     copies: float | None = None,
+    has_seed: bool = False,
 ) -> Path:
     """Writes the model.
 
@@ -61,6 +62,7 @@ def write_model(
         result: Fill with this value of the io's range instead of the mean.
         copies: Make a file of version 2. `inpainted` has this value in the hole, `predicted` is
             what version 1 returns, and every pixel's source is the first one.
+        has_seed: Give that file the optional input `seed`, which is added to the value, modulo 50.
     """
     number = TensorProto.UINT8 if io == "uint8" else TensorProto.FLOAT
     batch, height, width = sizes
@@ -102,8 +104,18 @@ def write_model(
         constants["copy"] = np.array(copies, np.float32)
         constants["first"] = np.zeros(1, np.int32)
         constants["two"] = np.array([2], np.int64)
+        copied = "copy"
+        if has_seed:
+            constants["seed"] = np.array(0, np.int64)
+            constants["fifty"] = np.array(50, np.int64)
+            nodes += [
+                helper.make_node("Mod", ["seed", "fifty"], ["more"]),
+                helper.make_node("Cast", ["more"], ["more_levels"], to=TensorProto.FLOAT),
+                helper.make_node("Add", ["copy", "more_levels"], ["variant"]),
+            ]
+            copied = "variant"
         nodes += [
-            helper.make_node("Where", ["where", "copy", "float"], ["with_copies"]),
+            helper.make_node("Where", ["where", copied, "float"], ["with_copies"]),
             helper.make_node("Cast", ["with_copies"], ["inpainted"], to=number),
             helper.make_node("Shape", [mask_name], ["mask_shape"]),
             helper.make_node("Concat", ["mask_shape", "two"], ["source_shape"], axis=0),
@@ -118,6 +130,7 @@ def write_model(
         [
             helper.make_tensor_value_info("image", number, image_shape),
             helper.make_tensor_value_info(mask_name, number, [batch, height, width]),
+            *([helper.make_tensor_value_info("seed", TensorProto.INT64, [])] if has_seed else []),
         ],
         outputs,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],

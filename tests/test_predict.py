@@ -204,6 +204,21 @@ def test_the_models_own_strategy_unless_told_otherwise(call, tmp_path):
     assert (load(output) != cropped).any()
 
 
+def test_each_seed_is_a_variant(call, photo, mask, tmp_path):
+    model = write_model(tmp_path / "variants.onnx", copies=100, has_seed=True)
+    for seed in (0, 3):
+        output = tmp_path / f"{seed}.png"
+        assert (
+            call(
+                model=model, image=photo, mask=mask, output=output, seed=seed, strategy="original"
+            )[0]
+            == 0
+        )
+        assert (load(output)[centre()] == 100 + seed).all()
+    refused = call(image=photo, mask=mask, output=tmp_path / "no.png", seed=1)
+    assert_one_error(refused, 2, "seed must be 0", "no variants")
+
+
 def test_mask_from_alpha_makes_the_filled_part_opaque(call, tmp_path):
     pixels, alpha = picture(), np.where(centre(), 0, 255).astype(np.uint8)
     alpha[0, 0] = 200

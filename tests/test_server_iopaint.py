@@ -2,20 +2,25 @@
 
 import base64
 import io
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from serving.session import InpaintingSession
+from tests.serving_model import write_model
 from tests.test_server import (
     HOLE,
     IMAGE,
     MASK,
     PHOTO,
     decoded,
+    error_of,
     header_only_png,
     png,
     post,
+    post_json,
     serving,
     text,
 )
@@ -59,12 +64,12 @@ def ask(client, **fields):
         (
             base64.encodebytes(IMAGE).decode(),
             text(MASK),
-            {"sd_seed": -1, "example": [[1, 2]]},
-            "42",
+            {"sd_seed": 8, "example": [[1, 2]]},
+            "8",
         ),
         (IMAGE_URL, MASK_URL, WEB_PAGE | LARGE_EXAMPLE, "42"),
     ],
-    ids=["web page", "krita", "script", "random seed", "large example"],
+    ids=["web page", "krita", "script", "other fields", "large example"],
 )
 def test_the_answer_is_the_filled_png(client, image, mask, more, seed):
     answer = ask(client, image=image, mask=mask, **more)
@@ -139,3 +144,37 @@ def test_the_token_is_asked_for(session):
         answer = ask(client, image=IMAGE_URL, mask=MASK_URL)
         assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
         assert client.get("/api/v1/model").status_code == 401
+
+
+def test_each_seed_is_a_variant_and_the_default_is_that_of_the_other_routes(tmp_path):
+    session = InpaintingSession(
+        write_model(tmp_path / "variants.onnx", copies=100, has_seed=True), ["cpu"]
+    )
+    with serving(session, isolate=False) as client:
+        fill = partial(ask, client, image=IMAGE_URL, mask=MASK_URL)
+        assert fill().content == post(client).content
+        assert fill(sd_seed=42).content == post(client).content
+        assert fill(sd_seed=7).content == post(client, seed="7").content
+        assert fill(sd_seed=7).content != fill().content
+        answers = [fill(sd_seed=-1) for _ in range(4)]
+        seeds = {answer.headers["x-seed"] for answer in answers}
+        assert len(seeds) > 1
+        again = fill(sd_seed=int(answers[0].headers["x-seed"]))
+        assert again.content == answers[0].content
+        assert fill(sd_seed=-7).status_code == fill(sd_seed=2**40).status_code == 200
+        # And in the other forms of a request.
+        form = post(client, seed="3", strategy="original").content
+        assert (decoded(form)[HOLE] == 103).all()
+        fields = {"image": text(IMAGE), "mask": text(MASK), "strategy": "original"}
+        answer = post_json(client, **fields, seed=3).json()
+        assert base64.b64decode(answer["image"]) == form
+        refused = post(client, seed="3", fill="network")
+        assert error_of(refused)[0] == "invalid_option"
+        assert client.get("/v1/model").json()["variants"] is True
+
+
+def test_a_seed_is_ignored_by_a_model_without_variants_as_by_iopaints_own(client):
+    assert ask(client, image=IMAGE_URL, mask=MASK_URL, sd_seed=7).content == post(client).content
+    code, message = error_of(post(client, seed="7"))
+    assert code == "invalid_option"
+    assert "has no variants" in message

@@ -66,7 +66,9 @@ def run_together(batcher, values, sizes=None):
         with batcher.caller():
             ready.wait(WAIT)
             try:
-                results[number] = batcher.run(new_job(), "auto", image, np.ones((side, side), bool))
+                results[number] = batcher.run(
+                    new_job(), ("auto",), image, np.ones((side, side), bool)
+                )
             except RuntimeError as error:
                 results[number] = error
 
@@ -126,7 +128,7 @@ def test_an_abandoned_window_is_not_run(batcher, model):
 
     def run():
         try:
-            batcher.run(job, "auto", np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
+            batcher.run(job, ("auto",), np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
         except AbandonedError as error:
             errors.append(error)
 
@@ -143,7 +145,7 @@ def test_an_abandoned_window_is_not_run(batcher, model):
     assert len(errors) == 1
     assert len(model.batches) == 1
     with pytest.raises(AbandonedError):
-        batcher.run(job, "auto", np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
+        batcher.run(job, ("auto",), np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
 
 
 def test_waiting_for_the_model_counts_as_waiting(model):
@@ -154,7 +156,7 @@ def test_waiting_for_the_model_counts_as_waiting(model):
     jobs.start()
 
     def work(job):
-        return batcher.run(job, "auto", np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
+        return batcher.run(job, ("auto",), np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
 
     first, second = jobs.submit(work), jobs.submit(work)
     wait_until(lambda: batcher.is_running and batcher.waiting == 1)

@@ -408,3 +408,32 @@ def test_a_provider_that_runs_nothing_is_not_reported_as_running(folder):
         if name == "AzureExecutionProvider":
             assert "asked for AzureExecutionProvider, but the model runs on CPU" in message
     assert InpaintingSession(path).provider != "AzureExecutionProvider"
+
+
+@pytest.fixture(scope="module")
+def with_variants(folder):
+    return InpaintingSession(write_model(folder / "variants.onnx", copies=100, has_seed=True))
+
+
+def test_each_seed_gives_its_own_fill_every_time(with_variants):
+    image, hole = sample(40, 56)
+    assert with_variants.describe()["variants"] is True
+    for seed, level in ((0, 100), (1, 101), (7, 107), (2**31 - 1, 147)):
+        filled = with_variants.inpaint(image, hole, "original", seed=seed)
+        assert (filled[hole] == level).all()
+        np.testing.assert_array_equal(filled[~hole], image[~hole])
+    assert (with_variants.inpaint_batch(image[None], hole[None], seed=3)[0][hole] == 103).all()
+    assert (with_variants.inpaint(image, hole, "original")[hole] == 100).all()
+
+
+def test_a_seed_where_there_is_one_fill_is_refused(session, with_variants):
+    image, hole = sample(40, 56)
+    assert session.describe()["variants"] is False
+    session.inpaint(image, hole, seed=0)
+    with pytest.raises(ValueError, match=rf"seed must be 0, got 1: {session.name} has no variants"):
+        session.inpaint(image, hole, seed=1)
+    with pytest.raises(ValueError, match="seed must be 0 with fill network"):
+        with_variants.inpaint(image, hole, fill="network", seed=1)
+    for seed in (-1, 2**31):
+        with pytest.raises(ValueError, match=f"seed must be within 0 and .*got {seed}"):
+            with_variants.inpaint(image, hole, seed=seed)

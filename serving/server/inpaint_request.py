@@ -33,8 +33,8 @@ OPTIONS_TO_CONVERT = ("format", "quality", "metadata", "crop")
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom are outside."""
 
-Fill = Callable[[np.ndarray, np.ndarray, str | None, str], np.ndarray]
-"""Fills `(image uint8 (H, W, 3), hole bool (H, W), strategy, fill)`; returns uint8 `(H, W, 3)`."""
+Fill = Callable[[np.ndarray, np.ndarray, "Options"], np.ndarray]
+"""Fills `(image uint8 (H, W, 3), hole bool (H, W), options)`; returns uint8 `(H, W, 3)`."""
 
 _LONGEST_SIDE = {"webp": 16383, "jpeg": 65535, "avif": 65535}
 
@@ -160,7 +160,7 @@ def fill_request(
     if hole.any():
         check()
         try:
-            pixels = fill(pixels, hole, options.strategy, options.fill)
+            pixels = fill(pixels, hole, options)
         except ValueError as error:
             raise RequestError(413, "too_many_pixels", str(error)) from None
         check()

@@ -1,10 +1,12 @@
 """The routes of IOPaint's HTTP interface that its clients need, answered as IOPaint answers them.
 
 A program written for IOPaint changes the port only. The request is JSON with `image` and `mask` in
-base64; some forty other fields steer diffusion models, and are ignored, as IOPaint's own erasing
-models ignore them. The answer is a PNG. An error has its reason in `detail` and `errors`.
+base64. `sd_seed` chooses the variant. Some forty other fields steer diffusion models, and are
+ignored, as IOPaint's own erasing models ignore them. The answer is a PNG. An error has its reason
+in `detail` and `errors`.
 """
 
+import random
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.params import Depends
 
+from ..options import LARGEST_SEED
 from . import request_body
 from .guard import IOPAINT
 from .inpaint_request import FILES, Filled, RequestError
@@ -20,7 +23,8 @@ from .jobs import Job
 from .service import Service
 
 _EXAMPLE = "paint_by_example_example_image"  # a third file, which no model here uses
-_DEFAULT_SEED = 42
+_DEFAULT_SEED = 42  # IOPaint's, which its clients send where nobody has chosen one
+_RANDOM_SEEDS = 1, 99_999_999  # as IOPaint draws them for -1
 
 
 def add_iopaint_routes(app: FastAPI, service: Service, dependencies: Sequence[Depends]) -> None:
@@ -91,15 +95,21 @@ def _check_json(request: Request) -> None:
 
 
 def _inpaint(service: Service, content: bytearray, job: Job) -> tuple[Filled, int]:
-    """Fills, and says which seed the answer names: the same for each, as nothing here is random."""
+    """Fills, and says which seed the answer names; its default is the fill of seed 0 here."""
     fields = request_body.parse_json(content, (*FILES, _EXAMPLE), None)
     for name in FILES:
         if name not in fields:
             raise RequestError(422, f"invalid_{name}", f"{name} must be base64, got none")
     seed = fields.get("sd_seed", _DEFAULT_SEED)
-    is_seed = isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < 2**63
-    filled, _ = service.inpaint({name: fields[name] for name in FILES}, job)
-    return filled, seed if is_seed and seed != -1 else _DEFAULT_SEED
+    if not isinstance(seed, int) or isinstance(seed, bool) or abs(seed) >= 2**63:
+        seed = _DEFAULT_SEED
+    if seed == -1:
+        seed = random.randint(*_RANDOM_SEEDS)
+    given = {name: fields[name] for name in FILES}
+    if seed != _DEFAULT_SEED and service.sessions[service.default].has_variants:
+        given["seed"] = seed % (LARGEST_SEED + 1)
+    filled, _ = service.inpaint(given, job)
+    return filled, seed
 
 
 def _model_info(name: str) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-RunBatch = Callable[[np.ndarray, np.ndarray, str], Sequence[Any]]
-"""Fills `(images uint8 (B, H, W, 3), holes bool (B, H, W))`; returns uint8 `(B, H, W, 3)`."""
+RunBatch = Callable[..., Sequence[Any]]
+"""Fills `(images uint8 (B, H, W, 3), holes bool (B, H, W), *how)`; returns uint8 `(B, H, W, 3)`."""
 
 STUCK = 1.0
 """Seconds that a job has to stop once it was given up. Worker processes are killed before that."""
@@ -378,14 +378,14 @@ class Batcher:
                 self._callers -= 1
                 self._changed.notify_all()
 
-    def run(self, job: Job, fill: str, image: np.ndarray, hole: np.ndarray) -> Any:
+    def run(self, job: Job, how: tuple, image: np.ndarray, hole: np.ndarray) -> Any:
         """Fills one window; waits for it.
 
         Args:
             job: Whose window it is. Its `queue_seconds` grow by what the window waits.
+            how: Further arguments of the model; windows that run together have the same.
             image: `(H, W, 3)` uint8 RGB.
             hole: `(H, W)` bool.
-            fill: One of `musical_tf.contract.FILLS`.
 
         Returns:
             What the model returns for this window.
@@ -394,7 +394,7 @@ class Batcher:
             AbandonedError: If the job was abandoned before the window ran.
         """
         job.check()
-        window = _Window(image, hole, fill, job)
+        window = _Window(image, hole, how, job)
         with self._changed:
             self._waiting.append(window)
             self._changed.notify_all()
@@ -426,7 +426,7 @@ class Batcher:
                 alike = [
                     window
                     for window in self._waiting
-                    if (window.hole.shape, window.fill) == (first.hole.shape, first.fill)
+                    if (window.hole.shape, window.how) == (first.hole.shape, first.how)
                 ]
                 alike = alike[: self.limit]
                 left = first.since + self.patience - time.monotonic()
@@ -441,7 +441,7 @@ class Batcher:
         try:
             images = np.stack([window.image for window in windows])
             holes = np.stack([window.hole for window in windows])
-            filled = self._run_batch(images, holes, windows[0].fill)
+            filled = self._run_batch(images, holes, *windows[0].how)
         except BaseException as error:
             if len(windows) == 1:
                 windows[0].future.set_exception(error)
@@ -478,10 +478,10 @@ def _join(threads: list[threading.Thread], seconds: float) -> bool:
 class _Window:
     """One image for the model, and where its result goes."""
 
-    def __init__(self, image: np.ndarray, hole: np.ndarray, fill: str, job: Job) -> None:
+    def __init__(self, image: np.ndarray, hole: np.ndarray, how: tuple, job: Job) -> None:
         self.image = image
         self.hole = hole
-        self.fill = fill
+        self.how = how
         self.job = job
         self.since = time.monotonic()
         self.future: Future = Future()

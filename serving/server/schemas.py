@@ -46,7 +46,7 @@ class Options(FillOptions):
             return value
         return _ALIASES.get(value.lower(), value.lower())
 
-    @field_validator("threshold", "dilate", "quality", mode="before")
+    @field_validator("threshold", "dilate", "quality", "seed", mode="before")
     @classmethod
     def _refuse_truth(cls, value: Any) -> Any:
         if isinstance(value, bool):

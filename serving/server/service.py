@@ -12,6 +12,7 @@ import numpy as np
 from musical_tf import images
 
 from .. import tiling
+from ..options import FillOptions
 from ..session import InpaintingSession
 from . import output_folder, request_body, schemas, selecting
 from .inpaint_request import Filled, RequestError, convert_request, fill_request, unavailable
@@ -185,25 +186,18 @@ class Service:
         return images if self.pool is None else Codec(self.pool, job)
 
     def _fill(
-        self,
-        job: Job,
-        model: str,
-        image: np.ndarray,
-        hole: np.ndarray,
-        strategy: str | None,
-        fill: str,
+        self, job: Job, model: str, image: np.ndarray, hole: np.ndarray, options: FillOptions
     ) -> np.ndarray:
         """What `InpaintingSession.inpaint` does, every window through the model's batcher."""
+        how = options.fill, options.seed
         try:
-            self.sessions[model].copies(fill)
+            self.sessions[model].copies(*how)
         except ValueError as error:
             raise RequestError(400, "invalid_option", str(error)) from None
-        contract = self.sessions[model].contract
-        if strategy is None:
-            strategy = contract.strategy
-        batcher = self.batchers[model]
+        contract, batcher = self.sessions[model].contract, self.batchers[model]
+        strategy = options.strategy or contract.strategy
         with batcher.caller():
-            run = partial(batcher.run, job, fill)
+            run = partial(batcher.run, job, how)
             return tiling.fill(image, hole, run, contract.training_size, strategy, job.report)
 
     def _warm_up(self, job: Job) -> None:
@@ -221,7 +215,7 @@ class Service:
             hole = np.zeros((side, side), bool)
             hole[side // 4 : -(side // 4), side // 4 : -(side // 4)] = True
             try:
-                self._fill(job, name, image, hole, "original", "auto")
+                self._fill(job, name, image, hole, FillOptions(strategy="original"))
             except Exception as error:
                 self.failure, self.failed_model = error, name
                 break
