@@ -1,5 +1,7 @@
 /** The functions of the server's `api.js`, without a server: the model runs in this browser. */
 
+import { placeOfSeed } from "./seed.js";
+
 const MODEL = new URL("../model.onnx", import.meta.url);
 const MOST_PIXELS = 50_000_000; // what browsers hold in one canvas is not much more
 
@@ -16,7 +18,8 @@ export const token = { get: () => "", set() {}, clear() {} };
 export async function describeModel() {
   const answer = await fetch(MODEL);
   if (!answer.ok) throw new ServerError("model.onnx is missing beside this page.");
-  const entries = readMetadata(new Uint8Array(await answer.arrayBuffer()));
+  const bytes = new Uint8Array(await answer.arrayBuffer());
+  const entries = readMetadata(bytes);
   if (entries.io !== "uint8" || entries.layout !== "nhwc") {
     throw new ServerError(
       `The model must be uint8 and nhwc, got ${entries.io} and ${entries.layout}. ` +
@@ -26,7 +29,8 @@ export async function describeModel() {
   const model = entries.name ?? "model";
   start().postMessage({}); // gets the model ready while the visitor paints
   const provider = "WebGPU / WebAssembly"; // the worker knows which
-  return { ...entries, model, provider, limits: { max_pixels: MOST_PIXELS } };
+  const variants = placeOfSeed(bytes) > 0;
+  return { ...entries, model, provider, variants, limits: { max_pixels: MOST_PIXELS } };
 }
 
 /** The file's own description, which ONNX Runtime gives to Python and C++ but not to JavaScript. */
@@ -53,7 +57,8 @@ function start() {
 }
 
 /** Fills a photograph; arguments and result as on the server. */
-export async function inpaint(image, name, mask, { fill: method = "auto", signal, onProgress }) {
+export async function inpaint(image, name, mask, options) {
+  const { fill: method = "auto", seed = 0, signal, onProgress } = options;
   const context = await draw(image);
   const { width, height } = context.canvas;
   const picture = context.getImageData(0, 0, width, height);
@@ -77,10 +82,8 @@ export async function inpaint(image, name, mask, { fill: method = "auto", signal
       data.error ? reject(new ServerError(data.error)) : resolve(data.pixels);
     worker.onerror = ({ message }) => reject(new ServerError(message ?? "The worker failed."));
     const { buffer } = picture.data;
-    worker.postMessage({ pixels: picture.data, hole, width, height, method }, [
-      buffer,
-      hole.buffer,
-    ]);
+    const task = { pixels: picture.data, hole, width, height, method, seed };
+    worker.postMessage(task, [buffer, hole.buffer]);
   });
   context.putImageData(new ImageData(pixels, width, height), 0, 0);
   const blob = await encode(context.canvas, "image/png");

@@ -1,6 +1,7 @@
 /** Runs the model, away from the page, which stays alive. */
 
 import { fill } from "./full_size.mjs";
+import { setSeed } from "./seed.js";
 
 const MODEL = new URL("../model.onnx", import.meta.url);
 const THREADS = 4; // more of them gain little
@@ -8,10 +9,13 @@ const THREADS = 4; // more of them gain little
 /** The graphics card where the browser lets pages use it; one that fails is not tried again. */
 const providers = navigator.gpu ? ["webgpu", "wasm"] : ["wasm"];
 let opening;
+let opened = 0; // the seed that the open model has as its default
 
-addEventListener("message", async ({ data: { pixels, hole, width, height, method } }) => {
+addEventListener("message", async ({ data: { pixels, hole, width, height, method, seed = 0 } }) => {
   try {
-    await attempt(async (run) => {
+    if (seed !== opened) await close();
+    opened = seed;
+    await attempt(async ({ run }) => {
       if (!pixels) return; // the page only wanted the model to be ready
       await fill((...window) => run(method, ...window), pixels, hole, width, height, 4);
       postMessage({ pixels }, [pixels.buffer]);
@@ -20,6 +24,13 @@ addEventListener("message", async ({ data: { pixels, hole, width, height, method
     postMessage({ error: error.message });
   }
 });
+
+/** Closes the model, to open it with another seed. */
+async function close() {
+  const session = await opening?.catch(() => {});
+  opening = undefined;
+  await session?.release();
+}
 
 async function attempt(task) {
   for (;;) {
@@ -43,10 +54,11 @@ async function open(provider) {
   const answer = await fetch(MODEL);
   if (!answer.ok) throw new Error("model.onnx is missing beside this page.");
   const bytes = new Uint8Array(await answer.arrayBuffer());
+  setSeed(bytes, opened);
   const session = await ort.InferenceSession.create(bytes, { executionProviders: [provider] });
   const copies = session.outputNames.includes("source");
 
-  return async (method, image, mask, height, width) => {
+  const run = async (method, image, mask, height, width) => {
     const painting = copies && method === "network" ? "predicted" : "inpainted";
     const names = copies && method !== "network" ? [painting, "source"] : [painting];
     const feeds = {
@@ -56,4 +68,5 @@ async function open(provider) {
     const results = await session.run(feeds, names);
     return { inpainted: results[painting].data, source: results.source?.data };
   };
+  return { run, release: () => session.release() };
 }

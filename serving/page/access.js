@@ -1,7 +1,7 @@
 /** The server's token, and the choice of its models. */
 
 import { describeModel, token } from "./api.js";
-import { editor, element } from "./editor.js";
+import { editor, element, isPainted, timeline } from "./editor.js";
 import { t } from "./language.js";
 import { complain, say } from "./notices.js";
 import { bind, settings } from "./settings.js";
@@ -99,10 +99,17 @@ export function chosen() {
   const name = editor.models.length > 1 ? element("model-choice").value : "";
   const model = editor.models.find((one) => one.model === name) ?? editor.models[0];
   const isPossible = settings.fill !== "copy" || !model || canCopy(model);
-  return { model: name, fill: isPossible ? settings.fill : "auto" };
+  const fill = isPossible ? settings.fill : "auto";
+  return { model: name, fill, hasVariants: Boolean(model?.variants) && fill !== "network" };
 }
 
-bind(element("settings-form"), () => {});
+/** Whether the result on the screen can be filled in another way. */
+export const canVary = () =>
+  Boolean(timeline.current?.made) && !isPainted() && chosen().hasVariants;
+
+const changed = () => document.dispatchEvent(new Event("choice"));
+element("model-choice").addEventListener("change", changed);
+bind(element("settings-form"), changed);
 document.addEventListener("language", () => {
   if (editor.models.length) offerModels(editor.models);
 });

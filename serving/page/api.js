@@ -62,6 +62,7 @@ export async function describeModel() {
  * @param {object} options
  * @param {string} options.model The name of the model; empty for the server's default.
  * @param {string} options.fill auto, copy or network.
+ * @param {number} options.seed Which of the plausible fills.
  * @param {AbortSignal} options.signal
  * @param {(seconds: number) => void} options.onWait Called while the server is too busy.
  * @param {(progress: object) => void} options.onProgress Called with the server's `state`,
@@ -70,14 +71,13 @@ export async function describeModel() {
  *     PNG; how long the model ran, NaN if the server does not say; and the name of the file in the
  *     server's folder, empty if the server saves none.
  */
-export async function inpaint(image, name, mask, { model, fill, signal, onWait, onProgress }) {
+export async function inpaint(image, name, mask, { signal, onWait, onProgress, ...options }) {
   for (let attempt = 1; ; attempt += 1) {
     const body = new FormData();
     body.append("image", image, name);
     body.append("mask", mask, "mask.png");
     body.append("format", "png");
-    body.append("fill", fill);
-    if (model) body.append("model", model);
+    for (const [option, value] of Object.entries(options)) body.append(option, value);
     const job = randomName();
     // A proxy may keep the request alive after the page has closed it.
     const cancel = () => send(`v1/jobs/${job}`, { method: "DELETE" }).catch(() => {});

@@ -33,7 +33,10 @@ export const editor = {
 /** The photographs of the session: the file that each came as -> its last state. */
 export const album = new Map();
 
-/** Makes a state current, and lets go of photographs that nothing leads back to. */
+/**
+ * Makes a state current: `photograph`, `strokes`, and for a result how it was `made`: the `photograph`
+ * that was filled, its `strokes` and the `seed`. Lets go of photographs that nothing leads back to.
+ */
 export function push(state) {
   const before = photographs();
   timeline.push(state);
@@ -52,7 +55,11 @@ export function remember() {
 
 function photographs() {
   const states = [...timeline.states, ...album.values()];
-  return new Set(states.flatMap(({ photograph }) => [photograph, photograph.original]));
+  return new Set(
+    states
+      .flatMap(({ photograph, made }) => [photograph, photograph.original, made?.photograph])
+      .filter(Boolean),
+  );
 }
 
 export const isPainted = () => timeline.current.strokes.some((one) => !one.erases);

@@ -1,6 +1,6 @@
 /** Has what is painted filled by the server. */
 
-import { chosen, fail } from "./access.js";
+import { canVary, chosen, fail } from "./access.js";
 import { inpaint } from "./api.js";
 import { compare } from "./comparing.js";
 import { display, editor, element, isPainted, push, timeline } from "./editor.js";
@@ -13,18 +13,25 @@ import { settings } from "./settings.js";
 import { encodeMask } from "./strokes.js";
 import { update } from "./view.js";
 
-/** Fills what is painted; returns whether it was filled. */
+/**
+ * Fills what is painted, or else gives the last result another variant; returns whether it was
+ * filled.
+ */
 export async function run() {
   if (editor.running || editor.frame || !timeline.current) return false;
   endStroke();
   abandonRectangle();
-  if (!isPainted()) {
+  const isAnother = canVary();
+  if (!isPainted() && !isAnother) {
     say(t("Nothing is painted yet. Paint over what should go."));
     return false;
   }
   compare(false);
   hush();
-  const { photograph, strokes } = timeline.current;
+  const { photograph, strokes } = isAnother ? timeline.current.made : timeline.current;
+  const seed = isAnother ? timeline.current.made.seed + 1 : 0;
+  const { hasVariants, ...options } = chosen();
+  if (hasVariants) options.seed = seed;
   const controller = (editor.running = new AbortController());
   const { signal } = controller;
   const since = performance.now();
@@ -43,7 +50,7 @@ export async function run() {
       return false;
     }
     const answer = await inpaint(photograph.blob, photograph.name, mask.blob, {
-      ...chosen(),
+      ...options,
       signal,
       onWait: (seconds) =>
         say(t("The server is busy. Next try in {seconds} s.", { seconds }), { lasts: true }),
@@ -53,7 +60,7 @@ export async function run() {
     const result = await read(answer.blob, name, photograph.original);
     signal.throwIfAborted();
     editor.last = { width: photograph.width, height: photograph.height, strokes };
-    push({ photograph: result, strokes: [] });
+    push({ photograph: result, strokes: [], made: { photograph, strokes, seed } });
     await show({ fades: true });
     const seconds = (answer.milliseconds || performance.now() - since) / 1000;
     const took = seconds < 0.1 ? "< 0.1" : seconds.toFixed(seconds < 10 ? 1 : 0);
@@ -71,7 +78,7 @@ export async function run() {
     }
     return true;
   } catch (error) {
-    if (signal.aborted) say(t("Cancelled. Your painting is still here."));
+    if (signal.aborted) say(isAnother ? t("Filled.") : t("Cancelled. Your painting is still here."));
     else fail(error, run);
   } finally {
     clearInterval(clock);

@@ -1,5 +1,6 @@
 /** Brings buttons, brush and zoom to the state. */
 
+import { canVary } from "./access.js";
 import {
   display,
   editor,
@@ -30,7 +31,8 @@ export function update() {
   for (const id of ["open", "album", "canvas"]) allow(id, !editor.running);
   element("toolbar").hidden = Boolean(editor.frame);
   element("canvas-form").hidden = !editor.frame;
-  allow("run", editor.running || isPainted());
+  const isAnother = canVary();
+  allow("run", editor.running || isPainted() || isAnother);
   element("compare").setAttribute("aria-pressed", String(display.split !== null));
   for (const button of document.querySelectorAll("[data-tool]")) {
     const isPressed = button.dataset.tool === editor.tool && display.split === null;
@@ -38,9 +40,13 @@ export function update() {
   }
   document.body.toggleAttribute("data-running", Boolean(editor.running));
   stage.setAttribute("aria-busy", String(Boolean(editor.running)));
-  element("run-label").textContent = editor.running ? t("Cancel") : t("Fill");
-  element("run").dataset.tip = editor.running ? t("Stop") : t("Fill what is painted");
-  element("run").dataset.key = editor.running ? "Esc" : "Enter";
+  const [label, tip, key] = editor.running
+    ? [t("Cancel"), t("Stop"), "Esc"]
+    : isAnother
+      ? [t("Another"), t("Fill the same area in another way"), "Enter"]
+      : [t("Fill"), t("Fill what is painted"), "Enter"];
+  element("run-label").textContent = label;
+  Object.assign(element("run").dataset, { tip, key });
   stage.dataset.cursor =
     editor.isSpaceDown || editor.frame
       ? "grab"
@@ -109,6 +115,7 @@ export function updateZoom() {
   display.refresh();
 }
 
+document.addEventListener("choice", update);
 document.addEventListener("language", () => {
   update();
   if (!stage.hidden) measure();

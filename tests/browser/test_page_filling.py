@@ -254,3 +254,95 @@ def test_a_stroke_is_filled_on_release_if_that_is_set(visit, server):
     screen.drag((30, 40), (60, 40))  # an eraser fills nothing
     screen.next_frame()
     assert len(server.recorder.requests) == count
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory):
+    """A server whose model has variants."""
+    path = tmp_path_factory.mktemp("variants") / "variants.onnx"
+    server = Server(InpaintingSession(write_model(path, copies=100, has_seed=True)))
+    yield server
+    server.close()
+
+
+def fill_by(screen, act):
+    """Has the page fill something, and waits until the result is on the screen."""
+    with screen.page.expect_response("**/v1/inpaint"):
+        act()
+    screen.expect("#stage").to_have_attribute("aria-busy", "false")
+    screen.expect("#picture img").to_have_count(1)
+
+
+def test_another_click_fills_the_same_area_in_another_way(visit, variants):
+    pixels = photograph()
+    content = encode(pixels)
+    screen = visit(variants.url).open(content).wait_open()
+    page, run = screen.page, screen.expect("#run")
+    screen.set_brush(12)
+    screen.drag((40, 40), (70, 40))
+    run.to_have_text("Fill")
+    fill_by(screen, lambda: page.click("#run"))
+    seen, mask = [screen.pixels()], variants.recorder.mask()
+    for seed, act in enumerate((lambda: page.click("#run"), lambda: page.keyboard.press("Enter"))):
+        run.to_have_text("Another")
+        run.to_have_attribute("data-tip", "Fill the same area in another way")
+        screen.check_accessibility()
+        fill_by(screen, act)
+        parts = variants.recorder.parts()
+        assert (parts["seed"], parts["image"]) == (str(seed + 1).encode(), content)
+        assert np.array_equal(variants.recorder.mask(), mask)
+        seen.append(screen.pixels())
+        assert np.array_equal(seen[-1][..., :3], decode(variants.fill_again()))
+        assert np.array_equal(seen[-1][~mask][:, :3], pixels[~mask])
+    assert len({each.tobytes() for each in seen}) == 3
+
+    # Each variant is one step; what is painted on a result is filled as ever.
+    for before in (seen[1], seen[0]):
+        page.keyboard.press("Control+z")
+        screen.next_frame()
+        screen.expect("#picture img").to_have_count(1)
+        assert np.array_equal(screen.pixels(), before)
+    fill_by(screen, lambda: page.click("#run"))
+    assert np.array_equal(screen.pixels(), seen[1])
+    screen.drag((20, 20), (24, 20))
+    run.to_have_text("Fill")
+    fill_by(screen, lambda: page.click("#run"))
+    assert variants.recorder.parts()["seed"] == b"0"
+    run.to_have_text("Another")
+    page.click("#settings")
+    page.select_option("[name=fill]", "network")
+    run.to_have_text("Fill")
+    assert not screen.is_on("#run")
+    page.select_option("[name=fill]", "auto")
+    run.to_have_text("Another")
+    page.keyboard.press("Escape")
+
+
+def test_another_fill_by_touch_in_german_can_be_cancelled(visit, variants):
+    screen = visit(variants.url, viewport=PHONE, has_touch=True, locale="de-DE")
+    page, run = screen.page, screen.expect("#run")
+    screen.open(encode(photograph()))
+    screen.drag((40, 40), (70, 40))
+    fill_by(screen, lambda: page.tap("#run"))
+    first = screen.pixels()
+    run.to_have_text("Andere")
+    box = page.locator("#toolbar").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= PHONE["width"]
+    page.route("**/v1/inpaint", lambda route: None)  # never answered
+    page.tap("#run")
+    run.to_have_text("Abbrechen")
+    page.tap("#run")
+    run.to_have_text("Andere")
+    assert np.array_equal(screen.pixels(), first)
+    page.unroute("**/v1/inpaint")
+    fill_by(screen, lambda: page.tap("#run"))
+    assert not np.array_equal(screen.pixels(), first)
+
+
+def test_a_model_without_variants_offers_no_other_fill(visit):
+    screen = visit().open(encode(photograph())).wait_open()
+    screen.drag((40, 40), (70, 40))
+    screen.run()
+    screen.expect("#run").to_have_text("Fill")
+    assert not screen.is_on("#run")
