@@ -16,6 +16,7 @@ from keras import ops
 from skimage.metrics import structural_similarity
 
 from musical_tf.conventions import Tensor, normalize
+from musical_tf.metric_directions import HIGHER_IS_BETTER as HIGHER_IS_BETTER
 from musical_tf.pretrained import packaged_arrays
 
 
@@ -107,22 +108,6 @@ PROTOCOLS: dict[str, Protocol] = {
     "lpips": lpips_metrics,
 }
 """Name -> callable `(truth, result, hole) -> {"protocol/metric": value}`."""
-
-HIGHER_IS_BETTER: dict[str, bool | None] = {
-    "authors/psnr": True,
-    "authors/ssim": True,
-    "authors/l1_percent": False,
-    "hole/psnr": True,
-    "hole/ssim": True,
-    "hole/l1_percent": False,
-    "hole/l2_percent": False,
-    "deepfill/l1_percent": False,
-    "deepfill/l2_percent": False,
-    "deepfill/psnr": True,
-    "deepfill/tv_percent": None,
-    "lpips/alex": False,
-}
-"""Every metric and which way it improves; None where neither does (blur lowers total variation)."""
 
 
 def evaluate_pair(

@@ -147,10 +147,8 @@ class TestRanking:
         chosen = statistics.worst_and_best(rows, kept, ("model", "authors/psnr"), 3)
         assert [sample.number for sample in chosen] == [1, 4, 5]
 
-    def test_directions_agree_with_the_metrics(self):
-        names = {True: "higher", False: "lower", None: ""}
-        for metric, higher in HIGHER_IS_BETTER.items():
-            assert statistics.describe_metric(metric).better == names[higher], metric
+    def test_every_metric_has_a_label(self):
+        for metric in HIGHER_IS_BETTER:
             assert metric.partition("/")[2] in statistics.METRICS
 
 

@@ -9,7 +9,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from musical_tf.metric_directions import HIGHER_IS_BETTER
+
+if TYPE_CHECKING:
+    from .drawings import Sample
 
 Row = Mapping[str, Any]
 
@@ -22,13 +27,9 @@ BUCKETS = ("0-10%", "10-20%", "20-30%", "30-40%", "40-50%", "50-60%", "60-100%")
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is written.
+    """How a metric is written: its label, unit ("" for a number), digits, better direction.
 
-    Args:
-        label: What a reader sees.
-        unit: Behind a single value; "" for a pure number.
-        decimals: Digits after the point.
-        better: "higher", "lower", or "" where neither is.
+    `better` is "higher", "lower", or "" where neither is.
     """
 
     label: str
@@ -53,20 +54,21 @@ class Metric:
 
 
 METRICS = {
-    "psnr": Metric("PSNR", "dB", 2, "higher"),
-    "ssim": Metric("SSIM", "", 4, "higher"),
-    "l1_percent": Metric("l1", "%", 3, "lower"),
-    "l2_percent": Metric("l2", "%", 3, "lower"),
-    "tv_percent": Metric("TV", "%", 2, ""),
-    "alex": Metric("LPIPS", "", 4, "lower"),
+    "psnr": ("PSNR", "dB", 2),
+    "ssim": ("SSIM", "", 4),
+    "l1_percent": ("l1", "%", 3),
+    "l2_percent": ("l2", "%", 3),
+    "tv_percent": ("TV", "%", 2),
+    "alex": ("LPIPS", "", 4),
 }
-"""By the part of a metric's name that follows its protocol's."""
+"""Label, unit and digits by the part of a metric's name that follows its protocol's."""
 
 
 def describe_metric(name: str) -> Metric:
     """How `protocol/metric` is written; one that `METRICS` does not hold goes by its own name."""
     metric = name.partition("/")[2]
-    return METRICS.get(metric, Metric(metric, "", 4, ""))
+    better = {True: "higher", False: "lower", None: ""}[HIGHER_IS_BETTER.get(name)]
+    return Metric(*METRICS.get(metric, (metric, "", 4)), better)
 
 
 def protocol_of(metric: str) -> str:
@@ -80,11 +82,7 @@ def metrics_of(results: Mapping[str, Any]) -> list[str]:
 
 
 def hole_bucket(fraction: float) -> str:
-    """The bucket of a hole that covers `fraction` (0 to 1) of the image.
-
-    Raises:
-        ValueError: Outside [0, 1].
-    """
+    """The bucket of a hole that covers `fraction` of the image; ValueError outside [0, 1]."""
     if not 0 <= fraction <= 1:
         raise ValueError(f"hole fraction must be 0 to 1, got {fraction}")
     # Rounded first: 0.1 * 3 * 10 is 3.0000000000000004.
@@ -94,10 +92,6 @@ def hole_bucket(fraction: float) -> str:
 def aggregate(rows: Sequence[Row], method: str) -> dict[str, dict[str, Any]]:
     """Averages of one method over all images and over each hole size that occurs.
 
-    Args:
-        rows: At least one.
-        method: Method name.
-
     Returns:
         "all" and every bucket that occurs, by size -> {"count", "metrics": {metric: mean},
         "undefined": {metric: count}}. A value of None is left out of the mean and counted under
@@ -105,41 +99,25 @@ def aggregate(rows: Sequence[Row], method: str) -> dict[str, dict[str, Any]]:
     """
     groups = {"all": list(rows)}
     groups |= {bucket: [row for row in rows if row["bucket"] == bucket] for bucket in BUCKETS}
-    return {name: _aggregate_group(group, method) for name, group in groups.items() if group}
-
-
-def _aggregate_group(rows: Sequence[Row], method: str) -> dict[str, Any]:
-    means: dict[str, float | None] = {}
-    undefined: dict[str, int] = {}
-    for metric in rows[0]["metrics"][method]:
-        column = [row["metrics"][method][metric] for row in rows]
-        defined = [value for value in column if value is not None]
-        means[metric] = statistics.fmean(defined) if defined else None
-        if len(defined) < len(column):
-            undefined[metric] = len(column) - len(defined)
-    return {"count": len(rows), "metrics": means, "undefined": undefined}
+    found: dict[str, dict[str, Any]] = {}
+    for name, group in groups.items():
+        if not group:
+            continue
+        found[name] = {"count": len(group), "metrics": {}, "undefined": {}}
+        for metric in group[0]["metrics"][method]:
+            column = [row["metrics"][method][metric] for row in group]
+            defined = [value for value in column if value is not None]
+            found[name]["metrics"][metric] = statistics.fmean(defined) if defined else None
+            if len(defined) < len(column):
+                found[name]["undefined"][metric] = len(column) - len(defined)
+    return found
 
 
 # --- the worst and the best -----------------------------------------------------------------------
 
 
-class Numbered(Protocol):
-    """Something about one image."""
-
-    @property
-    def number(self) -> int:
-        """Position of its row."""
-
-
-AnyNumbered = TypeVar("AnyNumbered", bound=Numbered)
-
-
 def first_ranked(method: str, row: Row) -> tuple[str, str]:
-    """The method and its first metric that has a better and a worse.
-
-    Raises:
-        ValueError: If none has.
-    """
+    """The method and its first metric with a better direction; ValueError without one."""
     for metric in row["metrics"][method]:
         if describe_metric(metric).better:
             return method, metric
@@ -151,26 +129,21 @@ def ranking_metric(results: Mapping[str, Any]) -> tuple[str, str]:
     return first_ranked(results["methods"][0]["name"], results["images"][0])
 
 
-def badness(row: Row, method: str, metric: str) -> float:
-    """A number that is larger for a worse result; an undefined value counts as perfect."""
-    value = row["metrics"][method][metric]
-    if value is None:
-        return -math.inf
-    return -value if describe_metric(metric).better == "higher" else value
-
-
 def worst_and_best(
-    rows: Sequence[Row], samples: Sequence[AnyNumbered], ranking: tuple[str, str], count: int
-) -> list[AnyNumbered]:
+    rows: Sequence[Row], samples: "Sequence[Sample]", ranking: tuple[str, str], count: int
+) -> "list[Sample]":
     """The `count` samples to show, worst first: all, or the worst and the best half of them.
 
-    Args:
-        rows: What `number` of a sample points into.
-        samples: What to choose from.
-        ranking: Method and metric.
-        count: Int >= 2.
+    `number` of a sample points into `rows`; `ranking` is a method and a metric.
     """
-    ordered = sorted(samples, key=lambda s: (-badness(rows[s.number], *ranking), s.number))
+    method, metric = ranking
+    sign = 1.0 if describe_metric(metric).better == "higher" else -1.0
+
+    def goodness(sample: "Sample") -> float:
+        value = rows[sample.number]["metrics"][method][metric]
+        return math.inf if value is None else sign * value  # undefined: equal to the truth
+
+    ordered = sorted(samples, key=lambda sample: (goodness(sample), sample.number))
     if len(ordered) <= count:
         return ordered
     return ordered[: count - count // 2] + ordered[-(count // 2) :]
@@ -187,14 +160,12 @@ def verdicts(rows: Sequence[Row], methods: Sequence[Mapping[str, Any]]) -> list[
         methods: At least two, with "name" and "aggregates".
 
     Returns:
-        One a metric that has a better and a worse, in the order of the protocols; one that is
-        another by definition (l1, l2 and PSNR of `hole` and `deepfill`) is counted once:
-        "metric"; "ranking", names from the best mean to the worst; "difference", by how much the
-        first beats the second, mean over the images; "margin", half the width of its 95 %
-        interval (normal approximation over the images), None for a single image; "clear", whether
-        the interval leaves out zero; "wins", the share of images on which the first is better than
-        the second. Images where either value is undefined are left out; with none left, the last
-        four are None.
+        For each metric with a better direction "metric"; "ranking", names from the best mean to the
+        worst; "difference", the mean over the images by which the first beats the second; "margin",
+        half the width of its 95 % interval (normal approximation), None for a single image;
+        "clear", whether the interval leaves out zero; "wins", the share of images on which the
+        first is better. Images where either value is undefined are left out; with none left, the
+        last four are None. A metric that another protocol defines alike is left out.
     """
     found = []
     seen = []
@@ -219,8 +190,7 @@ def verdicts(rows: Sequence[Row], methods: Sequence[Mapping[str, Any]]) -> list[
 def _paired(gains: Sequence[float]) -> dict[str, Any]:
     if not gains:
         return dict.fromkeys(("difference", "margin", "clear", "wins"))
-    difference = statistics.fmean(gains)
-    margin = None
+    difference, margin = statistics.fmean(gains), None
     if len(gains) > 1:
         margin = CONFIDENCE * statistics.stdev(gains) / math.sqrt(len(gains))
     return {
