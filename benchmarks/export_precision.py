@@ -84,9 +84,7 @@ def held_out(run: Path, data_dir: str | None, count: int) -> tuple[dict, np.ndar
     recipe = Recipe.of(RunDirectory(run).recipe())
     if data_dir:
         recipe = dataclasses.replace(recipe, data_dir=data_dir)
-    samples = pipeline.evaluation_samples(
-        recipe.open_photographs("test"), recipe.open_masks(), recipe.image_size
-    )
+    samples = pipeline.evaluation_samples(recipe.open_photographs("test"), recipe.open_masks())
     pairs = [(image, hole) for (_, image, hole), _ in zip(samples, range(count), strict=False)]
     images, holes = (np.stack(each) for each in zip(*pairs, strict=True))
     keys = ("dataset", "method", "preset", "image_size", "mask")

@@ -72,7 +72,7 @@ def pipeline(folder: Path, source: str, batch: int, in_memory: bool):
         crop=crop,
         cache_bytes=CACHE_BYTES if in_memory else 0,
     )
-    return training_pipeline(SampleStream(photographs, open_masks(holes, SIZE), SIZE, 0), batch)
+    return training_pipeline(SampleStream(photographs, open_masks(holes, SIZE), 0), batch)
 
 
 def arriving(folder: Path, source: str, in_memory: bool, seconds: float, batch: int = 16) -> float:

@@ -498,8 +498,7 @@ def test_unusable_files_are_skipped_counted_and_named(mixed):
     photographs = open_dataset("folder", mixed, "train", SIZE)
     assert len(photographs) == 16
     loaded = [
-        path
-        for path, _, _ in pipeline.evaluation_samples(photographs, open_masks("center", SIZE), SIZE)
+        path for path, _, _ in pipeline.evaluation_samples(photographs, open_masks("center", SIZE))
     ]
     assert [path[-9:] for path in loaded] == [f"good{number}.png" for number in range(8)]
     reasons = {path.rsplit("/", 1)[-1]: reason for path, reason in photographs.skipped.items()}
@@ -529,14 +528,15 @@ def test_only_unusable_files_is_an_error_that_names_the_first(mixed):
     photographs = open_dataset("folder", mixed, "train", SIZE)
     holes = open_masks("center", SIZE)
     with pytest.raises(ValueError, match=r"none of the 8 .*: .*and 5 more") as caught:
-        pipeline.training_pipeline(pipeline.SampleStream(photographs, holes, SIZE, 0), 2)
+        pipeline.training_pipeline(pipeline.SampleStream(photographs, holes, 0), 2)
     assert str(caught.value).count(str(mixed / "train")) == 3
     with pytest.raises(ValueError, match="none of the 8 photographs of the train split"):
-        next(pipeline.evaluation_samples(photographs, holes, SIZE))
+        next(pipeline.evaluation_samples(photographs, holes))
 
 
 def stream(photographs, seed=0, crop="center", flip=False, mask="box"):
-    return pipeline.SampleStream(photographs, open_masks(mask, SIZE), SIZE, seed, crop, flip)
+    photographs.crop, photographs.flip = crop, flip
+    return pipeline.SampleStream(photographs, open_masks(mask, SIZE), seed)
 
 
 def test_a_broken_photograph_is_replaced_by_the_next_of_the_epochs_permutation(mixed):
@@ -566,9 +566,7 @@ def test_zoom_shows_a_part_of_the_crop_and_jitter_changes_its_colours(tmp_path):
     plain = stream(photographs).sample(3)[0].astype(float)
 
     def drawn(**options):
-        augmented = pipeline.SampleStream(
-            photographs, open_masks("box", SIZE), SIZE, 0, "center", False, **options
-        )
+        augmented = pipeline.SampleStream(photographs, open_masks("box", SIZE), 0, **options)
         images = [augmented.sample(number)[0].astype(float) for number in range(40)]
         np.testing.assert_array_equal(images[3], augmented.sample(3)[0])
         return images
@@ -609,7 +607,7 @@ def open_train(folder, **options):
 
 def open_pipeline(folder, seed=3, cache_bytes=photo_files.CACHE_BYTES, mask="box", **options):
     photographs = open_train(folder, cache_bytes=cache_bytes)
-    stream = pipeline.SampleStream(photographs, open_masks(mask, SIZE), SIZE, seed)
+    stream = pipeline.SampleStream(photographs, open_masks(mask, SIZE), seed)
     return pipeline.training_pipeline(stream, 3, **options)
 
 
@@ -654,7 +652,7 @@ def test_a_slow_sample_keeps_its_place(mixed):
     made = [
         batches(
             pipeline.training_pipeline(
-                pipeline.SampleStream(open_train(mixed), SlowAtTimes(SIZE), SIZE, 0),
+                pipeline.SampleStream(open_train(mixed), SlowAtTimes(SIZE), 0),
                 3,
                 workers=workers,
             ),
@@ -698,15 +696,6 @@ def test_crops_and_flips_are_cuts_of_the_photograph(tmp_path):
     assert {left for _, left in places} >= {0, 100 - SIZE}
 
 
-def test_centre_crops_cannot_be_cropped_at_random(celeba):
-    photographs = open_dataset("celeba", celeba, "train", SIZE)
-    holes = open_masks("center", SIZE)
-    with pytest.raises(ValueError, match="cannot be cropped at random"):
-        pipeline.SampleStream(photographs, holes, SIZE, 0, crop="random")
-    with pytest.raises(ValueError, match="too small for crops of 128"):
-        pipeline.SampleStream(photographs, holes, 128, 0)
-
-
 def test_the_cache_keeps_to_its_bound_and_saves_the_second_decode(tmp_path):
     for number in range(4):
         write(tmp_path / "train" / f"{number}.png", (SIZE, SIZE), value=number)
@@ -727,8 +716,8 @@ def test_the_cache_keeps_to_its_bound_and_saves_the_second_decode(tmp_path):
 def test_evaluation_is_ordered_centred_and_keeps_hole_i_for_path_i(mixed):
     photographs = open_dataset("folder", mixed, "train", SIZE)
     holes = open_masks("irregular", SIZE)
-    first = list(pipeline.evaluation_samples(photographs, holes, SIZE))
-    second = list(pipeline.evaluation_samples(photographs, holes, SIZE))
+    first = list(pipeline.evaluation_samples(photographs, holes))
+    second = list(pipeline.evaluation_samples(photographs, holes))
     assert len(first) == 8
     for (path, image, hole), (same_path, same_image, same_hole) in zip(first, second, strict=True):
         assert path == same_path

@@ -54,7 +54,7 @@ def test_a_failed_step_ends_the_demo_with_its_code(tmp_path, capfd):
 
 def test_fewer_than_one_step_is_refused(capfd):
     assert demo.main(["--steps", "0"]) == 2
-    assert "--steps is at least 1, got 0" in capfd.readouterr().err
+    assert "--steps must be at least 1, got 0" in capfd.readouterr().err
 
 
 TINY = [

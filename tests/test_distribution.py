@@ -102,7 +102,7 @@ def test_the_parts_of_a_pipeline_are_the_whole_batch():
     photographs, holes = recipe.open_photographs(), recipe.open_masks()
 
     def take(part):
-        samples = pipeline.SampleStream(photographs, holes, 64, 3)
+        samples = pipeline.SampleStream(photographs, holes, 3)
         stream = pipeline.training_pipeline(samples, 6, start_step=5, part=part)
         return [{k: v.numpy() for k, v in batch.items()} for batch in stream.take(2)]
 

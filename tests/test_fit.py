@@ -364,7 +364,7 @@ def test_a_checkpoint_from_before_a_key_was_known_is_of_its_default(tmp_path):
 def test_a_torn_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
     copied, quick, tmp_path, capsys
 ):
-    torn = copied / "checkpoints" / "step-00000002" / "state.data-00000-of-00001"
+    torn = copied / "checkpoints" / "step-00000002" / "state.npz"
     torn.write_bytes(torn.read_bytes()[:-100])
     assert run("--run-dir", copied, "--resume", "--steps", 2) == 0
     captured = capsys.readouterr()

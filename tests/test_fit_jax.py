@@ -144,6 +144,7 @@ def test_colours_change_as_pillow_changes_them():
         (["--run-dir", "new", "--method", "glc"], "method must be musical here, got glc"),
         (["--run-dir", "new", "--set", "lambda_adversarial=0.3"], "adversarial term is for"),
         (["--run-dir", "new", "--seconds", "-1"], "--seconds must be above 0, got -1.0"),
+        (["--run-dir", "new", "--save-every", "0"], "--save-every must be above 0, got 0.0"),
         (["--run-dir", "new", "--seconds", "9", "--steps", "9"], "takes the place of --steps"),
         (["--run-dir", "new"], "backend must be jax, got tensorflow: set KERAS_BACKEND=jax"),
     ],

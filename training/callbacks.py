@@ -5,7 +5,6 @@ and every callback must be closed however the run ends.
 """
 
 import csv
-import io
 import json
 import os
 import signal
@@ -47,11 +46,7 @@ class Callback:
 
 
 class Periodic(Callback):
-    """Something that is due every so many steps, though a call may make several steps at once.
-
-    Args:
-        every: Int >= 0; 0 = never due.
-    """
+    """Due at every multiple of `every` steps, though a call may make several; 0 = never."""
 
     def __init__(self, every: int):
         self.every = every
@@ -71,67 +66,47 @@ class LossLog(Periodic):
 
     A line is one write, so a reader or a crash sees whole lines. On resume, lines after the
     checkpoint's step (they will be computed again) and a torn last line are dropped.
-
-    Args:
-        run: The run's folder.
-        every: Int >= 1, log every so many steps.
     """
 
     def __init__(self, run: RunDirectory, every: int = 1):
         super().__init__(every)
         self.run = run
-        self.names: list[str] | None = None
-        self.files: list[int] = []
+        self.files: list[TextIO] = []
 
     def on_begin(self, trainer: Any, step: int) -> None:
         super().on_begin(trainer, step)
         rows = self.run.losses() if self.run.log.is_file() else []
         rows = [row for row in rows if row["step"] <= step]
-        if rows:
-            self.names = [name for name in rows[0] if name != "step"]
         write_whole(self.run.log, "".join(json.dumps(row) + "\n" for row in rows))
-        table = [_csv_line(["step", *self.names])] if self.names else []
-        table += [_csv_line(row.values()) for row in rows]
-        write_whole(self.run.table, "".join(table))
-        flags = os.O_WRONLY | os.O_APPEND
+        self.run.table.write_bytes(b"")
         for path in (self.run.table, self.run.log):
-            self.files.append(os.open(path, flags))
+            self.files.append(path.open("a", buffering=1, encoding="utf-8", newline=""))
+        self.table = csv.writer(self.files[0], lineterminator="\n")
+        self.has_head = False
+        for row in rows:
+            self._add(row)
+
+    def _add(self, row: Logs) -> None:
+        if not self.has_head:
+            self.table.writerow(row)
+            self.has_head = True
+        self.table.writerow(row.values())
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
-        if not self.is_due(step):
-            return
-        line = _csv_line([step, *logs.values()])
-        if self.names is None:
-            self.names = list(logs)
-            line = _csv_line(["step", *self.names]) + line
-        _write_line(self.files[0], line, self.run.table)
-        _write_line(self.files[1], json.dumps({"step": step, **logs}) + "\n", self.run.log)
+        if self.is_due(step):
+            row = {"step": step, **logs}
+            self._add(row)
+            self.files[1].write(json.dumps(row) + "\n")
 
     def close(self) -> None:
         while self.files:
-            os.close(self.files.pop())
-
-
-def _csv_line(cells: Any) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
-
-
-def _write_line(file: int, line: str, path: Path) -> None:
-    data = line.encode()
-    if os.write(file, data) != len(data):
-        raise OSError(f"{path}: only part of a line could be written; is the disk full?")
+            self.files.pop().close()
 
 
 class TensorBoard(Periodic):
     """Scalars of every loss term, the learning rate and the loss scales; and pictures.
 
-    A continued run adds a file. Steps that are computed again come out the same, so the curves do.
-
-    Args:
-        folder: Where the event files go.
-        every: Int >= 1, write every so many steps.
+    A continued run adds an event file. Steps that are computed again give the same curves.
     """
 
     def __init__(self, folder: Path, every: int = 10):
@@ -174,39 +149,28 @@ class TensorBoard(Periodic):
 
 
 class Saver(Periodic):
-    """Calls `save` every so many steps or minutes and at the end, once a step.
+    """Calls `save(step)` every so many steps or seconds and at the end, once a step.
 
-    Args:
-        save: Called with the number of finished steps.
-        every: Int >= 1.
-        minutes: Float, save when the last time was so long ago, whatever `every` says: where a step
-            takes half a minute, a thousand of them are a night's work.
+    The seconds are for large networks: where a step takes half a minute, a thousand take a night.
     """
 
-    def __init__(self, save: Callable[[int], None], every: int, minutes: float = 15.0):
+    def __init__(self, save: Callable[[int], None], every: int, seconds: float = 900.0):
         super().__init__(every)
         self.save = save
-        self.seconds = 60.0 * minutes
-        self.saved_at = 0
-        self.clock = time.monotonic()
+        self.seconds = seconds
 
     def on_begin(self, trainer: Any, step: int) -> None:
         super().on_begin(trainer, step)
-        self.saved_at = step
-        self.clock = time.monotonic()
+        self.saved_at, self.clock = step, time.monotonic()
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
         if self.is_due(step) or time.monotonic() - self.clock >= self.seconds:
-            self._save(step)
+            self.on_end(trainer, step)
 
     def on_end(self, trainer: Any, step: int) -> None:
         if self.saved_at != step:
-            self._save(step)
-
-    def _save(self, step: int) -> None:
-        self.save(step)
-        self.saved_at = step
-        self.clock = time.monotonic()
+            self.save(step)
+            self.saved_at, self.clock = step, time.monotonic()
 
 
 class TimeLog(Callback):
@@ -215,14 +179,10 @@ class TimeLog(Callback):
     Each part has `from_step` and `to_step`, finished steps at its beginning and end; `seconds` of
     the clock; and `cpu_seconds`, those of all cores added up, which other work on the machine
     changes little. Tracing counts, starting TensorFlow does not.
-
-    Args:
-        run: The run's folder.
     """
 
     def __init__(self, run: RunDirectory):
         self.run = run
-        self.parts: list[dict[str, float]] = []
 
     def on_begin(self, trainer: Any, step: int) -> None:
         self.parts = self.run.times() if self.run.time_file.is_file() else []
@@ -241,14 +201,10 @@ class TimeLog(Callback):
 
 
 class StopAfter(Callback):
-    """Stops the run when the time is up.
+    """Stops the run at a moment of `time.monotonic()`."""
 
-    Args:
-        seconds: Float, from the moment this was made.
-    """
-
-    def __init__(self, seconds: float):
-        self.deadline = time.monotonic() + seconds
+    def __init__(self, deadline: float):
+        self.deadline = deadline
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
         if time.monotonic() >= self.deadline:
@@ -256,14 +212,9 @@ class StopAfter(Callback):
 
 
 class StopOnSignal(Callback):
-    """Ctrl-C or SIGTERM finishes the step and lets the run save; a second one ends the process at
-    once.
+    """Ctrl-C or SIGTERM finishes the step and saves; a second one ends the process at once.
 
     Handlers stand from construction to `close`, so a signal during a slow start is not lost.
-
-    Args:
-        signals: Signal numbers.
-        stream: Where to say so; standard error by default.
     """
 
     def __init__(

@@ -1,39 +1,40 @@
 """Checkpoints that are whole or absent, and that know which run they belong to.
 
 One folder per step, `step-00000123/`:
-* every variable that a later step depends on: `state.index`, `state.data-...` by
-  `tf.train.Checkpoint`, or `state.npz` of a run under JAX;
-* `manifest.json`: step, epoch, seed, the recipe and its hash, and the size and SHA-256 of every
-  other file.
+* `state.npz`: every variable that a later step depends on. Older runs under TensorFlow have
+  `state.index` and `state.data-...` by `tf.train.Checkpoint` instead, which are still read;
+* `manifest.json`: step, epoch, the recipe and its hash, and the size and SHA-256 of every other
+  file.
 
 The folder is written under a hidden name, flushed to disk, and renamed. A folder without a
 manifest, or whose files do not match it, is torn: it is never read, and the one before it is used.
+`tf.train.CheckpointManager` would keep the newest few; it verifies nothing.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .recipes import FREE_TO_CHANGE
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
 from musical_tf.files import sha256
+
+from .recipes import FREE_TO_CHANGE
 
 FORMAT = 1
 
 _FOLDER = re.compile(r"step-(\d{8,})")
 _MANIFEST = "manifest.json"
+_STATE = "state.npz"
+
+State = Mapping[str, Sequence[Any]]
+"""Named lists of TensorFlow's variables, or of arrays."""
 
 
 class TornCheckpointError(ValueError):
@@ -57,73 +58,13 @@ class Checkpoint:
         return self.manifest["step"]
 
 
-State = Mapping[str, Sequence[Any]]
-"""Named lists of TensorFlow's variables, or of arrays."""
-
-
-def write_variables(folder: Path, state: State) -> None:
-    """Writes TensorFlow's variables."""
-    import tensorflow as tf
-
-    with _tensorflow_as_os_errors(folder):
-        tf.train.Checkpoint(**state).write(str(folder / "state"))
-
-
-def write_arrays(folder: Path, state: State) -> None:
-    """Writes arrays."""
-    flat = {f"{name}/{n}": value for name, group in state.items() for n, value in enumerate(group)}
-    with (folder / "state.npz").open("xb") as file:
-        np.savez(file, allow_pickle=False, **{name: np.asarray(v) for name, v in flat.items()})
-
-
-def read_arrays(checkpoint: "Checkpoint", state: State) -> dict[str, list[np.ndarray]]:
-    """Returns the arrays of a checkpoint in the order of `state`.
-
-    Raises:
-        ForeignCheckpointError: If the checkpoint is none of arrays, or holds others.
-    """
-    file = checkpoint.path / "state.npz"
-    if not file.is_file():
-        raise ForeignCheckpointError(
-            f"{checkpoint.path} must be a checkpoint of training.fit_jax, got one of training.fit"
-        )
-    with np.load(file) as arrays:
-        found = {name: list(array.shape) for name, array in arrays.items()}
-        wanted = {
-            f"{name}/{n}": list(np.shape(value))
-            for name, group in state.items()
-            for n, value in enumerate(group)
-        }
-        _require_same_shapes(checkpoint, found, wanted)
-        return {
-            name: [arrays[f"{name}/{n}"] for n in range(len(group))]
-            for name, group in state.items()
-        }
-
-
 def save(
-    folder: Path,
-    state: State,
-    *,
-    step: int,
-    epoch: int,
-    recipe: Mapping[str, Any],
-    keep: int = 3,
-    write: Callable[[Path, State], None] = write_variables,
+    folder: Path, state: State, *, step: int, epoch: int, recipe: Mapping[str, Any], keep: int = 3
 ) -> Path:
     """Writes `folder/step-XXXXXXXX` whole, then deletes all but the newest `keep` up to it.
 
-    A folder of a later step is torn: otherwise the run would have gone on from it. It counts for
-    nothing, so that it cannot push out a whole one.
-
-    Args:
-        folder: Where the checkpoints of one run live; made if missing.
-        state: `Trainer.state()`, or that of `JaxTrainer`.
-        step: Int, finished steps.
-        epoch: Int, finished epochs.
-        recipe: JSON-like dict that decides what a step computes.
-        keep: Int >= 1, how many to keep.
-        write: Writes the state into a folder.
+    `step` and `epoch` are finished ones, `recipe` decides what a step computes. A folder of a later
+    step is torn, otherwise the run would have continued from it: it does not count as one to keep.
 
     Returns:
         The new folder.
@@ -138,9 +79,11 @@ def save(
     # What a killed process was writing or deleting, whatever its step.
     for remains in (*folder.glob(".partial-step-*"), *folder.glob(".deleted-step-*")):
         shutil.rmtree(remains, ignore_errors=True)
+    arrays = {name: to_array(value) for name, value in _named(state).items()}
     try:
         partial.mkdir()
-        write(partial, state)
+        with (partial / _STATE).open("xb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
         manifest = {
             "format": FORMAT,
             "step": step,
@@ -155,13 +98,14 @@ def save(
         (partial / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         for path in [*partial.iterdir(), partial]:
             _flush_to_disk(path)
-        # Only a torn folder, or the same step of a run that was continued from before it, can stand
-        # here.
+        # A torn folder, or the same step of a run that was continued from before it.
         _remove(final)
         os.replace(partial, final)
         _flush_to_disk(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(final)) from error
         raise
     not_later = [path for number, path in _folders(folder) if number <= step]
     for old in not_later[keep:]:
@@ -170,15 +114,7 @@ def save(
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Finds the newest whole checkpoint.
-
-    Args:
-        folder: Where the checkpoints of one run live. May be missing.
-
-    Returns:
-        The checkpoint, or None; and one line for each newer folder that is torn, saying what is
-        wrong with it.
-    """
+    """Returns the newest whole checkpoint or None, and a line about each newer, torn folder."""
     torn: list[str] = []
     for _, path in _folders(folder):
         try:
@@ -221,67 +157,75 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, manifest)
 
 
-def restore(checkpoint: Checkpoint, state: Mapping[str, Sequence["tf.Variable"]]) -> None:
-    """Assigns the checkpoint's values to `state`, every variable of both sides exactly once.
+def read(checkpoint: Checkpoint, state: State) -> dict[str, list[np.ndarray]]:
+    """Returns the arrays of a checkpoint, named and ordered as `state`.
 
     Raises:
         ForeignCheckpointError: If the checkpoint holds other variables, or other shapes.
     """
-    import tensorflow as tf
-
-    if (checkpoint.path / "state.npz").is_file():
-        raise ForeignCheckpointError(
-            f"{checkpoint.path} must be a checkpoint of training.fit, got one of training.fit_jax"
-        )
-    stem = str(checkpoint.path / "state")
-    found = {
-        name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"): shape
-        for name, shape in tf.train.list_variables(stem)
-        if name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") and not name.startswith("save_counter")
-    }
-    wanted = {
-        f"{name}/{index}": variable.shape.as_list()
-        for name, variables in state.items()
-        for index, variable in enumerate(variables)
-    }
-    _require_same_shapes(checkpoint, found, wanted)
-    with _tensorflow_as_os_errors(checkpoint.path):
-        tf.train.Checkpoint(**state).read(stem).assert_consumed()
-
-
-def _require_same_shapes(
-    checkpoint: Checkpoint, found: Mapping[str, list[int]], wanted: Mapping[str, list[int]]
-) -> None:
-    differing = sorted(
-        name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)
-    )
+    if (checkpoint.path / _STATE).is_file():
+        with np.load(checkpoint.path / _STATE) as arrays:
+            found = dict(arrays)
+    else:
+        found = _read_tensorflow(checkpoint.path / "state")
+    shapes = {name: list(value.shape) for name, value in found.items()}
+    wanted = {name: list(np.shape(value)) for name, value in _named(state).items()}
+    names = sorted(shapes.keys() | wanted.keys())
+    differing = [name for name in names if shapes.get(name) != wanted.get(name)]
     if differing:
         name = differing[0]
         raise ForeignCheckpointError(
             f"{checkpoint.path} does not fit this model: {len(differing)} variables differ, "
-            f"the first is {name}: shape {found.get(name, 'absent')} in the checkpoint, "
-            f"{wanted.get(name, 'absent')} in the model"
+            f"the first is {name}: shape {shapes.get(name, 'absent')} in the checkpoint, "
+            f"{wanted.get(name, 'absent')} in the model; training.fit and training.fit_jax cannot "
+            "continue each other's runs"
         )
+    return {
+        name: [found[f"{name}/{n}"] for n in range(len(group))] for name, group in state.items()
+    }
+
+
+def restore(checkpoint: Checkpoint, state: State) -> None:
+    """Assigns the checkpoint's values to TensorFlow's variables; raises as `read`."""
+    for name, values in read(checkpoint, state).items():
+        for variable, value in zip(state[name], values, strict=True):
+            variable.assign(value)
+
+
+def to_array(value: Any) -> np.ndarray:
+    """Returns the value of a TensorFlow variable, on any number of replicas, or of an array."""
+    return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
+
+
+def _read_tensorflow(stem: Path) -> dict[str, np.ndarray]:
+    import tensorflow as tf
+
+    reader, end = tf.train.load_checkpoint(str(stem)), "/.ATTRIBUTES/VARIABLE_VALUE"
+    names = [name for name in reader.get_variable_to_shape_map() if name.endswith(end)]
+    return {
+        name.removesuffix(end): reader.get_tensor(name)
+        for name in names
+        if not name.startswith("save_counter")
+    }
+
+
+def _named(state: State) -> dict[str, Any]:
+    return {f"{name}/{n}": value for name, group in state.items() for n, value in enumerate(group)}
 
 
 def check_recipe(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
     """Refuses to continue a run under a recipe that computes something else.
 
-    Args:
-        saved: Recipe of the checkpoint, JSON-like.
-        wanted: Recipe of this run, JSON-like.
-        where: What `saved` was read from, for the message.
+    A key that one of both lacks is None there. `where` names what `saved` was read from.
 
     Raises:
         ForeignCheckpointError: Naming every key that differs and is not in `FREE_TO_CHANGE`.
     """
-    before, after = _flatten(saved), _flatten(wanted)
+    before, after = flat_recipe(saved), flat_recipe(wanted)
     differing = [
-        f"{key} is {_show(before.get(key, _ABSENT))} there, {_show(after.get(key, _ABSENT))} here"
+        f"{key} is {json.dumps(before.get(key))} there, {json.dumps(after.get(key))} here"
         for key in sorted(before.keys() | after.keys())
-        if key.split(".")[-1] not in FREE_TO_CHANGE
-        # A key that is newer than the checkpoint is None where nobody asks for it.
-        and before.get(key) != after.get(key)
+        if before.get(key) != after.get(key)
     ]
     if differing:
         raise ForeignCheckpointError(f"{where} belongs to another recipe: {'; '.join(differing)}")
@@ -292,29 +236,13 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(flat_recipe(recipe), sort_keys=True).encode()).hexdigest()
 
 
-def flat_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the recipe as one level of keys, `config.width`, without those in
-    `FREE_TO_CHANGE`."""
-    return {
-        key: value
-        for key, value in _flatten(recipe).items()
-        if key.split(".")[-1] not in FREE_TO_CHANGE
-    }
-
-
-_ABSENT = object()
-
-
-def _show(value: Any) -> str:
-    return "absent" if value is _ABSENT else json.dumps(value)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_recipe(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the recipe as one level of keys, `config.width`, without `FREE_TO_CHANGE`."""
     flat: dict[str, Any] = {}
-    for key, value in tree.items():
+    for key, value in recipe.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
+            flat |= flat_recipe(value, f"{prefix}{key}.")
+        elif key not in FREE_TO_CHANGE:
             # Through JSON, so that a tuple equals the list it is read back as.
             flat[f"{prefix}{key}"] = json.loads(json.dumps(value))
     return flat
@@ -343,14 +271,3 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _tensorflow_as_os_errors(path: Path) -> Iterator[None]:
-    """TensorFlow reports a full or unreadable disk in its own classes; callers expect OSError."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise OSError(f"{path}: {error.message.splitlines()[0]}") from error

@@ -9,23 +9,22 @@ scikit-learn. Run again, it resumes; when nothing is left to do it draws the sam
 
 import argparse
 import contextlib
-import importlib
 import math
-import multiprocessing
+import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from PIL import Image
 
 from musical_tf.arguments import Parser
-from musical_tf.command_line import import_quietly
+from musical_tf.command_line import INTERRUPTED
 from musical_tf.files import whole_file
 from musical_tf.run_directory import RunDirectory
 
@@ -36,9 +35,6 @@ from .evaluation import drawings
 from .recipes import Recipe
 
 PROGRAM = "musical-demo"
-
-INTERRUPTED = 130
-"""The exit code of a program that Ctrl-C ended."""
 
 SHIPPED = "photo"
 """The model of the package that erases the sign and fills the same photographs, for comparison."""
@@ -54,7 +50,7 @@ COLUMNS = ("input", "hole", "result", f"the package's {SHIPPED}", "truth")
 
 
 class CommandError(RuntimeError):
-    """A step's command line returned an exit code other than 0; it has said why itself."""
+    """A step's command line returned an exit code other than 0, after a message of its own."""
 
     def __init__(self, code: int):
         super().__init__(f"exit code {code}")
@@ -67,58 +63,30 @@ def run(module: str, *arguments: str | Path) -> None:
     A process each, because one that has trained on a GPU holds all of its memory to the end, and
     because filling photographs has to work where TensorFlow was never imported.
 
-    Args:
-        module: Folder and module, `"training.fit"`.
-        *arguments: Its command line.
-
     Raises:
-        CommandError: If it ends with anything but 0.
+        CommandError: If `module`, such as "training.fit", ends with anything but 0.
     """
     words = [str(argument) for argument in arguments]
-    script = (
-        f"python {module.replace('.', '/')}.py"
-        if module.startswith("export.")
-        else f"python -m {module}"
-    )
-    print(f"\n$ {script} {shlex.join(words)}", flush=True)
-    process = multiprocessing.get_context("spawn").Process(target=start, args=(module, words))
-    process.start()
-    with forward_termination(process):
-        while process.is_alive():
-            # Ctrl-C reaches both processes: this one waits until the other has saved and ended.
-            with contextlib.suppress(KeyboardInterrupt):
-                process.join()
-    if process.exitcode:
+    is_script = module.startswith("export.")
+    shown = f"{module.replace('.', '/')}.py" if is_script else f"-m {module}"
+    print(f"\n$ python {shown} {shlex.join(words)}", flush=True)
+    # The folders are at the top of a checkout and inside `musical_tf` once installed.
+    root = (__package__ or "training").removesuffix("training")
+    command = [sys.executable, "-m", f"{root}{module}", *words]
+    paths = os.pathsep.join(map(os.path.abspath, sys.path))
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}) as process:
+        # SIGTERM ends the step, which saves first, instead of this process.
+        before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        try:
+            while process.poll() is None:
+                # Ctrl-C reaches both processes: this one waits until the other has saved.
+                with contextlib.suppress(KeyboardInterrupt):
+                    process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if code := process.returncode:
         # Negative: ended by that signal; a shell would say 128 + signal.
-        code = process.exitcode if process.exitcode > 0 else 128 - process.exitcode
-        raise CommandError(code)
-
-
-@contextlib.contextmanager
-def forward_termination(process: multiprocessing.process.BaseProcess) -> Iterator[None]:
-    """Inside the block SIGTERM ends `process`, which saves first, instead of this one."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def start(module: str, words: Sequence[str]) -> NoReturn:
-    """Runs the `main` of `training.fit`, `export.to_onnx`, ... and ends the process with its code.
-
-    The three folders stand at the top of a checkout and inside `musical_tf` once installed, so the
-    module is looked for where this one is.
-    """
-    try:
-        if not module.startswith("serving."):
-            import_quietly("tensorflow")
-        root = (__package__ or "training").removesuffix("training")
-        main = importlib.import_module(f"{root}{module}").main
-        code = main(words)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    sys.exit(code)
+        raise CommandError(code if code > 0 else 128 - code)
 
 
 def write_image(path: Path, image: Image.Image) -> None:
@@ -129,16 +97,9 @@ def write_image(path: Path, image: Image.Image) -> None:
 
 
 def erase(output: Path) -> Path:
-    """Erases the sign from `PHOTOGRAPH` with the shipped model.
+    """Erases the sign from `PHOTOGRAPH` with the shipped model; returns the result's path.
 
-    Args:
-        output: Gets `erased/input.jpg`, `erased/hole.png` and `erased/result.png`.
-
-    Returns:
-        The result's path.
-
-    Raises:
-        CommandError: If the command fails.
+    `output` gets `erased/input.jpg`, `erased/hole.png` and `erased/result.png`. Raises as `run`.
     """
     folder = output / "erased"
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,18 +112,16 @@ def erase(output: Path) -> Path:
 
 
 def write_held_out(folder: Path, recipe: Recipe) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Writes the photographs nobody trained on, and a mask for each, as PNG files.
+    """Writes the photographs that no step trains on, and a mask for each, as PNG files.
 
-    Args:
-        folder: Gets `photographs/NAME.png` and `masks/NAME.png`, white where the hole is.
-        recipe: Says the size of the crops and which holes.
+    `folder` gets `photographs/NAME.png` and `masks/NAME.png`, white where the hole is.
 
     Returns:
         Name, photograph `(H, W, 3)` uint8, hole `(H, W)` bool, for each.
     """
     size = recipe.image_size
     photographs = open_dataset("demo", None, "test", size)
-    samples = evaluation_samples(photographs, open_masks(recipe.mask, size), size)
+    samples = evaluation_samples(photographs, open_masks(recipe.mask, size))
     held_out = []
     for path, photograph, hole in samples:
         name = Path(path).stem
@@ -175,11 +134,8 @@ def write_held_out(folder: Path, recipe: Recipe) -> list[tuple[str, np.ndarray, 
 def draw_picture(rows: Sequence[Sequence[np.ndarray]], caption: str, tile: int) -> Image.Image:
     """Draws input, hole, both results and truth side by side, one photograph a row.
 
-    Args:
-        rows: For each photograph itself, `(H, W, 3)` uint8, its hole, `(H, W)` bool, and both
-            results, `(H, W, 3)` uint8.
-        caption: The line above.
-        tile: Side of a photograph in the picture, in pixels.
+    A row is the photograph, `(H, W, 3)` uint8, its hole, `(H, W)` bool, and both results; `tile` is
+    the side of a photograph in the picture, in pixels.
     """
     pictures = []
     for photograph, hole, *results in rows:
@@ -189,17 +145,11 @@ def draw_picture(rows: Sequence[Sequence[np.ndarray]], caption: str, tile: int) 
     return drawings.framed(drawings.grid(pictures, tile, COLUMNS, title=caption), 16)
 
 
-def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] = ()) -> Path:
-    """Runs every step.
+def demonstrate(output: Path, steps: int, settings: Sequence[str] = ()) -> Path:
+    """Runs every step and returns the picture's path.
 
-    Args:
-        output: Gets everything: `erased/`, `run/`, `evaluation/`, `saved_model/`, `model.onnx`, the
-            held-out photographs with their masks and both models' results, and the picture.
-        steps: Training steps; None for `STEPS`.
-        settings: `key=value` strings, what the recipe is changed by.
-
-    Returns:
-        The picture's path.
+    `output` gets everything: `erased/`, `run/`, `evaluation/`, `saved_model/`, `model.onnx`, the
+    held-out photographs with their masks and both models' results, and the picture.
 
     Raises:
         CommandError: If one of the commands fails.
@@ -207,15 +157,13 @@ def demonstrate(output: Path, steps: int | None = None, settings: Sequence[str] 
     """
     print(f"Without the sign: {erase(output).resolve()}")
     run_dir, model = output / "run", output / "model.onnx"
-    length = ["--steps", str(STEPS if steps is None else steps)]
     changes = [word for setting in settings for word in ("--set", setting)]
     resume = ["--resume"] if RunDirectory(run_dir).is_run else []
+    length = ("--steps", str(steps))
     run("training.fit", "--dataset", "demo", *length, *changes, "--run-dir", run_dir, *resume)
     recipe = Recipe.of(RunDirectory(run_dir).recipe())
-    run(
-        *("training.evaluate", "--dataset", "demo", "--run", run_dir),
-        *("--output", output / "evaluation"),
-    )
+    where = ("--run", run_dir, "--output", output / "evaluation")
+    run("training.evaluate", "--dataset", "demo", *where)
     run("export.to_saved_model", "--run", run_dir, "--output", output / "saved_model")
     run("export.to_onnx", "--run", run_dir, "--output", model)
 
@@ -257,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--steps",
         type=int,
+        default=STEPS,
         help=f"training steps (default: {STEPS}, some minutes of two processor cores)",
     )
     result.add_argument(
@@ -276,15 +225,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; a failed step's exit code; 1 for another failure; 2 for wrong input; 130 after Ctrl-C.
     """
     arguments = parser().parse_args(argv)
-    if arguments.steps is not None and arguments.steps < 1:
-        print(f"{PROGRAM}: error: --steps is at least 1, got {arguments.steps}", file=sys.stderr)
+    if arguments.steps < 1:
+        print(
+            f"{PROGRAM}: error: --steps must be at least 1, got {arguments.steps}", file=sys.stderr
+        )
         return 2
     started = time.monotonic()
     try:
         picture = demonstrate(arguments.output, arguments.steps, arguments.set)
     except (KeyboardInterrupt, CommandError) as stop:
         code = stop.code if isinstance(stop, CommandError) else INTERRUPTED
-        again = f"run it again to continue, or remove {arguments.output} to begin anew"
+        again = f"run it again to continue, or remove {arguments.output} to start over"
         print(f"\n{PROGRAM}: {'interrupted' if code == INTERRUPTED else 'stopped'}; {again}")
         return code
     except (OSError, ValueError) as error:

@@ -51,10 +51,7 @@ class Cluster:
 
 
 def read_cluster(text: str | None) -> Cluster:
-    """Reads TF_CONFIG.
-
-    Args:
-        text: The variable's value, None if it is not set.
+    """Reads TF_CONFIG, None if it is not set.
 
     Raises:
         ValueError: If it does not describe a cluster of workers, or not which of them this is.
@@ -177,11 +174,7 @@ class Distribution:
 
 
 def check_strategy(name: str, replicas: int | None) -> None:
-    """Looks at the command line's values.
-
-    Raises:
-        ValueError: On an unknown name, or a number of replicas that does not go with it.
-    """
+    """Raises ValueError on an unknown strategy, or replicas that do not go with it."""
     if name not in STRATEGIES:
         raise ValueError(f"unknown strategy {name!r}; one of {', '.join(STRATEGIES)}")
     if replicas is not None and name != "mirrored":
@@ -212,15 +205,14 @@ def open_distribution(
     Args:
         name: One of `STRATEGIES`.
         replicas: For `mirrored`, the number of devices: GPUs or, without any, parts that the
-            processor is divided into, which is no faster and shows that all is in order. None for
-            every GPU, or two parts of the processor.
+            processor is divided into, which is no faster and serves to test. None for every GPU, or
+            two parts.
         cluster: For `multiworker`, from `read_cluster`.
-        wait_seconds: How long to wait for the other processes. Who is still alone then says so and
-            is killed: TensorFlow cannot be called back.
+        wait_seconds: After it this process is killed: TensorFlow's wait cannot be ended otherwise.
 
     Raises:
         ValueError: On an unknown name or more devices than there are.
-        RuntimeError: If the processor cannot be divided any more, because it is in use.
+        RuntimeError: If the processor is in use and cannot be divided any more.
         tf.errors.OpError: If the other processes cannot be reached.
     """
     import tensorflow as tf
@@ -249,7 +241,6 @@ def open_distribution(
 @contextlib.contextmanager
 def _ending_after(seconds: float, cluster: Cluster) -> Iterator[None]:
     others = [each for n, each in enumerate(cluster.addresses) if n != cluster.index]
-
     message = (
         f"musical-fit: error: waited {seconds:g} seconds for the other processes of TF_CONFIG, "
         f"{', '.join(others)}; start the same command on every machine"
@@ -308,10 +299,7 @@ def explain(reason: str, error: Exception, placement: Distribution) -> str:
 
 @contextlib.contextmanager
 def scope(strategy: "tf.distribute.Strategy | None") -> Iterator[None]:
-    """Variables made inside the block live on every replica, with one value.
-
-    Nothing happens without a strategy.
-    """
+    """Variables made inside the block live on every replica of a strategy, with one value."""
     if strategy is None:
         yield
         return
@@ -329,7 +317,7 @@ def scope(strategy: "tf.distribute.Strategy | None") -> Iterator[None]:
 
 
 def prepare_models(models: Iterable["keras.Model"]) -> None:
-    """Makes batch normalisation see the global batch, and random layers differ between replicas."""
+    """Makes batch normalization see the global batch, and random layers differ between replicas."""
     import keras
 
     for layer in _layers(models):
@@ -351,7 +339,7 @@ def _layers(models: Iterable["keras.Model"]) -> Iterator["keras.layers.Layer"]:
 
 
 def _next_seed(generator: "keras.random.SeedGenerator", ordered: bool = True) -> "tf.Tensor":
-    """The generator's next seed, the replica's number mixed in; replica 0 draws what one would."""
+    """The generator's next seed, mixed with the replica's number; replica 0 keeps it as it is."""
     import keras
     import tensorflow as tf
 
@@ -362,8 +350,3 @@ def _next_seed(generator: "keras.random.SeedGenerator", ordered: bool = True) ->
     # An odd multiple, so that no replica's seed is the neighbour of another generator's.
     replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
     return seed + tf.stack([replica * tf.constant(0x1E3779B9, seed.dtype), tf.zeros_like(replica)])
-
-
-def environment_cluster() -> Cluster:
-    """Returns the cluster of this process' TF_CONFIG; see `read_cluster`."""
-    return read_cluster(os.environ.get("TF_CONFIG"))

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from musical_tf.command_line import import_quietly
-from musical_tf.run_directory import RunDirectory
 
 from . import distribution, networks, options, runs
 from .data import pipeline
@@ -38,14 +37,7 @@ class TrainingError(RuntimeError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: Arguments; those of the process by default.
-
-    Returns:
-        The exit code.
-    """
+    """Runs the command line on `argv`, by default the process' own; returns the exit code."""
     started = time.monotonic()
     try:
         arguments = options.make_parser().parse_args(argv)
@@ -59,28 +51,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         with repeatable(), contextlib.ExitStack() as open_files:
             return fit(arguments, started, open_files)
     except UsageError as error:
-        return _fail(error, 2)
+        return fail(PROGRAM, error, 2)
     except KeyboardInterrupt:
-        return _fail("interrupted before training began, nothing was written", 130)
+        return fail(PROGRAM, "interrupted before training began, nothing was written", 130)
     except (TrainingError, OSError, ValueError) as error:
-        return _fail(error, 1)
+        return fail(PROGRAM, error, 1)
 
 
-def _fail(message: object, code: int) -> int:
-    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+def fail(program: str, message: object, code: int) -> int:
+    """Prints an error and returns the exit code."""
+    print(f"{program}: error: {message}", file=sys.stderr)
     return code
 
 
 def fit(arguments: argparse.Namespace, started: float, open_files: contextlib.ExitStack) -> int:
-    """Does what the parsed command line says.
+    """Does what the parsed command line says and returns the exit code.
 
-    Args:
-        arguments: From `options.make_parser`.
-        started: `time.monotonic()` when the program began; `--max-minutes` counts from there.
-        open_files: Closed when the run ends; takes the lock of the run's folder.
-
-    Returns:
-        The exit code.
+    `--max-minutes` counts from `started`, a `time.monotonic()`; `open_files` takes the lock of the
+    run's folder.
 
     Raises:
         UsageError: If what is asked for cannot be.
@@ -88,8 +76,8 @@ def fit(arguments: argparse.Namespace, started: float, open_files: contextlib.Ex
     """
     with as_usage_errors():
         cluster = _cluster(arguments)
-        plan = runs.plan(arguments, open_files, is_chief=cluster is None or cluster.index == 0)
-        recipe = plan.recipe
+        run = runs.plan(arguments, open_files, is_chief=cluster is None or cluster.index == 0)
+        recipe = run.recipe
         check_precision(recipe.precision, arguments.force_precision)
         if cluster is not None:
             distribution.check_batch_size(recipe.batch_size, cluster.size)
@@ -99,51 +87,46 @@ def fit(arguments: argparse.Namespace, started: float, open_files: contextlib.Ex
             built = networks.build(recipe, initial=False)
             if recipe.init is not None and not arguments.resume:
                 networks.start_from(built.generator, recipe.init)
-            print(networks.describe(recipe, built, plan.photographs, plan.steps))
+            print(networks.describe(recipe, built, run.photographs, run.steps))
             return 0
     from . import checkpoints
-    from .callbacks import StopAfter, StopOnSignal
+    from .callbacks import StopOnSignal
 
     with contextlib.closing(StopOnSignal()) as stopper:
         with as_usage_errors():
             placement = _open_distribution(arguments, cluster)
             check_parts(recipe, placement)
-            placement.require_agreement(_deciding(plan))
-            built = networks.build(recipe, plan.checkpoint is None, placement)
-            trainer = networks.make_trainer(recipe, built, plan.steps, placement)
-            if plan.checkpoint is not None:
-                checkpoints.restore(plan.checkpoint, trainer.state())
+            placement.require_agreement(_deciding(run))
+            built = networks.build(recipe, run.checkpoint is None, placement)
+            trainer = networks.make_trainer(recipe, built, run.steps, placement)
+            if run.checkpoint is not None:
+                checkpoints.restore(run.checkpoint, trainer.state())
             if placement.processes > 1:
                 # Files of the same name need not be the same on every machine.
                 placement.require_agreement(_digests(trainer.state()))
-            # Last: what could not be built leaves no folder that would stand in the next try's way.
-            if placement.is_chief:
-                folder = runs.open_run_dir(arguments.run_dir, recipe, arguments.resume, open_files)
-            else:
-                folder = RunDirectory(arguments.run_dir)
-            run = plan.run(folder)
             hooks: list[Callback] = [stopper]
             if placement.is_chief:
+                # Last: a run that cannot be built must not leave a folder in the next try's way.
+                run = runs.open_run_dir(run, arguments, open_files)
                 hooks += runs.make_callbacks(trainer, run, arguments)
-        if arguments.max_minutes is not None:
-            left = started + 60.0 * arguments.max_minutes - time.monotonic()
-            hooks.append(StopAfter(left))
+        hooks += runs.stop_after_minutes(arguments, started)
         if placement.strategy is not None:
             print(placement.describe())
-        print(f"{run.photographs.describe()}\nrun folder {folder.path}", flush=True)
+        print(f"{run.photographs.describe()}\nrun folder {run.directory.path}", flush=True)
         done = train(trainer, run, hooks)
-        if placement.is_chief and plan.checkpoint is not None and done == plan.checkpoint.step:
+        if placement.is_chief and run.checkpoint is not None and done == run.checkpoint.step:
             # An earlier process may have ended between a checkpoint and its weights.
-            trainer.save_generator(folder.weights)
+            trainer.save_generator(run.directory.weights)
         placement.wait()
     if placement.is_chief:
-        runs.report(run, done, hooks, _again(arguments, folder))
+        runs.report(run, done, hooks, _again(arguments, run))
     return 128 + stopper.received if stopper.received is not None else 0
 
 
-def _again(arguments: argparse.Namespace, folder: RunDirectory) -> str:
+def _again(arguments: argparse.Namespace, run: Run) -> str:
     """Returns the command that continues a run."""
-    again = f"python -m {__package__}.fit --run-dir {shlex.quote(str(folder.path))} --resume"
+    folder = shlex.quote(str(run.directory.path))
+    again = f"python -m {__package__}.fit --run-dir {folder} --resume"
     for name in ("strategy", "replicas"):
         value = getattr(arguments, name)
         if value not in ("none", None):
@@ -181,7 +164,7 @@ def _cluster(arguments: argparse.Namespace) -> distribution.Cluster | None:
     distribution.check_strategy(arguments.strategy, arguments.replicas)
     if arguments.strategy != "multiworker":
         return None
-    cluster = distribution.environment_cluster()
+    cluster = distribution.read_cluster(os.environ.get("TF_CONFIG"))
     if arguments.run_dir is None:
         raise UsageError(
             "--strategy multiworker needs --run-dir, a folder that every machine sees under this "
@@ -195,19 +178,17 @@ def _open_distribution(
 ) -> Distribution:
     import tensorflow as tf
 
+    addresses = ", ".join(cluster.addresses) if cluster else ""
     if cluster is not None:
-        print(
-            f"waiting for {', '.join(cluster.addresses)}, this is number {cluster.index}",
-            flush=True,
-        )
+        print(f"waiting for {addresses}, this is number {cluster.index}", flush=True)
     try:
         return distribution.open_distribution(arguments.strategy, arguments.replicas, cluster)
     except (RuntimeError, tf.errors.OpError) as error:
         if cluster is None:
             raise UsageError(str(error)) from error
         raise TrainingError(
-            f"cannot join the processes of TF_CONFIG, {', '.join(cluster.addresses)}, as number "
-            f"{cluster.index} ({_first_line(error)}); is its port free, are the others running?"
+            f"cannot join the processes of TF_CONFIG, {addresses}, as number {cluster.index} "
+            f"({_first_line(error)}); is its port free, are the others running?"
         ) from error
 
 
@@ -222,12 +203,12 @@ def check_parts(recipe: Recipe, placement: Distribution) -> None:
         )
 
 
-def _deciding(plan: runs.Plan) -> dict[str, Any]:
+def _deciding(run: Run) -> dict[str, Any]:
     """Returns what has to be the same in every process of a run."""
     from . import checkpoints
 
-    found = plan.checkpoint
-    values = checkpoints.flat_recipe(plan.identity) | {"steps": plan.steps}
+    found = run.checkpoint
+    values = checkpoints.flat_recipe(run.identity) | {"steps": run.steps}
     values["the checkpoint in --run-dir"] = found and dict(found.manifest["files"])
     return values
 
@@ -255,7 +236,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def as_usage_errors() -> Iterator[None]:
-    """Until the first step, whatever is wrong is wrong with what was asked for."""
+    """Until the first step, every error is one of what was asked for."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -263,11 +244,7 @@ def as_usage_errors() -> Iterator[None]:
 
 
 def check_precision(precision: str, forced: bool) -> None:
-    """Refuses mixed_float16 without a GPU.
-
-    Raises:
-        UsageError: Naming what works instead.
-    """
+    """Raises UsageError for mixed_float16 without a GPU; names what works instead."""
     import tensorflow as tf
 
     if precision == "mixed_float16" and not forced and not tf.config.get_visible_devices("GPU"):
@@ -278,15 +255,7 @@ def check_precision(precision: str, forced: bool) -> None:
 
 
 def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
-    """Trains until the recipe is done, the time is up or a signal comes.
-
-    Args:
-        trainer: The trainer, at the step to go on from.
-        run: The run.
-        hooks: Callbacks.
-
-    Returns:
-        The number of finished steps.
+    """Trains until the recipe is done, the time is up or a signal comes; returns the step.
 
     Raises:
         TrainingError: Whatever ended it before its time; names the last good checkpoint.
@@ -295,20 +264,18 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
 
     recipe = run.recipe
     try:
-        first, count = trainer.placement.local_part(recipe.batch_size)
+        part = trainer.placement.local_part(recipe.batch_size)
         stream = pipeline.SampleStream(
-            *(run.photographs, run.holes, recipe.image_size, recipe.seed),
-            zoom=recipe.zoom,
-            jitter=recipe.jitter,
+            run.photographs, run.holes, recipe.seed, recipe.zoom, recipe.jitter
         )
         batches = pipeline.training_pipeline(
-            stream, recipe.batch_size, trainer.finished, recipe.workers or None, (first, count)
+            stream, recipe.batch_size, trainer.finished, recipe.workers or None, part
         )
         return trainer.run(batches, run.steps, run.steps_per_epoch, hooks)
     except tf.errors.ResourceExhaustedError as error:
         reason = (
             f"out of memory at batch size {recipe.batch_size} and {recipe.image_size} pixels; "
-            "lower --batch-size or --image-size, or work a batch through in parts with --set "
+            "lower --batch-size or --image-size, or split a batch into parts with --set "
             "gradient_accumulation=N"
         )
         raise TrainingError(f"{reason}. {_last_good(run)}") from error

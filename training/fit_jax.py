@@ -7,7 +7,7 @@
 Flags, recipe and run folder are those of `training.fit`, and so are the layers, the objective and
 the optimizer (`optimization.py`). TensorFlow is not needed. Photographs and a store of holes lie in
 the GPU's memory, crops, zooms, flips, colors and holes are drawn there, and `STEPS_A_CALL` steps
-are one call, so that the GPU never waits for the processor. Other than with `training.fit`:
+are one call, so that the GPU never waits for the processor. Differences from `training.fit`:
 
 * methods other than MUSICAL and the adversarial term are refused: their networks change a state of
   their own in every step, which this step leaves out;
@@ -24,17 +24,15 @@ import itertools
 import shlex
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from musical_tf.files import whole_file
-
 from . import callbacks, checkpoints, networks, options, runs
+from .fit import fail
 from .jax_data import Store, draw_batch
-from .loop import Loop, NonFiniteError
+from .loop import Loop
 from .recipes import Recipe
 
 PROGRAM = "python -m training.fit_jax"
@@ -47,14 +45,7 @@ OVERHEAD = 0.02
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: Arguments; those of the process by default.
-
-    Returns:
-        0; 1 if training failed; 2 for wrong input; 130 or 143 after a signal.
-    """
+    """Runs the command line; the exit code is 1 if training failed, 2 for wrong input."""
     started = time.monotonic()
     arguments = _parser().parse_args(argv)
     try:
@@ -63,15 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as open_files:
             return train(arguments, started, open_files)
     except ModuleNotFoundError as error:
-        return _fail(f"{error}: pip install 'jax[cuda13]', or jax for a processor", 1)
+        return fail(PROGRAM, f"{error}: pip install 'jax[cuda13]', or jax for a processor", 1)
     except ArithmeticError as error:
-        return _fail(error, 1)
+        return fail(PROGRAM, error, 1)
     except (MemoryError, RuntimeError) as error:  # JAX's own errors are RuntimeErrors
-        return _fail(str(error).partition("\n")[0] or "out of memory", 1)
+        return fail(PROGRAM, str(error).partition("\n")[0] or "out of memory", 1)
     except (OSError, ValueError) as error:
-        return _fail(error, 2)
+        return fail(PROGRAM, error, 2)
     except KeyboardInterrupt:
-        return _fail("interrupted before training began, nothing was written", 130)
+        return fail(PROGRAM, "interrupted before training began, nothing was written", 130)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,11 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fail(message: object, code: int) -> int:
-    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
-    return code
-
-
 def _require_jax() -> None:
     import keras  # with KERAS_BACKEND=jax it imports jax itself
 
@@ -115,6 +101,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("--run-dir must name a folder, got none")
     if arguments.strategy != "none":
         raise ValueError(f"--strategy must be none here, got {arguments.strategy}")
+    if not arguments.save_every > 0:
+        raise ValueError(f"--save-every must be above 0, got {arguments.save_every}")
     if arguments.seconds is not None:
         if not 0 < arguments.seconds < float("inf"):
             raise ValueError(f"--seconds must be above 0, got {arguments.seconds}")
@@ -137,30 +125,25 @@ def _check_recipe(recipe: Recipe) -> None:
 
 
 def train(arguments: argparse.Namespace, started: float, open_files: contextlib.ExitStack) -> int:
-    """Trains, and writes the run's folder.
+    """Trains, writes the run's folder and returns the exit code.
 
-    Args:
-        arguments: From the command line.
-        started: `time.monotonic()` when the program began; `--seconds` counts from there.
-        open_files: Takes the lock of the run's folder.
-
-    Returns:
-        The exit code.
+    `--seconds` counts from `started`, a `time.monotonic()`; `open_files` takes the lock of the
+    run's folder.
 
     Raises:
         ArithmeticError: If a loss is not finite; the last checkpoint stays.
         ValueError, OSError: If what is asked for cannot be.
     """
     _check(arguments)
-    plan = runs.plan(arguments, open_files)
-    _check_recipe(plan.recipe)
+    run = runs.plan(arguments, open_files)
+    _check_recipe(run.recipe)
     _require_jax()
     import jax
 
-    recipe = plan.recipe
-    built = networks.build(recipe, plan.checkpoint is None)
+    recipe = run.recipe
+    built = networks.build(recipe, run.checkpoint is None)
     if arguments.dry_run:
-        print(networks.describe(recipe, built, plan.photographs, _whole_calls(plan.steps)))
+        print(networks.describe(recipe, built, run.photographs, _whole_calls(run.steps)))
         return 0
     with contextlib.closing(callbacks.StopOnSignal()) as stopper:
         store = Store.read(recipe)
@@ -168,30 +151,32 @@ def train(arguments: argparse.Namespace, started: float, open_files: contextlib.
         print(
             f"{store.describe()} on {device} after {time.monotonic() - started:.0f} s", flush=True
         )
-        trainer = JaxTrainer(recipe, built, store, _whole_calls(plan.steps))
-        if plan.checkpoint is not None:
-            trainer.restore(plan.checkpoint)
+        total = _whole_calls(run.steps)
+        trainer = JaxTrainer(recipe, built, store, total)
+        if run.checkpoint is not None:
+            trainer.restore(run.checkpoint)
         a_call = trainer.warm_up()
         print(f"{1000 * a_call / STEPS_A_CALL:.1f} ms a step of {recipe.batch_size}", flush=True)
-        total = _whole_calls(plan.steps)
         if arguments.seconds is not None:
             left = arguments.seconds * (1.0 - OVERHEAD) - (time.monotonic() - started)
             total = trainer.finished + STEPS_A_CALL * max(1, int(left / a_call))
         trainer.plan_rates(total)
-        recipe = dataclasses.replace(recipe, steps=total, epochs=None)
-        plan = dataclasses.replace(
-            plan, recipe=recipe, steps=total, identity=plan.identity | {"steps": total}
+        run = dataclasses.replace(
+            run,
+            recipe=dataclasses.replace(recipe, steps=total, epochs=None),
+            steps=total,
+            identity=run.identity | {"steps": total},
         )
-        folder = runs.open_run_dir(arguments.run_dir, recipe, arguments.resume, open_files)
-        run = plan.run(folder)
-        hooks = [stopper, *runs.make_callbacks(trainer, run, arguments, tensorboard=False)]
-        if arguments.max_minutes is not None:
-            left = started + 60.0 * arguments.max_minutes - time.monotonic()
-            hooks.append(callbacks.StopAfter(left))
+        run = runs.open_run_dir(run, arguments, open_files)
+        hooks = [
+            stopper,
+            *runs.make_callbacks(trainer, run, arguments, arguments.save_every, tensorboard=False),
+            *runs.stop_after_minutes(arguments, started),
+        ]
         done = trainer.run(itertools.repeat(True), total, run.steps_per_epoch, hooks)
-        if not folder.weights.is_file():
-            trainer.save_generator(folder.weights)
-    again = f"{PROGRAM} --run-dir {shlex.quote(str(folder.path))} --resume"
+        if not run.directory.weights.is_file():
+            trainer.save_generator(run.directory.weights)
+    again = f"{PROGRAM} --run-dir {shlex.quote(str(run.directory.path))} --resume"
     runs.report(run, done, hooks, again)
     return 128 + stopper.received if stopper.received is not None else 0
 
@@ -201,14 +186,7 @@ def _whole_calls(steps: int) -> int:
 
 
 class JaxTrainer(Loop):
-    """Calls of `STEPS_A_CALL` steps each, on batches that are drawn on the device.
-
-    Args:
-        recipe: What to train.
-        built: Its networks.
-        store: Photographs and holes.
-        steps: Steps of the whole run, for the learning rate.
-    """
+    """Calls of `STEPS_A_CALL` steps each, on batches that are drawn on the device."""
 
     steps_a_call = STEPS_A_CALL
 
@@ -270,9 +248,7 @@ class JaxTrainer(Loop):
         self.values, means = self.call(self.values, self.arrays, self.key, np.int32(first), rates)
         self.done += STEPS_A_CALL
         terms = {name: float(value) for name, value in means.items()}
-        for name, value in terms.items():
-            if not np.isfinite(value):
-                raise NonFiniteError(f"loss term {name!r} is {value} at step {self.done}")
+        self.check_terms(terms)
         return terms
 
     def _call(self, values: Any, arrays: Any, key: Any, first: Any, rates: Any) -> Any:
@@ -288,32 +264,28 @@ class JaxTrainer(Loop):
         values, terms = jax.lax.scan(step, values, (numbers, rates))
         return values, {name: jnp.mean(each) for name, each in terms.items()}
 
-    def state(self) -> dict[str, list[Any]]:
+    def state(self) -> checkpoints.State:
         """Returns everything that a later step depends on."""
         return {"step": [np.int64(self.done)], **self.values}
-
-    def save(self, folder: Path, **described: Any) -> None:
-        """Writes a checkpoint, see `checkpoints.save`."""
-        checkpoints.save(folder, self.state(), write=checkpoints.write_arrays, **described)
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Takes the state of a checkpoint."""
         from jax import numpy as jnp
 
-        found = checkpoints.read_arrays(checkpoint, self.state())
+        found = checkpoints.read(checkpoint, self.state())
         self.done = int(found.pop("step")[0])
         self.values = {name: list(map(jnp.asarray, group)) for name, group in found.items()}
 
-    def save_generator(self, path: Path) -> None:
-        """Writes the averaged weights, or the last where none are averaged."""
+    @contextlib.contextmanager
+    def inference_weights(self) -> Iterator[None]:
+        """Gives the generator the averaged weights, or the last where none are averaged."""
         kept = self.step.inference_weights(self.values)
         for variable, value in zip(self.generator.trainable_variables, kept, strict=True):
             variable.assign(value)
-        with whole_file(path) as partial:
-            self.generator.save(partial)
+        yield
 
     def predict(self, image: Any, missing: np.ndarray) -> Any:
-        """Returns the generator's output with the weights of `save_generator`."""
+        """Returns the generator's output with the averaged weights."""
         weights = self.step.inference_weights(self.values)
         return self.step.predict(weights, image, missing).astype("float32")
 

@@ -18,13 +18,7 @@ State = dict[str, list[Any]]
 
 
 class JaxStep:
-    """A step as a pure function of the state.
-
-    Args:
-        recipe: Its optimizer, precision and `gradient_accumulation`.
-        generator: Keras model without a state of its own, built in the recipe's precision.
-        objective: What it is trained for.
-    """
+    """A step as a pure function of the state, for a generator without a state of its own."""
 
     def __init__(self, recipe: Recipe, generator: keras.Model, objective: Any):
         self.recipe = recipe
@@ -57,16 +51,10 @@ class JaxStep:
     def update(
         self, state: State, batch: Mapping[str, Any], number: Any, rate: Any
     ) -> tuple[State, dict[str, Any]]:
-        """Makes one step.
+        """Makes one step on `image` and `hole`.
 
-        Args:
-            state: From `start` or the step before.
-            batch: `image` and `hole`.
-            number: Int scalar, steps finished before this one.
-            rate: Float scalar, learning rate of this step.
-
-        Returns:
-            The new state, and every term with the total.
+        `number` steps are finished before this one, whose learning rate is `rate`. Returns the new
+        state, and every term with the total.
         """
         weights, averages = state["weights"], state["averages"]
         slots = [

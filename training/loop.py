@@ -1,14 +1,18 @@
-"""The loop around the steps of a run, the same for both backends."""
+"""The loop around the steps of a run, and what both backends save, the same for both."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from musical_tf import conventions
+from musical_tf.files import whole_file
 
+from . import checkpoints
 from .callbacks import Callback
 
 
@@ -17,13 +21,15 @@ class NonFiniteError(ArithmeticError):
 
 
 class Loop:
-    """Calls `update` until a run is done, and the callbacks around it.
+    """Calls `update` until a run is done, and the callbacks around it; a backend defines the rest.
 
     Attributes:
+        generator: The Keras model that is trained.
         steps_a_call: Steps that one `update` makes.
         stop_training: Set by a callback to end the run after this step.
     """
 
+    generator: Any
     steps_a_call = 1
     stop_training = False
 
@@ -41,32 +47,63 @@ class Loop:
         """Makes `steps_a_call` steps and returns their loss terms."""
         raise NotImplementedError
 
+    def state(self) -> checkpoints.State:
+        """Returns everything that a later step depends on, in a fixed order."""
+        raise NotImplementedError
+
+    def inference_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block the generator holds its averaged weights, if it has any."""
+        raise NotImplementedError
+
     def predict(self, image: Any, missing: np.ndarray) -> Any:
         """Returns the generator's output as it is used later: not training, averaged weights.
 
-        Args:
-            image: `(1, H, W, 3)` tensor in [-1, 1].
-            missing: `(1, H, W, 1)` float32, 1 = missing.
-
-        Returns:
-            `(1, H, W, 3)` float32 tensor in [-1, 1].
+        From `(1, H, W, 3)` in [-1, 1] and `(1, H, W, 1)` float32, 1 = missing, to `(1, H, W, 3)`
+        float32 in [-1, 1].
         """
         raise NotImplementedError
 
     def inpaint(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-        """Fills a hole.
-
-        Args:
-            image: `(H, W, 3)` uint8 RGB; H and W as the generator wants them.
-            hole: `(H, W)` bool, True = missing.
-
-        Returns:
-            `(H, W, 3)` uint8 RGB; where `hole` is False it equals `image`.
-        """
+        """Fills a hole, `(H, W)` bool, of `(H, W, 3)` uint8 RGB; known pixels are kept."""
         missing = hole[None, ..., None].astype(np.float32)
         prediction = self.predict(conventions.normalize(image[None]), missing)
         filled = np.asarray(conventions.to_uint8(prediction))[0]
         return np.where(hole[..., None], filled, image)
+
+    def save_generator(self, path: str | Path) -> None:
+        """Writes the generator, with its inference weights, to a `.keras` file, whole or not.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        with self.inference_weights(), whole_file(path) as partial:
+            self.generator.save(partial)
+
+    def save(self, folder: Path, **described: Any) -> None:
+        """Writes a checkpoint, see `checkpoints.save`; raises as `check_weights` too."""
+        self.check_weights()
+        checkpoints.save(folder, self.state(), **described)
+
+    def check_weights(self) -> None:
+        """Looks for NaN and infinity in the state: a finite loss can have a gradient that is not.
+
+        Raises:
+            NonFiniteError: Naming the network, the weight and the step.
+        """
+        for name, values in self.state().items():
+            for number, value in enumerate(values):
+                array = checkpoints.to_array(value)
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    which = getattr(value, "name", number)
+                    raise NonFiniteError(
+                        f"{name} weight {which!r} is not finite at step {self.finished}"
+                    )
+
+    def check_terms(self, terms: Mapping[str, float]) -> None:
+        """Raises NonFiniteError that names the first term which is NaN or infinite."""
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(f"loss term {name!r} is {value} at step {self.finished}")
 
     def run(
         self,
@@ -82,8 +119,7 @@ class Loop:
         Args:
             batches: Batch number `finished` and those after it.
             steps: Int, finished steps at the end, those of earlier runs included.
-            steps_per_epoch: Photographs / batch size, exactly: epochs follow each other without a
-                gap, and one of them may end within a batch.
+            steps_per_epoch: Photographs / batch size, exactly: an epoch may end within a batch.
             callbacks: Called in this order. Their `close` is called whatever happens.
 
         Returns:
@@ -100,7 +136,7 @@ class Loop:
             done = self.finished
             for callback in callbacks:
                 callback.on_begin(self, done)
-            stream = iter(batches if done < steps and not self.stopped else ())
+            stream: Iterator[Any] = iter(batches if done < steps and not self.stopped else ())
             while done < steps and not self.stopped:
                 batch = next(stream, None)
                 if batch is None:

@@ -32,14 +32,8 @@ class Networks:
 def build(recipe: Recipe, initial: bool, placement: Distribution | None = None) -> Networks:
     """Builds the networks from the recipe's seed, in its precision.
 
-    Args:
-        recipe: The recipe.
-        initial: Whether the weights will be trained from. Otherwise, when a checkpoint is about to
-            be restored or only shapes are asked for, no pre-trained ones are read.
-        placement: Where they will be trained; None for one device.
-
-    Returns:
-        The generator, the discriminators by name, and the objective.
+    `initial` says whether training starts from these weights. Otherwise a checkpoint is restored or
+    only shapes are asked for, and no pre-trained ones are read.
     """
     import keras
 
@@ -68,16 +62,12 @@ def build(recipe: Recipe, initial: bool, placement: Distribution | None = None) 
 def start_from(generator: "keras.Model", init: str) -> None:
     """Copies trained weights into a generator.
 
-    Args:
-        generator: The generator to train.
-        init: `.keras` file, run folder or name of a generator with the same weights, or of a
-            MUSICAL without the attention that `generator` has; the attention then starts as
-            identity.
+    `init` is the `.keras` file, run folder or name of a generator with the same weights, or of a
+    MUSICAL without the attention that `generator` has; the attention then starts as identity.
 
     Raises:
         FileNotFoundError: If nothing is there.
-        ValueError: If it is no generator, or of another method, or of other shapes; says which
-            flags would make it fit.
+        ValueError: If it is no generator, or does not fit; says which flags would make it fit.
     """
     from musical_tf import methods
 
@@ -151,8 +141,7 @@ def describe(recipe: Recipe, networks: Networks, photographs: Photographs, steps
     """Returns what `--dry-run` prints: the recipe as JSON, then shapes, sizes and length."""
     side, count = recipe.image_size, recipe.batch_size
     lines = [
-        recipe.to_json().rstrip(),
-        "",
+        recipe.to_json(),
         f"input   image ({count}, {side}, {side}, 3) float32 in [-1, 1], "
         f"hole ({count}, {side}, {side}, 1) float32, 1 = missing",
         f"output  ({count}, {side}, {side}, 3) float32 in [-1, 1]",

@@ -51,17 +51,13 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
 def learning_rate_schedule(
     name: str, learning_rate: float, steps: int, warmup_steps: int = 0
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Builds a learning rate as a function of the number of finished steps.
+    """Builds a learning rate, a float or a Keras schedule of the number of finished steps.
 
     Args:
-        name: `constant`, or `cosine`: down to zero at `steps` along half a cosine.
+        name: `constant`, or `cosine`: down to zero at `steps`, the length of the run.
         learning_rate: Float > 0, the highest rate.
         steps: Int, length of the whole run.
-        warmup_steps: Int >= 0, steps from (nearly) zero up to `learning_rate`. A run that is
-            shorter ends on the way up.
-
-    Returns:
-        A float, or a Keras schedule.
+        warmup_steps: Int >= 0, steps from (nearly) zero up to `learning_rate`.
 
     Raises:
         ValueError: On an unknown name.
@@ -87,7 +83,7 @@ def adam(
     name: str = "adam",
     kind: type[keras.optimizers.Adam] = keras.optimizers.Adam,
 ) -> keras.optimizers.Adam:
-    """The optimizer of every network.
+    """Returns the optimizer of every network, not yet built.
 
     Args:
         learning_rate: Float, the rate of the first step. The trainer assigns the others.
@@ -95,9 +91,6 @@ def adam(
         clip_norm: Float >= 0. Gradients are scaled down to this global norm; 0 = off.
         name: The optimizer's name.
         kind: The class, for a subclass of Keras' Adam.
-
-    Returns:
-        An optimizer that is not built.
     """
     return kind(
         learning_rate=learning_rate,

@@ -43,134 +43,92 @@ def make_parser() -> argparse.ArgumentParser:
         ),
         allow_abbrev=False,
     )
+
+    def add(group, flag: str, metavar: str, text: str, **more: Any) -> None:
+        group.add_argument(flag, metavar=metavar, help=text, **more)
+
+    def number(group, flag: str, text: str, default: int | None = None) -> None:
+        add(group, flag, "N", text, type=int, default=default)
+
+    def switch(group, flag: str, text: str) -> None:
+        group.add_argument(flag, action="store_true", help=text)
+
     what = parser.add_argument_group("what to train")
-    what.add_argument(
-        "--dataset", metavar="NAME", help=f"one of {', '.join(sorted(datasets.DATASETS))}"
+    add(what, "--dataset", "NAME", f"one of {', '.join(sorted(datasets.DATASETS))}")
+    add(what, "--data-dir", "DIR", "where its photographs are, in the layout of its source")
+    add(what, "--method", "NAME", "default: musical")
+    text = "the method's variant, for musical one of paper, official, lite (default: paper; "
+    add(what, "--preset", "NAME", f"{text}lite for the demo)")
+    text = "leave a part of the method out, for musical one of no_adversarial and single_scale "
+    add(
+        *(what, "--ablation", "NAME"),
+        f"{text}(the paper's experiments 1 and 2), no_attention, no_se",
     )
-    what.add_argument(
-        "--data-dir", metavar="DIR", help="where its photographs are, in the layout of its source"
+    add(
+        *(what, "--init", "WEIGHTS"),
+        "weights to start from instead of random ones: a .keras file, a run folder, or the name of "
+        "a model that is part of the package, faces or photo, which then decides the defaults of "
+        "--method, --preset and their options",
     )
-    what.add_argument("--method", metavar="NAME", help="default: musical")
-    what.add_argument(
-        "--preset",
-        metavar="NAME",
-        help="the method's variant, for musical one of paper, official, lite (default: paper; "
-        "lite for the demo)",
-    )
-    what.add_argument(
-        "--ablation",
-        metavar="NAME",
-        help="leave a part of the method out, for musical one of no_adversarial and single_scale "
-        "(the paper's experiments 1 and 2), no_attention, no_se",
-    )
-    what.add_argument(
-        "--init",
-        metavar="WEIGHTS",
-        help="weights to start from instead of random ones: a .keras file, a run folder, or the "
-        "name of a model that is part of the package, faces or photo, which then decides the "
-        "defaults of --method, --preset and their options",
-    )
-    what.add_argument("--image-size", metavar="N", type=int, help="pixels, a multiple of 16")
-    what.add_argument(
-        "--mask",
-        metavar="M",
-        help="center, box, irregular, several of them joined by +, or a folder of mask images",
-    )
+    number(what, "--image-size", "pixels, a multiple of 16")
+    text = "center, box, irregular, several of them joined by +, or a folder of mask images"
+    add(what, "--mask", "M", text)
 
     how = parser.add_argument_group("how to train; the preset's recipe says the defaults")
-    how.add_argument(
-        "--batch-size", metavar="N", type=int, help="photographs a step, of all devices"
-    )
+    number(how, "--batch-size", "photographs a step, of all devices")
     length = how.add_mutually_exclusive_group()
-    length.add_argument("--epochs", metavar="N", type=int, help="passes over the photographs")
-    length.add_argument("--steps", metavar="N", type=int, help="instead of --epochs")
-    how.add_argument("--precision", metavar="P", help=f"one of {', '.join(recipes.PRECISIONS)}")
-    how.add_argument(
-        "--force-precision",
-        action="store_true",
-        help="mixed_float16 even without a GPU: it works, many times slower than float32",
+    number(length, "--epochs", "passes over the photographs")
+    number(length, "--steps", "instead of --epochs")
+    add(how, "--precision", "P", f"one of {', '.join(recipes.PRECISIONS)}")
+    text = "mixed_float16 even without a GPU: it works, many times slower than float32"
+    switch(how, "--force-precision", text)
+    number(how, "--seed", "of weights, data order, crops, holes")
+    add(
+        *(how, "--feature-weights", "W"),
+        "VGG16 of the perceptual and style terms: torchvision (embedded), keras (downloaded by "
+        "Keras), or a file",
     )
-    how.add_argument("--seed", metavar="N", type=int, help="of weights, data order, crops, holes")
-    how.add_argument(
-        "--feature-weights",
-        metavar="W",
-        help="VGG16 of the perceptual and style terms: torchvision (embedded), keras (downloaded "
-        "by Keras), or a file",
-    )
-    how.add_argument(
-        "--discriminator-weights",
-        metavar="W",
-        help="what the discriminator starts from: imagenet (downloaded by Keras), random, or a "
-        "file",
-    )
-    how.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
+    text = "what the discriminator starts from: imagenet (downloaded by Keras), random, or a file"
+    add(how, "--discriminator-weights", "W", text)
+    add(
+        *(how, "--set", "KEY=VALUE"),
+        "any other keys of the recipe or of the method's configuration; a wrong key lists the "
+        "valid ones",
         nargs="+",
         action="extend",
         default=[],
-        help="any other keys of the recipe or of the method's configuration; a wrong key lists the "
-        "valid ones",
     )
 
     run = parser.add_argument_group("the run")
-    run.add_argument(
-        "--run-dir", metavar="DIR", help="where everything goes (default: a new folder in runs/)"
-    )
-    run.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the run in --run-dir from its newest whole checkpoint; all other flags "
-        "may be left out",
-    )
-    run.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the resolved recipe, shapes and parameter counts; write nothing",
-    )
-    run.add_argument(
-        "--max-minutes", metavar="M", type=float, help="save and stop when this time is up"
-    )
-    run.add_argument(
-        "--checkpoint-every", metavar="N", type=int, help="steps between two checkpoints"
-    )
-    run.add_argument(
-        "--keep", metavar="N", type=int, default=3, help="checkpoints to keep (default: 3)"
-    )
-    run.add_argument(
-        "--log-every", metavar="N", type=int, default=1, help="steps a line of the log (default: 1)"
-    )
-    run.add_argument(
-        "--validate-every",
-        metavar="N",
-        type=int,
-        help="steps between two validations: metrics of protocol `authors` on the val split, and "
+    add(run, "--run-dir", "DIR", "where everything goes (default: a new folder in runs/)")
+    text = "continue the run in --run-dir from its newest whole checkpoint; all other flags may be "
+    switch(run, "--resume", f"{text}left out")
+    text = "print the resolved recipe, shapes and parameter counts; write nothing"
+    switch(run, "--dry-run", text)
+    add(run, "--max-minutes", "M", "save and stop when this time is up", type=float)
+    number(run, "--checkpoint-every", "steps between two checkpoints")
+    number(run, "--keep", "checkpoints to keep (default: 3)", 3)
+    number(run, "--log-every", "steps a line of the log (default: 1)", 1)
+    number(
+        *(run, "--validate-every"),
+        "steps between two validations: metrics of protocol `authors` on the val split, and "
         "best.keras, the weights with the best PSNR (default: 0, none)",
     )
-    run.add_argument(
-        "--patience",
-        metavar="N",
-        type=int,
-        help="stop after N validations in a row without a better PSNR (default: 0, never)",
-    )
-    run.add_argument(
-        "--workers", metavar="N", type=int, help="photographs decoded at the same time"
-    )
+    text = "stop after N validations in a row without a better PSNR (default: 0, never)"
+    number(run, "--patience", text)
+    number(run, "--workers", "photographs decoded at the same time")
 
     where = parser.add_argument_group("where to compute")
-    where.add_argument(
-        "--strategy",
-        metavar="S",
-        default="none",
-        help="none: one device; mirrored: the GPUs of this machine; multiworker: the machines that "
+    add(
+        *(where, "--strategy", "S"),
+        "none: one device; mirrored: the GPUs of this machine; multiworker: the machines that "
         "TF_CONFIG names, the same command on each (default: none)",
+        default="none",
     )
-    where.add_argument(
-        "--replicas",
-        metavar="N",
-        type=int,
-        help="how many devices mirrored takes (default: every GPU; without one, the processor as "
-        "if it were two)",
+    number(
+        *(where, "--replicas"),
+        "how many devices mirrored takes (default: every GPU; without one, the processor as if it "
+        "were two)",
     )
     return parser
 
@@ -270,9 +228,9 @@ def continued(stored: Recipe, arguments: argparse.Namespace) -> Recipe:
     before = dataclasses.asdict(stored)
     if given.keys() & {"epochs", "steps"}:
         given = {"epochs": None, "steps": None} | given
-    wanted = before | given | {"config": before["config"] | options}
-    checkpoints.check_recipe(before, wanted, str(arguments.run_dir))
     plain = {
         key: list(value) if isinstance(value, tuple) else value for key, value in options.items()
     }
-    return Recipe.of(wanted | {"config": before["config"] | plain})
+    wanted = before | given | {"config": before["config"] | plain}
+    checkpoints.check_recipe(before, wanted, str(arguments.run_dir))
+    return Recipe.of(wanted)

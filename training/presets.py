@@ -9,8 +9,7 @@ def paper() -> dict[str, Any]:
     Command: `python -m training.fit --dataset celeba --data-dir DIR`
     (or `paris_streetview`, `places_canyon`).
     Hours: not yet measured.
-    Expected, the paper's own figures (SSIM / PSNR / l1, protocol `authors`): CelebA .9008 / 26.64 /
-    1.629 %, Paris .8428 / 24.42 / 2.264 %, Places .8025 / 21.84 / 3.063 %. Ours: not yet measured.
+    Expected, the paper's own figures: `training.evaluation.published`. Ours: not yet measured.
     """
     return {
         "image_size": 256,
@@ -69,9 +68,8 @@ def demo() -> dict[str, Any]:
     """A few minutes on two CPU cores over a dozen embedded photographs: shows the whole chain.
 
     It changes `lite`, whose generator it trains; MUSICAL begins with a membrane over the hole,
-    which so few steps need most. So short a run is decided by its number of steps: small
-    photographs, two a step, and a high rate gave more than larger or more of them, in the same
-    time. The three photographs held out show that far more photographs are wanted.
+    which so few steps need most. Small photographs, two a step, and a high rate gave more than
+    larger or more of them in the same time.
 
     Command: `python -m training.fit --dataset demo`
     Hours: 0.06 (two cores of an AMD EPYC). Expected: 22.7 dB in the hole (protocol `hole`) on the

@@ -15,13 +15,7 @@ from .callbacks import Callback, Logs
 
 
 class ProgressBar(Callback):
-    """A live bar: steps and the time left, then the loss terms as far as the terminal is wide.
-
-    Args:
-        steps: Int, the last step.
-        steps_per_epoch: Photographs / batch size.
-        console: Where to draw; standard output by default.
-    """
+    """A live bar: steps and the time left, then the loss terms as far as the terminal is wide."""
 
     def __init__(self, steps: int, steps_per_epoch: Fraction | int, console: Console | None = None):
         self.steps_per_epoch = steps_per_epoch
@@ -57,14 +51,9 @@ class ProgressBar(Callback):
 
 
 class ProgressLines(Callback):
-    """What a log file wants instead of a bar: a plain line now and then, with the means since the
-    last one.
+    """For a log file: a plain line every `seconds`, with the means since the last one.
 
-    Args:
-        steps: Int, the last step.
-        steps_per_epoch: Photographs / batch size.
-        seconds: Float, time between two lines. The first step and the last always get one.
-        stream: Text stream; standard output by default.
+    The first step and the last always get a line.
     """
 
     def __init__(
@@ -79,41 +68,29 @@ class ProgressLines(Callback):
         self.seconds = seconds
         self.stream = stream or sys.stdout
         self.begun_at: float | None = None
-        self.first_step = 0
-        self.written_at = 0.0
         self.waiting: list[Logs] = []
-
-    def on_begin(self, trainer: Any, step: int) -> None:
-        self.begun_at = None
 
     def on_step(self, trainer: Any, step: int, logs: Logs) -> None:
         now = time.monotonic()
         self.waiting.append(logs)
         if self.begun_at is None:
-            # The first call compiles the graph; counted, it would spoil the estimate of the time
-            # left.
+            # The first call compiles the graph, which the estimate of the time left must not count.
             self.begun_at, self.first_step = now, step
             self._write(step, "?")
         elif now - self.written_at >= self.seconds or step == self.steps:
             pace = (now - self.begun_at) / (step - self.first_step)
-            self._write(step, clock(pace * (self.steps - step)), pace)
+            self._write(step, clock(pace * (self.steps - step)), f"  {pace:.3g} s/step")
 
     def on_end(self, trainer: Any, step: int) -> None:
         if self.waiting:
             self._write(step, "stopped")
 
-    def _write(self, step: int, left: str, pace: float | None = None) -> None:
-        means = {
-            name: sum(logs[name] for logs in self.waiting) / len(self.waiting)
-            for name in self.waiting[-1]
-        }
+    def _write(self, step: int, left: str, speed: str = "") -> None:
+        count = len(self.waiting)
+        means = {n: sum(logs[n] for logs in self.waiting) / count for n in self.waiting[-1]}
         epoch = (step - 1) // self.steps_per_epoch + 1
-        speed = "" if pace is None else f"  {pace:.3g} s/step"
-        print(
-            f"step {step}/{self.steps}  epoch {epoch}  left {left}{speed}  {show_terms(means)}",
-            file=self.stream,
-            flush=True,
-        )
+        line = f"step {step}/{self.steps}  epoch {epoch}  left {left}{speed}  {show_terms(means)}"
+        print(line, file=self.stream, flush=True)
         self.waiting.clear()
         self.written_at = time.monotonic()
 

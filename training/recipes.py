@@ -55,8 +55,7 @@ class Recipe:
     Attributes:
         dataset: A key of `data.datasets.DATASETS`.
         data_dir: Absolute path of the photographs; None for the demo's, which are embedded.
-        method: A module of `musical_tf.methods`.
-        preset: One of the method's presets.
+        method, preset: A module of `musical_tf.methods` and one of its presets.
         image_size: Height and width of the crops, in pixels; a multiple of 16, at least 64.
         shorter_side: Shorter side of the training photographs before cropping, in pixels.
         crop: "center" or "random", in training.
@@ -64,8 +63,7 @@ class Recipe:
         mask: "center", "box", "irregular", several of them joined by "+", or the absolute path of a
             folder of mask images.
         batch_size: Photographs a step.
-        epochs: Passes over the photographs; None if `steps` is given.
-        steps: Optimizer steps; None if `epochs` is given.
+        epochs, steps: Passes over the photographs, or optimizer steps; one of them is None.
         precision: Keras dtype policy of the layers.
         seed: Of the weights, the data order, the crops and the holes.
         learning_rate: Of Adam, both networks'; the peak, where there is a schedule.
@@ -86,7 +84,7 @@ class Recipe:
             shows 87 % to 100 % of its sides. 0 = off.
         jitter: How much brightness, contrast and saturation change at most, in training: 0.2
             multiplies each by 0.8 to 1.2. 0 = off.
-        gradient_accumulation: Equal parts a batch is worked through in, one after the other, for
+        gradient_accumulation: Equal parts of a batch that are computed one after the other, for
             the memory of a part and the step of the batch; divides `batch_size`.
         validate_every: Steps between validations on the val split; 0 = off.
         patience: Validations without a better PSNR after which the run stops; 0 = off.
@@ -165,8 +163,8 @@ class Recipe:
         from musical_tf import methods
 
         config_class = methods.get(self.method).Config
-        known = {field.name for field in dataclasses.fields(config_class)}
-        unknown = sorted(set(self.config) - known)
+        known = _hints(config_class)
+        unknown = sorted(set(self.config) - set(known))
         if unknown:
             raise ValueError(
                 f"recipe has unknown {self.method} options {', '.join(unknown)}; known: "
@@ -202,11 +200,7 @@ class Recipe:
         return holes.open_masks(self.mask, self.image_size)
 
     def total_steps(self, photographs: int) -> int:
-        """Returns the number of optimizer steps of the whole run.
-
-        Args:
-            photographs: Photographs of the training split.
-        """
+        """Returns the optimizer steps of the whole run over so many training photographs."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None  # one of the two is given
@@ -250,28 +244,25 @@ _WORDS = {
 """What a value must be, by pydantic's type of error."""
 
 
-def explained(error: pydantic.ValidationError, owner: type | None, prefix: str = "") -> str:
-    """Returns one line about the first wrong value: `NAME must be X, got Y`.
-
-    Args:
-        error: Raised by pydantic.
-        owner: The dataclass, whose keys a message lists; None for a single value.
-        prefix: Stands before the key's name.
-    """
+def explained(error: pydantic.ValidationError, owner: type, prefix: str = "") -> str:
+    """Returns one line about the first wrong value of a dataclass: `NAME must be X, got Y`."""
     found = error.errors(include_url=False)
     first = found[0]
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
-    name = prefix + str(first["loc"][0] if first["loc"] else "value")
-    known = [field.name for field in dataclasses.fields(owner)] if owner else []
+    name, known = prefix + str(first["loc"][0]), [field.name for field in dataclasses.fields(owner)]
     if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"recipe has no {name}; expected {', '.join(known)}"
     if first["type"] == "unexpected_keyword_argument":
         return f"recipe has unknown {name}{did_you_mean(name, known)}; known: {', '.join(known)}"
-    same = [each for each in found if each["loc"][:1] == first["loc"][:1]]
-    words = [_WORDS.get(each["type"], each["msg"]).format(**each.get("ctx", {})) for each in same]
     got = first["input"]
-    return f"{name} must be {' or '.join(dict.fromkeys(words))}, got {got!r} ({type(got).__name__})"
+    same = [each for each in found if each["loc"][:1] == first["loc"][:1]]
+    return f"{name} must be {_expected(same)}, got {got!r} ({type(got).__name__})"
+
+
+def _expected(errors: Sequence[Any]) -> str:
+    words = [_WORDS.get(each["type"], each["msg"]).format(**each.get("ctx", {})) for each in errors]
+    return " or ".join(dict.fromkeys(words))
 
 
 def resolve(
@@ -293,7 +284,7 @@ def resolve(
         settings: `key=value` strings; `key` is a field of `Recipe` or of the method's `Config`.
         **flags: Fields of `Recipe`; None leaves the default. One of `epochs` and `steps` replaces
             the other. The default of `method` is "musical", of `preset` "paper", for the demo
-            "lite". `ablation` is a key of the method's `ABLATIONS`.
+            "lite".
 
     Raises:
         ValueError: On an unknown name, key, value or combination; lists what is valid.
@@ -437,18 +428,10 @@ def parse_settings(settings: Sequence[str]) -> dict[str, str]:
 def read_settings(
     pairs: Mapping[str, str], config_class: type, excluded: Sequence[str] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads the values of `--set`.
-
-    Args:
-        pairs: From `parse_settings`.
-        config_class: The method's `Config`.
-        excluded: Keys of the recipe that cannot be set here.
-
-    Returns:
-        Values of the recipe, and options of the method.
+    """Returns values of the recipe and options of the method, from the texts of `--set`.
 
     Raises:
-        ValueError: On an unknown key, with the closest known one, or a wrong value.
+        ValueError: On an unknown or excluded key, with the closest known one, or a wrong value.
     """
     recipe = {key: hint for key, hint in _hints(Recipe).items() if key not in ("config", *excluded)}
     config = {key: hint for key, hint in _hints(config_class).items() if key != "preset"}
@@ -467,13 +450,9 @@ def read_settings(
 
 
 def parse_value(key: str, text: str, expected: Any) -> Any:
-    """Reads a value of a dataclass field from a command line.
+    """Reads a value of a dataclass field of type `expected` from a command line.
 
-    Args:
-        key: The field's name, for messages.
-        text: What was written. Booleans are true or false, tuples are separated by commas, nothing
-            at all is `none`.
-        expected: The field's type.
+    Booleans are true or false, tuples are separated by commas, nothing at all is `none`.
 
     Raises:
         ValueError: If `text` is no such value; names the key and the type.
@@ -489,8 +468,8 @@ def parse_value(key: str, text: str, expected: Any) -> Any:
     try:
         values = tuple(adapter.validate_strings(item) for item in items if item or not is_list)
     except pydantic.ValidationError as error:
-        words = explained(error, None).partition(" must be ")[2].rpartition(", got ")[0]
-        words += " or none" if type(None) in options else ""
+        words = _expected(error.errors(include_url=False))
+        words += " or none" if type(None) in options and "none" not in words else ""
         listed = "values separated by commas, each " if is_list else ""
         raise ValueError(f"{key} must be {listed}{words}, got {text!r}") from error
     return values if is_list else values[0]

@@ -33,8 +33,8 @@ VALIDATION_PHOTOGRAPHS = 64
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What the command line asks for, before any network is built.
+class Run:
+    """What the command line asks for.
 
     Attributes:
         recipe: What is trained, and how.
@@ -42,7 +42,8 @@ class Plan:
         holes: Where holes come from.
         steps: Length of the whole run.
         identity: The recipe and which photographs there are; a checkpoint has to be of the same.
-        checkpoint: Where the run goes on; None for a new run.
+        checkpoint: Where the run continues; None for a new run.
+        directory: Its folder; of a new run it is not made before `open_run_dir`.
     """
 
     recipe: Recipe
@@ -51,17 +52,6 @@ class Plan:
     steps: int
     identity: dict[str, Any]
     checkpoint: checkpoints.Checkpoint | None
-
-    def run(self, directory: RunDirectory) -> "Run":
-        """Returns the run in its folder."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Plan)}
-        return Run(**values, directory=directory)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run(Plan):
-    """A plan with the folder that everything goes to."""
-
     directory: RunDirectory
 
     @property
@@ -72,13 +62,11 @@ class Run(Plan):
 
 def plan(
     arguments: argparse.Namespace, open_files: contextlib.ExitStack, is_chief: bool = True
-) -> Plan:
+) -> Run:
     """Resolves the recipe and opens the data, and the checkpoint of a run to continue.
 
-    Args:
-        arguments: From `options.make_parser`.
-        open_files: Takes the lock of a run to continue.
-        is_chief: Whether this process writes the run's folder.
+    `open_files` takes the lock of a run to continue; `is_chief` says whether this process writes
+    the run's folder.
 
     Raises:
         ValueError, OSError: If what is asked for cannot be.
@@ -88,19 +76,20 @@ def plan(
     photographs, holes = recipe.open_photographs("train"), recipe.open_masks()
     steps = recipe.total_steps(len(photographs))
     identity = dataclasses.asdict(recipe) | {"photographs": fingerprint(photographs)}
-    checkpoint = None
+    directory, checkpoint = RunDirectory(arguments.run_dir or "runs"), None
+    writes = is_chief and not arguments.dry_run
     if stored:
-        if is_chief and not arguments.dry_run:
-            open_files.enter_context(run_lock(RunDirectory(arguments.run_dir)))
-        checkpoint = find_checkpoint(RunDirectory(arguments.run_dir), identity)
+        if writes:
+            open_files.enter_context(run_lock(directory))
+        checkpoint = find_checkpoint(directory, identity)
         if checkpoint is not None and steps < checkpoint.step:
             raise UsageError(
                 f"{arguments.run_dir} is at step {checkpoint.step} already, and the run would end "
                 f"at step {steps}; --steps or --epochs must ask for no less"
             )
-    elif is_chief and arguments.run_dir is not None and not arguments.dry_run:
-        require_free(Path(arguments.run_dir))
-    return Plan(recipe, photographs, holes, steps, identity, checkpoint)
+    elif writes and arguments.run_dir is not None:
+        require_free(directory.path)
+    return Run(recipe, photographs, holes, steps, identity, checkpoint, directory)
 
 
 @contextlib.contextmanager
@@ -126,32 +115,27 @@ def run_lock(run: RunDirectory) -> Iterator[None]:
         lock.release()
 
 
-def open_run_dir(
-    run_dir: str | None, recipe: Recipe, resume: bool, open_files: contextlib.ExitStack
-) -> RunDirectory:
-    """Makes the run's folder, or finds it, and writes the recipe into it.
+def open_run_dir(run: Run, arguments: argparse.Namespace, open_files: contextlib.ExitStack) -> Run:
+    """Makes the run's folder, or finds that of a run to continue, and writes the recipe.
 
-    Args:
-        run_dir: The folder, or None for a new numbered one in `runs/`.
-        recipe: What is going to be trained.
-        resume: Whether the folder holds a run already, to be continued; it is locked then.
-        open_files: Takes the folder's lock.
+    Without `--run-dir` the run gets a new numbered folder in `runs/`. `open_files` takes the lock
+    of a new folder.
 
     Raises:
         UsageError: If another run is there.
         OSError: If it cannot be written to.
     """
-    if run_dir is None:
+    if arguments.run_dir is None:
+        recipe = run.recipe
         path = _next_run_dir(Path("runs"), f"{recipe.dataset}-{recipe.method}-{recipe.preset}")
-    else:
-        path = Path(run_dir)
-    run = RunDirectory(path)
-    if not resume:
-        require_free(path)
-        path.mkdir(parents=True, exist_ok=True)
-        open_files.enter_context(run_lock(run))
-        require_free(path)  # again: another run may have started before the lock
-    run.write_recipe(dataclasses.asdict(recipe))
+        run = dataclasses.replace(run, directory=RunDirectory(path))
+    directory = run.directory
+    if not arguments.resume:
+        require_free(directory.path)
+        directory.path.mkdir(parents=True, exist_ok=True)
+        open_files.enter_context(run_lock(directory))
+        require_free(directory.path)  # again: another run may have started before the lock
+    directory.write_recipe(dataclasses.asdict(run.recipe))
     return run
 
 
@@ -178,17 +162,13 @@ def _next_run_dir(parent: Path, name: str) -> Path:
 
 
 def fingerprint(photographs: Photographs) -> str:
-    """Returns how many photographs there are and a hash of their names: the data order hangs on
-    both."""
+    """Returns the number of photographs and a hash of their names: both decide the data order."""
     names = "\n".join("/".join(Path(path).parts[-2:]) for path in photographs.paths)
     return f"{len(photographs)} files, {hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
 def find_checkpoint(run: RunDirectory, identity: dict[str, Any]) -> checkpoints.Checkpoint | None:
-    """Finds the newest whole checkpoint of a run and makes sure that it is of this recipe.
-
-    Returns:
-        The checkpoint, or None when the run was stopped before its first.
+    """Returns the newest whole checkpoint of a run, None before the first.
 
     Raises:
         ValueError: If there are checkpoints and none is whole, or it is of another recipe.
@@ -218,23 +198,15 @@ def find_checkpoint(run: RunDirectory, identity: dict[str, Any]) -> checkpoints.
 def samples_of(
     recipe: Recipe, splits: tuple[str, ...], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first photographs of a split and their holes.
+    """Returns the first photographs of the first split that has usable ones, and their holes.
 
-    Args:
-        recipe: The recipe.
-        splits: Of these the first that has photographs which can be used.
-        count: How many photographs at most.
-
-    Returns:
-        `(N, H, W, 3)` uint8 RGB and `(N, H, W)` bool.
-
-    Raises:
-        FileNotFoundError, ValueError: If none of the splits has any.
+    `(N, H, W, 3)` uint8 RGB and `(N, H, W)` bool, N at most `count`. Raises FileNotFoundError or
+    ValueError if no split has any.
     """
-    source, size = recipe.open_masks(), recipe.image_size
+    source = recipe.open_masks()
     for split in splits:
         try:
-            samples = pipeline.evaluation_samples(recipe.open_photographs(split), source, size)
+            samples = pipeline.evaluation_samples(recipe.open_photographs(split), source)
             _, images, holes = zip(*itertools.islice(samples, count), strict=True)
             return np.stack(images), np.stack(holes)
         except (FileNotFoundError, ValueError):
@@ -244,19 +216,18 @@ def samples_of(
 
 
 def make_callbacks(
-    trainer: Any, run: Run, arguments: argparse.Namespace, tensorboard: bool = True
+    trainer: Any,
+    run: Run,
+    arguments: argparse.Namespace,
+    save_seconds: float = 900.0,
+    tensorboard: bool = True,
 ) -> list[callbacks.Callback]:
     """Returns what a run shows and writes: progress, logs, validations, checkpoints, samples.
 
-    Args:
-        trainer: The trainer, of either backend.
-        run: The run.
-        arguments: `keep` and `log_every`.
-        tensorboard: Whether to write for TensorBoard, which takes TensorFlow.
+    `save_seconds` is the longest time between two checkpoints. `tensorboard` takes TensorFlow.
     """
     recipe, folder = run.recipe, run.directory
     times = callbacks.TimeLog(folder)
-    show = None
 
     def save(step: int) -> None:
         trainer.save(
@@ -271,43 +242,35 @@ def make_callbacks(
 
     bar = progress.ProgressBar if sys.stdout.isatty() else progress.ProgressLines
     hooks: list[callbacks.Callback] = [times, bar(run.steps, run.steps_per_epoch)]
+    board = None
     if tensorboard:
         board = callbacks.TensorBoard(folder.tensorboard, every=max(10, arguments.log_every))
         hooks.append(board)
-        show = board.show
     if recipe.validate_every:
-        images, holes = samples_of(recipe, ("val",), VALIDATION_PHOTOGRAPHS)
+        val = samples_of(recipe, ("val",), VALIDATION_PHOTOGRAPHS)
         hooks.append(
-            validation.Validation(
-                folder,
-                images,
-                holes,
-                recipe.validate_every,
-                recipe.patience,
-                board if tensorboard else None,
-            )
+            validation.Validation(folder, *val, recipe.validate_every, recipe.patience, board)
         )
-    hooks += [
-        callbacks.LossLog(folder, arguments.log_every),
-        callbacks.Saver(save, recipe.checkpoint_every),
-    ]
     # Where the dataset has no test photographs, or none that can be used, those of training.
-    images, holes = samples_of(recipe, ("test", "train"), SAMPLES)
-    hooks.append(
-        samples.SampleSheet(folder.samples, images, holes, show, every=recipe.sample_every)
-    )
-    return hooks
+    shown = samples_of(recipe, ("test", "train"), SAMPLES)
+    show = board.show if board else None
+    return [
+        *hooks,
+        callbacks.LossLog(folder, arguments.log_every),
+        callbacks.Saver(save, recipe.checkpoint_every, save_seconds),
+        samples.SampleSheet(folder.samples, *shown, show, every=recipe.sample_every),
+    ]
+
+
+def stop_after_minutes(arguments: argparse.Namespace, started: float) -> list[callbacks.Callback]:
+    """Returns what `--max-minutes` asks for, counted from `started`, a `time.monotonic()`."""
+    if arguments.max_minutes is None:
+        return []
+    return [callbacks.StopAfter(started + 60.0 * arguments.max_minutes)]
 
 
 def report(run: Run, done: int, hooks: Sequence[callbacks.Callback], again: str) -> None:
-    """Prints how a run ended, and names the photographs that it could not use.
-
-    Args:
-        run: The run.
-        done: Finished steps.
-        hooks: The run's callbacks.
-        again: Command that continues the run.
-    """
+    """Prints how a run ended, the photographs that it could not use, and how to continue it."""
     folder = run.directory
     if run.photographs.skipped:
         print(f"{run.photographs.describe()}; all of them in {folder.skipped_file}")

@@ -1,4 +1,4 @@
-"""The one trainer: any method, through its objective.
+"""The one trainer under TensorFlow: any method, through its objective.
 
 A plain class rather than a `keras.Model` with an overridden `train_step`: there are two optimizers,
 the fake is made once for both sides, and a run must continue bit for bit, so nothing of `compile()`
@@ -6,19 +6,16 @@ and `fit()` would be left in use.
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from musical_tf.files import whole_file
 from musical_tf.methods.base import Objective
 
-from . import checkpoints, distribution, optimization
+from . import distribution, optimization
 from .loop import Loop, NonFiniteError
 from .step import (
     Batch,
@@ -33,6 +30,11 @@ from .step import (
 
 SMALLEST_LOSS_SCALE = 2.0**-10
 """Below it a float16 gradient is not overflowing because of its scale."""
+
+Outputs = Any
+"""What `objective.outputs` makes of a batch: a tensor, or several by name."""
+
+Terms = dict[str, tf.Tensor]
 
 
 class Trainer(Loop):
@@ -50,12 +52,12 @@ class Trainer(Loop):
     Every decision depends on (weights, step, batch) alone, so that a run continued from `state()`
     is the uninterrupted run bit for bit.
 
-    With `gradient_accumulation` above 1, the batch is worked through in so many equal parts, one
-    after the other, and both sides are updated once, with the means over the parts: the memory of a
-    part, the step of the batch. It is the same step where a term is a mean over samples that do not
-    see each other; batch normalisation, and a mean over the pixels of all holes together, see a
-    part at a time. With discriminators the generator runs twice, because all parts' fakes are
-    wanted before the first generator's gradient is.
+    With `gradient_accumulation` above 1, that many equal parts of the batch are computed one after
+    the other, and both sides are updated once, with the means over the parts: the memory of a part,
+    the step of the batch. It is the same step where a term is a mean over samples that do not see
+    each other; batch normalization, and a mean over the pixels of all holes together, see one part.
+    With discriminators the generator runs twice, because all parts' fakes are wanted before the
+    generator's first gradient.
 
     Args:
         generator: Keras model, called as `generator([image, hole], training=...)`.
@@ -65,14 +67,12 @@ class Trainer(Loop):
             the optimizer's own count: loss scaling leaves steps out of that one.
         beta_1, beta_2: Floats, Adam's.
         ema: Float in [0, 1). Above 0, a moving average of the generator's trainable weights with
-            this decay is kept and is what `inference_weights` puts in place, see
-            `optimization.average_change`.
+            this decay is kept, see `optimization.average_change`, for `inference_weights`.
         clip_norm: Float >= 0, 0 = off. Gradients of one optimizer are scaled down to this global
             norm, after unscaling.
         precision: One of `recipes.PRECISIONS`: the models' policy. `mixed_float16` wraps both
             optimizers in a loss scale each.
-        gradient_accumulation: Int >= 1, parts a batch is worked through in; batches must be
-            divisible by it.
+        gradient_accumulation: Int >= 1, parts of a batch; batches must be divisible by it.
         placement: Where to compute; the models and the objective must have been made inside
             `distribution.scope` of its strategy. Gradients, and the terms that are logged, are the
             means over the replicas; clipping, loss scales and phases act on the mean.
@@ -161,12 +161,8 @@ class Trainer(Loop):
         """Whether the run ends now; of several processes, once all of them know."""
         return self.stop_training if self.placement.processes == 1 else self._stop_agreed
 
-    def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+    def train_step(self, batch: Batch) -> Terms:
         """Updates every network once on one batch.
-
-        Args:
-            batch: `image` (B, H, W, 3) float32 in [-1, 1], `hole` (B, H, W, 1) float32, 1 =
-                missing.
 
         Returns:
             Float32 scalars: every term by its name, unweighted; `total`, the generator's weighted
@@ -178,7 +174,7 @@ class Trainer(Loop):
         if self.gradient_accumulation == 1:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 watch(tape, self.generator_variables)
-                prediction = self._outputs(batch)
+                prediction = self.objective.outputs(self.generator, batch)
                 with tape.stop_recording():
                     discriminator_logs = self._discriminator_steps(
                         [(batch, detached(prediction))], rate, phase.get("discriminators")
@@ -200,7 +196,10 @@ class Trainer(Loop):
             rate,
             phase.get("generator"),
         )
-        self._update_averages()
+        for average, variable in zip(self.averages, self.generator_variables, strict=False):
+            average.assign_add(
+                optimization.average_change(average, variable.value, self.ema, self.step)
+            )
         self.step.assign_add(1)
         repeated = sorted(set(terms) & set(discriminator_logs))
         if repeated:
@@ -209,15 +208,9 @@ class Trainer(Loop):
             )
         return {**terms, **discriminator_logs}
 
-    def _outputs(self, batch: Batch) -> tf.Tensor | dict[str, tf.Tensor]:
-        return self.objective.outputs(self.generator, batch)
-
     def _generator_loss(
-        self,
-        batch: Batch,
-        prediction: tf.Tensor | dict[str, tf.Tensor],
-        weights: Mapping[str, float],
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        self, batch: Batch, prediction: Outputs, weights: Mapping[str, float]
+    ) -> tuple[Terms, tf.Tensor]:
         """The terms with their total, and what is differentiated."""
         terms = optimization.generator_loss(
             self.objective, batch, prediction, self.discriminators, weights
@@ -226,23 +219,21 @@ class Trainer(Loop):
 
     def _generator_gradients(
         self, batch: Batch, weights: Mapping[str, float]
-    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    ) -> tuple[Terms, list[tf.Tensor]]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watch(tape, self.generator_variables)
-            terms, loss = self._generator_loss(batch, self._outputs(batch), weights)
+            prediction = self.objective.outputs(self.generator, batch)
+            terms, loss = self._generator_loss(batch, prediction, weights)
         return terms, gradients_of(loss, tape, self.generator_variables)
 
     def _parts(self, batch: Batch) -> list[Batch]:
         count, size = self.gradient_accumulation, batch["image"].shape[0]
         if size is not None and size % count:
-            raise ValueError(
-                f"a batch of {size} cannot be worked through in {count} equal parts; "
-                "gradient_accumulation must divide it"
-            )
+            raise ValueError(f"gradient_accumulation must divide the batch of {size}, got {count}")
         split = {name: tf.split(values, count) for name, values in batch.items()}
         return [{name: split[name][index] for name in split} for index in range(count)]
 
-    def _fakes(self, parts: Sequence[Batch]) -> list[tuple[Batch, Any]]:
+    def _fakes(self, parts: Sequence[Batch]) -> list[tuple[Batch, Outputs]]:
         """The parts, each with what the generator makes of it and without any gradient.
 
         The generator is left as it was, random states and moving statistics included, and so gives
@@ -256,31 +247,23 @@ class Trainer(Loop):
         fakes: list[Any] = []
         for part in parts:
             waiting = after(fakes[-1:], part)
-            fakes.append(detached(self._outputs(waiting)))
+            fakes.append(detached(self.objective.outputs(self.generator, waiting)))
         for variable, value in zip(others, before, strict=True):
             variable.assign(value)
         return list(zip(parts, fakes, strict=True))
 
     def _discriminator_steps(
-        self,
-        parts: Sequence[tuple[Batch, tf.Tensor | dict[str, tf.Tensor]]],
-        rate: tf.Tensor,
-        active: tf.Tensor | None,
-    ) -> dict[str, tf.Tensor]:
+        self, parts: Sequence[tuple[Batch, Outputs]], rate: tf.Tensor, active: tf.Tensor | None
+    ) -> Terms:
         """Updates the discriminators on the batch, given as parts with their detached fakes."""
         if not self.discriminators:
             return {}
         variables = self._all_discriminator_variables()
 
-        def compute(
-            part: tuple[Batch, tf.Tensor | dict[str, tf.Tensor]],
-        ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-            batch, fake = part
+        def compute(part: tuple[Batch, Outputs]) -> tuple[Terms, list[tf.Tensor]]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 watch(tape, variables)
-                terms = optimization.discriminator_loss(
-                    self.objective, batch, fake, self.discriminators
-                )
+                terms = optimization.discriminator_loss(self.objective, *part, self.discriminators)
                 loss = self.discriminator_optimizer.scale_loss(terms["discriminator"])
             return terms, gradients_of(loss, tape, variables)
 
@@ -324,14 +307,6 @@ class Trainer(Loop):
             # A branch of a replica's own could not meet the other replicas.
             context.merge_call(update_replicas, args=(active, gradients))
 
-    def _update_averages(self) -> None:
-        if not self.averages:
-            return
-        for average, variable in zip(self.averages, self.generator_variables, strict=True):
-            average.assign_add(
-                optimization.average_change(average, variable.value, self.ema, self.step)
-            )
-
     def _rate(self, step: tf.Tensor | int) -> tf.Tensor:
         if callable(self.learning_rate):
             return tf.cast(self.learning_rate(step), tf.float32)
@@ -364,42 +339,36 @@ class Trainer(Loop):
                 name: each[context.replica_id_in_sync_group - first] for name, each in parts.items()
             }
         )
-        # Whoever wants to stop says so to all: a process that stopped alone would leave the others
-        # waiting for its gradients.
+        # All processes stop in the same step: one that stopped alone would leave the others waiting
+        # for its gradients.
         stop = tf.constant(float(self.stop_training))
         *values, stop = self._packed_step(shared, stop).numpy()
         self._stop_agreed = stop > 0.0
         return np.asarray(values)
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """Runs `train_step` as a compiled graph.
+        """Runs `train_step` as a compiled graph; returns its logs as Python floats.
 
-        Args:
-            batch: As for `train_step`; with a placement, this process' part of the global batch, of
-                which its replicas take equal parts in their order.
-
-        Returns:
-            The step's logs as Python floats.
+        With a placement, `batch` is this process' part of the global batch, of which its replicas
+        take equal parts in their order.
 
         Raises:
             NonFiniteError: Naming the first term that is NaN or infinite; the weights may be
-                spoiled by then. Or, with mixed_float16, naming the optimizer whose gradients stay
-                infinite however far the loss scale has come down: it would leave out every step
-                from here on.
+            spoiled by
+                then. Or, with mixed_float16, naming the optimizer whose gradients stay infinite at
+                any loss scale: it would leave out every step from here on.
         """
         if self.strategy is None:
             values = self._packed_step(batch).numpy()
         else:
             values = self._update_replicas(batch)
         logs = {name: float(value) for name, value in zip(self._log_names, values, strict=True)}
-        for name, value in logs.items():
-            if not math.isfinite(value):
-                raise NonFiniteError(f"loss term {name!r} is {value} at step {self.step.numpy()}")
+        self.check_terms(logs)
         for name, scale in self._loss_scales().items():
             if scale < SMALLEST_LOSS_SCALE:
                 raise NonFiniteError(
-                    f"{name} fell to {scale} at step {self.step.numpy()}: the gradients stay NaN "
-                    "or infinite in float16"
+                    f"{name} fell to {scale} at step {self.finished}: the gradients stay NaN or "
+                    "infinite in float16"
                 )
         return logs
 
@@ -435,20 +404,10 @@ class Trainer(Loop):
             for variable, value in zip(self.generator_variables, raw, strict=True):
                 variable.assign(value)
 
-    def save_generator(self, path: str | Path) -> None:
-        """Writes the generator, with its inference weights, to a `.keras` file, whole or not at
-        all.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
-        with self.inference_weights(), whole_file(path) as partial:
-            self.generator.save(partial)
-
     def state(self) -> dict[str, list[tf.Variable]]:
         """Returns everything a later step depends on, as named lists of variables in a fixed order.
 
-        `variables` of a model holds the state of its random generators and of its normalisation
+        `variables` of a model holds the state of its random generators and of its normalization
         too.
         """
         state = {
@@ -465,26 +424,3 @@ class Trainer(Loop):
         if self.averages:
             state["averages"] = list(self.averages)
         return state
-
-    def save(self, folder: Path, **described: Any) -> None:
-        """Writes a checkpoint, see `checkpoints.save`.
-
-        Raises:
-            NonFiniteError: See `check_weights`.
-            OSError: If it cannot be written.
-        """
-        self.check_weights()
-        checkpoints.save(folder, self.state(), **described)
-
-    def check_weights(self) -> None:
-        """Looks for NaN and infinity in the state: a finite loss can have a gradient that is not.
-
-        Raises:
-            NonFiniteError: Naming the network, the weight and the step.
-        """
-        for name, variables in self.state().items():
-            for variable in variables:
-                if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
-                    raise NonFiniteError(
-                        f"{name} weight {variable.name!r} is not finite at step {self.step.numpy()}"
-                    )

@@ -10,6 +10,7 @@ from musical_tf.files import write_whole
 from musical_tf.run_directory import RunDirectory
 
 from .callbacks import Logs, Periodic
+from .progress import show_terms
 from .samples import draw_sheet
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class Validation(Periodic):
         table.writeheader()
         table.writerows(row | {"step": int(row["step"])} for row in self.rows)
         write_whole(self.run.validation, text.getvalue())
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
-        print(f"validation at step {step}  {shown}  best {self.describe_best()}", flush=True)
+        best = self.describe_best()
+        print(f"validation at step {step}  {show_terms(means)}  best {best}", flush=True)
         if self.board is not None:
             self.board.write("validation", means, step)
             sheet = draw_sheet(trainer, self.images[:SHOWN], self.holes[:SHOWN])

@@ -17,18 +17,9 @@ MAX_FILE_BYTES = 512 * 1024**2
 
 
 def _find(data_dir: Path, split: str) -> Listing:
-    partition_file = next(
-        (
-            data_dir / name
-            for name in (
-                "list_eval_partition.txt",
-                "Eval/list_eval_partition.txt",
-                "list_eval_partition.csv",
-            )
-            if (data_dir / name).is_file()
-        ),
-        None,
-    )
+    name = "list_eval_partition"
+    places = [data_dir / f"{name}.txt", data_dir / "Eval" / f"{name}.txt", data_dir / f"{name}.csv"]
+    partition_file = next((place for place in places if place.is_file()), None)
     if partition_file is None:
         raise FileNotFoundError(f"{data_dir / 'list_eval_partition.txt'} is not there")
     # Section 4.1: "We use both of the training set and validation set for training".

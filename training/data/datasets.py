@@ -16,14 +16,7 @@ DATASETS: dict[str, DatasetSpec] = {
 
 
 def get_spec(name: str) -> DatasetSpec:
-    """Returns a dataset's description.
-
-    Args:
-        name: A key of `DATASETS`.
-
-    Raises:
-        ValueError: On an unknown name; lists the valid ones.
-    """
+    """Returns a dataset's description; raises ValueError on an unknown name, with the known."""
     if name in DATASETS:
         return DATASETS[name]
     hint = did_you_mean(name, DATASETS)
@@ -44,27 +37,21 @@ def open_dataset(
 ) -> Photographs:
     """Finds the photographs of one split; reads none of them yet.
 
-    Splits are "train", "val" and "test". CelebA's train is its partitions 0 and 1, as in the paper,
-    and its val is partition 1, so val measures nothing new there. Paris StreetView, Places' canyon
-    and the demo have no validation set of their own: their val is the test photographs, and
-    `describe()` says so.
+    CelebA's train is its partitions 0 and 1, as in the paper, and its val is partition 1, so val
+    measures nothing new there. Paris StreetView, Places' canyon and the demo have no validation set
+    of their own: their val is the test photographs, and `describe()` says so.
 
     Args:
-        name: A key of `DATASETS`.
-        data_dir: The dataset's folder (for "folder" also a text file of paths); None for the
-            dataset's default.
-        split: One of `SPLITS`.
-        image_size: Pixels of a square crop.
+        name, data_dir, split: A key of `DATASETS`, its folder (None for the default), of `SPLITS`.
+        image_size, cache_bytes: See `Photographs`.
         shorter_side, crop, flip: Replace the dataset's own pre-processing. By default the shorter
             side of val and test photographs is `image_size`.
-        cache_bytes: Bound on the decoded photographs kept in memory.
         resampling: A key of `RESAMPLING`; by default bilinear for train, and bicubic, the authors'
             filter, for val and test.
 
     Raises:
         ValueError: On an unknown name or split, or a list that makes no sense.
-        FileNotFoundError: If the dataset or the split is not there. Says where it was looked for,
-            what to download and the layout expected.
+        FileNotFoundError: If the dataset or the split is not there, with what to download.
     """
     spec = get_spec(name)
     if split not in SPLITS:

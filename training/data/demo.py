@@ -18,16 +18,8 @@ _DEMO_PHOTOGRAPHS: dict[str, dict[tuple[str, str], tuple[str, ...]]] = {
     "train": {
         # motorcycle_right is the same scene a hand's breadth aside, so it stands in neither split.
         _SKIMAGE: (
-            "astronaut.png",
-            "brick.png",
-            "camera.png",
-            "coins.png",
-            "grass.png",
-            "gravel.png",
-            "hubble_deep_field.jpg",
-            "ihc.png",
-            "motorcycle_left.png",
-            "retina.jpg",
+            *("astronaut.png", "brick.png", "camera.png", "coins.png", "grass.png", "gravel.png"),
+            *("hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg"),
         ),
         _SKLEARN: ("china.jpg", "flower.jpg"),
     },

@@ -13,10 +13,6 @@ from musical_tf.images import THRESHOLD, masks_beside, read_mask
 
 from .listing import list_images
 
-KINDS = ("center", "box", "irregular")
-"""The holes that are drawn. Any other specification is several of these joined by `+`, or a folder
-of mask images."""
-
 IRREGULAR_RATIOS = (0.01, 0.5)
 """Smallest and largest share of missing pixels in an irregular hole."""
 
@@ -26,11 +22,7 @@ _EVALUATION_STREAM = 0x686F6C65
 
 
 class HoleSource:
-    """Base of everything that makes holes.
-
-    Args:
-        image_size: Height and width of the holes, in pixels.
-    """
+    """Base of everything that makes holes; `image_size` is their height and width in pixels."""
 
     def __init__(self, image_size: int):
         if image_size < 16:
@@ -38,10 +30,7 @@ class HoleSource:
         self.image_size = image_size
 
     def hole(self, rng: np.random.Generator) -> np.ndarray:
-        """Returns a random hole.
-
-        Args:
-            rng: The only source of randomness.
+        """Returns a hole drawn from `rng` alone.
 
         Returns:
             `(image_size, image_size)` bool, True = missing. Neither all True nor all False.
@@ -49,14 +38,7 @@ class HoleSource:
         raise NotImplementedError
 
     def deterministic(self, index: int) -> np.ndarray:
-        """Returns the hole of evaluation sample `index`: the same on every call and every machine.
-
-        Args:
-            index: Int >= 0.
-
-        Returns:
-            `(image_size, image_size)` bool, True = missing.
-        """
+        """Returns the hole of evaluation sample `index`, the same on every call and machine."""
         return self.hole(np.random.default_rng((index, _EVALUATION_STREAM)))
 
 
@@ -94,11 +76,8 @@ class IrregularHole(HoleSource):
 
     Args:
         image_size: Height and width of the holes, in pixels.
-        share: Share of missing pixels of every hole, from 0.01 to 0.5, exceeded by 0.01 at most;
-            None to draw it for each.
-
-    Raises:
-        ValueError: If `share` is outside its range.
+        share: Share of missing pixels of every hole, within `IRREGULAR_RATIOS`, exceeded by 0.01 at
+            most; None to draw it for each.
     """
 
     def __init__(self, image_size: int, share: float | None = None):
@@ -150,11 +129,7 @@ class IrregularHole(HoleSource):
 
 
 class MixedHoles(HoleSource):
-    """A hole of one of several sources, each as likely as the others.
-
-    Args:
-        sources: At least one, of the same image size.
-    """
+    """A hole of one of several sources of the same image size, each as likely as the others."""
 
     def __init__(self, sources: Sequence[HoleSource]):
         super().__init__(sources[0].image_size)
@@ -166,18 +141,11 @@ class MixedHoles(HoleSource):
 
 
 class FolderHoles(HoleSource):
-    """Holes drawn by somebody else: the mask images of a folder, at any depth.
+    """The mask images of a folder, at any depth; see `musical_tf.images.load_mask`.
 
-    `musical_tf.images.load_mask` states which pixels of a file are hole. In a folder of pairs, such
-    as `cat.jpg` and `cat_mask001.png`, only the masks are read.
-
-    All are read when the folder is opened, so that a bad one is refused by name before the training
-    starts, and kept at one bit a pixel. A mask of another size is stretched to the square; a pixel
-    is hole if any source pixel under it is.
-
-    Args:
-        folder: The folder.
-        image_size: Height and width of the holes, in pixels.
+    In a folder of pairs, such as `cat.jpg` and `cat_mask001.png`, only the masks are read. All are
+    read when the folder is opened, so that a bad one is refused by name before the training starts,
+    and kept at one bit a pixel. A mask of another size is stretched to the square.
 
     Raises:
         FileNotFoundError: If the folder is not there or holds no image.
@@ -232,11 +200,8 @@ def shrink_hole(hole: np.ndarray, size: int) -> np.ndarray:
     Nearest neighbour would lose thin strokes and call pixels known that were not.
 
     Args:
-        hole: `(height, width)` bool.
-        size: Height and width of the result; may be larger than the source.
-
-    Returns:
-        `(size, size)` bool.
+        hole: `(height, width)` bool, of any size.
+        size: Height and width of the result.
     """
     for axis in (0, 1):
         length = hole.shape[axis]
@@ -247,6 +212,15 @@ def shrink_hole(hole: np.ndarray, size: int) -> np.ndarray:
         total = np.insert(total, 0, 0, axis=axis)
         hole = np.take(total, stop, axis=axis) > np.take(total, start, axis=axis)
     return hole
+
+
+KINDS: dict[str, type[HoleSource]] = {
+    "center": CenterHole,
+    "box": BoxHole,
+    "irregular": IrregularHole,
+}
+"""The holes that are drawn. Any other specification is several of these joined by `+`, or a folder
+of mask images."""
 
 
 def drawn_kinds(spec: str) -> tuple[str, ...]:
@@ -267,12 +241,7 @@ def check_masks(spec: str) -> None:
 
 
 def open_masks(spec: str | Path, image_size: int) -> HoleSource:
-    """Opens a source of holes.
-
-    Args:
-        spec: "center", "box", "irregular", several of them joined by "+", each drawn equally often,
-            or a folder of mask images.
-        image_size: Height and width of the holes, in pixels.
+    """Opens a source of holes: one of `KINDS`, several joined by "+", or a folder of masks.
 
     Raises:
         ValueError: On anything else, or a mask image that cannot be used; names it.
@@ -280,8 +249,7 @@ def open_masks(spec: str | Path, image_size: int) -> HoleSource:
     """
     spec = str(spec)
     check_masks(spec)
-    classes = {"center": CenterHole, "box": BoxHole, "irregular": IrregularHole}
-    sources = [classes[kind](image_size) for kind in drawn_kinds(spec)]
+    sources = [KINDS[kind](image_size) for kind in drawn_kinds(spec)]
     if not sources:
         return FolderHoles(spec, image_size)
     return MixedHoles(sources) if len(sources) > 1 else sources[0]

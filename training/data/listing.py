@@ -38,12 +38,9 @@ class DatasetSpec:
 
     Attributes:
         name: The name on the command line.
-        data_dir: Default folder, relative to the working directory; None if one must be named, or
-            none is needed.
-        shorter_side_ratio: Shorter side of training photographs after resizing, in units of the
-            image size. Test photographs have the image size, as in the authors' test code.
-        crop: "center" or "random", in training. Test crops are always centred.
-        flip: Whether training flips left and right at random.
+        data_dir: Default folder, relative to the working directory; None without one.
+        shorter_side_ratio: Shorter side of training photographs, in units of the image size.
+        crop, flip: "center" or "random", and whether to flip left and right, in training.
         lambda_adversarial: Weight of the adversarial term in the MUSICAL paper.
         instructions: What to download, from where, and the layout expected.
         find: `find(data_dir, split) -> Listing`.
@@ -64,15 +61,7 @@ class DatasetSpec:
 
 
 def list_images(folder: str | Path) -> list[str]:
-    """Lists the images below a folder, by suffix, sorted; hidden files are left out, links are
-    followed once.
-
-    Args:
-        folder: An existing folder.
-
-    Returns:
-        Paths, each beginning with `folder`.
-    """
+    """Lists the images below an existing folder, sorted; see `musical_tf.images.find_images`."""
     return sorted(map(str, find_images(folder, once=True)))
 
 

@@ -32,24 +32,12 @@ class UnusableImageError(ImageError):
     """A file that cannot be used as a photograph; the message says why, without the path."""
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """Flattens transparency on white, as browsers do: what lies under alpha 0 is often garbage."""
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Converts any Pillow image to 8-bit RGB.
 
-    Grey is repeated, palettes are looked up, transparency is flattened on white, 16-bit samples are
-    scaled (65535 becomes 255, rather than clipped at 255 as Pillow's own conversion does), CMYK is
-    converted without a colour profile, of an animation the first frame is taken.
-
-    Args:
-        image: A Pillow image of any mode.
-
-    Returns:
-        The image in mode "RGB", the same size.
+    Gray is repeated, palettes are looked up, transparency is flattened on white as in browsers,
+    16-bit samples are scaled (Pillow's own conversion clips them at 255), CMYK is converted without
+    a color profile, of an animation the first frame is taken.
 
     Raises:
         UnusableImageError: If the range of its samples is not known (float, or 32-bit beyond 16-bit
@@ -65,7 +53,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnusableImageError("floating-point samples: their range is not known")
     if image.has_transparency_data:
-        return _on_white(image)
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert("RGB")
 
 
@@ -75,19 +64,14 @@ def decode(
     min_side: int = MIN_SIDE,
     resampling: str = "bilinear",
 ) -> np.ndarray:
-    """Reads a photograph, upright, and resizes its shorter side.
-
-    Args:
-        file: An image file, opened in binary mode.
-        shorter_side: Pixels of the shorter side of the result. The aspect ratio is kept.
-        min_side: A shorter side below this many pixels is refused.
-        resampling: A key of `RESAMPLING`.
+    """Reads a photograph, upright, and resizes its shorter side to `shorter_side` pixels.
 
     Returns:
-        `(height, width, 3)` uint8 RGB.
+        `(height, width, 3)` uint8 RGB, of the file's aspect ratio.
 
     Raises:
-        UnusableImageError: If the file is no image, cut off, too small, too long or too large.
+        UnusableImageError: If the file is no image, cut off, too long or too large, or its shorter
+            side is below `min_side`.
     """
 
     def prepare(image: Image.Image, name: str) -> None:
@@ -132,24 +116,20 @@ def center_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 class Photographs:
-    """The photographs of one split of a dataset, decoded on demand.
+    """The photographs of one split of a dataset, decoded on demand; thread-safe.
 
     Args:
         name, split: The dataset's name and the split, for messages.
         listing: Where the files are.
         image_size: Pixels of a square crop.
         shorter_side: Pixels of the shorter side after resizing, at least `image_size`.
-        crop: "center" or "random", in training.
-        flip: Whether training flips at random.
+        crop, flip: "center" or "random", and whether to flip left and right, in training.
         cache_bytes: Bound on the decoded photographs kept in memory; 0 keeps none.
         resampling: A key of `RESAMPLING`.
 
     Attributes:
         paths: One path a photograph. A member of a zip file reads `archive.zip/member`.
-        skipped: Path -> reason, of every file found unusable so far. Files are only looked at when
-            needed.
-
-    Thread-safe: the pipeline's workers share one instance.
+        skipped: Path -> reason, of every file found unusable so far.
     """
 
     def __init__(
@@ -192,19 +172,15 @@ class Photographs:
         return len(self.paths)
 
     def load(self, index: int) -> np.ndarray:
-        """Returns a photograph's pixels.
-
-        Args:
-            index: Position in `paths`.
+        """Returns the pixels of `paths[index]`.
 
         Returns:
             `(height, width, 3)` uint8 RGB, read-only, upright. The shorter side is `shorter_side`;
-            where the dataset crops at the centre, the crop is taken here:
-            `(image_size, image_size, 3)`.
+            of a dataset that is cropped at the center, `(image_size, image_size, 3)`.
 
         Raises:
             UnusableImageError: If the file cannot be used; the message names it and the reason, and
-            so does `skipped`.
+                so does `skipped`.
         """
         cached = self._cache.get(index)
         if cached is not None:
@@ -244,20 +220,15 @@ class Photographs:
     def load_usable(
         self, order: Sequence[int] | np.ndarray, position: int
     ) -> tuple[int, np.ndarray]:
-        """Loads `order[position]`, or the next usable photograph after it in `order`, going round.
+        """Loads `order[position]`, or the next usable photograph after it in `order`, cyclically.
 
         Which one that is depends on the files alone, not on the timing of the workers.
-
-        Args:
-            order: A permutation of the indices.
-            position: Where in `order` to start.
 
         Returns:
             The index and the pixels, as `load` returns them.
 
         Raises:
-            ValueError: If not a single photograph can be used; names the first few and their
-            reasons.
+            ValueError: If no photograph can be used; names the first few and their reasons.
         """
         for offset in range(len(order)):
             index = int(order[(position + offset) % len(order)])
@@ -272,18 +243,14 @@ class Photographs:
 
     def describe(self) -> str:
         """Returns a line for logs: how many photographs, how they are cut, what was skipped."""
-        parts = [
+        first = f" ({first_few(self.skipped)})" if self.skipped else ""
+        parts = (
             f"{self.name} {self.split}: {len(self):,} photographs",
             f"shorter side {self.shorter_side}, {self.crop} crop {self.image_size}",
-        ]
-        if self.note:
-            parts.append(self.note)
-        parts.append(
-            f"{len(self.skipped):,} skipped ({first_few(self.skipped)})"
-            if self.skipped
-            else "0 skipped"
+            self.note,
+            f"{len(self.skipped):,} skipped{first}",
         )
-        return ", ".join(parts)
+        return ", ".join(filter(None, parts))
 
 
 def first_few(skipped: dict[str, str], count: int = 3) -> str:

@@ -35,38 +35,18 @@ class SampleStream:
     with `(seed, n)`.
 
     Attributes:
-        photographs: What to draw from.
-        holes: Where holes come from, of the same image size.
-        image_size: Pixels of the square crop.
+        photographs, holes: What to draw from, of the same image size.
         seed: Int >= 0.
-        crop, flip: Replace the photographs' own.
-        zoom: How much of itself a crop is enlarged by at most, at a random place; 0 = off.
-        jitter: How much brightness, contrast and saturation change at most, as a share; 0 = off.
-
-    Raises:
-        ValueError: If the photographs are too small for such crops.
+        zoom, jitter: See `recipes.Recipe`.
     """
 
     photographs: Photographs
     holes: HoleSource
-    image_size: int
     seed: int
-    crop: str | None = None
-    flip: bool | None = None
     zoom: float = 0.0
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        opened = self.photographs
-        if self.image_size > opened.shorter_side:
-            raise ValueError(
-                f"photographs were opened with a shorter side of {opened.shorter_side}, too small "
-                f"for crops of {self.image_size}"
-            )
-        if self.crop == "random" and opened.crop == "center":
-            raise ValueError("photographs opened with crop='center' cannot be cropped at random")
-        self.crop = opened.crop if self.crop is None else self.crop
-        self.flip = opened.flip if self.flip is None else self.flip
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -83,23 +63,17 @@ class SampleStream:
             return self._orders[epoch]
 
     def sample(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Makes sample `number`.
-
-        Returns:
-            Image `(image_size, image_size, 3)` uint8 RGB and hole `(image_size, image_size)` bool,
-            True = missing.
-        """
+        """Returns image `(S, S, 3)` uint8 RGB and hole `(S, S)` bool, True = missing."""
         number = int(number)
         epoch, position = divmod(number, len(self.photographs))
         _, image = self.photographs.load_usable(self.order(epoch), position)
         rng = np.random.default_rng((self.seed, number))
-        if self.crop == "random":
-            top = rng.integers(image.shape[0] - self.image_size + 1)
-            left = rng.integers(image.shape[1] - self.image_size + 1)
-            image = image[top : top + self.image_size, left : left + self.image_size]
-        else:
-            image = center_crop(image, self.image_size)
-        if self.flip and rng.random() < 0.5:
+        if self.photographs.crop == "random":
+            size = self.photographs.image_size
+            top = rng.integers(image.shape[0] - size + 1)
+            left = rng.integers(image.shape[1] - size + 1)
+            image = image[top : top + size, left : left + size]
+        if self.photographs.flip and rng.random() < 0.5:
             image = image[:, ::-1]
         if self.zoom:
             image = _zoomed(image, self.zoom, rng)
@@ -137,7 +111,7 @@ def training_pipeline(
 
     Batch `s` is a pure function of (seed, s): to resume after `s` batches, make the pipeline with
     `start_step=s`. Epochs follow each other without a gap, so that a batch may hold the end of one
-    and the beginning of the next; see `steps_for_epochs`.
+    and the beginning of the next.
 
     Args:
         stream: The samples.
@@ -160,7 +134,7 @@ def training_pipeline(
 
     from musical_tf import conventions
 
-    image_size = stream.image_size
+    image_size = stream.photographs.image_size
     first, count = part or (0, batch_size)
     if not 0 <= first <= first + count <= batch_size or count < 1:
         raise ValueError(f"part must lie within a batch of {batch_size}, got {part}")
@@ -198,33 +172,19 @@ def training_pipeline(
 
 
 def steps_for_epochs(epochs: float, photographs: int, batch_size: int) -> int:
-    """Returns the number of batches after which every photograph was drawn `epochs` times, rounded
-    up.
-
-    Args:
-        epochs: Number of epochs > 0.
-        photographs: Photographs of the training split, `len(photographs)`.
-        batch_size: Photographs a batch.
-    """
+    """Returns the number of batches in which so many photographs are drawn `epochs` times."""
     return max(1, -int(-epochs * photographs // batch_size))
 
 
 def evaluation_samples(
-    photographs: Photographs, holes: HoleSource, image_size: int
+    photographs: Photographs, holes: HoleSource
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields every usable photograph of a split once, cropped at the centre, in the order of
-    `photographs.paths`.
+    """Yields every usable photograph of a split once, cropped at the center, by path.
 
     Nothing is random: hole `i` belongs to path `i`, whether or not others were skipped.
 
-    Args:
-        photographs: The split to evaluate.
-        holes: Where holes come from, of the same image size.
-        image_size: Pixels of the square crop.
-
     Yields:
-        Path, image `(image_size, image_size, 3)` uint8 RGB, hole `(image_size, image_size)` bool,
-        True = missing.
+        Path, image `(S, S, 3)` uint8 RGB, hole `(S, S)` bool, True = missing.
 
     Raises:
         ValueError: If no photograph can be used; names the first few.
@@ -236,4 +196,5 @@ def evaluation_samples(
             image = photographs.load(index)
         except UnusableImageError:
             continue
-        yield photographs.paths[index], center_crop(image, image_size), holes.deterministic(index)
+        image = center_crop(image, photographs.image_size)
+        yield photographs.paths[index], image, holes.deterministic(index)

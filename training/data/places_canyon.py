@@ -28,9 +28,9 @@ def _find(data_dir: Path, split: str) -> Listing:
         "val": ("val/canyon",),
         "test": ("val/canyon", "test/canyon", "test", "val"),
     }
-    listed = first_folder(data_dir, ("val_256", "val_large"))
-    if split != "train" and listed is not None:
-        return _canyon_of_val_list(data_dir, listed)
+    flat = first_folder(data_dir, ("val_256", "val_large"))
+    if split != "train" and flat is not None:
+        return _canyon_of_val_list(data_dir, flat)
     # The paper tests on Places' validation images, so that "val" and "test" are the same
     # photographs here.
     return find_in_folders(data_dir, split, folders)
@@ -54,9 +54,10 @@ def _canyon_of_val_list(data_dir: Path, folder: Path) -> Listing:
         for name, category in _read_pairs(lists["places365_val.txt"])
         if category == number
     ]
-    absent = {path: "listed in places365_val.txt, but not there" for path in paths}
-    there = [path for path in paths if os.path.isfile(path)]
-    return listed(there, {path: absent[path] for path in paths if path not in set(there)})
+    there = set(filter(os.path.isfile, paths))
+    why = "listed in places365_val.txt, but not there"
+    absent = {path: why for path in paths if path not in there}
+    return listed([path for path in paths if path in there], absent)
 
 
 def _read_pairs(file: Path) -> list[tuple[str, str]]:

@@ -103,7 +103,7 @@ class EvaluationSet:
 
     def samples(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Path, image `(H, W, 3)` uint8 and hole `(H, W)` bool of each, always in one order."""
-        samples = evaluation_samples(self.photographs, self.holes, self.image_size)
+        samples = evaluation_samples(self.photographs, self.holes)
         return itertools.islice(samples, self.count)
 
     def relative(self, path: str) -> str:
