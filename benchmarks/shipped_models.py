@@ -171,7 +171,7 @@ def migan(folder: Path, threads: int) -> dict[str, Watched]:
         pairs = zip(images, mask, strict=True)
         return np.concatenate([models.migans(session, i[None], m[None])() for i, m in pairs])
 
-    (smooth,) = measuring.baseline_methods(["navier_stokes"])
+    (smooth,) = measuring.baseline_candidates(["navier_stokes"])
 
     def fill_unseen(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         return fill(smooth.fill(images, holes), holes)
@@ -188,10 +188,10 @@ def measure_setting(
     test = kind(setting.dataset, str(data_dir), "test", setting.side, None, mask, limit)
     if setting.share is not None:
         test.holes = holes.IrregularHole(setting.side, setting.share)
-    (telea,) = measuring.baseline_methods(["telea"])
+    (telea,) = measuring.baseline_candidates(["telea"])
     fills = {setting.model: shipped(setting.model, threads), TELEA: Watched(telea.fill), **others}
     methods = [
-        measuring.Method(name, name, "baseline" if name == TELEA else "onnx", fill)
+        measuring.Candidate(name, name, "baseline" if name == TELEA else "onnx", fill)
         for name, fill in fills.items()
     ]
     print(setting.name, file=sys.stderr)

@@ -167,7 +167,7 @@ def test_wrong_input_is_named(name, image, hole, message):
 
 def test_patchmatch_refuses_a_tiny_image():
     with pytest.raises(ValueError, match="16 pixels a side, got 12 x 40"):
-        baselines.patchmatch(np.zeros((12, 40, 3), np.uint8), np.zeros((12, 40), bool))
+        baselines.patchmatch(np.zeros((12, 40, 3), np.uint8), np.eye(12, 40, dtype=bool))
 
 
 def test_require_names_an_unknown_baseline():

@@ -30,8 +30,8 @@ from musical_tf.arguments import Parser
 from musical_tf.run_directory import RunDirectory
 
 from .evaluation import command_line, cost, drawings, page, published
-from .evaluation.experiment import Entry, Experiment, with_ablation
-from .evaluation.measuring import Measured, Method
+from .evaluation.experiment import Experiment, with_ablation
+from .evaluation.measuring import Candidate, Measured
 from .evaluation.predictors import OnnxPredictor, Predictor, RunPredictor
 from .evaluation.statistics import verdicts
 
@@ -50,20 +50,20 @@ class Comparison(Experiment):
     def __init__(self, args: argparse.Namespace, command: str):
         self.first_images = max(args.figure_images, args.attention_images)
         super().__init__(args, command)
-        seen: dict[str, Entry] = {}
-        for entry in self.entries:
-            name, label = entry.method.name, entry.method.label
+        seen: dict[str, Candidate] = {}
+        for each in self.candidates:
+            name, label = each.name, each.label
             if name in RESERVED:
                 raise ValueError(f"{label!r} is no name for a method; choose another")
             if name in seen:
-                sources = " and ".join(str(each.source or name) for each in (seen[name], entry))
+                sources = " and ".join(str(one.source or name) for one in (seen[name], each))
                 raise ValueError(
                     f"two methods are called {label!r}: {sources}; "
                     "give one another name with NAME=PATH"
                 )
-            seen[name] = entry
+            seen[name] = each
 
-    def open_models(self, baselines: int) -> list[Entry]:
+    def open_models(self, baselines: int) -> list[Candidate]:
         """The models of `--runs` and `--onnx`."""
         args = self.args
         if len(args.runs) + len(args.onnx) + baselines < 2:
@@ -71,31 +71,32 @@ class Comparison(Experiment):
                 "nothing to compare: give at least two of --runs, --onnx and --baselines; "
                 "training.evaluate measures a single model"
             )
-        runs = [_open(text, _open_run) for text in args.runs]
+        runs = [_open(text, RunPredictor) for text in args.runs]
         return [*runs, *(_open(text, OnnxPredictor) for text in args.onnx)]
 
-    def describe_method(self, entry: Entry, measured: Measured) -> dict[str, Any]:
-        """What it is, how it was trained and what it costs."""
-        model = entry.predictor
+    def describe_candidate(self, candidate: Candidate) -> dict[str, Any]:
+        """Its paper, and how it was trained."""
+        model = candidate.predictor
         return {
-            "method": entry.method.name if model is None else model.method,
+            "method": candidate.name if model is None else model.method,
             "ablation": None if model is None else model.recipe.get("ablation"),
-            "training": _training(entry),
+            "training": _training(candidate),
         }
 
     def describe(self, measured: Measured, methods: list[dict[str, Any]]) -> dict[str, Any]:
         """The methods with their cost, and who is best."""
         image, hole = measured.first[0].image[None], measured.first[0].hole[None]
-        calls = {e.method.name: partial(e.method.fill, image, hole) for e in self.entries}
+        calls = {each.name: partial(each.fill, image, hole) for each in self.candidates}
         seconds = cost.take_turns(calls, self.args.rounds)
-        reference = seconds[self.entries[0].method.name]["median"]
-        for entry, method in zip(self.entries, methods, strict=True):
+        reference = seconds[self.candidates[0].name]["median"]
+        for candidate, method in zip(self.candidates, methods, strict=True):
             parameters = multiply_adds = None
-            if isinstance(entry.predictor, RunPredictor):
-                parameters = entry.predictor.generator.count_params()
+            model = candidate.predictor
+            if isinstance(model, RunPredictor):
+                parameters = model.generator.count_params()
                 mask = hole.astype(np.uint8) * np.uint8(255)
-                multiply_adds = cost.count_multiply_adds(entry.predictor.inpaint, image, mask)
-            time = seconds[entry.method.name]
+                multiply_adds = cost.count_multiply_adds(model.inpaint, image, mask)
+            time = seconds[candidate.name]
             method["cost"] = {
                 "parameters": parameters,
                 "multiply_adds": multiply_adds,
@@ -116,33 +117,20 @@ class Comparison(Experiment):
         items = []
         for sample in measured.first[: self.args.attention_images]:
             row = results["images"][sample.number]
-            for entry in self.entries:
-                name, title = entry.method.name, f"{entry.method.label}: {row['file']}"
-
-                def keep(kind: str, value: Any, row: Any = row, name: str = name) -> None:
-                    row.setdefault(kind, {})[name] = value
-
-                items.append(self.explain(entry, sample, keep, title))
+            for candidate in self.candidates:
+                title = f"{candidate.label}: {row['file']}"
+                item, kept = self.explain(candidate, sample, title)
+                items += [item] if item else []
+                for kind, value in kept.items():
+                    row.setdefault(kind, {})[candidate.name] = value
         figures = measured.first[: self.args.figure_images]
-        page.write(stage, results, measured.samples, figures, [item for item in items if item])
+        page.write(stage, results, measured.samples, figures, items)
         columns = drawings.figure_columns(results)
         drawings.figure(columns, figures).save(stage / "figure.png")
 
 
-def _open_run(path: str) -> RunPredictor:
-    from musical_tf import named_models
-
-    run = RunDirectory(path)
-    if not named_models.is_name(path) and run.is_run and not run.weights.is_file():
-        raise FileNotFoundError(
-            f"run {path}: it has no weights yet, there is no generator.keras; training writes it "
-            "with the first checkpoint"
-        )
-    return RunPredictor(path)
-
-
-def _open(text: str, opener: Callable[[str], Predictor]) -> Entry:
-    """`[NAME=]PATH` as an entry; a path that has an equals sign itself and exists is a path."""
+def _open(text: str, opener: Callable[[str], Predictor]) -> Candidate:
+    """`[NAME=]PATH` as a candidate; a path that has an equals sign itself and exists is a path."""
     label, equals, path = text.partition("=")
     if not equals or Path(text).exists():
         label, path = "", text
@@ -151,8 +139,7 @@ def _open(text: str, opener: Callable[[str], Predictor]) -> Entry:
     model = opener(path)
     label = label.strip() or (path if model.card is not None else _default_label(model))
     words = "".join(c if c.isalnum() and c.isascii() else " " for c in label.lower()).split()
-    method = Method("-".join(words) or "model", label, model.kind, model.predict, compiles=True)
-    return Entry(method, path, model)
+    return Candidate("-".join(words) or "model", label, model.kind, model.predict, path, model)
 
 
 def _default_label(model: Predictor) -> str:
@@ -160,9 +147,9 @@ def _default_label(model: Predictor) -> str:
     return with_ablation(f"{published.TITLES.get(method, method)} {rest}".strip(), model.recipe)
 
 
-def _training(entry: Entry) -> dict[str, Any] | None:
+def _training(candidate: Candidate) -> dict[str, Any] | None:
     """How a run was trained, from its folder; None for what is no run folder."""
-    model, source = entry.predictor, entry.source or ""
+    model, source = candidate.predictor, candidate.source or ""
     if not isinstance(model, RunPredictor):
         return None
     if model.card is not None:
@@ -198,14 +185,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="files written by export/to_onnx.py",
     )
     command_line.add_baselines_argument(what)
+    drawn = (
+        "photographs of which every attention and copy is drawn, the first of the split; 0: none"
+    )
     for flag, minimum, default, text in (
         ("--rounds", 1, 10, "times each method fills one photograph alone, in turns"),
         ("--figure-images", 1, 6, "photographs of the figure, the first of the split"),
-        (
-            *("--attention-images", 0, 2),
-            "photographs of which every attention and copy is drawn, the first of the split; "
-            "0 for none",
-        ),
+        ("--attention-images", 0, 2, drawn),
     ):
         parser.add_argument(
             flag,

@@ -17,10 +17,8 @@ the evaluation is whole.
 """
 
 import argparse
-import operator
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +27,8 @@ import numpy as np
 from musical_tf.arguments import Parser
 
 from .evaluation import command_line, drawings, page
-from .evaluation.experiment import Entry, Experiment, with_ablation
-from .evaluation.measuring import Measured, Method
+from .evaluation.experiment import Experiment, with_ablation
+from .evaluation.measuring import Candidate, Measured
 from .evaluation.predictors import OnnxPredictor, Predictor, RunPredictor
 from .evaluation.statistics import first_ranked, worst_and_best
 
@@ -51,7 +49,7 @@ class Evaluation(Experiment):
         if args.attention_maps is None:
             return
         # Now: a generator would only say so after everything has been measured.
-        model = self.entries[0].predictor
+        model = self.candidates[0].predictor
         if model is None or (model.kind == "onnx" and not model.copies):
             raise ValueError(
                 "--attention-maps needs --run, or a file with the output source: other files tell "
@@ -64,7 +62,7 @@ class Evaluation(Experiment):
             except ValueError as error:
                 raise ValueError(f"--attention-maps: {error}") from error
 
-    def open_models(self, baselines: int) -> list[Entry]:
+    def open_models(self, baselines: int) -> list[Candidate]:
         """The model of `--run` or `--onnx`."""
         source = self.args.run or self.args.onnx
         if source is None:
@@ -73,11 +71,7 @@ class Evaluation(Experiment):
             return []
         model: Predictor = RunPredictor(source) if self.args.run else OnnxPredictor(source)
         label = with_ablation(model.label, model.recipe)
-        return [Entry(Method("model", label, model.kind, model.predict, True), source, model)]
-
-    def describe(self, measured: Measured, methods: list[dict[str, Any]]) -> dict[str, Any]:
-        """The methods."""
-        return {"methods": methods}
+        return [Candidate("model", label, model.kind, model.predict, source, model)]
 
     def write(self, stage: Path, results: dict[str, Any], measured: Measured) -> None:
         """The page and the contact sheet."""
@@ -87,9 +81,10 @@ class Evaluation(Experiment):
             ranking = first_ranked("model", rows[0])
             for sample in worst_and_best(rows, samples, ranking, self.args.attention_maps):
                 row = rows[sample.number]
-                keep = partial(operator.setitem, row)
-                items.append(self.explain(self.entries[0], sample, keep, row["file"]))
-        page.write(stage, results, samples, attentions=[item for item in items if item])
+                item, kept = self.explain(self.candidates[0], sample, row["file"])
+                row |= kept
+                items += [item] if item else []
+        page.write(stage, results, samples, attentions=items)
         drawings.contact_sheet(results, samples).save(stage / "contact_sheet.png")
 
 

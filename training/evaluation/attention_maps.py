@@ -46,11 +46,11 @@ OVERSAMPLED = 2
 
 
 def flow_colors(offsets: np.ndarray, reach: float, strength: float = 1.0) -> np.ndarray:
-    """The color of an offset: its direction as hue, its length as saturation.
+    """Colors of `(..., 2)` offsets to a source: direction as hue, length as saturation.
 
-    White is no offset. Hues lie around the circle as in Yu et al.: sources up on the right are
-    green, those down on the left pink. Colors of one length are about equally light (OKLCH), so
-    that no direction looks stronger than another.
+    White is no offset. Hues are in the order of Yu et al.: sources up on the right are green, those
+    down on the left pink. Colors of one length are about equally light (OKLCH), so that no
+    direction looks stronger than another.
 
     Args:
         offsets: `(..., 2)`, rows and columns from a position to its source.
@@ -98,38 +98,21 @@ def _reach(attention: "AttentionMap") -> float:
 
 
 def draw_flow(attention: "AttentionMap", image: np.ndarray, side: int = SIDE) -> Image.Image:
-    """The color map: every position of the hole in the color of the way to its strongest source.
+    """Draws every position of the hole in the color of the way to its strongest source.
 
-    Around it the photograph, grey and faint, to find one's way.
-
-    Args:
-        attention: One scale.
-        image: `(H, W, 3)` uint8 RGB, the photograph.
-        side: Longer side of the drawing, pixels.
-
-    Returns:
-        An RGB picture; where nothing is filled, the faint photograph alone.
+    The photograph, `image` `(H, W, 3)` uint8, is shown around it, gray and faint. `side` is the
+    longer side of the drawing, pixels.
     """
-    picture = faint(image, side)
-    size = picture.size
     filled = attention.filled[0]
-    rows, columns = np.indices(filled.shape)
-    offsets = attention.sources[0] - np.stack([rows, columns], axis=-1)
-    colors = Image.fromarray(flow_colors(offsets, _reach(attention)))
-    shape = Image.fromarray(filled.astype(np.uint8) * np.uint8(255))
-    nearest = Image.Resampling.NEAREST
-    picture.paste(colors.resize(size, nearest), (0, 0), shape.resize(size, nearest))
-    return picture
+    offsets = attention.sources[0] - np.moveaxis(np.indices(filled.shape), 0, -1)
+    opacity = filled.astype(np.uint8) * np.uint8(255)
+    return overlay(image, flow_colors(offsets, _reach(attention)), opacity, side)
 
 
 def draw_wheel(side: int = 160) -> Image.Image:
-    """The legend of `draw_flow`: at each place of the disc the color of a source that lies there.
+    """Draws the legend of `draw_flow`: each place of the disc has the color of a source there.
 
-    Args:
-        side: Side of the picture, pixels.
-
-    Returns:
-        An RGBA picture, transparent around the disc. Its rim is `REACH` of the map's diagonal.
+    RGBA, transparent around the disc, whose rim is `REACH` of the map's diagonal.
     """
     full = side * OVERSAMPLED
     radius = full / 2 - 2
@@ -148,18 +131,10 @@ def draw_wheel(side: int = 160) -> Image.Image:
 
 
 def draw_usage(attention: "AttentionMap", picture: np.ndarray, side: int = SIDE) -> Image.Image:
-    """Which known positions the hole as a whole was filled from, as light on the photograph.
+    """Draws which known positions the hole as a whole was filled from, as light on `picture`.
 
     All of the weight is in it, not only that of the strongest sources. The position that gave most
     is the brightest, and brightness is proportional.
-
-    Args:
-        attention: One scale.
-        picture: `(H, W, 3)` uint8 RGB, the photograph or the result.
-        side: Longer side of the drawing, pixels.
-
-    Returns:
-        An RGB picture.
     """
     canvas, unit = darkened(picture, side, 0.62)
     full = canvas.size
@@ -177,40 +152,46 @@ def draw_arrows(
     side: int = SIDE,
     arrows: int = ARROWS,
 ) -> Image.Image:
-    """Arrows over a photograph, from the strongest source to the position it fills.
+    """Draws about so many arrows, from the strongest source to the position it fills.
 
-    A readable selection of the filled positions, evenly over the hole. The color of an arrow is
-    that of `draw_flow`.
+    They are spread evenly over the hole and have the colors of `draw_flow`.
+    """
+    filled = attention.filled[0]
+    ends = choose_positions(filled, arrows)
+    starts = attention.sources[0][tuple(ends.T)]
+    colors = flow_colors(starts - ends, _reach(attention), strength=1.15)
+    return arrows_over(picture, filled, starts, ends, colors, side)
+
+
+def arrows_over(
+    picture: np.ndarray,
+    outlined: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    colors: np.ndarray,
+    side: int,
+) -> Image.Image:
+    """Draws arrows over a darkened photograph.
 
     Args:
-        attention: One scale.
-        picture: `(H, W, 3)` uint8 RGB, the photograph or the result.
+        picture: `(H, W, 3)` uint8 RGB.
+        outlined: `(h, w)` bool, the hole on the map.
+        starts, ends: `(N, 2)`, rows and columns of the map.
+        colors: `(N, 3)` uint8 RGB.
         side: Longer side of the drawing, pixels.
-        arrows: About how many.
-
-    Returns:
-        An RGB picture.
     """
     canvas, unit = darkened(picture, side, 0.3)
-    filled = attention.filled[0]
-    to_canvas = draw_outline(canvas, filled, unit)
-    for position in choose_positions(filled, arrows):
-        source = attention.sources[0][tuple(position)]
-        color = tuple(flow_colors(source - position, _reach(attention), strength=1.15).tolist())
-        start, end = ((np.asarray(each) + 0.5) * to_canvas for each in (source, position))
-        draw_arrow(canvas, start[::-1], end[::-1], color, unit)
+    to_canvas = draw_outline(canvas, outlined, unit)
+    for start, end, color in zip(starts, ends, colors, strict=True):
+        start, end = ((each + 0.5) * to_canvas for each in (start, end))
+        draw_arrow(canvas, start[::-1], end[::-1], tuple(color.tolist()), unit)
     return canvas.reduce(OVERSAMPLED)
 
 
 def choose_positions(filled: np.ndarray, count: int) -> np.ndarray:
-    """About `count` of the filled positions, on a square lattice over the hole.
+    """Returns about `count` of the filled positions, on a square lattice over the hole.
 
-    Args:
-        filled: `(H, W)` bool.
-        count: Int >= 1.
-
-    Returns:
-        `(N, 2)` int, row and column; at least one where anything is filled.
+    From `(H, W)` bool to `(N, 2)` int, row and column; at least one where anything is filled.
     """
     there = np.argwhere(filled)
     if not len(there):
@@ -238,6 +219,15 @@ def faint(image: np.ndarray, side: int) -> Image.Image:
     return Image.blend(gray, Image.new("RGB", size, (250, 249, 247)), 0.55)
 
 
+def overlay(image: np.ndarray, colors: np.ndarray, opacity: np.ndarray, side: int) -> Image.Image:
+    """The faint photograph under a map's colors, `(h, w, 3)` and `(h, w)` uint8."""
+    picture = faint(image, side)
+    size, nearest = picture.size, Image.Resampling.NEAREST
+    top, shape = (Image.fromarray(each).resize(size, nearest) for each in (colors, opacity))
+    picture.paste(top, (0, 0), shape)
+    return picture
+
+
 def darkened(picture: np.ndarray, side: int, share: float) -> tuple[Image.Image, float]:
     """A dark photograph to draw on, enlarged by `OVERSAMPLED`, and the width of a thin line."""
     width, height = drawing_size(picture, side)
@@ -248,7 +238,7 @@ def darkened(picture: np.ndarray, side: int, share: float) -> tuple[Image.Image,
 
 
 def draw_outline(canvas: Image.Image, filled: np.ndarray, unit: float) -> np.ndarray:
-    """The border of the hole, so that one sees what was filled when it is filled well.
+    """Draws the border of the hole, which a good fill hides.
 
     Returns:
         `(2,)`, the canvas' pixels of a row and of a column of the map.
@@ -304,12 +294,11 @@ def draw_arrow(
 
 
 def summarize(attention: "AttentionMap") -> dict[str, float] | None:
-    """How concentrated and how known the sources are, medians over its positions.
+    """Returns how concentrated and how known the sources are, medians over the positions.
 
-    Returns:
-        "strongest", the share of the weight that the strongest source has; "spread", as how many
-        equally strong sources it is; "known", the share of the weight on known positions. None
-        where nothing is filled.
+    "strongest" is the share of the weight that the strongest source has; "spread" the number of
+    equally strong sources with the same entropy; "known" the share of the weight on known
+    positions. None where nothing is filled.
     """
     filled = attention.filled[0]
     if not filled.any():

@@ -39,10 +39,7 @@ def add_arguments(
 ) -> None:
     """Adds the flags that say which photographs and holes, and what is measured and shown.
 
-    Args:
-        parser: The command line.
-        whose: Whose own values are the defaults, for the help.
-        protocols, page_images: Defaults.
+    `whose` values are the defaults, for the help.
     """
     data = parser.add_argument_group("on which photographs")
     data.add_argument(
@@ -101,11 +98,7 @@ def add_baselines_argument(parser: argparse._ActionsContainer) -> None:
 
 
 def choose_baselines(names: Sequence[str] | None) -> list[str]:
-    """The baselines that `--baselines` asks for.
-
-    Raises:
-        ValueError, ModuleNotFoundError: As `baselines.require`.
-    """
+    """The baselines that `--baselines` asks for; raises as `baselines.require`."""
     chosen = [] if names is None else list(dict.fromkeys(names)) or list(baselines.BASELINES)
     for name in chosen:
         baselines.require(name)
@@ -140,11 +133,7 @@ def run(
 ) -> int:
     """Runs a command line in two parts, so that its exit code tells wrong input from a failure.
 
-    Args:
-        parser: Its parser; the arguments have an `output`.
-        module: What `python -m` runs.
-        argv: Arguments; None takes the process' own.
-        experiment: An `experiment.Experiment`.
+    `module` is what `python -m` runs, `experiment` an `experiment.Experiment`.
 
     Returns:
         0, 2 for bad usage or input, 1 for a failure while measuring, 130 when interrupted.

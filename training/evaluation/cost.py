@@ -1,10 +1,8 @@
 """What a network costs: parameters, multiply-adds, and time against others in one process."""
 
-import contextlib
-import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ def count_multiply_adds(function: Callable[..., Any], *inputs: np.ndarray) -> in
     """Counts the multiply-adds of one call, as it is run.
 
     One multiplication together with its addition counts as one; twice the number is what others
-    call FLOPs. Only convolutions and products of matrices count, see `PRODUCTS`: normalisation,
+    call FLOPs. Only convolutions and products of matrices count, see `PRODUCTS`: normalization,
     activations, softmax and box sums are additions and single operations on memory.
 
     The count is that of TensorFlow's profiler on the graph with the weights frozen in. It runs the
@@ -64,28 +62,13 @@ def count_multiply_adds(function: Callable[..., Any], *inputs: np.ndarray) -> in
         )
         wanted = v1.profiler.ProfileOptionBuilder.float_operation()
         wanted = v1.profiler.ProfileOptionBuilder(wanted).with_empty_output().build()
-        with _without_deprecations():
-            root = v1.profiler.profile(session.graph, metadata, cmd="op", options=wanted)
+        root = v1.profiler.profile(session.graph, metadata, cmd="op", options=wanted)
     operations, waiting = {}, [root]
     while waiting:
         node = waiting.pop()
         operations[node.name] = node.float_ops
         waiting += node.children
     return sum(operations.get(name, 0) for name in PRODUCTS) // 2
-
-
-@contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """The profiler calls what TensorFlow calls deprecated; its reader can do nothing about that."""
-    import tensorflow as tf
-
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _copied(graph: Any) -> Any:
@@ -101,7 +84,7 @@ def _copied(graph: Any) -> Any:
 def take_turns(
     callables: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
 ) -> dict[str, dict[str, float]]:
-    """Times callables against each other: each once a round, so that all meet the same weather.
+    """Times callables, interleaved, so that background load affects all equally.
 
     Args:
         callables: Name -> what to time; it must have finished its work when it returns.

@@ -3,16 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from . import published, tables
 from .statistics import describe_metric, ranking_metric, worst_and_best
-
-if TYPE_CHECKING:
-    pass
 
 PAPER, INK, MUTED = (250, 249, 247), (28, 27, 26), (112, 107, 101)
 
@@ -21,7 +18,7 @@ PAPER, INK, MUTED = (250, 249, 247), (28, 27, 26), (112, 107, 101)
 class Sample:
     """One image kept for showing.
 
-    Args:
+    Attributes:
         number: Position in the results' `images`.
         image: `(H, W, 3)` uint8, the truth.
         hole: `(H, W)` bool, True = missing.
@@ -41,15 +38,7 @@ class Sample:
 
 
 def show_hole(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """The image with its hole hatched, so that it shows on a white wall and on a night sky alike.
-
-    Args:
-        image: `(H, W, 3)` uint8.
-        hole: `(H, W)` bool, True = missing.
-
-    Returns:
-        `(H, W, 3)` uint8.
-    """
+    """The image with its hole hatched, which shows on bright and on dark photographs."""
     rows, columns = np.indices(hole.shape)
     hatch = np.where((rows + columns) % 8 < 2, np.uint8(178), np.uint8(226))
     return np.where(hole[..., None], hatch[..., None], image)
@@ -76,19 +65,15 @@ def grid(
     title: str = "",
     gap: int = 8,
 ) -> Image.Image:
-    """Pictures in rows and columns.
+    """Pictures in rows and columns on an RGB sheet.
 
     Args:
         rows: `(H, W, 3)` uint8 each; at least one row.
-        cell: Longest side of a picture on the sheet, pixels. Pictures under half of it are
-            enlarged by a whole factor.
+        cell: Longest side of a picture on the sheet, pixels; see `fit_cell`.
         heads: Text above each column.
         captions: Text below each picture, on at most two lines.
         title: Text above all.
         gap: Pixels between pictures.
-
-    Returns:
-        An RGB image.
     """
     pictures = [[fit_cell(picture, cell) for picture in row] for row in rows]
     widths = [max(picture.width for picture in column) for column in zip(*pictures, strict=True)]
@@ -136,19 +121,16 @@ def stacked(parts: Sequence[Image.Image], beside: bool = False, gap: int = 40) -
 
 def framed(picture: Image.Image, margin: int) -> Image.Image:
     """The picture with a margin around it."""
-    width, height = picture.size
-    sheet = Image.new("RGB", (width + 2 * margin, height + 2 * margin), PAPER)
-    sheet.paste(picture, (margin, margin))
-    return sheet
+    return ImageOps.expand(picture, margin, PAPER)
 
 
 def fit_text(text: str, font: Any, width: int) -> str:
     """Shortens text until it is at most `width` pixels wide."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
+    shown = text
+    while text and font.getlength(shown) > width:
         text = text[:-1]
-    return text.rstrip() + "…" if text else ""
+        shown = f"{text.rstrip()}…"
+    return shown if text else ""
 
 
 def _wrapped(text: str, font: Any, width: int) -> list[str]:
@@ -168,20 +150,10 @@ def _wrapped(text: str, font: Any, width: int) -> list[str]:
 def contact_sheet(
     results: Mapping[str, Any], samples: Sequence[Sample], rows: int = 4, cell: int = 256
 ) -> Image.Image:
-    """The worst and the best results as one picture: input, result, each baseline, truth.
+    """The worst and the best results as one RGB picture: input, methods, truth.
 
-    Args:
-        results: The evaluation's results.
-        samples: At least one.
-        rows: Images a block, worst and best each. With fewer than twice as many samples, one
-            block shows all of them, worst first.
-        cell: As of `grid`.
-
-    Returns:
-        An RGB image.
-
-    Raises:
-        ValueError: Without samples.
+    Each block has `rows` images. With fewer than twice as many samples, one block shows all of
+    them, worst first.
     """
     if not samples:
         raise ValueError("contact sheet: expected at least one image, got none")

@@ -1,8 +1,7 @@
 """What `training.evaluate` and `training.compare` share: models over photographs, into a folder."""
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ..data.datasets import DATASETS
 from . import attention_maps, explanations, page, provenance, source_maps, tables
 from .command_line import DEFAULT_IMAGE_SIZE, choose_baselines, choose_protocols
 from .drawings import Sample
-from .measuring import EvaluationSet, Measured, Method, baseline_methods, measure
+from .measuring import Candidate, EvaluationSet, Measured, baseline_candidates, measure
 from .output_folder import OutputFolder
 from .predictors import Predictor, RunPredictor
 from .statistics import aggregate
@@ -21,25 +20,10 @@ SHARED_OPTIONS = {"dataset": "--dataset", "image_size": "--image-size", "mask": 
 """Keys of a recipe that are the results' where all models agree -> the flag where not."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One method that is measured.
-
-    Args:
-        method: What fills.
-        source: Run directory, named model or file; None for a baseline.
-        predictor: What runs it; None for a baseline.
-    """
-
-    method: Method
-    source: str | None = None
-    predictor: Predictor | None = None
-
-
 class Experiment:
     """Measures methods on the same photographs and holes and writes the output folder.
 
-    Everything that can be wrong is found on construction; `run` measures.
+    Every wrong input is found on construction; `run` measures.
 
     Args:
         args: The parsed command line, see `command_line`.
@@ -49,26 +33,25 @@ class Experiment:
         form: The `format` of `results.json`; another layout gets another number.
         what: What it is called in messages.
         files: Names of the files in the output folder.
-        protocols: Default protocols.
-
-    Raises:
-        OSError, ValueError, ModuleNotFoundError: On bad input; the message names it.
+        default_protocols: Protocols without `--protocol`.
+        first_images: Images to keep from the beginning of the split.
     """
 
     form: str
     what: str
     files: tuple[str, ...]
     default_protocols: tuple[str, ...]
+    first_images = 0
 
     def __init__(self, args: argparse.Namespace, command: str):
         self.args, self.command = args, command
         self.output = OutputFolder(args.output, self.form, self.files, self.what)
         baselines = choose_baselines(args.baselines)
-        self.entries = [*self.open_models(len(baselines)), *map(Entry, baseline_methods(baselines))]
-        shared = _shared_options(self.entries, args)
+        self.candidates = [*self.open_models(len(baselines)), *baseline_candidates(baselines)]
+        shared = _shared_options(self.candidates, args)
         size = shared["image_size"] or DEFAULT_IMAGE_SIZE
         self.protocols = choose_protocols(args.protocol, self.default_protocols, size)
-        recipes = [entry.predictor.recipe for entry in self.entries if entry.predictor]
+        recipes = [each.predictor.recipe for each in self.candidates if each.predictor]
         same = [each for each in recipes if each.get("dataset") == shared["dataset"]]
         data_dir = args.data_dir or next((each.get("data_dir") for each in same), None)
         mask = str(shared["mask"] or "center")
@@ -76,50 +59,43 @@ class Experiment:
             shared["dataset"], data_dir, args.split, size, args.shorter_side, mask, args.limit
         )
 
-    def open_models(self, baselines: int) -> list[Entry]:
+    def open_models(self, baselines: int) -> list[Candidate]:
         """The models that the command line names; `baselines` are measured as well."""
         raise NotImplementedError
 
-    def describe_method(self, entry: Entry, measured: Measured) -> dict[str, Any]:
-        """What the results say of a method beyond its figures."""
+    def describe_candidate(self, candidate: Candidate) -> dict[str, Any]:
+        """What the results say of a candidate beyond its figures."""
         return {}
 
     def describe(self, measured: Measured, methods: list[dict[str, Any]]) -> dict[str, Any]:
-        """What the results say beyond the methods and images."""
-        return {}
+        """What the results say of the methods."""
+        return {"methods": methods}
 
     def write(self, stage: Path, results: dict[str, Any], measured: Measured) -> None:
         """Writes the page and the pictures into the stage."""
         raise NotImplementedError
 
-    first_images = 0
-    """Images to keep from the beginning of the split."""
-
     def run(self) -> str:
-        """Measures and writes the output folder.
-
-        Returns:
-            The results as a Markdown document.
+        """Measures, writes the output folder and returns the results as Markdown.
 
         Raises:
             OSError: If it cannot be written; what an earlier run left there is untouched.
-            ValueError: If not one photograph can be read.
+            ValueError: If no photograph can be read.
             RuntimeError: If a model fails.
         """
         from musical_tf import __version__
 
-        methods = [entry.method for entry in self.entries]
         args = self.args
         with self.output.staging() as stage:
             measured = measure(
-                methods,
+                self.candidates,
                 self.test,
                 self.protocols,
                 args.batch_size,
                 args.page_images,
                 self.first_images,
             )
-            described = [self._describe_entry(entry, measured) for entry in self.entries]
+            described = [self._described(each, measured) for each in self.candidates]
             results = {
                 "format": self.form,
                 "command": self.command,
@@ -136,45 +112,42 @@ class Experiment:
             self.output.publish(stage, results)
         return text
 
-    def _describe_entry(self, entry: Entry, measured: Measured) -> dict[str, Any]:
-        method = entry.method
+    def _described(self, candidate: Candidate, measured: Measured) -> dict[str, Any]:
+        name = candidate.name
         return {
-            "name": method.name,
-            "label": method.label,
-            "kind": method.kind,
-            **self.describe_method(entry, measured),
-            "source": entry.source,
-            "sha256": entry.predictor.source_hash if entry.predictor else None,
-            "seconds_per_image": measured.seconds[method.name] / len(measured.rows),
-            "aggregates": aggregate(measured.rows, method.name),
+            "name": name,
+            "label": candidate.label,
+            "kind": candidate.kind,
+            **self.describe_candidate(candidate),
+            "source": candidate.source,
+            "sha256": candidate.predictor.source_hash if candidate.predictor else None,
+            "seconds_per_image": measured.seconds[name] / len(measured.rows),
+            "aggregates": aggregate(measured.rows, name),
         }
 
     def explain(
-        self, entry: Entry, sample: Sample, keep: Callable[[str, Any], None], title: str = ""
-    ) -> explanations.Item | None:
-        """Where a model filled one photograph from; None where it does not say.
+        self, candidate: Candidate, sample: Sample, title: str
+    ) -> tuple[explanations.Item | None, dict[str, Any]]:
+        """Returns where a model filled one photograph from, None where it does not say.
 
-        Args:
-            entry: The model.
-            sample: The photograph, hole and result.
-            keep: Called with "attention" or "source" and what the results keep of it.
-            title: What a reader chooses it by.
+        Behind it, what the results keep of that, by "attention" and "source".
         """
-        predictor, name = entry.predictor, entry.method.name
+        predictor, name = candidate.predictor, candidate.name
+        kept: dict[str, Any] = {}
         if predictor is None:
-            return None
+            return None, kept
         inputs = (sample.image[None], sample.hole[None])
         maps = predictor.attention_maps(*inputs) if _fits(predictor, sample.hole) else {}
         source = predictor.sources(*inputs)[0] if predictor.copies else None
         if maps:
-            keep("attention", {key: attention_maps.summarize(each) for key, each in maps.items()})
+            kept["attention"] = {key: attention_maps.summarize(m) for key, m in maps.items()}
         if source is not None:
-            keep("source", source_maps.summarize(source))
-        if not maps and source is None:
-            return None
+            kept["source"] = source_maps.summarize(source)
+        if not kept:
+            return None, kept
         stem = f"{sample.number:05d}-{page.slug(name)}"
         result = sample.predictions[name]
-        return explanations.Item(title, stem, sample.image, result, maps, source)
+        return explanations.Item(title, stem, sample.image, result, maps, source), kept
 
 
 def _fits(predictor: Predictor, hole: np.ndarray) -> bool:
@@ -189,13 +162,13 @@ def with_ablation(label: str, recipe: Mapping[str, Any]) -> str:
     return f"{label}, {ablation.replace('_', ' ')}" if ablation else label
 
 
-def _shared_options(entries: Iterable[Entry], args: argparse.Namespace) -> dict[str, Any]:
+def _shared_options(candidates: Iterable[Candidate], args: argparse.Namespace) -> dict[str, Any]:
     """Dataset, image size and mask: the flags', or what all models were trained on.
 
     Raises:
         ValueError: Where there is no flag and the models differ, or a value is not known.
     """
-    models = [(entry.method.label, entry.predictor) for entry in entries if entry.predictor]
+    models = [(each.label, each.predictor) for each in candidates if each.predictor]
     shared = {}
     for key, flag in SHARED_OPTIONS.items():
         found: dict[Any, str] = {}

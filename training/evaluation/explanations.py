@@ -25,11 +25,10 @@ CHOICES = 16
 class Item:
     """One result in the section of a page.
 
-    Args:
+    Attributes:
         title: What a reader chooses it by, for example the file's name.
         stem: Beginning of its pictures' names, unique on the page.
-        image: `(H, W, 3)` uint8 RGB, the photograph.
-        result: `(H, W, 3)` uint8 RGB, what was made of it.
+        image, result: `(H, W, 3)` uint8 RGB, the photograph and the filled photograph.
         maps: Scale -> map, as `RunPredictor.attention_maps` gives them, of one sample.
         source: `(H, W, 2)` int32, as `sources` of a model that copies gives it; None of others.
     """
@@ -45,17 +44,9 @@ class Item:
 def write_section(folder: Path, items: Sequence[Item], pictures: str = "images") -> dict[str, Any]:
     """Writes the items' pictures and describes what the page shows of them.
 
-    Args:
-        folder: Where the page will lie.
-        items: At least one.
-        pictures: Folder of the pictures, inside `folder`; made where there is none.
-
     Returns:
         What `templates/attention.html.j2` gets: "items", in JSON's types; "wheel", the legend's
         file; "reach"; and "cards", all drawings of each item.
-
-    Raises:
-        ValueError: Without items.
     """
     if not items:
         raise ValueError("attention maps: expected at least one item, got none")

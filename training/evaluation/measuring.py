@@ -1,8 +1,4 @@
-"""Methods over photographs and holes: figures of every image, and the images to show.
-
-A method is a function from images and holes to filled images. `measure` takes all of them over the
-same photographs and holes and keeps a row an image.
-"""
+"""Candidates over photographs and holes: figures of every image, and the images to show."""
 
 import inspect
 import itertools
@@ -12,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -26,33 +22,38 @@ from . import baselines
 from .drawings import Sample
 from .statistics import first_ranked, hole_bucket, worst_and_best
 
+if TYPE_CHECKING:
+    from .predictors import Predictor
+
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From images `(B, H, W, 3)` uint8 and holes `(B, H, W)` bool to filled images."""
 
 
 @dataclass(frozen=True)
-class Method:
+class Candidate:
     """Something to measure.
 
-    Args:
+    Attributes:
         name: Its key in the results and in the names of pictures.
         label: What a reader sees.
         kind: "run", "onnx" or "baseline".
         fill: The function.
-        compiles: Whether the first call of a size takes longer than the others.
+        source: Run directory, named model or file; None of a baseline.
+        predictor: What runs it; None of a baseline. The first call of a size compiles.
     """
 
     name: str
     label: str
     kind: str
     fill: Fill
-    compiles: bool = False
+    source: str | None = None
+    predictor: "Predictor | None" = None
 
 
-def baseline_methods(names: Iterable[str]) -> list[Method]:
-    """Baselines as methods."""
+def baseline_candidates(names: Iterable[str]) -> list[Candidate]:
+    """Baselines as candidates."""
     return [
-        Method(name, baselines.LABELS[name], "baseline", _one_by_one(baselines.BASELINES[name]))
+        Candidate(name, baselines.LABELS[name], "baseline", _one_by_one(baselines.BASELINES[name]))
         for name in names
     ]
 
@@ -70,10 +71,7 @@ class EvaluationSet:
     Args:
         dataset, data_dir, split, image_size, shorter_side: See `datasets.open_dataset`.
         mask: See `holes.open_masks`.
-        limit: At most so many photographs, None for all.
-
-    Raises:
-        OSError, ValueError: If there are none; the message names what is missing.
+        limit: Largest number of photographs, None for all.
     """
 
     def __init__(
@@ -152,17 +150,17 @@ class Measured:
 
 
 def measure(
-    methods: Sequence[Method],
+    candidates: Sequence[Candidate],
     test: EvaluationSet,
     protocols: Sequence[str],
     batch_size: int,
     page_images: int,
     first: int = 0,
 ) -> Measured:
-    """Takes every method over the same photographs and holes.
+    """Measures every candidate on the same photographs and holes.
 
     Args:
-        methods: At least one; the first one's results order the samples.
+        candidates: At least one; the first one's results order the samples.
         test: Photographs and holes.
         protocols: Names of `musical_tf.metrics.PROTOCOLS`.
         batch_size: Images at once.
@@ -170,25 +168,25 @@ def measure(
         first: Images to keep from the beginning of the split besides.
 
     Raises:
-        ValueError: If not one photograph can be read.
+        ValueError: If no photograph can be read.
         RuntimeError: If a model fails.
     """
     from musical_tf.metrics import evaluate_pair
 
-    measured = Measured(seconds={method.name: 0.0 for method in methods})
+    measured = Measured(seconds={candidate.name: 0.0 for candidate in candidates})
     rows, kept = measured.rows, measured.samples
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("measuring", total=test.count)
         for paths, images, holes in _batches(test.samples(), batch_size):
             filled = {}
-            for method in methods:
-                if not rows and method.compiles:
+            for candidate in candidates:
+                if not rows and candidate.predictor is not None:
                     # The first call compiles, which is no part of the time an image takes.
-                    method.fill(images, holes)
+                    candidate.fill(images, holes)
                 start = time.perf_counter()
-                filled[method.name] = method.fill(images, holes)
-                measured.seconds[method.name] += time.perf_counter() - start
+                filled[candidate.name] = candidate.fill(images, holes)
+                measured.seconds[candidate.name] += time.perf_counter() - start
             for i, path in enumerate(paths):
                 predictions = {name: results[i] for name, results in filled.items()}
                 fraction = float(holes[i].mean())
@@ -212,10 +210,10 @@ def measure(
                 if len(measured.first) < first:
                     measured.first.append(kept[-1])
             if len(kept) > 2 * page_images:
-                ranking = first_ranked(methods[0].name, rows[0])
+                ranking = first_ranked(candidates[0].name, rows[0])
                 kept[:] = worst_and_best(rows, kept, ranking, page_images)
             progress.update(task, completed=len(rows))
-    kept[:] = worst_and_best(rows, kept, first_ranked(methods[0].name, rows[0]), page_images)
+    kept[:] = worst_and_best(rows, kept, first_ranked(candidates[0].name, rows[0]), page_images)
     return measured
 
 

@@ -15,15 +15,10 @@ from .page import PICTURES
 class OutputFolder:
     """Where results go: its files appear when all of them are finished, `results.json` last.
 
-    Args:
-        folder: The folder; need not exist.
-        form: The `format` of the `results.json` that may be replaced.
-        files: Names of the files, `results.json` the last.
-        what: What leaves them, for the message.
+    `form` is the `format` of the `results.json` that may be replaced, `what` leaves it.
 
     Raises:
-        FileExistsError, NotADirectoryError: If publishing would overwrite what no such command
-            wrote.
+        FileExistsError, NotADirectoryError: If publishing would overwrite other files.
     """
 
     def __init__(self, folder: str | Path, form: str, files: Sequence[str], what: str):

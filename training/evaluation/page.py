@@ -67,12 +67,8 @@ def write(
 ) -> None:
     """Writes `index.html` and the pictures it shows, `images/*.png`, into an existing folder.
 
-    Args:
-        folder: Where to; what it holds under these names is overwritten.
-        results: The results.
-        samples: The images of the gallery; without any the page has tables alone.
-        figures: The images in the layout of the paper's figures; of a comparison.
-        attentions: Where fills came from, a method and image an item.
+    Without `samples` the page has tables alone. `figures` are the images in the layout of the
+    paper's figures, `attentions` where fills came from, a method and image an item.
     """
     pictures = folder / PICTURES
     if samples or figures:

@@ -32,10 +32,9 @@ class RunPredictor:
         kind: "run".
         label: Method and preset.
         generator: The Keras model.
-        inpaint: What is run, `InpaintingFunction` around the generator.
+        inpaint: `InpaintingFunction` around the generator.
         method: Registry key of the method.
-        recipe: What the run's `recipe.json`, or the named generator's card, holds; empty without
-            one.
+        recipe: That of the run's `recipe.json`, or of the named generator's card; empty without.
         card: The named generator's card; None of any other.
         training_size: Side of the images it was trained on, pixels, or None.
         source_hash: SHA-256 of the weights file.
@@ -61,10 +60,14 @@ class RunPredictor:
                 f"run {run}: no such directory; expected one written by training.fit, or a model's "
                 f"name ({known})"
             )
-        is_named = named_models.is_name(run)
+        is_named, folder = named_models.is_name(run), RunDirectory(run)
+        if not is_named and folder.is_run and not file.exists():
+            raise FileNotFoundError(
+                f"run {run}: it has no weights yet, there is no generator.keras; training writes "
+                "it with the first checkpoint"
+            )
         self.card = named_models.card(str(run)) if is_named else None
-        generator = musical_tf.load(run)
-        self.generator = generator
+        self.generator = generator = musical_tf.load(run)
         self.inpaint = InpaintingFunction(generator)
         self._compiled: dict[tuple[int, int], Any] = {}
         self.method: str | None = generator.method
@@ -73,7 +76,7 @@ class RunPredictor:
         if self.card is not None:
             self.recipe = dict(self.card["recipe"])
         else:
-            self.recipe = folder.recipe() if (folder := RunDirectory(run)).is_run else {}
+            self.recipe = folder.recipe() if folder.is_run else {}
         self.training_size = _whole_number(self.recipe.get("image_size"))
         self.source_hash = sha256(file)
 
@@ -94,14 +97,10 @@ class RunPredictor:
         return self._outputs(images, holes)["inpainted"]
 
     def sources(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
-        """Where a model that copies took each pixel from.
+        """Returns where a model that copies took each pixel from.
 
-        Args:
-            images, holes: As of `predict`.
-
-        Returns:
-            `(B, H, W, 2)` int32, row and column of the known pixel; a known pixel's own; -1 twice
-            where the network painted.
+        `(B, H, W, 2)` int32, row and column of the known pixel; a known pixel's own; -1 twice where
+        the network painted.
         """
         return self._outputs(images, holes)["source"]
 
@@ -136,13 +135,10 @@ class RunPredictor:
         return bool(getattr(config, "attention", getattr(config, "shift", False)))
 
     def attention_maps(self, images: np.ndarray, holes: np.ndarray) -> dict[str, "AttentionMap"]:
-        """Where the generator's attention takes from; `evaluation.attention_maps` draws it.
+        """Returns scale -> `AttentionMap`: where the attention takes its features from.
 
         Args:
             images, holes: As of `predict`, sides multiples of the generator's `size_multiple`.
-
-        Returns:
-            Scale -> `AttentionMap`, in the method's order.
 
         Raises:
             ValueError: On a wrong dtype or shape, or if the generator has no attention.
@@ -158,19 +154,10 @@ class RunPredictor:
 
 
 class OnnxPredictor:
-    """An exported file, run by ONNX Runtime; every `--io` and `--layout` of `export/to_onnx.py`.
+    """An exported file, run by ONNX Runtime; every `--io` and `--layout` of the export.
 
-    Args:
-        file: `.onnx` file with inputs `image` and `mask` and the output `inpainted`.
-
-    Attributes:
-        kind: "onnx".
-        label: Method and preset by the file's metadata; the file's name without any.
-        method: Registry key by the metadata; None without any.
-        recipe: Dataset and ablation, as far as the metadata names them.
-        training_size: Side of the images it was trained on, pixels, or None.
-        source_hash: SHA-256 of the file.
-        copies: Whether it has the output `source`.
+    Attributes as of `RunPredictor`, from the file's metadata; without any, the label is the file's
+    name and the method None.
 
     Raises:
         FileNotFoundError: Where there is no such file.

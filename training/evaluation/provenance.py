@@ -11,21 +11,9 @@ from pathlib import Path
 from typing import Any
 
 SOFTWARE = (
-    "tensorflow",
-    "tensorflow-cpu",
-    "keras",
-    "onnx",
-    "tf2onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "torch",
-    "jax",
-    "jaxlib",
-    "opencv-python-headless",
-    "patchmatch-cython",
-    "scikit-image",
-    "numpy",
-    "pillow",
+    *("tensorflow", "tensorflow-cpu", "keras", "onnx", "tf2onnx", "onnxruntime"),
+    *("onnxruntime-gpu", "torch", "jax", "jaxlib", "opencv-python-headless"),
+    *("patchmatch-cython", "scikit-image", "numpy", "pillow"),
 )
 
 

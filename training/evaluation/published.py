@@ -34,7 +34,7 @@ ABLATIONS = {
 class PublishedTable:
     """One table of a paper.
 
-    Args:
+    Attributes:
         source: Paper and table.
         dataset: A key of `data.datasets.DATASETS`, or another name where it is none of them.
         subject: What the paper measured, in words.
@@ -64,8 +64,7 @@ class PublishedTable:
     resampling: str = "bicubic"
 
     def differences(self, results: Mapping[str, Any]) -> list[str]:
-        """Why the paper's figures are of something else than the results are; empty if nothing
-        that is written down differs."""
+        """Returns why the paper's figures are of something else; empty if nothing known differs."""
         found = []
         if results["dataset"] != self.dataset:
             found.append(f"{results['dataset']} here, {self.subject} there")
@@ -94,8 +93,8 @@ class PublishedTable:
         return None
 
 
-_MUSICAL_METRICS = ("authors/ssim", "authors/psnr", "authors/l1_percent")
-_MUSICAL_NOTES = ("The paper's figures of CE are of 128 × 128 pixels, all its code takes.",)
+MUSICAL_METRICS = ("authors/ssim", "authors/psnr", "authors/l1_percent")
+"""The columns of the MUSICAL paper's tables."""
 
 
 def _musical(number: int, dataset: str, subject: str, count: int, *rows: tuple[str, ...]):
@@ -108,9 +107,9 @@ def _musical(number: int, dataset: str, subject: str, count: int, *rows: tuple[s
         image_size=256,
         mask="center",
         count=count,
-        metrics=_MUSICAL_METRICS,
+        metrics=MUSICAL_METRICS,
         rows=tuple(zip(labels, names, rows, strict=True)),
-        notes=_MUSICAL_NOTES,
+        notes=("The paper's figures of CE are of 128 × 128 pixels, all its code takes.",),
     )
 
 

@@ -10,16 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .attention_maps import (
-    OVERSAMPLED,
-    SIDE,
-    choose_positions,
-    darkened,
-    draw_arrow,
-    draw_outline,
-    faint,
-    oklch_to_rgb,
-)
+from .attention_maps import SIDE, arrows_over, choose_positions, oklch_to_rgb, overlay
 
 LINES = 16
 """About as many copies are drawn one by one."""
@@ -43,17 +34,9 @@ def _parts(source: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def place_colors(places: np.ndarray, shape: tuple[int, ...], lightness: float = 0.76) -> np.ndarray:
-    """A color for each place of a photograph: its direction from the middle as hue.
+    """Colors of `(..., 2)` places of a photograph: the direction from the middle as hue.
 
-    Places close to each other have similar colors; the middle is gray.
-
-    Args:
-        places: `(..., 2)`, rows and columns.
-        shape: Height and width of the photograph.
-        lightness: Of all colors (OKLCH).
-
-    Returns:
-        `(..., 3)` uint8 RGB.
+    Places close to each other have similar colors; the middle is gray. `lightness` is OKLCH's.
     """
     height, width = shape[:2]
     down = 2 * (places[..., 0] + 0.5) / height - 1
@@ -63,18 +46,10 @@ def place_colors(places: np.ndarray, shape: tuple[int, ...], lightness: float = 
 
 
 def draw_places(source: np.ndarray, image: np.ndarray, side: int = SIDE) -> Image.Image:
-    """A field of places: each copied pixel has the color of the place that it comes from.
+    """Draws each copied pixel in the color of the place that it comes from.
 
     The same color marks that place outside the hole. A dark line separates neighbors that were
     copied from places further apart than `JUMP`. What the network painted is hatched.
-
-    Args:
-        source: Of one photograph.
-        image: `(H, W, 3)` uint8 RGB, the photograph.
-        side: Longer side of the drawing, pixels.
-
-    Returns:
-        An RGB picture.
     """
     copied, painted, offsets = _parts(source)
     used = np.zeros(copied.shape, bool)
@@ -88,44 +63,28 @@ def draw_places(source: np.ndarray, image: np.ndarray, side: int = SIDE) -> Imag
     stripe = np.add(*np.indices(copied.shape)) % 8 < 3
     field[painted] = np.where(stripe[painted][:, None], np.uint8(150), np.uint8(225))
     opacity = np.select([copied | painted, used], [255, 200], 0).astype(np.uint8)
-    picture = faint(image, side)
-    nearest = Image.Resampling.NEAREST
-    shape = Image.fromarray(opacity).resize(picture.size, nearest)
-    picture.paste(Image.fromarray(field).resize(picture.size, nearest), (0, 0), shape)
-    return picture
+    return overlay(image, field, opacity, side)
 
 
 def draw_copies(
     source: np.ndarray, result: np.ndarray, side: int = SIDE, lines: int = LINES
 ) -> Image.Image:
-    """Arrows over the result, from the place of a known pixel to the place it was copied to.
+    """Draws arrows over the result, from the place of a known pixel to that of its copy.
 
-    Args:
-        source: Of one photograph.
-        result: `(H, W, 3)` uint8 RGB, what was made of it.
-        side: Longer side of the drawing, pixels.
-        lines: About how many, evenly over the copied pixels.
-
-    Returns:
-        An RGB picture.
+    About `lines` arrows, evenly over the copied pixels.
     """
     copied, painted, _ = _parts(source)
-    canvas, unit = darkened(result, side, 0.3)
-    to_canvas = draw_outline(canvas, copied | painted, unit)
-    for place in choose_positions(copied, lines):
-        origin = source[tuple(place)]
-        color = tuple(place_colors(origin, copied.shape, 0.82).tolist())
-        start, end = ((np.asarray(each) + 0.5) * to_canvas for each in (origin, place))
-        draw_arrow(canvas, start[::-1], end[::-1], color, unit)
-    return canvas.reduce(OVERSAMPLED)
+    ends = choose_positions(copied, lines)
+    starts = source[tuple(ends.T)]
+    colors = place_colors(starts, copied.shape, 0.82)
+    return arrows_over(result, copied | painted, starts, ends, colors, side)
 
 
 def summarize(source: np.ndarray) -> dict[str, float] | None:
-    """How much of the hole was copied, and from how many offsets.
+    """Returns "copied", the copied share of the hole's pixels, and "offsets".
 
-    Returns:
-        "copied", the share of the hole's pixels; "offsets", the smallest number of offsets that
-        make up `MAIN_SHARE` of them. None without a hole.
+    "offsets" is the smallest number of offsets that make up `MAIN_SHARE` of the copied pixels. None
+    without a hole.
     """
     copied, painted, offsets = _parts(source)
     missing = int((copied | painted).sum())
@@ -149,11 +108,10 @@ def describe(source: np.ndarray) -> str:
 
 
 def positions(source: np.ndarray) -> dict[str, Any]:
-    """Copied pixels that a reader may choose, as the page's script reads them.
+    """Returns copied pixels that a reader may choose, as the page's script reads them.
 
-    Returns:
-        "map", height and width; "side" of a marked square, pixels; "positions", a list of row,
-        column and the one source of each.
+    "map" is height and width; "side" of a marked square, pixels; "positions" a list of row, column
+    and the one source of each.
     """
     height, width = source.shape[:2]
     chosen = choose_positions(_parts(source)[0], CHOICES)

@@ -23,7 +23,7 @@ class Best(str):
 class Column:
     """A column of a table.
 
-    Args:
+    Attributes:
         label: Its head.
         group: A head above it and its neighbors of the same group; "" without one.
         name: Its head where groups are not shown; `label` by default.
@@ -40,14 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table ready to be written.
-
-    Args:
-        title: Heading; "" without one.
-        columns: The first one holds the rows' heads.
-        rows: Cells, as many as columns.
-        notes: Sentences below.
-    """
+    """A table: heading or "", columns, cells with the row's head first, sentences below."""
 
     title: str
     columns: tuple[Column, ...]
@@ -73,13 +66,8 @@ def _cells(metrics: Sequence[str], rows: Sequence[Sequence[float | None]]) -> li
     for metric, values in zip(metrics, zip(*rows, strict=True), strict=True):
         description = describe_metric(metric)
         best = description.best(values) if len(values) > 1 else None
-        texts = [description.format(value) for value in values]
-        columns.append(
-            [
-                text if value is None or value != best else Best(text)
-                for value, text in zip(values, texts, strict=True)
-            ]
-        )
+        kinds = [str if value is None or value != best else Best for value in values]
+        columns.append([k(description.format(v)) for k, v in zip(kinds, values, strict=True)])
     return list(zip(*columns, strict=True))
 
 
@@ -116,9 +104,9 @@ def metric_tables(results: Results) -> list[Table]:
     titles = {}
     for bucket, group in buckets.items():
         name = "All" if bucket == "all" else bucket.replace("-", "–")
-        # Under the heading "Hole size" the word would only widen the column.
-        prefix = "" if one_method else "All holes" if bucket == "all" else f"Hole {name}"
-        titles[bucket] = f"{prefix or name}, {count_images(group['count'])}"
+        if not one_method:  # under the heading "Hole size" the word would only widen the column
+            name = "All holes" if bucket == "all" else f"Hole {name}"
+        titles[bucket] = f"{name}, {count_images(group['count'])}"
     if one_method:
         rows = [row for bucket, title in titles.items() for row in rows_of(bucket, [title])]
         return [Table("", tuple(columns), tuple(rows))]
@@ -177,9 +165,10 @@ def winners_table(results: Results) -> Table:
 
 
 def _difference(verdict: Mapping[str, Any], description: Metric) -> str:
+    text = description.format(verdict["difference"], 1)
     if verdict["margin"] is None:
-        return description.format(verdict["difference"], 1)
-    text = " ± ".join(description.format(verdict[key], 1) for key in ("difference", "margin"))
+        return text
+    text += f" ± {description.format(verdict['margin'], 1)}"
     return text if verdict["clear"] else f"{text} (a tie)"
 
 
@@ -203,32 +192,25 @@ def paper_tables(results: Results) -> list[Table]:
     A dataset of which the paper has no table is shown in its layout, without figures of the paper.
     A table whose protocol was not measured is left out.
     """
-    musical = published.musical_table(results["dataset"])
-    layout = musical or published.MUSICAL_TABLES[0]
-    title = musical.source if musical else "Layout of Wang et al., IJCAI 2019, Tables 1 to 3"
-    deepfill = published.DEEPFILL_TABLE
+    musical, deepfill = published.musical_table(results["dataset"]), published.DEEPFILL_TABLE
+    measured = set(metrics_of(results))
     return [
-        _paper_table(results, layout, paper, title)
-        for layout, paper, title in (
-            (layout, musical, title),
-            (deepfill, deepfill, deepfill.source),
-        )
-        if set(layout.metrics) <= set(metrics_of(results))
+        _paper_table(results, paper, metrics)
+        for paper, metrics in ((musical, published.MUSICAL_METRICS), (deepfill, deepfill.metrics))
+        if set(metrics) <= measured
     ]
 
 
 def _paper_table(
-    results: Results,
-    layout: published.PublishedTable,
-    paper: published.PublishedTable | None,
-    title: str,
+    results: Results, paper: published.PublishedTable | None, metrics: Sequence[str]
 ) -> Table:
-    metrics, methods = layout.metrics, results["methods"]
+    methods = results["methods"]
     nothing = ("–",) * len(metrics)
     means = [[m["aggregates"]["all"]["metrics"][metric] for metric in metrics] for m in methods]
     rows = [(m["label"], *cells) for m, cells in zip(methods, _cells(metrics, means), strict=True)]
     heads = [metric_label(metric) for metric in metrics]
     if paper is None:
+        title = "Layout of Wang et al., IJCAI 2019, Tables 1 to 3"
         return Table(title, _plain("Method", *heads), tuple(rows))
     used = set()
     for number, method in enumerate(methods):
@@ -254,7 +236,7 @@ def _paper_table(
         Column(head, "the paper's own", f"{head} (paper)", is_published=True, edge=head is heads[0])
         for head in heads
     ]
-    return Table(title, tuple(columns), tuple(rows), notes=(comparable, *paper.notes))
+    return Table(paper.source, tuple(columns), tuple(rows), notes=(comparable, *paper.notes))
 
 
 # --- cost and training ----------------------------------------------------------------------------
@@ -303,7 +285,6 @@ def training_table(results: Results) -> Table | None:
     runs = [method for method in results["methods"] if method["training"]]
     if not runs:
         return None
-    keys = ("seed", "precision", "mask", "image_size")
     rows = []
     for method in runs:
         training, recipe = method["training"], method["training"]["recipe"]
@@ -311,16 +292,15 @@ def training_table(results: Results) -> Table | None:
         if _is_unfinished(method):
             steps += f" of {recipe['steps']:,}"
         spent = (_or_dash(training[key], "{:.1f}") for key in ("cpu_minutes", "minutes"))
-        others = (str(recipe.get(key, "–")) for key in keys)
-        rows.append((method["label"], steps, str(recipe.get("batch_size", "–")), *spent, *others))
+        keys = ("batch_size", "seed", "precision", "mask", "image_size")
+        batch, *others = (str(recipe.get(key, "–")) for key in keys)
+        rows.append((method["label"], steps, batch, *spent, *others))
     heads = ("Method", "Steps", "Batch", "CPU minutes", "Minutes", "Seed", "Precision", "Holes")
     return Table("Training", _plain(*heads, "Pixels"), tuple(rows), tuple(_fairness(results, runs)))
 
 
 def _is_unfinished(method: Mapping[str, Any]) -> bool:
-    done, planned = (
-        each.get("steps") for each in (method["training"], method["training"]["recipe"])
-    )
+    done, planned = method["training"]["steps"], method["training"]["recipe"].get("steps")
     return done is not None and planned is not None and done < planned
 
 
@@ -375,8 +355,7 @@ def title(results: Results) -> str:
 
 def subtitle(results: Results) -> str:
     """How many images of which split and size, and the holes."""
-    size = results["image_size"]
-    images = count_images(results["count"])
+    size, images = results["image_size"], count_images(results["count"])
     text = f"{images}, split {results['split']}, {size} × {size} pixels, mask {results['mask']}"
     sizes = [bucket for bucket in results["methods"][0]["aggregates"] if bucket != "all"]
     fractions = {row["hole_fraction"] for row in results["images"]}
@@ -425,8 +404,7 @@ def markdown(results: Results) -> str:
         lines += _markdown(table, "###" if compared else "##")
     for table in after_metrics(results) if compared else ():
         lines += _markdown(table)
-    lines += [f"- {note}" for note in notes(results)]
-    lines += [f"- Command: `{results['command']}`"]
+    lines += [f"- {note}" for note in (*notes(results), f"Command: `{results['command']}`")]
     return "\n".join(lines) + "\n"
 
 
