@@ -10,46 +10,22 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MAX_BYTES = 2 * 2**30
-"""Largest file that is read, in bytes: 178 million pixels of 8 bytes fit."""
-
-MAX_METADATA = 2**20
-"""Largest EXIF, XMP and single tag that are kept, in bytes."""
-
-MAX_PROFILE = 16 * 2**20
-"""Largest color profile that is kept, in bytes: the most that a JPEG can hold."""
-
-MAX_NUMBERS = 4096
-"""Most numbers that a tag may hold: each would become a Python object."""
-
-MAX_TAGS = 2**14
-"""Most tags of all directories of a TIFF or of EXIF: directories may overlap, and each tag takes a
-microsecond. Files have some dozens a page."""
-
-MAX_EXIF_BLOCKS = 8
-"""Most blocks of EXIF in AVIF and HEIC: blocks may overlap. Files have one or two."""
-
-MAX_ALL_NUMBERS = 2**18
-"""Most numbers that all tags together may hold."""
-
-MAX_STRIPS = 2**16
-"""Most strips or tiles of a TIFF: the decoder is called for each."""
-
-MAX_PAGES = 64
-"""Most pages of a TIFF that are looked at."""
-
-MAX_CHUNKS = 100_000
-"""Most chunks of a PNG: each takes some microseconds."""
-
-MAX_SEGMENTS = 10_000
-"""Most segments of a JPEG: each takes some microseconds."""
-
-MAX_SCANS = 100
-"""Most scans of a JPEG: each is decoded over the whole image. Encoders write about ten."""
-
-MAX_RUN_LENGTH_PIXELS = 16_000_000
+# The most that is read or kept. Every number that a tag holds would become a Python object, each
+# tag, chunk and segment takes some microseconds, and a scan is decoded over the whole image.
+MAX_BYTES = 2 * 2**30  # of a file: 178 million pixels of 8 bytes fit
+MAX_METADATA = 2**20  # bytes of EXIF, of XMP and of a single tag
+MAX_PROFILE = 16 * 2**20  # bytes of a color profile: the most that a JPEG can hold
+MAX_NUMBERS = 4096  # in a tag
+MAX_ALL_NUMBERS = 2**18  # in all tags together
+MAX_TAGS = 2**14  # of all directories, which may overlap; files have some dozens a page
+MAX_EXIF_BLOCKS = 8  # in AVIF and HEIC, which may overlap; files have one or two
+MAX_STRIPS = 2**16  # or tiles of a TIFF: the decoder is called for each
+MAX_PAGES = 64  # of a TIFF
+MAX_CHUNKS = 100_000  # of a PNG
+MAX_SEGMENTS = 10_000  # of a JPEG
+MAX_SCANS = 100  # of a JPEG; encoders write about ten
+MAX_RUN_LENGTH_PIXELS = 16_000_000  # of a BMP, which Pillow decodes in Python
 MAX_RUN_LENGTH_BYTES = 8 * 2**20
-"""Largest run-length encoded BMP: Pillow decodes these in Python."""
 
 _HEADER_BYTES = 2**16  # of a PNM file, comments included
 _NUMBER = rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})"
@@ -58,7 +34,7 @@ _EXIF = re.compile(rb"(?:\0\0\0\0|Exif\0\0)(?=II\*\0|MM\0\*)")
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_TYPE_SIZES |= {16: 8, 17: 8, 18: 8}
+_TYPE_SIZES |= dict.fromkeys((16, 17, 18), 8)
 _TYPES_OF_BYTES = (1, 2, 7)
 _STRIP_TAGS = {273: "strips", 279: "strips", 324: "tiles", 325: "tiles"}
 _PROFILE_TAG = 34675

@@ -57,7 +57,7 @@ def load_mask(
     threshold: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Mask:
-    """Reads a mask from an image file.
+    """Reads a mask from an image file: a path, or a binary stream.
 
     The rule, for every program of this project:
 
@@ -74,11 +74,9 @@ def load_mask(
     5. "clear" reads the opacity alone: the transparent part is the hole.
 
     Args:
-        source: A path, or a binary stream.
-        name: The name for messages; the path by default.
+        source, name, max_pixels: As of `read_photograph`.
         polarity: One of `POLARITIES`.
         threshold: 0 to 255, taken literally; None for the automatic choice of step 4.
-        max_pixels: Larger images are refused before they are decoded.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -286,10 +284,9 @@ def _distance_in_column(hole: np.ndarray, limit: int) -> np.ndarray:
 
 
 def check_sizes(photograph: Photograph, hole: np.ndarray, name: str) -> None:
-    """Refuses a mask of another size than its photograph.
+    """Refuses a mask of another size than its photograph: `ImageError` with both sizes.
 
-    Raises:
-        ImageError: With both sizes, and the reason where an EXIF rotation explains the difference.
+    It gives the reason where an EXIF rotation explains the difference.
     """
     height, width = photograph.pixels.shape[:2]
     if hole.shape == (height, width):

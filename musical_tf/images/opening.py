@@ -16,29 +16,17 @@ from . import bounds, depth
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded by default: Pillow's own limit against decompression bombs."""
 
-READABLE = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".pjpeg": "JPEG",
-    ".pjp": "JPEG",
-    ".mpo": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".dib": "BMP",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-    ".pbm": "PPM",
-    ".pnm": "PPM",
-    ".avif": "AVIF",
-    ".heic": "HEIF",
-    ".heif": "HEIF",
-    ".hif": "HEIF",
+_SUFFIXES = {
+    "PNG": ".png",
+    "JPEG": ".jpg .jpeg .jpe .jfif .pjpeg .pjp .mpo",
+    "WEBP": ".webp",
+    "TIFF": ".tif .tiff",
+    "BMP": ".bmp .dib",
+    "PPM": ".ppm .pgm .pbm .pnm",
+    "AVIF": ".avif",
+    "HEIF": ".heic .heif .hif",
 }
+READABLE = {suffix: name for name, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 """Suffix -> format. Pillow knows more, among them formats that start other programs to decode."""
 
 WRITABLE = {
@@ -96,11 +84,9 @@ def decoded(
 
 
 def read_content(source: str | Path | BinaryIO, name: str) -> bytes:
-    """The bytes of a file or stream, within the limit.
+    """The bytes of a file or stream.
 
-    Raises:
-        OSError: If the file cannot be opened.
-        ImageError: If it is too large.
+    Raises `OSError` if it cannot be opened, `ImageError` if it is too large.
     """
     with contextlib.ExitStack() as stack:
         # Opened here and not by Pillow: a missing file is not a damaged one.
