@@ -35,6 +35,13 @@ BLOCKS = (
 POOLS = ("pool1", "pool2", "pool3")
 """The maps of `VGG16Features`."""
 
+MAPS = tuple(
+    name
+    for index, block in enumerate(BLOCKS, start=1)
+    for name in (*(each.replace("conv", "relu") for each in block), f"pool{index}")
+)
+"""All maps in order: what each convolution and each pool gives."""
+
 _WIDTHS = (64, 128, 256, 512)
 _PACKAGED = ("vgg16_torchvision_block1-3_fp16.npz", "vgg16_torchvision_block4_fp16.npz")
 _KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -91,27 +98,22 @@ class VGG16Activations(keras.layers.Layer):
         self.activations = tuple(activations)
         self.weights_source = os.fspath(weights)
         self.normalization = normalization
-        order = [
-            name
-            for index, block in enumerate(BLOCKS, start=1)
-            for name in (*map(_activation, block), f"pool{index}")
-        ]
-        wanted = [name for name in order if name in self.activations]
+        wanted = [name for name in MAPS if name in self.activations]
         if not wanted or wanted != list(self.activations):
             raise ValueError(
-                f"activations must be some of {', '.join(order)}, in this order, received: "
+                f"activations must be some of {', '.join(MAPS)}, in this order, received: "
                 f"{', '.join(self.activations) or 'none'}"
             )
         arrays, mean = self._load_arrays()
         self._affine = input_affine(normalization, mean)
         self._filters = {}
-        for name in [name for block in BLOCKS[: _block(wanted[-1])] for name in block]:
-            self._filters[name] = tuple(
-                self._add_frozen(f"{name}_{kind}", arrays[f"{name}/{kind}"])
-                for kind in ("kernel", "bias")
-            )
-            if _activation(name) == wanted[-1]:
-                break
+        for name in MAPS[: MAPS.index(wanted[-1]) + 1]:
+            if not name.startswith("pool"):
+                name = name.replace("relu", "conv")
+                self._filters[name] = tuple(
+                    self._add_frozen(f"{name}_{kind}", arrays[f"{name}/{kind}"])
+                    for kind in ("kernel", "bias")
+                )
 
     def _load_arrays(self) -> tuple[dict[str, np.ndarray], tuple[float, float, float]]:
         """Float32 arrays for RGB input over ImageNet's deviation, and the mean to subtract."""
@@ -239,10 +241,6 @@ class VGG16Features(VGG16Activations):
         return config
 
 
-def _activation(convolution: str) -> str:
-    return convolution.replace("conv", "relu")
-
-
 def _block(name: str) -> int:
     """The number of the block that a map belongs to, from 1."""
     return int(name.removeprefix("relu").removeprefix("pool").partition("_")[0])
@@ -251,19 +249,14 @@ def _block(name: str) -> int:
 def _run(features: Tensor, filters: Mapping[str, Sequence], wanted: Sequence[str]) -> list[Tensor]:
     """The maps of the names `wanted`; `filters` holds each convolution's kernel and bias."""
     found: list[Tensor] = []
-    for index, block in enumerate(BLOCKS, start=1):
-        for name in block:
-            kernel, bias = filters[name]
+    for name in MAPS[: MAPS.index(wanted[-1]) + 1]:
+        if name.startswith("pool"):
+            features = ops.max_pool(features, pool_size=2, strides=2, padding="valid")
+        else:
+            kernel, bias = filters[name.replace("relu", "conv")]
             features = ops.relu(ops.conv(features, kernel, padding="same") + bias)
-            if _activation(name) in wanted:
-                found.append(features)
-                if len(found) == len(wanted):
-                    return found
-        features = ops.max_pool(features, pool_size=2, strides=2, padding="valid")
-        if f"pool{index}" in wanted:
+        if name in wanted:
             found.append(features)
-        if len(found) == len(wanted):
-            break
     return found
 
 
