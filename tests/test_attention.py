@@ -307,6 +307,28 @@ def test_float16_stays_finite_and_close():
     assert np.isfinite(layer(features, hole).numpy()).all()
 
 
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_bfloat16_is_close_with_its_gradient(variant):
+    """Eight times the tolerance of float16, which has three bits more."""
+    features, hole = 100 * random_features(2, 8, 8, 64), holes(2, 8, 8)
+    features = tf.cast(tf.cast(features, "bfloat16"), "float32")
+    results, gradients = [], []
+    for dtype in ("float32", "mixed_bfloat16"):
+        layer = MultiScaleAttention(dtype=dtype, variant=variant)
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            attended = layer.attend(tf.cast(features, layer.compute_dtype), hole)
+            assert {each.dtype for each in attended} == {tf.as_dtype(layer.compute_dtype)}
+            attended = [tf.cast(each, "float32") for each in attended]
+            loss = sum(tf.reduce_sum(tf.sin(each / 100)) for each in attended)
+        results.append(attended)
+        gradients.append(tape.gradient(loss, features).numpy())
+    for exact, rounded in zip(*results, strict=True):
+        np.testing.assert_allclose(rounded, exact, atol=4.0)
+    error = gradients[1] - gradients[0]
+    assert np.sqrt(np.mean(error**2) / np.mean(gradients[0] ** 2)) < 0.02
+
+
 def test_scales_share_nothing_but_the_gram_matrix():
     features, hole = random_features(3, 7, 9, 5), holes(3, 7, 9)
     together = MultiScaleAttention((1, 3, 5)).attend(features, hole)

@@ -51,7 +51,9 @@ class ContextualAttention(AttentionLayer):
     not normalized, the propagation window sums the scores over query positions *before* the
     softmax, and the unit-norm patches are pasted, divided by k^2.
 
-    Scores, softmax and sums are float32 whatever the dtype policy.
+    Scores, softmax and sums of products are float32 whatever the dtype policy. A policy that
+    computes in bfloat16 rounds the attention after the softmax, which halves the traffic of the
+    sums after it; the rounding of the result is about as large.
 
     Args:
         patch_size: Odd int >= 1, side k of a patch in positions.
@@ -273,6 +275,7 @@ def _attend(layer, features, hole, patch_sizes):
         layer.softmax_scale,
         layer.variant,
         layer.max_scores,
+        "bfloat16" if layer.compute_dtype == "bfloat16" else "float32",
     )
     # float16 rounds the filling only; a known position casts back to the value it had.
     return [ops.cast(each, layer.compute_dtype) for each in attended]

@@ -26,9 +26,10 @@ def attend(
     softmax_scale: float,
     variant: str,
     max_scores: int | None = None,
+    dtype: str = "float32",
 ) -> list[Tensor]:
-    """Same arguments and result as `patch_matching.attend`; `max_scores` bounds nothing here."""
-    del max_scores
+    """Same arguments and result as `patch_matching.attend`, in float32 and without a bound."""
+    del max_scores, dtype
     attend_one_size = _attend_paper if variant == "paper" else _attend_official
     return [
         attend_one_size(features, hole, size, propagation_size, softmax_scale)

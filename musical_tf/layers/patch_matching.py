@@ -62,6 +62,7 @@ def attend(
     softmax_scale: float,
     variant: str,
     max_scores: int | None = None,
+    dtype: str = "float32",
 ) -> list[Tensor]:
     """Replaces the hole of a feature map by attention over its known patches, once per patch size.
 
@@ -75,6 +76,8 @@ def attend(
         max_scores: Int, how many scores one tensor may hold. The queries are then worked through in
             bands of rows, backwards once more instead of keeping what the way forward had. A band
             has at least one row, so the bound is never below what that takes. None is no bound.
+        dtype: Of the attention after the softmax and of the features it multiplies, `"float32"` or
+            `"bfloat16"`. The products are summed in float32 in either.
 
     Returns:
         One `(B, H, W, C)` float32 tensor per patch size.
@@ -99,6 +102,7 @@ def attend(
                 size,
                 propagation_size,
                 softmax_scale,
+                dtype,
             )
             for size in patch_sizes
         ]
@@ -160,10 +164,10 @@ def _is_known(hole, size):
     return box_sum(hole, size) < 0.5
 
 
-def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_scale):
+def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_scale, dtype):
     """Steps 1 to 5 of `ContextualAttention` for the window, `(B, h, w, C)`."""
     propagated = _propagate_paper(
-        gram, features, hole, window, size, propagation_size, softmax_scale
+        gram, features, hole, window, size, propagation_size, softmax_scale, dtype
     )
     inside = ops.ones_like(hole)
     if size == 1:
@@ -176,7 +180,9 @@ def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_
     return _weighted_sum(overlapped, features) / ops.maximum(count, 1.0)
 
 
-def _propagate_paper(gram, features, hole, window, size, propagation_size, softmax_scale):
+def _propagate_paper(
+    gram, features, hole, window, size, propagation_size, softmax_scale, dtype="float32"
+):
     """The attention of Eq. (1) and (2), with the halo that overlapping needs."""
     radius, reach = size // 2, propagation_size // 2
     inside = ops.ones_like(hole)
@@ -187,16 +193,18 @@ def _propagate_paper(gram, features, hole, window, size, propagation_size, softm
     inner = diagonal_box_sum(gram, size)
     query_scale = window.crop(inverse_norm, radius + reach) * softmax_scale
     logits = inner * _as_rows(query_scale) * _as_columns(inverse_norm)  # Eq. (1)
-    attention = _softmax(logits) * _as_rows(window.crop(inside, radius + reach))
+    attention = _times(
+        ops.cast(_softmax(logits), dtype), _as_rows(window.crop(inside, radius + reach))
+    )
     return diagonal_box_sum(attention, propagation_size)  # Eq. (2)
 
 
 def _overlap_paper(propagated, hole, window, size):
     """The sum over the patches that cover a position, each with rows that sum to one."""
-    total = ops.sum(propagated, axis=(3, 4), keepdims=True)
+    total = ops.sum(ops.cast(propagated, "float32"), axis=(3, 4), keepdims=True)
     # Queries outside the map may have caught a neighbour's attention; `inside` drops them.
     query_inside = _as_rows(window.crop(ops.ones_like(hole), size // 2))
-    rescaled = propagated * (query_inside / ops.maximum(total, ROW_SUM_FLOOR))
+    rescaled = _times(propagated, query_inside / ops.maximum(total, ROW_SUM_FLOOR))
     # The element d of the patch that query i - d pastes of candidate j lands on i, and is f_(j+d).
     return diagonal_box_sum(rescaled, size)
 
@@ -224,7 +232,9 @@ def paper_weights(
     return _overlap_paper(propagated, hole, window, size) / _as_rows(ops.maximum(count, 1.0))
 
 
-def _attend_official(gram, keys, hole, window, size, propagation_size, softmax_scale, margin):
+def _attend_official(
+    gram, keys, hole, window, size, propagation_size, softmax_scale, dtype, margin
+):
     """The same in the order and with the normalization of the authors' code.
 
     `keys`, and with them the candidates of `gram`, have `margin` positions around the map, see
@@ -232,11 +242,14 @@ def _attend_official(gram, keys, hole, window, size, propagation_size, softmax_s
     """
     keys = without_border(keys, (1, 2), margin - size // 2)
     gram = without_border(diagonal_box_sum(gram, size), (3, 4), margin)
-    weights = _overlap_official(gram, keys, hole, window, size, propagation_size, softmax_scale)
+    options = (size, propagation_size, softmax_scale, dtype)
+    weights = _overlap_official(gram, keys, hole, window, *options)
     return _weighted_sum(weights, keys) * (1.0 / size**2)
 
 
-def _overlap_official(inner, keys, hole, window, size, propagation_size, softmax_scale):
+def _overlap_official(
+    inner, keys, hole, window, size, propagation_size, softmax_scale, dtype="float32"
+):
     """From the inner products of patches to what the `keys`, with their margin, are times."""
     radius, reach = size // 2, propagation_size // 2
     inside = ops.ones_like(hole)
@@ -246,8 +259,8 @@ def _overlap_official(inner, keys, hole, window, size, propagation_size, softmax
 
     scores = inner * inverse_norm * _as_rows(window.crop(inside, radius + reach))
     attention = _softmax(softmax_scale * query_box_sum(scores, propagation_size))
-    attention = attention * _as_rows(window.crop(inside, radius))
-    return paste_with_margin(attention * inverse_norm, size)
+    attention = _times(ops.cast(attention, dtype), _as_rows(window.crop(inside, radius)))
+    return paste_with_margin(_times(attention, inverse_norm), size)
 
 
 def official_weights(
@@ -368,15 +381,19 @@ def _gram(queries, keys, hole):
 
 
 def _weighted_sum(weights, features):
-    """`(B, h, w, W, H)` weights on `(B, H, W, C)` features -> `(B, h, w, C)`."""
+    """`(B, h, w, W, H)` weights on `(B, H, W, C)` features -> `(B, h, w, C)` float32."""
     batch, height, width, key_width, key_height = ops.shape(weights)
     channels = features.shape[-1]
     flat_weights = ops.reshape(weights, (batch, height * width, key_width * key_height))
     flat_features = ops.reshape(
         ops.transpose(features, (0, 2, 1, 3)), (batch, key_width * key_height, channels)
     )
-    summed = ops.matmul(flat_weights, flat_features)
-    return ops.reshape(summed, (batch, height, width, channels))
+    summed = ops.matmul(flat_weights, ops.cast(flat_features, weights.dtype))
+    return ops.cast(ops.reshape(summed, (batch, height, width, channels)), "float32")
+
+
+def _times(scores, factors):
+    return scores * ops.cast(factors, scores.dtype)
 
 
 def _softmax(logits):
