@@ -1,9 +1,9 @@
-"""Measures how much faster the shared-Gram attention is than the literal form, and its memory.
+"""Measures the attention layers: MUSICAL's, CSA's and DeepFill v1's.
 
-    python -m benchmarks.attention [--rounds 5]
+    python -m benchmarks.attention [--layer musical|coherent|deepfill_v1] [--rounds 5]
 
-The multi-scale attention (patch sizes 1 and 3) of a 64 x 64 map with a center hole of half its
-side, as in the `paper` generator at 256 x 256 pixels, is timed
+`musical`: the multi-scale attention (patch sizes 1 and 3) of a 64 x 64 map with a center hole of
+half its side, as in the `paper` generator at 256 x 256 pixels, is timed
 
 * forward, and forward and backward, in TensorFlow, against `implementation="reference"`, which is
   also compiled by XLA where that is faster;
@@ -11,11 +11,18 @@ side, as in the `paper` generator at 256 x 256 pixels, is timed
   channels, and one for each patch size's filling, hole x positions x channels; and against the two
   that a single patch size would need;
 * in ONNX Runtime, each graph as `export/to_onnx.py` writes it;
-* against the authors' kind of module in PyTorch, if torch is installed: patches as convolution
-  kernels, sample by sample.
+* against the authors' kind of module in PyTorch, if torch is installed.
 
 Every part has a process of its own, because of the memory that the literal form leaves behind. Peak
 memory is that of one training step of the attention. Writes `results/attention.json`.
+
+`coherent`: the scan of CSA over a map of 32 x 32 x 512 with a center hole of half its side, against
+the loop over positions in eager TensorFlow, in PyTorch in the authors' way and in NumPy, its own
+first half, the search, and its graph in ONNX Runtime. Writes `results/coherent_attention.json`.
+
+`deepfill_v1`: the attention on the shared Gram matrix against convolutions with patches as filters,
+image by image, at the size of the `paper` generator; and a training step of `lite` with its five
+critic steps, and without critics, against MUSICAL's `lite`. Writes `results/deepfill_v1.json`.
 """
 
 import argparse
@@ -32,6 +39,7 @@ SIDE = 64
 SHAPES = {"C 256, batch 1": (1, 256), "C 128, batch 5": (5, 128)}
 PATCH_SIZES = (1, 3)
 FORMS = ("fast", "reference")
+COHERENT_SIDE, COHERENT_CHANNELS = 32, 512
 
 
 def features_and_hole(batch: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,26 +130,19 @@ def xla_step_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
 
 def onnx_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
     """Both forms as graphs of fixed shapes in ONNX Runtime."""
-    from musical_tf import onnx_runtime
-
-    onnxruntime = onnx_runtime.load()
     import tensorflow as tf
 
     from export.convert import convert
 
-    features, hole = features_and_hole(batch, channels)
+    arrays = dict(zip(("features", "hole"), features_and_hole(batch, channels), strict=True))
     signature = [
-        tf.TensorSpec(features.shape, tf.float32, name="features"),
-        tf.TensorSpec(hole.shape, tf.float32, name="hole"),
+        tf.TensorSpec(array.shape, tf.float32, name=name) for name, array in arrays.items()
     ]
     calls = {}
     for form in FORMS:
         model = convert(tf.function(forward(form), signature, autograph=False))
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
-        feed = {"features": features, "hole": hole}
-        calls[form] = functools.partial(session.run, None, feed)
+        session = models.open_session(model.SerializeToString(), threads=0)
+        calls[form] = functools.partial(session.run, None, arrays)
     return timed(calls, rounds)
 
 
@@ -225,11 +226,10 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
     return said | {name: memory["fast"] / memory["reference"]}
 
 
-@measure.command(rounds=5)
-def main(options: argparse.Namespace) -> None:
+def measure_musical(rounds: int) -> dict[str, Any]:
     times = {
         shape: {
-            part: measure.in_own_process(function, *size, options.rounds)
+            part: measure.in_own_process(function, *size, rounds)
             for part, function in PARTS.items()
         }
         for shape, size in SHAPES.items()
@@ -237,7 +237,224 @@ def main(options: argparse.Namespace) -> None:
     size = SHAPES["C 128, batch 5"]
     peaks = {form: measure.in_own_process(one_step_peak, form, *size) for form in FORMS}
     figures = {"times": times, "peak_bytes": peaks}
-    measure.publish("attention", options.command, {**figures, "ratios": ratios(figures)})
+    return {**figures, "ratios": ratios(figures)}
+
+
+# ---- CSA
+
+
+def coherent_inputs(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random features `(B, 32, 32, 512)` and the center hole `(B, 32, 32, 1)`, float32."""
+    random = np.random.default_rng(0)
+    features = random.normal(
+        0.5, 1.0, (batch, COHERENT_SIDE, COHERENT_SIDE, COHERENT_CHANNELS)
+    ).astype("float32")
+    return features, models.center_hole(COHERENT_SIDE, batch)
+
+
+def numpy_loop(features: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """The attention position by position, forward only."""
+    filled = features.copy().reshape(len(features), -1, COHERENT_CHANNELS)
+    for sample, missing in zip(filled, hole.reshape(len(hole), -1) > 0.5, strict=True):
+        known = sample[~missing]
+        candidates = known / np.linalg.norm(known, axis=-1, keepdims=True)
+        before = None
+        for position in np.flatnonzero(missing):
+            query = sample[position] / np.linalg.norm(sample[position])
+            cosines = candidates @ query
+            best = cosines.argmax()
+            if before is None:
+                before = known[best]
+            else:
+                to_before = max(before @ query / np.linalg.norm(before), 0.0)
+                weight = to_before / (to_before + max(cosines[best], 0.0))
+                before = weight * before + (1.0 - weight) * known[best]
+            sample[position] = before
+    return filled.reshape(features.shape)
+
+
+def pytorch_loop() -> Callable | None:
+    """The authors' kind of module in PyTorch; None without torch.
+
+    Known patches become kernels, one by one; a convolution scores them everywhere. Then every
+    position of the map gets a row of attention, in the hole after a convolution of the last output
+    with the position's own patch; a transposed convolution pastes by the rows.
+    """
+    try:
+        import torch
+        from torch.nn import functional
+    except ModuleNotFoundError:
+        return None
+
+    def fill(sample, missing):
+        patches = sample.flatten(1).T[:, :, None, None]  # (HW, C, 1, 1)
+        known = patches[~missing]
+        kernels = known.clone()
+        for index in range(len(kernels)):
+            kernels[index] = kernels[index] / (kernels[index].norm() + 1e-8)
+        similarity, best = functional.conv2d(sample[None], kernels)[0].flatten(1).max(0)
+        place_of_known = torch.cumsum(~missing, 0) - 1
+        attention = torch.zeros(len(known), len(missing))
+        before = row = None
+        for position in range(len(missing)):
+            if not missing[position]:
+                attention[place_of_known[position], position] = 1.0
+                continue
+            patch, match = patches[position], known[best[position]]
+            length = patch.norm() + 1e-8
+            if before is None:
+                before = match
+                row = torch.zeros(len(known))
+                row[best[position]] = 1.0
+            else:
+                kernel = (patch / length)[None]
+                to_before = functional.conv2d(before[None], kernel).squeeze() / before.norm()
+                weight = to_before / (to_before + similarity[position] / length)
+                before = weight * before + (1.0 - weight) * match
+                row = row * weight
+                row[best[position]] += 1.0 - weight
+            attention[:, position] = row
+        rows = attention.reshape(1, len(known), *sample.shape[1:])
+        return functional.conv_transpose2d(rows, known)[0]
+
+    @torch.inference_mode()
+    def loop(features: np.ndarray, hole: np.ndarray) -> np.ndarray:
+        maps = torch.from_numpy(features.transpose(0, 3, 1, 2).copy())
+        gaps = torch.from_numpy(hole.reshape(len(hole), -1) > 0.5)
+        filled = [fill(sample, gap) for sample, gap in zip(maps, gaps, strict=True)]
+        return torch.stack(filled).numpy().transpose(0, 2, 3, 1)
+
+    return loop
+
+
+def onnx_scan(layer: Callable) -> Callable:
+    """The layer's graph in ONNX Runtime, of any batch and size."""
+    import tensorflow as tf
+
+    from export.convert import convert
+
+    signature = [
+        tf.TensorSpec((None, None, None, size), tf.float32, name=name)
+        for name, size in (("features", COHERENT_CHANNELS), ("hole", 1))
+    ]
+    graph = tf.function(lambda features, hole: layer(features, hole), signature, autograph=False)
+    session = models.open_session(convert(graph).SerializeToString(), threads=0)
+    return lambda features, hole: session.run(None, {"features": features, "hole": hole})[0]
+
+
+def coherent_times(batch: int, rounds: int) -> dict[str, Any]:
+    """Seconds of every form, forward; at batch 1, of two of them, forward and backward."""
+    import tensorflow as tf
+
+    from musical_tf.layers import coherent_attention, coherent_attention_reference
+
+    layer = coherent_attention.CoherentSemanticAttention()
+    arrays = coherent_inputs(batch)
+    tensors = [tf.constant(array) for array in arrays]
+
+    def search(features, hole):
+        return coherent_attention._RasterWalk(features, hole).search()
+
+    def loop():
+        return coherent_attention_reference.attend(*tensors)
+
+    scan = compiled(lambda features, hole: layer(features, hole), arrays)
+    torch_loop, runtime = pytorch_loop(), onnx_scan(layer)
+    # In this order: threads of PyTorch and ONNX Runtime spin for a while after their work, which
+    # hardly changes the time of the slow loop.
+    forward = {"the authors' kind in PyTorch": lambda: torch_loop(*arrays)} if torch_loop else {}
+    forward |= {"loop": loop, "scan": scan, "its search alone": compiled(search, arrays)}
+    forward |= {
+        "loop in NumPy": lambda: numpy_loop(*arrays),
+        "scan in ONNX Runtime": lambda: runtime(*arrays),
+    }
+    for name, call in forward.items():
+        if name != "its search alone":
+            measure.check_same(call(), scan(), f"{name} and the scan")
+    measured = {"forward": measure.take_turns(forward, rounds)}
+    if batch > 1:
+        return measured
+    loop_step = gradient_of(coherent_attention_reference.attend)
+    both = {"scan": compiled(gradient_of(layer), arrays), "loop": lambda: loop_step(*tensors)}
+    measure.check_same(*(tf.convert_to_tensor(call()) for call in both.values()), "the gradients")
+    return {**measured, "forward and backward": measure.take_turns(both, rounds)}
+
+
+def measure_coherent(rounds: int) -> dict[str, Any]:
+    measured = {f"batch {batch}": coherent_times(batch, rounds) for batch in (1, 8)}
+    said = {
+        f"{batch}: {kind}, {name} / scan": measure.ratio(seconds, name, "scan")
+        for batch, kinds in measured.items()
+        for kind, seconds in kinds.items()
+        for name in seconds
+        if name != "scan"
+    }
+    return {"times": measured, "ratios": said}
+
+
+# ---- DeepFill v1
+
+
+def deepfill_times(rounds: int, batch: int = 4, side: int = 64, channels: int = 128) -> dict:
+    """Seconds of both forms, forward, and forward and backward."""
+    from musical_tf.layers import StridedContextualAttention
+
+    random = np.random.default_rng(0)
+    # ReLU comes before the attention, so no feature is negative.
+    features = random.normal(0.0, 0.1, (batch, side, side, channels)).astype("float32").clip(0)
+    arrays = (features, models.center_hole(side, batch))
+    layers = {form: StridedContextualAttention(implementation=form) for form in FORMS}
+    return {
+        kind: timed({form: compiled(of(layer), arrays) for form, layer in layers.items()}, rounds)
+        for kind, of in {
+            "forward": lambda layer: lambda features, hole: layer(features, hole),
+            "forward and backward": gradient_of,
+        }.items()
+    }
+
+
+def deepfill_step_times(rounds: int, size: int = 128, batch: int = 16) -> dict:
+    """Seconds of a training step, on random photographs."""
+    from benchmarks.training_step import ALONE, Case, batch_of, trainer_of
+
+    data, calls = batch_of(size, batch), {}
+    for name, method, fields in (
+        ("MUSICAL lite", "musical", ALONE),
+        ("DeepFill lite", "deepfill_v1", {}),
+        ("DeepFill lite without critics", "deepfill_v1", ALONE),
+    ):
+        case = Case(method, "lite", size, batch, fields)
+        trainer = trainer_of(case, "float32", learning_rate=1e-4)
+        calls[name] = functools.partial(trainer.update, data)
+    return measure.take_turns(calls, rounds)
+
+
+def measure_deepfill(rounds: int) -> dict[str, Any]:
+    attention, step = deepfill_times(rounds), deepfill_step_times(rounds)
+    said = {
+        f"attention, {kind}: convolutions / shared Gram matrix": measure.ratio(
+            seconds, "reference", "fast"
+        )
+        for kind, seconds in attention.items()
+    }
+    for name in ("DeepFill lite", "DeepFill lite without critics"):
+        ratio = measure.ratio(step, name, "MUSICAL lite")
+        said[f"training step: {name} / MUSICAL lite"] = ratio
+    return {"times": {"attention": attention, "step": step}, "ratios": said}
+
+
+LAYERS = {
+    "musical": ("attention", measure_musical),
+    "coherent": ("coherent_attention", measure_coherent),
+    "deepfill_v1": ("deepfill_v1", measure_deepfill),
+}
+"""Name -> file of results, and measurement."""
+
+
+@measure.command(measure.argument("--layer", choices=tuple(LAYERS), default="musical"), rounds=5)
+def main(options: argparse.Namespace) -> None:
+    name, function = LAYERS[options.layer]
+    measure.publish(name, options.command, function(options.rounds))
 
 
 if __name__ == "__main__":

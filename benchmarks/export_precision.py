@@ -72,11 +72,7 @@ def simplified(model: Any) -> dict[str, Any]:
 
 
 def held_out(run: Path, data_dir: str | None, count: int) -> tuple[dict, np.ndarray, np.ndarray]:
-    """The first photographs of the recipe's test split and their holes.
-
-    Returns:
-        What the recipe says of them, `(N, S, S, 3)` uint8 and `(N, S, S)` bool.
-    """
+    """The first photographs of the recipe's test split: the recipe, images, and holes as bool."""
     from musical_tf.run_directory import RunDirectory
     from training.data import pipeline
     from training.recipes import Recipe

@@ -55,11 +55,10 @@ PRESET_WIDTHS = {"paper": 64, "lite": 32}
 
 
 def score_count(side: int, hole_side: int, batch: int, bound: int | None = None) -> int:
-    """How many scores the attention holds in one tensor.
+    """How many scores the attention holds in one tensor, at a quarter of the image's resolution.
 
-    Every position of the hole's box and the halo around it, with every position of the map, at a
-    quarter of the image's resolution. A bound divides the box into bands of rows, each with a halo
-    of its own, and at least one row high.
+    Every position of the hole's box and the halo around it, with every position of the map. A bound
+    divides the box into bands of at least one row, each with a halo of its own.
     """
     box = math.ceil(hole_side / 4)
     a_row = batch * (box + 2 * HALO) * (side // 4) ** 2
@@ -151,22 +150,20 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
 
 def ratios(figures: dict[str, Any]) -> dict[str, float]:
     """Name -> ratio, of the points that were measured."""
-    rows = [row for row in figures["points"] if "added" in row]
-    if not rows:
+    at = {(row["form"], row["axis"], row["at"]): row for row in figures["points"] if "added" in row}
+    if not at:
         return {}
-    of_model = [row["added"] / model_of(row, figures["preset"]) for row in rows]
+    of_model = [row["added"] / model_of(row, figures["preset"]) for row in at.values()]
     said = {
         "memory of a run, measured / model, at most": max(of_model),
         "memory of a run, measured / model, at least": min(of_model),
     }
-    at = {(row["form"], row["axis"], row["at"]): row for row in rows}
-    for side in reversed(SIDES):
-        bounded, unbounded = (at.get((form, "side", side)) for form in ("bounded", "unbounded"))
-        if bounded and unbounded:
-            label = f"{side} x {side}, bounded by {bounded['bound'] / 1e6:g} million scores / not"
-            said[f"{label}: memory of a run"] = bounded["added"] / unbounded["added"]
-            said[f"{label}: time"] = bounded["seconds"] / unbounded["seconds"]
-            break
+    both = [s for s in SIDES if {("bounded", "side", s), ("unbounded", "side", s)} <= at.keys()]
+    for side in both[-1:]:
+        bounded, unbounded = (at[form, "side", side] for form in ("bounded", "unbounded"))
+        label = f"{side} x {side}, bounded by {bounded['bound'] / 1e6:g} million scores / not"
+        said[f"{label}: memory of a run"] = bounded["added"] / unbounded["added"]
+        said[f"{label}: time"] = bounded["seconds"] / unbounded["seconds"]
     one, sixteen = (at.get(("unbounded", "batch", batch)) for batch in (1, 16))
     if one and sixteen:
         ratio = sixteen["seconds"] / (16 * one["seconds"])

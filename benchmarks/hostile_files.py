@@ -13,12 +13,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def requests(photograph: bytes, mask: bytes) -> dict[str, dict[str, bytes]]:
-    """Hostile and damaged requests by kind: the fields of a form.
-
-    Args:
-        photograph: A PNG file that is as it should be.
-        mask: Its mask.
-    """
+    """Hostile and damaged requests by kind, the fields of a form, from a good PNG and its mask."""
     broken = {
         "plain PBM, comments": b"P1 400 400\n" + b"#\n0" * 2**20,
         "plain PPM, comments": b"P3 400 400 255\n" + b"#\n9 " * 2**19,

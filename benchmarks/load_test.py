@@ -1,17 +1,24 @@
-"""Measures the server against a plain loop over the model in one process.
+"""Measures the server against a plain loop over the model, and its worker processes.
 
     python -m benchmarks.load_test --model model.onnx
+    python -m benchmarks.load_test --workers
 
 The loop does what a request does, from the photograph's file to the result's; a second loop runs
 from pixels to pixels. The servers are processes on this machine, one for each `--batch`. The
 clients are threads here that send the same file repeatedly. All take turns. The figures are
 requests a second, the ratio to the loop, the time of half and of 99 % of the requests, and the
-processor seconds of a request (on Linux). Writes `results/load_test.json`."""
+processor seconds of a request (on Linux). Writes `results/load_test.json`.
+`--workers`: the cost of decoding and encoding in worker processes. The thread that works on the
+request decodes and encodes, or a worker process does, in turns; with the model, and without it,
+which leaves decoding, encoding and the pipes. Also the seconds until a killed worker is replaced,
+and the memory of an idle worker. Writes `results/decoding_workers.json`.
+"""
 
 import argparse
 import contextlib
 import http.client
 import io
+import os
 import re
 import subprocess
 import sys
@@ -19,22 +26,37 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from benchmarks import measure, models
 from benchmarks.soak_requests import encoded, form, get
-from serving.server.inpaint_request import fill_request
+from musical_tf import images
+from serving.server.inpaint_request import Codec, Fill, fill_request
+from serving.server.jobs import AbandonedError, Job
 from serving.server.schemas import Options
 from serving.server.settings import Settings
+from serving.server.worker_pool import Codec as WorkerCodec
+from serving.server.worker_pool import WorkerPool
 from serving.session import InpaintingSession
 
 PHOTOGRAPHS = {"small": (1, 0.5), "large": (8, 0.5)}
 """Name -> sides of the photograph and of its hole, as multiples of the training size. Either is one
 run of the model."""
+
+WORKER_PHOTOGRAPHS = {
+    "256 x 256, PNG": (256, 256, "PNG"),
+    "1024 x 768, JPEG": (1024, 768, "JPEG"),
+    "4000 x 3000, JPEG": (4000, 3000, "JPEG"),
+    "4000 x 3000, PNG": (4000, 3000, "PNG"),
+}
+"""Name -> width, height and format. The answer has the same format."""
+
+REPLACED = 5
+"""Workers that are killed and replaced."""
 
 TIMEOUT = 60  # seconds for one answer
 
@@ -42,11 +64,9 @@ LOOP, PIXELS = "loop, file to file", "loop, pixels to pixels"
 
 
 class Way(NamedTuple):
-    """A way to have photographs filled.
+    """A function that fills until a time of `time.perf_counter` and returns the seconds of each.
 
-    Attributes:
-        run: Fills until a time of `time.perf_counter`; returns the seconds of each.
-        processor_seconds: Processor time so far of the process that fills.
+    `processor_seconds` is the processor time so far of the process that fills.
     """
 
     run: Callable[[float], list[float]]
@@ -54,16 +74,19 @@ class Way(NamedTuple):
 
 
 @measure.command(
-    measure.argument("--model", required=True, metavar="FILE", help="the .onnx file"),
+    measure.argument("--model", default="photo", metavar="MODEL", help="name or .onnx file"),
     measure.argument("--seconds", type=float, default=20, help="for each row"),
     measure.argument("--clients", type=int, nargs="+", default=[1, 4, 16]),
     measure.argument("--batch", type=int, nargs="+", default=[1, 4]),
+    measure.argument("--workers", action="store_true", help="measure worker processes"),
     rounds=4,
 )
 def main(options: argparse.Namespace) -> None:
     session = InpaintingSession(options.model)
+    if options.workers:
+        return measure_workers(session, options)
     size = session.contract.training_size
-    model, rows = str(Path(options.model).resolve()), []
+    model, rows = str(session.model_path.resolve()), []
     with contextlib.ExitStack() as stack:
         ports = {}
         for batch in options.batch:
@@ -214,22 +237,109 @@ def take_turns(
     }
 
 
+# ---- worker processes
+
+
+def measure_workers(session: InpaintingSession, options: argparse.Namespace) -> None:
+    fills: dict[str, Fill] = {
+        "with the model": lambda image, hole, *_: session.inpaint(image, hole),
+        "without": lambda image, hole, *_: np.where(hole[..., None], np.uint8(0), image),
+    }
+    pool = WorkerPool(2, Settings.timeout)
+    started = time.perf_counter()
+    pool.start()
+    pool.wait_until_ready()
+    ready = time.perf_counter() - started
+    rows = []
+    for name, format_of in WORKER_PHOTOGRAPHS.items():
+        fields = _request_fields(*format_of)
+        for what, fill in fills.items():
+            row = _compare(pool, partial(_fill_request, fields, fill), options.rounds)
+            rows.append({"request": f"{name}, {what}", **row})
+            print(rows[-1], flush=True)
+    replaced = float(np.median([_replacement(pool) for _ in range(REPLACED)]))
+    idle = psutil.Process(pool.run(Job(lambda job: None), os.getpid)).memory_info().rss
+    pool.close()
+    figures = {
+        "rows": rows,
+        "seconds_until_two_workers_are_ready": round(ready, 2),
+        "seconds_until_a_killed_worker_is_replaced": round(replaced, 2),
+        "mib_of_a_worker_at_rest": round(idle / 2**20, 1),
+    }
+    measure.publish("decoding_workers", options.command, figures)
+
+
+def _request_fields(width: int, height: int, image_format: str) -> dict[str, Any]:
+    photograph = Image.fromarray(models.photograph(512)[0])
+    photograph = photograph.resize((width, height), Image.Resampling.BICUBIC)
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 2 : height // 2 + 64, width // 2 : width // 2 + 64] = 255
+    return {
+        "format": image_format.lower(),
+        "image": encoded(photograph, image_format),
+        "mask": encoded(Image.fromarray(mask), "PNG"),
+    }
+
+
+def _fill_request(fields: dict[str, Any], fill: Fill, codec: Codec) -> bytes:
+    streams = {name: io.BytesIO(fields[name]) for name in ("image", "mask")}
+    options = Options(format=fields["format"])
+    return fill_request(streams, options, Settings.max_pixels, fill, lambda: None, codec).content
+
+
+def _compare(pool: WorkerPool, request: Callable[[Codec], bytes], rounds: int) -> dict[str, float]:
+    """Medians and ratios of elapsed and processor time, in the thread and in a worker."""
+    codecs: dict[str, Codec] = {
+        "thread": images,
+        "worker": WorkerCodec(pool, Job(lambda job: None)),
+    }
+    if request(codecs["thread"]) != request(codecs["worker"]):
+        raise RuntimeError("the worker's answer differs from the thread's")
+
+    def processor() -> float:  # of this process and of the worker that it uses, always the same
+        return time.process_time() + pool.run(Job(lambda job: None), time.process_time)
+
+    taken: dict[str, list[tuple[float, float]]] = {way: [] for way in codecs}
+    for _ in range(rounds):
+        for way, codec in codecs.items():
+            used = processor()
+            elapsed = measure.seconds_of(partial(request, codec))
+            taken[way].append((elapsed, processor() - used))
+    thread, worker = (np.median(each, axis=0) for each in taken.values())
+    return {
+        "ratio": round(float(worker[0] / thread[0]), 3),
+        "milliseconds_in_the_thread": round(1000 * float(thread[0]), 1),
+        "ratio_of_processor_time": round(float(worker[1] / thread[1]), 3),
+        "processor_milliseconds_in_the_thread": round(1000 * float(thread[1]), 1),
+    }
+
+
+def _replacement(pool: WorkerPool) -> float:
+    """Seconds from a worker's end until as many as before are alive."""
+    pool.wait_until_ready()
+    job = Job(lambda job: None)
+
+    def occupy() -> None:
+        with contextlib.suppress(AbandonedError):
+            pool.run(job, time.sleep, 1000)
+
+    thread = threading.Thread(target=occupy)
+    thread.start()
+    time.sleep(0.2)
+    job.abandon()
+    thread.join()
+    return measure.seconds_of(pool.wait_until_ready)
+
+
 # ---- servers
 
 
 @contextlib.contextmanager
 def running_server(model: str, *options: str) -> Iterator[tuple[int, int]]:
-    """Runs a server in a process of its own, on a free port of this machine.
-
-    Args:
-        model: Name or file of the model.
-        options: Further words of the command line.
-
-    Yields:
-        The process's number and the port. The server is ready.
+    """Runs a server on a free port of this machine; yields the process's number and the port.
 
     Raises:
-        RuntimeError: If it does not start, or is not ready within `TIMEOUT` seconds.
+        RuntimeError: If it is not ready within `TIMEOUT` seconds.
     """
     words = ["--model", model, "--port", "0", "--no-access-log", *options]
     process = subprocess.Popen(

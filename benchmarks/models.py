@@ -137,13 +137,13 @@ def migan(folder: Path) -> Path:
 
 
 def open_session(
-    path: str | Path, threads: int, profile: Path | None = None, pattern: bool = True
+    path: str | Path | bytes, threads: int, profile: Path | None = None, pattern: bool = True
 ) -> Any:
-    """An ONNX Runtime session on the processor.
+    """An ONNX Runtime session on the processor, with `threads` for one operation.
 
     Args:
-        path: The model.
-        threads: Of one operation.
+        path: The model, or its bytes.
+        threads: 0 for as many as there are cores.
         profile: Beginning of the path of a profile, or None.
         pattern: Whether ONNX Runtime may plan the memory of a second run of the same size.
     """

@@ -42,10 +42,7 @@ LIMIT = 300  # seconds that one command may take
 def make_images(folder: Path, count: int, source: Path | None) -> None:
     """Writes `photos/` and `masks/` with `count` images, PNG and JPEG, in twenty subfolders.
 
-    Args:
-        folder: Where to.
-        count: How many.
-        source: A folder of photographs to shrink, in turns; None makes smooth noise.
+    The images are those of the folder `source` shrunk, in turns, or smooth noise without one.
     """
     rng = np.random.default_rng(0)
     paths = []

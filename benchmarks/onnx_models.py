@@ -32,11 +32,7 @@ REFERENCE = "paper, reference"
 
 
 def check(image: np.ndarray, mask: np.ndarray, results: dict[str, np.ndarray]) -> None:
-    """Refuses to time models that do not fill the hole, or two forms that fill it differently.
-
-    Raises:
-        RuntimeError: With the model's name.
-    """
+    """Refuses to time models that do not fill the hole, or two forms that fill it differently."""
     known = mask == 0
     known[:, 48:-48, 48:-48] = False  # MI-GAN blends its seam
     for name, result in results.items():
@@ -76,15 +72,7 @@ def attention_share(path: Path, threads: int, rounds: int) -> float:
 
 
 def peak(path: str, side: int, threads: int, times: int = 1, pattern: bool = True) -> int:
-    """The peak of this process in bytes, which loads a model and fills an image `times` times.
-
-    Args:
-        path: The model.
-        side: Pixels of the image.
-        threads: Of the model.
-        times: Runs.
-        pattern: See `models.open_session`.
-    """
+    """Fills an image of `side` pixels `times` times; the peak of this process in bytes."""
     session = models.open_session(path, threads, pattern=pattern)
     image, mask = models.photograph(side), models.square_hole(side, side // 2)
     for _ in range(times):

@@ -1,8 +1,12 @@
-"""Draws a grid of line plots as SVG, the same file from the same figures."""
+"""Draws grids of line plots as SVG, the same file from the same figures."""
 
 import io
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from musical_tf.files import write_whole
 
 DASHES = (0, (3, 3))
 COLORS = ("#c2410c", "#0969da")
@@ -93,3 +97,36 @@ def _draw_panel(panel: Panel, axes) -> None:
         axes.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
     axes.tick_params(length=0)
     axes.minorticks_off()
+
+
+# ---- the growth of the costs, see `benchmarks.cost`
+
+COST_AXES = {
+    "megapixels": ("megapixels, 1 % hole", (0.0625, 0.25, 1, 3, 6, 12, 24)),
+    "hole": ("hole, % of a large photograph", (0.1, 0.3, 1, 3, 10, 30)),
+}
+"""Axis of the points -> label and ticks."""
+
+
+def write_cost(results: Path, plot: Path) -> None:
+    """Writes the plot, whole or not at all, if there are points of growth."""
+    record = json.loads(results.read_text("utf-8")) if results.is_file() else {"cost": {}}
+    points = record["cost"].get("growth", {}).get("figures", [])
+    if points:
+        write_whole(plot, draw_cost(points))
+
+
+def draw_cost(points: list[dict]) -> bytes:
+    """Seconds above, memory below, a column for each axis, as SVG."""
+    grid = []
+    for key, label, unit in (("seconds", "seconds", 1), ("bytes", "peak memory, GB", 1e9)):
+        row = []
+        for axis, (axis_label, ticks) in COST_AXES.items():
+            lines = []
+            for name, color in zip(("MI-GAN", "ours"), COLORS, strict=True):
+                found = [point for point in points if (point["axis"], point["of"]) == (axis, name)]
+                x, y = [each["at"] for each in found], [each[key] / unit for each in found]
+                lines.append(Line(x, y, name, color))
+            row.append(Panel(lines, axis_label, label, ticks=ticks))
+        grid.append(row)
+    return draw("cost", grid)

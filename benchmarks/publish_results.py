@@ -9,16 +9,12 @@
 photographs and holes, and keeps averages, commands, commits and hardware as `results/NAME.json`;
 LABEL renames the evaluation's model, and `--run` adds how its weights were trained. A comparison
 adds training and cost, its tables as `results/NAME.md` and its page as `results/NAME.html`.
-
-`training` keeps all tries, the failed ones too, as `results/training/NAME.json`: the stages of
-every try, and the figures that evaluations of its last run found. An evaluation's model belongs to
-a try if LABEL is the try's, or if it was made from the try's last run folder.
-
-`tables` rewrites every block `<!-- results:NAME -->` ... `<!-- /results -->` of `DOCUMENTS` from
-`results/NAME.json`, and the plots of `benchmarks.cost`. `results:card/NAME` is the card of a model
-of the package, `results:short/NAME` a record of settings in a row each, and `results:training` all
-records of tries.
-"""
+`training` keeps all tries, the failed ones too, as `results/training/NAME.json`, with the figures
+of evaluations. An evaluation's model belongs to a try if LABEL is the try's, or if it was made from
+the try's last run folder. `tables` rewrites every block `<!-- results:NAME -->` ... `<!-- /results
+-->` of `DOCUMENTS` from `results/NAME.json`, and the plots of `benchmarks.cost`.
+`results:card/NAME` is the card of a model of the package, `results:short/NAME` a record of settings
+in a row each, and `results:training` all records of tries."""
 
 import argparse
 import json
@@ -28,7 +24,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import cost_plots, result_tables
+from benchmarks import plots, result_tables
 from benchmarks.result_tables import Record
 from export.ship import describe_stage, describe_stages
 from musical_tf import named_models
@@ -59,10 +55,7 @@ COMPARED = ("cost", "training")
 
 
 def read_evaluations(folders: Iterable[Path]) -> tuple[Record, dict[Path, Record]]:
-    """The results of evaluations of the same photographs and holes.
-
-    Returns:
-        What they share, with "measured", the origin of each; and the results by folder.
+    """What evaluations of the same photographs and holes share, and their results by folder.
 
     Raises:
         ValueError: If they did not measure the same.
@@ -87,9 +80,6 @@ def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> Record:
     Args:
         evaluations: Folder with a `results.json` -> label of its model, "" to keep its own.
         runs: Label of a method -> run folder that trained it.
-
-    Raises:
-        ValueError: If the evaluations did not measure the same photographs and holes.
     """
     record, sources = read_evaluations(evaluations)
     methods, verdicts = [], []
@@ -149,9 +139,6 @@ def describe_tries(
             by the run folder that it was made from.
         about: The question, in words.
         verdict: The answer, in words; "" for none yet.
-
-    Raises:
-        ValueError: If evaluations did not measure the same photographs, or one is of no try.
     """
     last = {runs[-1].resolve().name: label for label, runs in tries.items()}
     shared, sources = read_evaluations(evaluations)
@@ -273,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
             _keep_evaluations(arguments)
         for document in DOCUMENTS:
             write_whole(document, with_tables(document.read_text()).encode())
-        cost_plots.write(RESULTS / "cost.json", ROOT / "docs" / "images" / "cost.svg")
+        plots.write_cost(RESULTS / "cost.json", ROOT / "docs" / "images" / "cost.svg")
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

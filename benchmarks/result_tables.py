@@ -39,12 +39,7 @@ FORMS = {
 
 
 def table(record: Record, form: str | None = None) -> str:
-    """The Markdown of one record: a table, then what was measured and the command.
-
-    Args:
-        record: From `results/`, or a model's card.
-        form: Name of a template; by default that of the record's keys.
-    """
+    """The Markdown of one record: a table by the form or its keys, the measurement, the command."""
     form = form or next(name for key, name in FORMS.items() if key in record)
     return _environment().get_template(f"{form}.md.j2").render(record=record, card=record)
 
@@ -135,12 +130,9 @@ def compared(record: Record) -> list[tuple[Record, str]]:
 
 
 def differences(tries: list[list[Record]]) -> list[str]:
-    """What distinguishes each try, in words.
+    """What distinguishes each try, the recipes of its stages, in words.
 
     Where all continue the first, it is what the stages of their own change in its last one.
-
-    Args:
-        tries: For each try, the recipe of each stage.
     """
     base = tries[0]
     if len(tries) > 1 and all(stages[: len(base)] == base for stages in tries):

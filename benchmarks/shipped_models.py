@@ -117,23 +117,14 @@ class WholePhotographs(measuring.EvaluationSet):
 class Watched:
     """A fill function that records the largest change of a known pixel, in gray levels.
 
-    Args:
-        fill: As `training.evaluation.measuring.Fill`.
-        raw: The function that is watched, where `fill` would restore known pixels; by default
-            `fill` itself. It gets the first photograph of a batch.
-        shown: Whether pixels under a hole may influence how it is filled.
-    """
+    `raw`, by default `fill`, is watched on the first photograph of a batch, where `fill` would
+    restore known pixels. Unless `shown`, pixels under a hole may not influence how it is filled."""
 
     def __init__(self, fill: Fill, raw: Fill | None = None, shown: bool = False):
         self.fill, self._raw, self._shown = fill, raw, shown
         self.known_change = 0
 
     def __call__(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
-        """Fills.
-
-        Raises:
-            RuntimeError: If other pixels under the hole of the first photograph change its result.
-        """
         filled = self.fill(images, holes)
         hidden = np.where(holes[:1, ..., None], 255 - images[:1], images[:1])
         if not self._shown and not np.array_equal(self.fill(hidden, holes[:1])[0], filled[0]):

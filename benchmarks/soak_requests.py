@@ -38,16 +38,10 @@ LEVELS = 2
 
 
 class Good:
-    """A good request, and the pixels of its answer.
+    """A good request, form or JSON, and the pixels of its answer.
 
-    Args:
-        session: Fills as the server does.
-        pixels: `(H, W, 3)` uint8 RGB.
-        hole: `(H, W)` bool.
-        image_format: Of the photograph, by Pillow's name.
-        alpha: Whether the hole is the photograph's transparency instead of a mask.
-        is_json: Whether the request is JSON instead of a form.
-    """
+    The hole, `(H, W)` bool, is a mask or with `alpha` the transparency of the photograph, `(H, W,
+    3)` uint8, in a format by Pillow's name. `session` fills as the server does."""
 
     def __init__(
         self,

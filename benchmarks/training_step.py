@@ -1,15 +1,21 @@
-"""Measures a training step, its parts, and the effect of options on it, on the processor.
+"""Measures a training step, its parts, the effect of options on it, and a step on a GPU.
 
-    python -m benchmarks.training_step [--rounds 3] [--cases NAME ...]
-    python -m benchmarks.training_step --options [...]
+    python -m benchmarks.training_step [--rounds 3] [--cases NAME ...] python -m
+    benchmarks.training_step --options [...] KERAS_BACKEND=jax python -m benchmarks.training_step
+    --jax [--cases NAME ...] [--precisions P ...]
 
 Every case, a preset at a size and batch in one precision, runs in a process of its own: the whole
 step, its peak memory, and each part alone. Written to `results/training_step.json`.
 
-`--options`, on the first case in float32: each part compiled by XLA; the step with the batch in two
-and four parts; eight steps in one call against eight calls, on the demo's small step; CSA's step
-with VGG16's activations computed once against once a side. Written to
+`--options`, on the first case and precision: each part compiled by XLA; the step with the batch in
+two and four parts; eight steps in one call against eight calls, on the demo's small step; CSA's
+step with VGG16's activations computed once against once a side. Written to
 `results/training_options.json`.
+
+`--jax`: the step of MUSICAL without its adversarial term on a GPU under JAX: generator, VGG16,
+losses, back, Adam; with float16 the loss is scaled. XLA compiles the whole step. The batch is ready
+on the device, the hole is the center. A time is that of `JAX_CALLS` steps in a row. float32
+multiplies in TF32, XLA's default. Memory includes compiling. Written to `results/gpu_step.json`.
 """
 
 import argparse
@@ -40,10 +46,15 @@ class Case:
 
 ALONE = {"lambda_adversarial": 0.0}
 CASES = {
-    "lite, 128 px, batch 16": Case("musical", "lite", 128, 16, ALONE),
-    "paper, 256 px, batch 5": Case("musical", "paper", 256, 5, ALONE),
+    f"{preset}, {size} px, batch {batch}": Case("musical", preset, size, batch, ALONE)
+    for preset, size, batch in (
+        *(("lite", 128, 16), ("lite", 256, 16)),
+        *(("paper", 256, 5), ("paper", 256, 16)),
+    )
 }
-PRECISIONS = ("float32", "mixed_bfloat16")
+DEFAULT_CASES = ("lite, 128 px, batch 16", "paper, 256 px, batch 5")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+JAX_CALLS = 20
 
 
 def arrays_of(size: int, batch: int) -> dict[str, np.ndarray]:
@@ -247,19 +258,105 @@ def ratios_of_options(measured: dict[str, dict]) -> dict[str, float]:
     return said
 
 
+def measure_jax_case(name: str, precision: str, rounds: int) -> dict[str, Any]:
+    """Times steps of a case, in seconds, with the peak of the device's memory in bytes."""
+    import jax
+    import keras
+
+    from musical_tf import methods
+    from training import recipes
+    from training.jax_step import JaxStep
+
+    case = CASES[name]
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(precision)
+    module = methods.get(case.method)
+    config = module.Config.from_preset(case.preset, **case.fields)
+    generator = module.build_generator(config, dtype=precision)
+    # Adam of the paper; no averages.
+    recipe = recipes.resolve("demo", preset="paper", precision=precision)
+    step = JaxStep(recipe, generator, module.build_objective(config))
+    batch = jax.device_put(arrays_of(case.size, case.batch))
+    update = jax.jit(step.update, donate_argnums=0)
+    state, losses = step.start(), []
+
+    def steps(count: int) -> None:
+        nonlocal state
+        for _ in range(count):
+            state, terms = update(state, batch, 0, recipe.learning_rate)
+        losses.append(float(terms["total"]))
+
+    compile_seconds = measure.seconds_of(lambda: steps(1))
+    seconds = [measure.seconds_of(lambda: steps(JAX_CALLS)) / JAX_CALLS for _ in range(rounds)]
+    if not np.isfinite(losses).all():
+        raise RuntimeError(f"{case}, {precision}: the losses are {losses}")
+    (device, *_) = jax.local_devices()
+    median = float(np.median(seconds))
+    return {
+        "device": device.device_kind,
+        "step": {"median": median, "all": seconds},
+        "images_per_second": case.batch / median,
+        "compile_seconds": compile_seconds,
+        "peak_bytes": (device.memory_stats() or {}).get("peak_bytes_in_use"),
+        "loss": [losses[0], losses[-1]],
+    }
+
+
+def quantities(cases: dict[str, dict[str, dict]]) -> dict[str, str]:
+    """A line for each case and precision."""
+    said = {}
+    for name, by_precision in cases.items():
+        plain = by_precision.get("float32")
+        for precision, found in by_precision.items():
+            words = [
+                f"{1000 * found['step']['median']:.1f} ms",
+                f"{found['images_per_second']:.0f} images/s",
+            ]
+            if found["peak_bytes"]:
+                words.append(f"{found['peak_bytes'] / 1e9:.2f} GB")
+            if plain and precision != "float32":
+                ratio = plain["step"]["median"] / found["step"]["median"]
+                words.append(f"{ratio:.2f} times as fast as float32")
+            said[f"{name}, {precision}"] = ", ".join(words)
+    return said
+
+
+def measure_jax(options: argparse.Namespace) -> None:
+    import keras
+
+    if keras.backend.backend() != "jax":
+        raise ValueError(f"KERAS_BACKEND must be jax, got {keras.backend.backend()}")
+    times: dict[str, dict[str, dict]] = {}
+    for name in options.cases:
+        for precision in options.precisions:
+            found = measure.in_own_process(measure_jax_case, name, precision, options.rounds)
+            times.setdefault(name, {})[precision] = found
+    said = quantities(times)
+    for name, text in said.items():
+        print(f"{name}: {text}")
+    record = measure.record(f"KERAS_BACKEND=jax {options.command}", {"times": times})
+    record["hardware"] += f", {found['device']}"
+    measure.keep("gpu_step", {**record, "quantities": said})
+
+
 @measure.command(
-    measure.argument("--cases", nargs="+", default=list(CASES), choices=list(CASES)),
+    measure.argument("--cases", nargs="+", default=list(DEFAULT_CASES), choices=list(CASES)),
+    measure.argument("--precisions", nargs="+", default=list(PRECISIONS[:2]), choices=PRECISIONS),
     measure.argument("--options", action="store_true", help="measure the effect of options"),
+    measure.argument("--jax", action="store_true", help="measure the step under JAX"),
     rounds=3,
 )
 def main(options: argparse.Namespace) -> None:
+    if options.jax:
+        return measure_jax(options)
+
     def child(case: str, precision: str, *more: Any) -> dict[str, Any]:
         print(case, precision, *more, sep=", ", file=sys.stderr, flush=True)
         return measure.in_own_process(measure_case, case, precision, options.rounds, *more)
 
     measured: dict[str, Any]
     if options.options:
-        case, precision = options.cases[0], PRECISIONS[0]
+        case, precision = options.cases[0], options.precisions[0]
         splits = [count for count in (2, 4) if CASES[case].batch % count == 0]
         measured = {
             "xla": child(case, precision, 1, True),
@@ -270,7 +367,7 @@ def main(options: argparse.Namespace) -> None:
         name, said = "training_options", ratios_of_options(measured)
     else:
         measured = {
-            case: {precision: child(case, precision) for precision in PRECISIONS}
+            case: {precision: child(case, precision) for precision in options.precisions}
             for case in options.cases
         }
         name, said = "training_step", ratios_of_steps(measured)

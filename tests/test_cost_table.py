@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 from scipy import ndimage
 
-from benchmarks import cost, cost_plots, measure, result_tables
+from benchmarks import cost, measure, plots, result_tables
 
 
 @pytest.fixture(scope="module")
@@ -126,17 +126,17 @@ def test_the_table_names_what_is_missed():
 def test_growth_becomes_a_plot(tmp_path):
     points = [
         {"axis": axis, "at": at, "of": name, "seconds": at + 1, "bytes": 1e9}
-        for axis in cost_plots.AXES
+        for axis in plots.COST_AXES
         for at in (1, 3)
         for name in ("ours", "MI-GAN")
     ]
     results, plot = tmp_path / "cost.json", tmp_path / "cost.svg"
-    cost_plots.write(results, plot)
+    plots.write_cost(results, plot)
     assert not plot.exists()
     results.write_text(json.dumps({"cost": {"growth": {"figures": points}}}))
-    cost_plots.write(results, plot)
+    plots.write_cost(results, plot)
     assert ElementTree.fromstring(plot.read_bytes()).tag.endswith("svg")
-    assert plot.read_bytes() == cost_plots.draw(points)
+    assert plot.read_bytes() == plots.draw_cost(points)
 
 
 def test_both_boxes_have_their_share():
