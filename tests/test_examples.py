@@ -41,6 +41,7 @@ from .examples import (
     succeed,
     virtual_environment,
 )
+from .serving_model import write_model
 
 onnxruntime = onnx_runtime.load()
 
@@ -459,6 +460,28 @@ def test_app_has_every_function_of_the_servers_page():
         assert [text for text in words if text not in app] == []
     with pytest.raises(ValueError, match="once, got 2"):
         build.page_of(html + '<meta  charset="utf-8"\n/>')
+
+
+@pytest.mark.examples
+def test_app_chooses_a_variant_in_the_models_bytes(tmp_path):
+    node = program("node", package="apt install nodejs")
+    (tmp_path / "seed.mjs").write_text((WEB / "seed.js").read_text("utf-8"), "utf-8")
+    script = """
+        import { readFileSync, writeFileSync } from "node:fs";
+        import { placeOfSeed, setSeed } from "./seed.mjs";
+        const bytes = new Uint8Array(readFileSync("model.onnx"));
+        setSeed(bytes, 2 ** 31 - 1);
+        writeFileSync("set.onnx", bytes);
+        console.log(placeOfSeed(bytes) > 0);
+    """
+    (tmp_path / "set.mjs").write_text(script, "utf-8")
+    for has_seed, level in ((True, 147), (False, 100)):
+        write_model(tmp_path / "model.onnx", copies=100, has_seed=has_seed)
+        assert succeed(node, "set.mjs", cwd=tmp_path).strip() == str(has_seed).lower()
+        image, hole = np.zeros((40, 48, 3), np.uint8), np.zeros((40, 48), bool)
+        hole[10:20] = True
+        filled = InpaintingSession(tmp_path / "set.onnx", ["cpu"]).inpaint(image, hole, "original")
+        assert (filled[hole] == level).all()
 
 
 IS_KEPT = "crossOriginIsolated && navigator.serviceWorker.controller !== null"
