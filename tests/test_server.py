@@ -280,8 +280,8 @@ BYTES = bytes(range(256)) * 8
         (partial(post, image=with_alpha(), format="jpeg"), 400, "invalid_option", "transparency"),
         (partial(post, image=png(np.zeros((2, 17000, 3), np.uint8)), format="webp"), 400,
          "invalid_option", "webp holds 16383 pixels a side"),
-        (partial(post, seed=1), 400, "invalid_option",
-         "unknown form field 'seed'; valid: image, mask, strategy, fill, threshold"),
+        (partial(post, size=1), 400, "invalid_option",
+         "unknown form field 'size'; valid: image, mask, strategy, fill, seed, threshold"),
         (partial(post, threshold=["1", "2"]), 400, "invalid_option", "more than once"),
         (partial(post, threshold="1" * 2000), 400, "invalid_form", "image, mask; short texts"),
         (partial(post_json), 400, "invalid_image", "there is no image"),
@@ -485,13 +485,13 @@ class GatedSession(InpaintingSession):
         self.batches = []
         self.failure = None
 
-    def run_windows(self, images, holes, fill):
+    def run_windows(self, images, holes, *how):
         self.begun.append(len(images))
         assert self.gate.wait(WAIT)
         self.batches.append(len(images))
         if self.failure is not None:
             raise self.failure
-        return super().run_windows(images, holes, fill)
+        return super().run_windows(images, holes, *how)
 
 
 @pytest.fixture

@@ -27,9 +27,9 @@ class SlowSession(GatedSession):
         super().__init__(path)
         self.turns = threading.Semaphore(100)
 
-    def run_windows(self, images, holes, fill):
+    def run_windows(self, images, holes, *how):
         assert self.turns.acquire(timeout=20)
-        return super().run_windows(images, holes, fill)
+        return super().run_windows(images, holes, *how)
 
 
 @pytest.fixture(scope="module")

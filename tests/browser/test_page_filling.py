@@ -115,11 +115,11 @@ def test_progress_is_shown_and_cancel_stops_the_server(visit, serve, tmp_path):
     class Slow(InpaintingSession):
         batches = 0
 
-        def run_windows(self, images, holes, fill):
+        def run_windows(self, images, holes, *how):
             self.batches += 1
             if self.batches > 3:  # the first ones are the server's own and progress to show
                 gate.wait(20)
-            return super().run_windows(images, holes, fill)
+            return super().run_windows(images, holes, *how)
 
     slow = Slow(write_model(tmp_path / "model.onnx"))
     slow_server = serve(slow)
