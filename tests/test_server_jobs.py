@@ -178,7 +178,7 @@ def test_the_time_to_wait_grows_with_what_jobs_have_taken():
     def retry_after():
         with jobs.admit(), pytest.raises(QueueFullError) as caught, jobs.admit():
             pass
-        assert caught.value.waiting == 1
+        assert str(caught.value).startswith("1 ")
         return caught.value.retry_after
 
     for _ in range(30):

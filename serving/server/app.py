@@ -37,18 +37,18 @@ from ..session import InpaintingSession
 from . import openapi, request_body
 from .envelope import Envelope
 from .guard import PAGES, Guard, error_answer
-from .inpaint_request import FILES, FILES_TO_CONVERT, OPTIONS_TO_CONVERT, Filled, RequestError
+from .inpaint_request import FILES, OF_CONVERT, Filled, RequestError
 from .iopaint_routes import add_iopaint_routes
 from .job_routes import HEADER, PARAMETER, add_job_routes, work_on
 from .jobs import Job
+from .request_body import FORM, JSON
 from .schemas import OPTIONS
-from .selecting import FILES_TO_SELECT, OPTIONS_TO_SELECT
+from .selecting import OF_SELECT
 from .service import Service
 from .settings import Settings
 
 PAGE = Path(__file__).parents[1] / "page"
 
-_FORM, _JSON = "multipart/form-data", "application/json"
 _HUNG_UP = 499  # what nginx logs when a client leaves before its answer; nobody receives it
 
 
@@ -113,30 +113,34 @@ def create_app(
 
 
 def _add_inpaint(app: FastAPI, service: Service) -> None:
-    settings = service.settings
-    protected = _protection(settings.token)
+    protected = _protection(service.settings.token)
     # The document is open, and what a server serves is told to those with the token alone.
     told = [] if protected["dependencies"] else list(service.sessions)
 
-    def asking(media_type: str, *names: str) -> dict[str, Any]:
-        body = openapi.body(media_type, names, told)
-        return {"parameters": [PARAMETER], "requestBody": body}
-
-    common = {
-        "response_class": Response,
-        "dependencies": protected["dependencies"],
-    }
+    def add(
+        path: str,
+        name: str,
+        summary: str,
+        fields: Sequence[str],
+        responses: dict[int | str, dict[str, Any]],
+        answer: Callable[[Request], Awaitable[Response]],
+        media_type: str = FORM,
+    ) -> None:
+        body = openapi.body(media_type, fields, told)
+        app.post(
+            path,
+            operation_id=name,
+            summary=summary,
+            responses=responses | protected["responses"],
+            openapi_extra={"parameters": [PARAMETER], "requestBody": body},
+            response_class=Response,
+            dependencies=protected["dependencies"],
+        )(answer)
 
     async def inpaint(request: Request) -> Response:
-        is_json = request_body.is_json(request)
-        if request.url.path.endswith("/json") and not is_json:
-            raise RequestError(
-                415,
-                "unsupported_media_type",
-                "Content-Type must be application/json, got multipart/form-data; "
-                "send forms to /v1/inpaint",
-            )
         # /v1/inpaint answers JSON too: clients of version 0.1 send it to this address.
+        valid = [JSON] if request.url.path.endswith("/json") else [FORM, JSON]
+        is_json = request_body.is_json(request, valid)
         read = request_body.read_json if is_json else request_body.read_form
         (filled, model), job = await work_on(
             service, request, read, service.inpaint_json if is_json else service.inpaint
@@ -156,57 +160,30 @@ def _add_inpaint(app: FastAPI, service: Service) -> None:
             return await _json_answer(filled, job, model, provider, did)
         return _file_answer(filled, job, did)
 
-    for name, path, what, responses, media_type in (
-        ("inpaint_json", "/v1/inpaint/json", "JSON with base64 in and out",
-         openapi.JSON_RESPONSES, _JSON),
-        ("inpaint", "/v1/inpaint", "a form in and an image out",
-         openapi.FORM_RESPONSES, _FORM),
-    ):  # fmt: skip
-        app.post(
-            path,
-            operation_id=name,
-            summary=f"Fill the hole of a photograph, {what}",
-            responses=responses | protected["responses"],
-            openapi_extra=asking(media_type, *FILES, *OPTIONS),
-            **common,
-        )(inpaint)
-
-    @app.post(
-        "/v1/convert",
-        operation_id="convert",
-        summary="Encode a photograph in another format, or its filled version as its own file is",
-        responses=openapi.FILE_RESPONSES | protected["responses"],
-        openapi_extra=asking(_FORM, *FILES_TO_CONVERT, *OPTIONS_TO_CONVERT),
-        **common,
-    )
     async def convert(request: Request) -> Response:
-        read = form_reader(request, FILES_TO_CONVERT, OPTIONS_TO_CONVERT)
-        filled, job = await work_on(service, request, read, service.convert)
-        return _file_answer(filled, job, {})
+        return _file_answer(*await of_form(request, OF_CONVERT, service.convert), {})
 
-    @app.post(
-        "/v1/select",
-        operation_id="select",
-        summary="Outline the object in a box or below strokes, as a mask",
-        responses=openapi.SELECT_RESPONSES | protected["responses"],
-        openapi_extra=asking(_FORM, *FILES_TO_SELECT, *OPTIONS_TO_SELECT),
-        **common,
-    )
     async def select(request: Request) -> Response:
-        read = form_reader(request, FILES_TO_SELECT, OPTIONS_TO_SELECT)
-        filled, job = await work_on(service, request, read, service.select)
+        filled, job = await of_form(request, OF_SELECT, service.select)
         return _file_answer(filled, job, {"X-Selected-Share": str(filled.hole_share)})
 
-    def form_reader(
-        request: Request, files: Sequence[str], options: Sequence[str]
-    ) -> Callable[[Request], Awaitable[Any]]:
-        if request_body.is_json(request):
-            raise RequestError(
-                415,
-                "unsupported_media_type",
-                "Content-Type must be multipart/form-data, got application/json",
-            )
-        return partial(request_body.read_form, files=files, options=options)
+    async def of_form(
+        request: Request, fields: tuple[Sequence[str], Sequence[str]], work: Callable[..., Filled]
+    ) -> tuple[Filled, Job]:
+        request_body.is_json(request, [FORM])
+        files, options = fields
+        read = partial(request_body.read_form, files=files, options=options)
+        return await work_on(service, request, read, work)
+
+    fill, fields = "Fill the hole of a photograph, ", (*FILES, *OPTIONS)
+    add("/v1/inpaint/json", "inpaint_json", fill + "JSON with base64 in and out", fields,
+        openapi.JSON_RESPONSES, inpaint, JSON)  # fmt: skip
+    add("/v1/inpaint", "inpaint", fill + "a form in and an image out", fields,
+        openapi.FORM_RESPONSES, inpaint)  # fmt: skip
+    encode = "Encode a photograph in another format, or its filled version as its own file is"
+    add("/v1/convert", "convert", encode, sum(OF_CONVERT, ()), openapi.FILE_RESPONSES, convert)
+    outline = "Outline the object in a box or below strokes, as a mask"
+    add("/v1/select", "select", outline, sum(OF_SELECT, ()), openapi.SELECT_RESPONSES, select)
 
 
 async def _refuse_query(request: Request) -> None:

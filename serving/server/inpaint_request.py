@@ -9,7 +9,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,8 +27,8 @@ OWN_FORMATS = FORMATS | {"tiff": "TIFF", "bmp": "BMP"}
 """What an answer in the image's own format may be."""
 
 FILES = ("image", "mask")
-FILES_TO_CONVERT = ("image", "filled")
-OPTIONS_TO_CONVERT = ("format", "quality", "metadata", "crop")
+OF_CONVERT = ("image", "filled"), ("format", "quality", "metadata", "crop")
+"""Files and options of a request to encode a photograph."""
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom are outside."""
@@ -37,22 +37,6 @@ Fill = Callable[[np.ndarray, np.ndarray, "Options"], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W), options)`; returns uint8 `(H, W, 3)`."""
 
 _LONGEST_SIDE = {"webp": 16383, "jpeg": 65535, "avif": 65535}
-
-
-class Codec(Protocol):
-    """The functions of `musical_tf.images` that work on a stranger's file."""
-
-    @property
-    def read_photograph(self) -> Callable[..., images.Photograph]:
-        """See `musical_tf.images.read_photograph`."""
-
-    @property
-    def load_mask(self) -> Callable[..., images.Mask]:
-        """See `musical_tf.images.load_mask`."""
-
-    @property
-    def encode_photograph(self) -> Callable[..., bytes]:
-        """See `musical_tf.images.encode_photograph`."""
 
 
 class RequestError(Exception):
@@ -109,7 +93,7 @@ def fill_request(
     max_pixels: int,
     fill: Fill,
     check: Callable[[], None],
-    codec: Codec = images,
+    codec: Any = images,
 ) -> Filled:
     """Decodes, fills and encodes.
 
@@ -119,17 +103,13 @@ def fill_request(
         max_pixels: Larger images are refused before they are decoded.
         fill: What fills the hole.
         check: Called between the steps; may raise to end them.
-        codec: What decodes and encodes, as `worker_pool.Codec` does in another process.
+        codec: What decodes and encodes: `musical_tf.images`, or `worker_pool.Codec`.
 
     Raises:
         RequestError: If the request is at fault. What `fill` and `check` raise passes through,
             but for `ValueError`, by which `fill` refuses an image as too large for the strategy.
     """
-    if "image" not in fields:
-        raise RequestError(400, "invalid_image", "there is no image")
-    photograph, content = _read_photograph(fields, options, codec, max_pixels)
-    name = _format_of(photograph, options.format)
-    _check_sides(photograph, name)
+    photograph, content, name = _open(fields, options, codec, max_pixels)
     check()
     choice: dict[str, Any] = {"polarity": options.polarity, "threshold": options.threshold}
     alpha = None
@@ -183,7 +163,7 @@ def convert_request(
     options: "Options",
     max_pixels: int,
     check: Callable[[], None],
-    codec: Codec = images,
+    codec: Any = images,
     crop: Box | None = None,
 ) -> Filled:
     """Encodes a photograph in another format, or its filled version as its own file is encoded.
@@ -192,22 +172,14 @@ def convert_request(
         fields: `image` and perhaps `filled`, the photograph's answer from `fill_request`, as binary
             streams.
         options: `format`, `quality` and `metadata`.
-        max_pixels: Larger images are refused before they are decoded.
-        check: Called between the steps; may raise to end them.
-        codec: What decodes and encodes.
+        max_pixels, check, codec: As of `fill_request`.
         crop: Left, top, right and bottom of the part of the image to take; it may reach outside,
             where the image's border is continued. `filled` has the size of that part.
 
     Raises:
         RequestError: If the request is at fault. What `check` raises passes through.
     """
-    if "image" not in fields:
-        raise RequestError(400, "invalid_image", "there is no image")
-    photograph, content = _read_photograph(fields, options, codec, max_pixels)
-    if crop:
-        photograph, content = _crop(photograph, crop, max_pixels), b""
-    name = _format_of(photograph, options.format)
-    _check_sides(photograph, name)
+    photograph, content, name = _open(fields, options, codec, max_pixels, crop)
     check()
     height, width = photograph.pixels.shape[:2]
     image_format = OWN_FORMATS[name]
@@ -235,14 +207,34 @@ def convert_request(
     return Filled(encoded, name, width, height)
 
 
-def _read_photograph(
-    fields: Mapping[str, Any], options: "Options", codec: Codec, max_pixels: int
-) -> tuple[images.Photograph, bytes]:
-    """The photograph, and its bytes if they may be the answer."""
+def _open(
+    fields: Mapping[str, Any],
+    options: "Options",
+    codec: Any,
+    max_pixels: int,
+    crop: Box | None = None,
+) -> tuple[images.Photograph, bytes, str]:
+    """The photograph, its bytes if they may be the answer, and the answer's format."""
+    if "image" not in fields:
+        raise RequestError(400, "invalid_image", "there is no image")
     photograph, content = read_image(fields, "image", codec.read_photograph, max_pixels)
     if options.metadata == "strip":
-        return replace(photograph, exif=None), b""
-    return photograph, content
+        photograph, content = replace(photograph, exif=None), b""
+    if crop:
+        photograph, content = _crop(photograph, crop, max_pixels), b""
+    name = options.format
+    if name == "same":
+        own = photograph.format.lower()
+        name = own if own in OWN_FORMATS else "png"
+    longest = max(photograph.pixels.shape[:2])
+    if longest > _LONGEST_SIDE.get(name, longest):
+        raise RequestError(
+            400,
+            "invalid_option",
+            f"{name} holds {_LONGEST_SIDE[name]} pixels a side and the image has {longest}; "
+            "ask for png",
+        )
+    return photograph, content, name
 
 
 def _crop(photograph: images.Photograph, box: Box, max_pixels: int) -> images.Photograph:
@@ -289,26 +281,6 @@ def read_image(
         raise RequestError(400, code, f"{name}: it is empty")
     with image_errors(code):
         return read(io.BytesIO(content), name=name, max_pixels=max_pixels, **choice), content
-
-
-def _format_of(photograph: images.Photograph, name: str) -> str:
-    """The name of the answer's format."""
-    if name != "same":
-        return name
-    own = photograph.format.lower()
-    return own if own in OWN_FORMATS else "png"
-
-
-def _check_sides(photograph: images.Photograph, name: str) -> None:
-    """Refuses a format that holds no image of this size."""
-    longest = max(photograph.pixels.shape[:2])
-    if longest > _LONGEST_SIDE.get(name, longest):
-        raise RequestError(
-            400,
-            "invalid_option",
-            f"{name} holds {_LONGEST_SIDE[name]} pixels a side and the image has {longest}; "
-            "ask for png",
-        )
 
 
 def _check_transparency(alpha: np.ndarray | None, name: str) -> None:

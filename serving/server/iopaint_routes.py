@@ -39,7 +39,7 @@ def add_iopaint_routes(app: FastAPI, service: Service, dependencies: Sequence[De
 
     @app.post(f"{IOPAINT}inpaint", **options)
     async def inpaint(request: Request) -> Response:
-        _check_json(request)
+        request_body.is_json(request, [request_body.JSON])
         read, work = request_body.read_json, partial(_inpaint, service)
         (filled, seed), job = await work_on(service, request, read, work)
         service.metrics.queue_seconds.observe(job.queue_seconds)
@@ -53,7 +53,7 @@ def add_iopaint_routes(app: FastAPI, service: Service, dependencies: Sequence[De
 
     @app.post(f"{IOPAINT}model", **options)
     async def switch_model(request: Request) -> dict[str, Any]:
-        _check_json(request)
+        request_body.is_json(request, [request_body.JSON])
         request_body.check_length(request, request_body.LONGEST_REST)
         limited = request_body.limited(request, request_body.LONGEST_REST)
         name = request_body.parse_json(await request_body.read_json(limited), (), None).get("name")
@@ -82,16 +82,6 @@ def add_iopaint_routes(app: FastAPI, service: Service, dependencies: Sequence[De
     @app.get(f"{IOPAINT}samplers", **options)
     async def samplers() -> list[str]:
         return []
-
-
-def _check_json(request: Request) -> None:
-    if not request_body.is_json(request):
-        raise RequestError(
-            415,
-            "unsupported_media_type",
-            "Content-Type must be application/json with image and mask in base64, got "
-            "multipart/form-data; send forms to /v1/inpaint",
-        )
 
 
 def _inpaint(service: Service, content: bytearray, job: Job) -> tuple[Filled, int]:

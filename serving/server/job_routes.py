@@ -54,14 +54,10 @@ class JobProgress(BaseModel):
 
 
 class Answering:
-    """A request that is being answered.
-
-    Attributes:
-        job: Its work, once its body has been read.
-    """
+    """A request that is being answered."""
 
     def __init__(self) -> None:
-        self.job: Job | None = None
+        self.job: Job | None = None  # once its body has been read
         self._loop = asyncio.get_running_loop()
         self._limit: asyncio.Timeout | None = None
         self._error: RequestError | None = None
@@ -98,7 +94,7 @@ class Answering:
         if self.job is None:
             return JobProgress(state="receiving", windows_done=0, windows=None)
         done, windows = self.job.windows
-        state: Literal["running", "waiting"] = "running" if self.job.is_running else "waiting"
+        state: Literal["running", "waiting"] = "running" if self.job.future.running() else "waiting"
         return JobProgress(state=state, windows_done=done, windows=windows)
 
     async def result(self, job: Job, request: Request, jobs: JobQueue) -> Any:

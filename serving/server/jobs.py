@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,10 @@ class AbandonedError(Exception):
 
 
 class QueueFullError(Exception):
-    """There is no room for another job.
-
-    Attributes:
-        waiting: How many jobs there are.
-        retry_after: Seconds until there is likely to be room, from the time jobs have taken.
-    """
+    """There is no room for another job; `retry_after` seconds later there is likely to be."""
 
     def __init__(self, waiting: int, retry_after: float) -> None:
         super().__init__(f"{waiting} requests are waiting or running already")
-        self.waiting = waiting
         self.retry_after = retry_after
 
 
@@ -79,11 +74,6 @@ class Job:
         """Whether it was given up and has not stopped within `STUCK` seconds."""
         given_up = self._abandoned_at
         return given_up is not None and time.monotonic() - given_up > STUCK
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it is worked on."""
-        return self.future.running()
 
     def report(self, done: int, windows: int) -> None:
         """Notes how many windows are filled, of how many.
@@ -137,19 +127,19 @@ class Job:
             self.future.set_result(result)
 
 
+@dataclass(eq=False)
 class Place:
     """Room for one job, from before its input is read until its result is sent.
 
     Attributes:
         client: Who has it.
-        job: The job, once it is submitted.
         leave: Called when a client with fewer places needs it; may be called in another thread.
+        job: The job, once it is submitted.
     """
 
-    def __init__(self, client: str, leave: Callable[[], None] | None) -> None:
-        self.client = client
-        self.leave = leave
-        self.job: Job | None = None
+    client: str
+    leave: Callable[[], None] | None
+    job: Job | None = None
 
     @property
     def can_leave(self) -> bool:
@@ -158,7 +148,43 @@ class Place:
         return self.leave is not None and waits
 
 
-class JobQueue:
+class _Threads:
+    """Threads that work until they are closed, as daemons: an end does not wait for them.
+
+    Whoever wants the work finished waits for its futures.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._changed = threading.Condition()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=name, daemon=True) for name in names
+        ]
+
+    def start(self) -> None:
+        """Starts the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Lets the threads end once nothing waits any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def join(self, seconds: float) -> bool:
+        """Waits for closed threads; says whether all have ended in time."""
+        end = time.monotonic() + seconds
+        started = [thread for thread in self._threads if thread.ident is not None]
+        for thread in started:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in started)
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+
+class JobQueue(_Threads):
     """A few threads and a bounded number of jobs for them.
 
     A thread takes the next job from each client in turn. When all places are taken, a client gets
@@ -170,36 +196,13 @@ class JobQueue:
     """
 
     def __init__(self, workers: int, capacity: int) -> None:
+        super().__init__([f"job-{number}" for number in range(workers)])
         self.workers = workers
         self.capacity = capacity
         self._waiting: dict[str, deque[Job]] = {}  # by client, whose turn it is first
-        self._changed = threading.Condition()
         self._places: list[Place] = []
         self._seconds = 1.0  # of a job, until one has been measured
         self._running: dict[Job, float] = {}  # since when
-        self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"job-{number}", daemon=True)
-            for number in range(workers)
-        ]
-
-    def start(self) -> None:
-        """Starts the threads. They are daemons: a process that has to end does not wait for them.
-
-        Whoever wants the jobs finished waits for their futures.
-        """
-        for thread in self._threads:
-            thread.start()
-
-    def join(self, seconds: float) -> bool:
-        """Waits for the threads of a closed queue; says whether all have ended in time."""
-        return _join(self._threads, seconds)
-
-    def close(self) -> None:
-        """Lets the threads end once nothing waits any more."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
     @property
     def depth(self) -> int:
@@ -254,16 +257,12 @@ class JobQueue:
 
     def full(self) -> QueueFullError:
         """The error of a client that gets no place."""
-        return QueueFullError(len(self._places), self._guess())
-
-    def _guess(self) -> float:
-        """Seconds until a place is likely to be free."""
         now = time.monotonic()
         # A job that has run longer than the others used to says more than they do.
         a_job = max([self._seconds, *(now - since for since in self._running.values())])
         # Places whose input is still being read will have their jobs too.
         ahead = max(self.depth, len(self._places) - self.workers)
-        return a_job * (ahead + 1) / self.workers
+        return QueueFullError(len(self._places), a_job * (ahead + 1) / self.workers)
 
     def submit(self, work: Callable[[Job], Any], place: Place | None = None) -> Job:
         """Queues work; it is called with its job, which it should `check` now and then."""
@@ -286,15 +285,6 @@ class JobQueue:
                 if not jobs:
                     del self._waiting[client]
 
-    def _next(self) -> Job:
-        """The first job of the client whose turn it is; `_changed` is held."""
-        client = next(iter(self._waiting))
-        jobs = self._waiting.pop(client)
-        job = jobs.popleft()
-        if jobs:
-            self._waiting[client] = jobs  # behind the others
-        return job
-
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -302,7 +292,11 @@ class JobQueue:
                     if self._closed:
                         return
                     self._changed.wait()
-                job = self._next()
+                client, jobs = next(iter(self._waiting.items()))
+                job = jobs.popleft()
+                del self._waiting[client]
+                if jobs:
+                    self._waiting[client] = jobs  # behind the others
                 was_abandoned = job.is_abandoned
                 self._running[job] = started = time.monotonic()
             job.run()
@@ -315,7 +309,7 @@ class JobQueue:
             del job  # and with it its photograph, while this thread waits for the next
 
 
-class Batcher:
+class Batcher(_Threads):
     """The one thread that runs the model, several windows at a time where that is allowed.
 
     Args:
@@ -336,30 +330,14 @@ class Batcher:
         patience: float = 0.005,
         observe: Callable[[int, float], None] | None = None,
     ) -> None:
+        super().__init__(["model"])
         self.limit = limit
         self.patience = patience
         self._run_batch = run
         self._observe = observe
         self._waiting: list[_Window] = []
-        self._changed = threading.Condition()
         self._callers = 0
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self.is_running = False
-
-    def start(self) -> None:
-        """Starts the thread, a daemon."""
-        self._thread.start()
-
-    def join(self, seconds: float) -> bool:
-        """Waits for the thread of a closed batcher; says whether it has ended in time."""
-        return _join([self._thread], seconds)
-
-    def close(self) -> None:
-        """Lets the thread end once nothing waits any more."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
     @property
     def waiting(self) -> int:
@@ -467,21 +445,13 @@ def _forget_locals(error: BaseException) -> None:
         each = each.__cause__ or each.__context__
 
 
-def _join(threads: list[threading.Thread], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    started = [thread for thread in threads if thread.ident is not None]
-    for thread in started:
-        thread.join(max(0.0, end - time.monotonic()))
-    return not any(thread.is_alive() for thread in started)
-
-
+@dataclass(eq=False)
 class _Window:
     """One image for the model, and where its result goes."""
 
-    def __init__(self, image: np.ndarray, hole: np.ndarray, how: tuple, job: Job) -> None:
-        self.image = image
-        self.hole = hole
-        self.how = how
-        self.job = job
-        self.since = time.monotonic()
-        self.future: Future = Future()
+    image: np.ndarray
+    hole: np.ndarray
+    how: tuple
+    job: Job
+    since: float = field(default_factory=time.monotonic)
+    future: Future = field(default_factory=Future)

@@ -18,6 +18,8 @@ from starlette.types import Message
 from .inpaint_request import FILES, RequestError
 from .schemas import OPTIONS
 
+FORM, JSON = "multipart/form-data", "application/json"
+
 LONGEST_REST = 2**16
 """Bytes of a body in JSON without its files."""
 
@@ -28,22 +30,26 @@ _MOST_BOUNDARIES = len(FILES) + len(OPTIONS) + 1
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 
 
-def is_json(request: Request) -> bool:
-    """Whether the body is JSON rather than a form; anything else is refused."""
+def is_json(request: Request, valid: Sequence[str] = (FORM, JSON)) -> bool:
+    """Whether the body is JSON rather than a form.
+
+    Raises:
+        RequestError: 415, if it is compressed or not one of `valid`.
+    """
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         raise RequestError(
             415, "unsupported_media_type", f"a body with Content-Encoding {encoding} is not read"
         )
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in ("application/json", "multipart/form-data"):
+    if media_type not in valid:
+        advice = "" if FORM in valid else "; send base64, or a form to /v1/inpaint"
         raise RequestError(
             415,
             "unsupported_media_type",
-            "Content-Type must be multipart/form-data or application/json, "
-            f"got {media_type or 'none'}",
+            f"Content-Type must be {' or '.join(valid)}, got {media_type or 'none'}{advice}",
         )
-    return media_type == "application/json"
+    return media_type == JSON
 
 
 def _too_large(max_bytes: int) -> RequestError:

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from . import worker
-from .inpaint_request import Box, Codec, Filled, RequestError, read_image
+from .inpaint_request import Box, Filled, RequestError, read_image
 
-FILES_TO_SELECT = ("photograph", "strokes")
-OPTIONS_TO_SELECT = ("box",)
+OF_SELECT = ("photograph", "strokes"), ("box",)
+"""Files and options of a request to select an object."""
 
 WHAT = "selecting the object"
 """What a worker does, for messages."""
@@ -36,7 +36,7 @@ def select_request(
     box: Box | None,
     max_pixels: int,
     check: Callable[[], None],
-    codec: Codec,
+    codec: Any,
     cut: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Filled:
     """Decodes, selects and encodes.
