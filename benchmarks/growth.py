@@ -51,7 +51,7 @@ of many rows."""
 LARGE_SIDE, LARGE_BOUND = 768, 128_000_000
 """From this side on, the bound is this one, because a row of a larger hole has more scores."""
 
-PRESET_WIDTHS = {"paper": 64, "lite": 32}
+PRESET, WIDTH = "paper", 64
 
 
 def score_count(side: int, hole_side: int, batch: int, bound: int | None = None) -> int:
@@ -114,22 +114,20 @@ def points() -> list[dict[str, Any]]:
     return found
 
 
-def model_of(row: dict[str, Any], preset: str) -> int:
+def model_of(row: dict[str, Any]) -> int:
     """The memory model's prediction for a point."""
-    shape = (row["side"], row["hole_side"], row["batch"])
-    return added_bytes(*shape, PRESET_WIDTHS[preset], row["bound"])
+    return added_bytes(row["side"], row["hole_side"], row["batch"], WIDTH, row["bound"])
 
 
 def measure_all(options: argparse.Namespace) -> dict[str, Any]:
     """All points, or those for which the time is enough."""
     deadline = time.monotonic() + 60.0 * options.minutes
-    folder, preset = options.models, options.preset
-    files = {None: models.exported(folder, preset)}
+    files = {None: models.exported(options.models, PRESET)}
     for bound in sorted({*BOUNDS.values(), LARGE_BOUND}):
-        files[bound] = models.exported(folder, preset, attention_max_scores=bound)
+        files[bound] = models.exported(options.models, PRESET, attention_max_scores=bound)
     rows, missing = [], []
     for point in points():
-        model, left = model_of(point, preset), deadline - time.monotonic()
+        model, left = model_of(point), deadline - time.monotonic()
         name = f"{point['axis']} {point['at']:g}, {point['form']}"
         rows.append(point)
         if model > options.limit * 1e9:
@@ -144,7 +142,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
         if rows[-1] is point:
             missing.append(name)
     names = [file.name for file in files.values()]
-    figures = {"preset": preset, "threads": options.threads, "models": names}
+    figures = {"preset": PRESET, "threads": options.threads, "models": names}
     return measure.record(options.command, {**figures, "points": rows, "missing": missing})
 
 
@@ -153,7 +151,7 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
     at = {(row["form"], row["axis"], row["at"]): row for row in figures["points"] if "added" in row}
     if not at:
         return {}
-    of_model = [row["added"] / model_of(row, figures["preset"]) for row in at.values()]
+    of_model = [row["added"] / model_of(row) for row in at.values()]
     said = {
         "memory of a run, measured / model, at most": max(of_model),
         "memory of a run, measured / model, at least": min(of_model),
@@ -186,7 +184,7 @@ def draw(figures: dict[str, Any]) -> bytes:
             x = [row["at"] for row in run]
             seconds.append(plots.Line(x, [row["seconds"] for row in run], name, color))
             memory.append(plots.Line(x, [row["added"] / 1e9 for row in run], name, color))
-            model = [model_of(row, figures["preset"]) / 1e9 for row in rows]
+            model = [model_of(row) / 1e9 for row in rows]
             places = [row["at"] for row in rows]
             memory.append(plots.Line(places, model, "memory model", color, dashed=True))
         title = f"bound: {millions} million scores a tensor"
@@ -197,7 +195,6 @@ def draw(figures: dict[str, Any]) -> bytes:
 
 @measure.command(
     measure.argument("--draw", action="store_true", help="draw earlier results"),
-    measure.argument("--preset", choices=tuple(PRESET_WIDTHS), default="paper"),
     measure.argument("--limit", type=float, default=6, metavar="GB", help="memory of a point"),
     measure.argument("--minutes", type=float, default=9, metavar="M", help="for all points"),
     *models.ARGUMENTS,
