@@ -6,6 +6,7 @@ fixture.
 
 import os
 import signal
+import urllib.request
 
 import pytest
 
@@ -36,3 +37,27 @@ def session(model):
     from serving.session import InpaintingSession
 
     return InpaintingSession(model)
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """An empty Keras cache and a proxy on a closed port: every download is refused at once."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr(
+        urllib.request, "_opener", None
+    )  # it remembers the proxies it was made with
+    return tmp_path / "cache" / "models"
+
+
+@pytest.fixture
+def eager():
+    """To trace a graph takes longer than a few steps."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

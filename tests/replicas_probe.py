@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tests import test_trainer as tiny
+from tests import tiny_trainer as tiny
 from training import checkpoints, distribution, networks, recipes
 from training.optimization import dtype_policy
 from training.trainer import Trainer
@@ -25,6 +25,7 @@ STEPS = 4
 BATCH = 4
 MUSICAL = (
     *("width=4", "inner_levels=1", "lambda_adversarial=0", "lambda_hole=6", "ema=0.9"),
+    *("lambda_perceptual=0", "lambda_style=0"),
     *("gradient_clip=50", "schedule=constant", "warmup_steps=0"),
 )
 

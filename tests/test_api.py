@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import musical_tf
+from musical_tf import named_models as library
 from serving import named_models
 from tests.serving_model import metadata_for, reference_fill, write_model
 
@@ -141,6 +142,7 @@ def test_models_and_devices_are_chosen_by_name(tmp_path, monkeypatch):
 IMPORTS = """
 import sys
 import musical_tf
+from musical_tf import named_models as library
 
 def loaded():
     return {{"keras", "tensorflow", "onnxruntime", "{serving}"}} & set(sys.modules)
@@ -167,3 +169,31 @@ def test_the_library_imports_what_a_call_needs():
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "pip install 'musical-tf[serve]'" in done.stdout
+
+
+LOADS = """
+import os, sys, tensorflow
+for imports in ("import keras, musical_tf", "import musical_tf, keras"):
+    child = os.fork()
+    if not child:
+        exec(imports)
+        print(keras.models.load_model(sys.argv[1]).method, flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, imports
+"""
+
+
+def test_keras_loads_a_generator_whichever_is_imported_first():
+    command = [sys.executable, "-c", LOADS, str(library.file("faces"))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["musical"] * 2), done.stderr
+
+
+def test_the_hint_without_keras():
+    code = (
+        "import sys, musical_tf\nsys.modules['keras'] = None\n"
+        "try:\n    musical_tf.load('faces')\n"
+        "except ModuleNotFoundError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert 'pip install "musical-tf[train]"' in done.stdout, done.stderr

@@ -265,61 +265,32 @@ def test_a_tree_that_keeps_the_rules_passes(tree):
 @pytest.mark.parametrize(
     ("file", "source", "rule"),
     [
-        ("musical_tf/layers/a.py", "import training", "import siblings relatively"),
         ("musical_tf/layers/a.py", "from serving.session import S", "import siblings relatively"),
-        ("musical_tf/a.py", "from . import training", "does not know who uses it"),
+        ("training/a.py", "from training.trainer import T", "import siblings relatively"),
         ("musical_tf/layers/a.py", "from ..export import to_onnx", "does not know who uses it"),
         ("musical_tf/a.py", "from musical_tf.serving import s", "does not know who uses it"),
-        ("musical_tf/a.py", "import onnx", "no command line and no onnx"),
         ("serving/session.py", "import onnxruntime", "without its telemetry"),
-        ("tests/a.py", "from onnxruntime import quantization", "without its telemetry"),
-        ("benchmarks/a.py", "def f():\n    import onnxruntime", "without its telemetry"),
+        ("tests/a.py", "def f():\n    from onnxruntime import q", "without its telemetry"),
         ("musical_tf/a.py", "def f():\n    import argparse", "no command line and no onnx"),
-        ("musical_tf/a.py", "import tensorflow as tf", "in a function"),
         ("musical_tf/a.py", "def f():\n    from tensorflow import image", "in a function"),
         ("musical_tf/layers/attention_reference.py", "import tensorflow", "in a function"),
-        (
-            "musical_tf/a.py",
-            "import importlib\nimportlib.import_module('tensorflow')",
-            "tensorflow",
-        ),
-        ("musical_tf/__init__.py", "from musical_tf.methods import create", "must not load keras"),
+        ("musical_tf/a.py", "import importlib\nimportlib.import_module('tensorflow')", "in a func"),
         ("musical_tf/__init__.py", "import keras", "must not load keras"),
-        ("musical_tf/layers/a.py", "from musical_tf.losses import x", "layers are below"),
+        ("musical_tf/arguments.py", "import keras", "NumPy and Pillow only"),
         ("musical_tf/layers/a.py", "from ..methods import musical", "layers are below"),
         ("musical_tf/losses/a.py", "from ..methods import musical", "losses are below methods"),
-        ("musical_tf/methods/csa.py", "from . import musical", "never import each other"),
         ("musical_tf/methods/csa.py", "from .musical import Config", "never import each other"),
-        (
-            "musical_tf/methods/csa.py",
-            "def f():\n    import musical_tf.methods.musical",
-            "never import each other",
-        ),
-        ("training/a.py", "from training.trainer import T", "import siblings relatively"),
-        ("training/a.py", "from serving import session", "import siblings relatively"),
         ("training/a.py", "from tests import b", "never imports its tests"),
-        ("serving/a.py", "import tensorflow", "and nothing else"),
         ("serving/a.py", "def f():\n    import keras", "and nothing else"),
         ("serving/a.py", "from musical_tf import losses", "and nothing else"),
-        ("serving/a.py", "def f():\n    import fastapi", "and nothing else"),
-        ("serving/session.py", "import prometheus_client", "and nothing else"),
-        ("serving/server/app.py", "import requests", "and nothing else"),
-        ("serving/a.py", "def f():\n    import ray", "and nothing else"),
+        ("serving/a.py", "class A:\n    import fastapi", "and nothing else"),
         ("serving/predict_many.py", "import ray", "and nothing else"),
         ("serving/server/selecting.py", "import cv2", "and nothing else"),
-        ("serving/predict_many.py", "def f():\n    import fastapi", "and nothing else"),
-        ("serving/server/app.py", "import tensorflow", "and nothing else"),
+        ("serving/server/app.py", "import requests", "and nothing else"),
         ("serving/server/worker.py", "import fastapi", "and nothing else"),
-        ("serving/predict.py", "from .server.app import X", "without the server's packages"),
         ("serving/predict.py", "from . import server", "without the server's packages"),
-        ("serving/a.py", "from ..training import datasets", "leaves its folder"),
         ("training/a.py", "from ..serving import session", "leaves its folder"),
-        ("serving/a.py", "from export import to_onnx", "import siblings relatively"),
-        ("serving/a.py", "try:\n    import torch\nexcept ImportError:\n    pass", "nothing else"),
-        ("serving/a.py", "class A:\n    import cv2", "and nothing else"),
-        ("serving/a.py", "__import__('keras')", "and nothing else"),
         ("benchmarks/a.py", "import tensorflow_addons as tfa", "end of life"),
-        ("musical_tf/a.py", "from tensorflow_addons.layers import Norm", "end of life"),
     ],
 )
 def test_a_planted_violation_is_found(tree, file, source, rule):
@@ -327,7 +298,5 @@ def test_a_planted_violation_is_found(tree, file, source, rule):
     (tree / file).write_text(source + "\n")
     messages = violations(tree)
     assert len(messages) == 1, messages
-    assert messages[0].startswith(
-        f"{file}:{len(source.splitlines()) if 'try' not in source else 2}:"
-    )
+    assert messages[0].startswith(f"{file}:{len(source.splitlines())}:")
     assert rule in messages[0]

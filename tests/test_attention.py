@@ -256,20 +256,8 @@ def test_without_a_candidate_features_pass_unchanged(implementation):
     )
     assert (result == features).all()
     assert np.isfinite(gradient).all()
-
-
-def test_an_empty_hole_returns_the_features():
-    features = random_features(2, 5, 6, 3)
-    result = ContextualAttention(3)(features, np.zeros((2, 5, 6, 1), "float32"))
-    assert (result.numpy() == features).all()
-
-
-def test_a_sample_does_not_see_its_neighbours_hole():
-    features, hole = random_features(3, 8, 8, 4), holes(3, 8, 8)
-    layer = MultiScaleAttention((1, 3))
-    together = layer(features, hole).numpy()
-    apart = [layer(features[i : i + 1], hole[i : i + 1]).numpy()[0] for i in range(3)]
-    np.testing.assert_allclose(together, apart, atol=1e-5)
+    unfilled = ContextualAttention(3, implementation=implementation)(features, 0 * hole)
+    assert (unfilled.numpy() == features).all()
 
 
 def test_zero_features_give_zeros_not_nan():
@@ -334,35 +322,6 @@ def test_scales_share_nothing_but_the_gram_matrix():
     together = MultiScaleAttention((1, 3, 5)).attend(features, hole)
     for size, attended in zip((1, 3, 5), together, strict=True):
         np.testing.assert_allclose(attended, ContextualAttention(size)(features, hole), atol=1e-6)
-
-
-def test_dynamic_shapes_in_a_graph():
-    layer = MultiScaleAttention((1, 3))
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((None, None, None, 4)),
-            tf.TensorSpec((None, None, None, 1)),
-        ]
-    )
-    def run(features, hole):
-        return layer(features, hole)
-
-    for shape in ((1, 5, 9), (3, 8, 6)):
-        features, hole = random_features(*shape, 4), holes(*shape)
-        np.testing.assert_allclose(run(features, hole), layer(features, hole), atol=1e-5)
-
-
-@pytest.mark.parametrize("variant", ["paper", "official"])
-def test_module_keeps_the_shape_and_survives_saving(tmp_path, variant):
-    features, hole = keras.Input((None, None, 6)), keras.Input((None, None, 1))
-    merged = MultiScaleAttention((1, 3), variant=variant, softmax_scale=5.0)(features, hole)
-    model = keras.Model([features, hole], merged)
-    assert merged.shape == (None, None, None, 6)
-    model.save(tmp_path / "model.keras")
-    restored = keras.saving.load_model(tmp_path / "model.keras")
-    batch = random_features(2, 7, 8, 6), holes(2, 7, 8)
-    np.testing.assert_array_equal(model(list(batch)), restored(list(batch)))
 
 
 @pytest.mark.parametrize(("variant", "close"), [("paper", 0.05), ("official", 0)])

@@ -8,7 +8,6 @@ import json
 from collections import Counter
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from export.convert import convert
@@ -70,18 +69,9 @@ def profile(implementation, folder):
     return model.graph.node, sizes
 
 
-@pytest.fixture(scope="module")
-def fast(tmp_path_factory):
-    return profile("fast", tmp_path_factory.mktemp("profile"))
-
-
-def test_no_tensor_is_larger_than_the_scores_of_the_window(fast):
-    _, sizes = fast
+def test_nodes_and_passes_over_the_scores(tmp_path):
+    nodes, sizes = profile("fast", tmp_path)
     assert max(size for _, size in sizes) <= LARGEST_SCORES
-
-
-def test_passes_over_the_scores(fast):
-    _, sizes = fast
     passes = Counter(name for name, size in sizes if size >= SMALLEST_SCORES and name not in VIEWS)
     assert passes["MatMul"] + passes["FusedMatMul"] == 1  # the others give features
     assert passes["Softmax"] == 2
@@ -89,10 +79,6 @@ def test_passes_over_the_scores(fast):
     assert passes["Pad"] == 0
     assert passes["Slice"] <= 1  # the part of the Gram matrix that the smaller patch needs
     assert passes.total() <= PASSES
-
-
-def test_nodes_of_the_exported_graph(fast):
-    nodes, _ = fast
     kinds = Counter(node.op_type for node in nodes)
     assert kinds["MatMul"] == 3  # the scores, and the filling of each patch size
     assert kinds["Conv"] == 8

@@ -12,6 +12,11 @@ from training.evaluation.baselines import BASELINES, LABELS
 ALL = sorted(BASELINES)
 
 
+def error_of(name, image, hole):
+    """Mean absolute error in the hole, in grey levels."""
+    return np.abs(BASELINES[name](image, hole).astype(int) - image)[hole].mean()
+
+
 @pytest.fixture(scope="module")
 def photograph():
     return np.ascontiguousarray(data.astronaut()[:192:2, 128:320:2])
@@ -26,31 +31,19 @@ def hole():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_known_pixels_stay_and_the_hole_is_filled(name, photograph, hole):
+def test_the_hole_is_filled_from_known_pixels_and_those_stay(name, photograph, hole):
     before = photograph.copy()
     result = BASELINES[name](photograph, hole)
     assert result.dtype == np.uint8
     assert result.shape == photograph.shape
     np.testing.assert_array_equal(result[~hole], photograph[~hole])
     np.testing.assert_array_equal(photograph, before)
-    error = np.abs(result[hole].astype(int) - photograph[hole]).mean()
-    assert 0 < error < 90
+    assert 0 < error_of(name, photograph, hole) < 90
     assert result[hole].max() > 0
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_what_lies_under_the_hole_is_never_seen(name, photograph, hole):
     other = photograph.copy()
     other[hole] = 255 - other[hole]
-    np.testing.assert_array_equal(
-        BASELINES[name](photograph, hole)[hole], BASELINES[name](other, hole)[hole]
-    )
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_an_empty_hole_returns_the_image(name, photograph):
-    result = BASELINES[name](photograph, np.zeros((96, 96), bool))
-    np.testing.assert_array_equal(result, photograph)
+    np.testing.assert_array_equal(BASELINES[name](other, hole)[hole], result[hole])
+    np.testing.assert_array_equal(BASELINES[name](photograph, np.zeros_like(hole)), photograph)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -91,14 +84,10 @@ def test_diffusion_continues_a_ramp_better_than_the_mean():
     image = np.repeat(image, 3, axis=2)
     hole = np.zeros((64, 64), bool)
     hole[16:48, 8:40] = True
-
-    def error(name):
-        return np.abs(BASELINES[name](image, hole).astype(int) - image)[hole].mean()
-
-    assert error("telea") < error("mean") / 2
-    assert error("navier_stokes") < error("mean") / 2
+    assert error_of("telea", image, hole) < error_of("mean", image, hole) / 2
+    assert error_of("navier_stokes", image, hole) < error_of("mean", image, hole) / 2
     # A ramp's biharmonic operator is zero: nothing but rounding is left.
-    assert error("biharmonic") < 1
+    assert error_of("biharmonic", image, hole) < 1
 
 
 def test_biharmonic_continues_what_diffusion_flattens():
@@ -107,11 +96,7 @@ def test_biharmonic_continues_what_diffusion_flattens():
     image = np.repeat((128 + (x**2 - y**2) * 0.1).astype(np.uint8)[..., None], 3, axis=2)
     hole = np.zeros((64, 64), bool)
     hole[20:44, 20:44] = True
-
-    def error(name):
-        return np.abs(BASELINES[name](image, hole).astype(int) - image)[hole].mean()
-
-    assert error("biharmonic") < error("navier_stokes") / 4
+    assert error_of("biharmonic", image, hole) < error_of("navier_stokes", image, hole) / 4
 
 
 def test_patchmatch_continues_stripes():
@@ -119,11 +104,7 @@ def test_patchmatch_continues_stripes():
     image = np.broadcast_to(stripes[None, :, None], (96, 96, 3)).copy()
     hole = np.zeros((96, 96), bool)
     hole[36:60, 36:60] = True
-
-    def error(name):
-        return np.abs(BASELINES[name](image, hole).astype(int) - image)[hole].mean()
-
-    assert error("patchmatch") < error("telea") / 2
+    assert error_of("patchmatch", image, hole) < error_of("telea", image, hole) / 2
 
 
 def test_patchmatch_gives_the_same_answer_twice(photograph, hole):
@@ -134,9 +115,7 @@ def test_patchmatch_gives_the_same_answer_twice(photograph, hole):
 @pytest.mark.parametrize("name", ALL)
 def test_scattered_pixels_are_filled_from_their_neighbours(name, photograph):
     hole = np.random.default_rng(0).random((96, 96)) < 0.4
-    result = BASELINES[name](photograph, hole)
-    error = np.abs(result[hole].astype(int) - photograph[hole]).mean()
-    assert error < (90 if name == "mean" else 15)
+    assert error_of(name, photograph, hole) < (90 if name == "mean" else 15)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -148,7 +127,6 @@ def test_a_hole_that_leaves_little(name, photograph, rows):
     np.testing.assert_array_equal(result[~hole], photograph[~hole])
 
 
-@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(
     ("image", "hole", "message"),
     [
@@ -160,9 +138,10 @@ def test_a_hole_that_leaves_little(name, photograph, rows):
         (np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), bool), "whole image"),
     ],
 )
-def test_wrong_input_is_named(name, image, hole, message):
-    with pytest.raises(ValueError, match=message):
-        BASELINES[name](image, hole)
+def test_wrong_input_is_named(image, hole, message):
+    for name in ALL:
+        with pytest.raises(ValueError, match=message):
+            BASELINES[name](image, hole)
 
 
 def test_patchmatch_refuses_a_tiny_image():

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from export import ship, to_onnx, to_saved_model
+from serving import predict, predict_many
+from training import compare, demo, evaluate, fit_jax, options
+
 ROOT = Path(__file__).parents[1]
 INTERRUPTING = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
 
@@ -33,15 +37,49 @@ def test_ctrl_c_during_an_import_is_one_line(command, tmp_path):
     assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
 
 
-def test_evaluate_says_what_is_wrong_without_the_messages_of_tensorflow(tmp_path):
-    missing, output = tmp_path / "nowhere", tmp_path / "out"
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "training.evaluate", "--run", "nowhere", "--output", "out"],
+        ["-m", "training.fit", "--dataset", "demo", "--dry-run"],
+        ["export/to_onnx.py", "--run", "nowhere", "--output", "out"],
+    ],
+    ids=lambda command: command[1],
+)
+def test_tensorflow_is_imported_without_its_messages(command, tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\nprint(os.environ['TF_CPP_MIN_LOG_LEVEL'], flush=True)\nos._exit(0)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
     done = subprocess.run(
-        [sys.executable, "-m", "training.evaluate", "--run", str(missing), "--output", str(output)],
+        [sys.executable, *command],
         cwd=ROOT,
-        env={key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"},
+        env=environment | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2
-    assert done.stderr.startswith("musical-evaluate: error: ")
-    assert done.stderr.count("\n") == 1
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "3\n")
+
+
+PARSERS = {
+    "predict": predict._parser,
+    "predict_many": predict_many._parser,
+    "fit": options.make_parser,
+    "fit_jax": fit_jax._parser,
+    "evaluate": evaluate.build_parser,
+    "compare": compare.build_parser,
+    "demo": demo.parser,
+    "to_onnx": to_onnx._parser,
+    "to_saved_model": to_saved_model._parser,
+    "ship": ship._parser,
+}
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_an_unset_variable_is_no_path(name, capsys):
+    """Every command line refuses it; `Path("")` would be the working directory."""
+    for words in (["--output", ""], ["--output="], ["--image", "a.png", "--output", " "]):
+        with pytest.raises(SystemExit) as exit_info:
+            PARSERS[name]().parse_args(words)
+        assert exit_info.value.code == 2
+        assert "--output must have a value, got '" in capsys.readouterr().err

@@ -1,6 +1,3 @@
-import urllib.request
-
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -8,6 +5,8 @@ import tensorflow as tf
 from skimage import data
 
 from musical_tf.discriminators import densenet121_discriminator
+
+from .published_weights import write_published_layout
 
 NOTOP = "densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
@@ -24,17 +23,21 @@ def random_discriminator():
     return densenet121_discriminator(96, weights="random")
 
 
-def test_scores_are_a_map_of_float32_logits(random_discriminator, images):
+def test_it_is_the_published_network_with_a_map_of_float32_logits(random_discriminator, images):
+    published_without_top = 7_037_504
+    assert random_discriminator.count_params() == published_without_top + 9 * 1024 * 256 + 256
+    norms = [
+        layer
+        for layer in random_discriminator.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert len(norms) == 121
+    assert {(layer.epsilon, layer.momentum) for layer in norms} == {(1.001e-5, 0.9)}
     logits = random_discriminator(images, training=False)
     assert tuple(logits.shape) == (2, 1, 1, 256)
     assert logits.dtype == "float32"
     assert len(np.unique(logits)) > 256  # no final non-linearity that flattens them
     assert float(np.min(logits)) < 0 < float(np.max(logits))
-
-
-def test_it_has_the_parameters_of_densenet121_and_of_one_convolution(random_discriminator):
-    published_without_top = 7_037_504
-    assert random_discriminator.count_params() == published_without_top + 9 * 1024 * 256 + 256
 
 
 def test_random_weights_are_normal_with_deviation_two_hundredths(random_discriminator):
@@ -47,16 +50,6 @@ def test_random_weights_are_normal_with_deviation_two_hundredths(random_discrimi
     again = np.asarray(random_discriminator.get_layer("conv3_block2_2_conv").kernel)
     assert not np.array_equal(block, again)
     np.testing.assert_array_equal(scores.bias, np.zeros(256))
-
-
-def test_batch_normalisation_is_that_of_the_published_network(random_discriminator):
-    layers = [
-        layer
-        for layer in random_discriminator.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    assert len(layers) == 121
-    assert {(layer.epsilon, layer.momentum) for layer in layers} == {(1.001e-5, 0.9)}
 
 
 def test_training_uses_the_batch_and_moves_the_statistics(random_discriminator, images):
@@ -109,14 +102,7 @@ def published_layout(tmp_path_factory):
             layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
             layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
     path = tmp_path_factory.mktemp("densenet") / NOTOP
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [layer.name.encode() for layer in network.layers]
-        for layer in network.layers:
-            group = file.create_group(layer.name)
-            names = [f"{layer.name}/{weight.name}:0" for weight in layer.weights]
-            group.attrs["weight_names"] = [name.encode() for name in names]
-            for name, weight in zip(names, layer.weights, strict=True):
-                group[name] = np.asarray(weight)
+    write_published_layout(network, path)
     return network, path
 
 
@@ -165,7 +151,9 @@ def test_mixed_precision_keeps_logits_float32_and_the_global_policy(published_la
     )
 
 
-def test_too_small_an_image_is_explained_before_anything_is_downloaded():
+def test_wrong_options_are_explained_before_anything_is_downloaded():
+    with pytest.raises(ValueError, match=r"one of 'imagenet', 'none', got 'tf'"):
+        densenet121_discriminator(96, "random", normalization="tf")
     with pytest.raises(ValueError, match=r"at least 96 x 96 pixels, got 64 x 128"):
         densenet121_discriminator((64, 128))
 
@@ -184,28 +172,15 @@ def test_wrong_files_are_explained_and_kept(tmp_path):
     assert path.read_text() == "not hdf5"
 
 
-def test_refused_download_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # a closed port
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.setattr(
-        urllib.request, "_opener", None
-    )  # it remembers the proxies it was made with
+def test_refused_download_says_what_to_do(no_network):
     with pytest.raises(ConnectionError) as caught:
         densenet121_discriminator(96)
     message = str(caught.value)
     assert NOTOP in message
     assert "discriminator_weights=random" in message
-    assert str(tmp_path / "models") in message
-    mine = tmp_path / "models" / NOTOP
+    assert str(no_network) in message
+    mine = no_network / NOTOP
     mine.write_text("mine")
     with pytest.raises(ValueError, match="is not the published"):
         densenet121_discriminator(96)
     assert mine.read_text() == "mine"
-
-
-def test_unknown_normalization_names_the_choices():
-    with pytest.raises(ValueError, match=r"one of 'imagenet', 'none', got 'tf'"):
-        densenet121_discriminator(96, "random", normalization="tf")

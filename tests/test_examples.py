@@ -215,12 +215,6 @@ def test_program_says_what_is_wrong(example, model, tmp_path):
         assert not none.exists()
 
 
-def test_python_is_fifteen_lines():
-    lines = (EXAMPLES / "python" / "inpaint.py").read_text("utf-8").splitlines()
-    code = [line for line in lines if line.strip() and not line.startswith('"""')]
-    assert len(code) <= 15
-
-
 # ---- large photographs
 
 

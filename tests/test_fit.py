@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import musical_tf
@@ -48,9 +49,18 @@ def saved_steps(run_dir: Path) -> list[str]:
     return sorted(path.name for path in (run_dir / "checkpoints").iterdir())
 
 
+@pytest.fixture(autouse=True)
+def eager_unless_compared(request):
+    """To trace a graph takes longer than a few steps, but other processes run graphs."""
+    tf.config.run_functions_eagerly("straight" not in request.fixturenames)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """Four steps without a pause, the losses of the paper on."""
+    tf.config.run_functions_eagerly(False)
     run_dir = tmp_path_factory.mktemp("straight") / "run"
     assert run(*TINY, *WATCHED, "--steps", 4, "--run-dir", run_dir) == 0
     return run_dir
@@ -59,6 +69,7 @@ def straight(tmp_path_factory):
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """Two saved steps of a still smaller run, to be copied and maltreated."""
+    tf.config.run_functions_eagerly(True)
     run_dir = tmp_path_factory.mktemp("quick") / "run"
     assert run(*QUICK, "--steps", 2, "--run-dir", run_dir, "--checkpoint-every", 1) == 0
     return run_dir
@@ -142,6 +153,9 @@ def test_a_run_of_another_process_resumed_here_is_the_uninterrupted_one(straight
 
 
 def test_the_seed_decides_the_initial_weights():
+    recipe = recipes.resolve("demo", settings=["gradient_accumulation=2", "width=4"])
+    trainer = networks.make_trainer(recipe, networks.build(recipe, initial=False), 10)
+    assert trainer.gradient_accumulation == 2  # the recipe reaches the trainer
     weights = []
     for seed in (5, 5, 6):
         recipe = recipes.resolve("demo", seed=seed, settings=["width=4", "inner_levels=1"])
@@ -152,12 +166,6 @@ def test_the_seed_decides_the_initial_weights():
         assert not np.array_equal(weights[0][index], weights[2][index])
 
 
-def test_the_recipes_parts_of_a_batch_reach_the_trainer():
-    recipe = recipes.resolve("demo", settings=["gradient_accumulation=2", "width=4"])
-    trainer = networks.make_trainer(recipe, networks.build(recipe, initial=False), 10)
-    assert trainer.gradient_accumulation == 2
-
-
 def test_a_finished_run_can_be_resumed_without_effect(copied, capsys):
     before = (copied / "log.csv").read_bytes()
     (copied / "generator.keras").unlink()  # as if it had been killed before writing it
@@ -165,13 +173,6 @@ def test_a_finished_run_can_be_resumed_without_effect(copied, capsys):
     assert (copied / "log.csv").read_bytes() == before
     assert "done: 2 steps" in capsys.readouterr().out
     musical_tf.load(copied)
-
-
-def test_a_run_is_not_resumed_to_a_step_it_is_past(copied, capsys):
-    recipe = (copied / "recipe.json").read_bytes()
-    assert run("--run-dir", copied, "--resume", "--steps", 1) == 2
-    assert "is at step 2 already, and the run would end at step 1" in capsys.readouterr().err
-    assert (copied / "recipe.json").read_bytes() == recipe
 
 
 def test_runs_without_a_name_are_numbered(tmp_path, monkeypatch, capsys):
@@ -206,9 +207,6 @@ def test_dry_run_shows_everything_and_writes_nothing(tmp_path, monkeypatch, caps
     count = len(recipes.resolve("demo").open_photographs())
     assert f"steps  {-(-7 * count // 2)}, " in rest
     assert list(tmp_path.iterdir()) == []
-
-
-def test_dry_run_needs_the_weights_to_start_from(tmp_path, capsys):
     assert run(*QUICK, "--steps", 2, "--init", tmp_path / "none.keras", "--dry-run") == 2
     assert "No generator at" in capsys.readouterr().err
 
@@ -252,14 +250,9 @@ def test_two_runs_in_one_folder_are_refused_until_the_first_is_killed(copied, ca
         (["--dataset", "demo", "--stepz", "3"], ["--stepz"]),
         (["--dataset", "demo", "--preset", "liet"], ["liet", "paper, official, lite"]),
         (["--dataset", "demo", "--method", "nope"], ["nope", "musical"]),
-        (["--dataset", "demo", "--precision", "float16"], ["float16", "mixed_bfloat16"]),
-        (["--dataset", "demo", "--mask", "middle"], ["middle", "center, box, irregular"]),
         (["--dataset", "demo", "--set", "widht=3"], ["widht", "width", "learning_rate"]),
-        (["--dataset", "demo", "--set", "width=big"], ["width", "big", "whole number"]),
         (["--dataset", "demo", "--epochs", "1", "--steps", "1"], ["not allowed with"]),
-        (["--dataset", "demo", "--steps", "0"], ["steps must be at least 1"]),
         (["--dataset", "demo", "--batch-size", "two"], ["--batch-size", "two"]),
-        (["--dataset", "demo", "--image-size", "65"], ["image_size", "multiple of 16"]),
         (["--dataset", "demo", "--keep", "0"], ["--keep", "at least 1"]),
         (["--dataset", "demo", "--max-minutes", "0"], ["--max-minutes", "above 0"]),
         (["--dataset", "demo", "--feature-weights", "absent.npz"], ["absent.npz"]),
@@ -314,14 +307,11 @@ def test_sample_sheets_fall_back_on_the_training_photographs(tmp_path):
     assert runs.samples_of(recipe, ("test", "train"), 8)[0].shape == (trained_on, 64, 64, 3)
 
 
-def test_a_used_run_folder_is_not_touched_without_resume(copied, capsys):
+def test_a_used_folder_or_one_that_cannot_be_written_is_not_touched(copied, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
     assert run(*QUICK, "--steps", 2, "--run-dir", copied) == 2
     assert "--resume" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
-
-
-def test_a_run_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert run(*QUICK, "--steps", 1, "--run-dir", tmp_path / "file" / "run") == 2
     assert str(tmp_path / "file" / "run") in capsys.readouterr().err
@@ -338,12 +328,10 @@ def test_resuming_under_another_recipe_names_the_keys(copied, capsys):
     assert "batch_size is 2 there, 4 here" in error
     assert "config.width is 4 there, 8 here" in error
     assert "learning_rate is" in error
+    assert run("--run-dir", copied, "--resume", "--steps", 1) == 2
+    assert "is at step 2 already, and the run would end at step 1" in capsys.readouterr().err
     assert (copied / "recipe.json").read_bytes() == before
-
-
-def test_checkpoints_of_another_run_are_refused(copied, capsys):
-    recipe = json.loads((copied / "recipe.json").read_text())
-    recipe["seed"] = 77
+    recipe = json.loads(before) | {"seed": 77}  # checkpoints of another run
     (copied / "recipe.json").write_text(json.dumps(recipe))
     assert run("--run-dir", copied, "--resume", "--steps", 3) == 2
     assert "seed is 5 there, 77 here" in capsys.readouterr().err

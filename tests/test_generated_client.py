@@ -14,8 +14,8 @@ import pytest
 
 from serving.server import create_app
 from serving.server.settings import Settings
+from tests.server_client import HOLE, IMAGE, MASK, PHOTO, decoded, text
 from tests.test_examples import EXAMPLES, install_npm_packages, program
-from tests.test_server import HOLE, IMAGE, MASK, PHOTO, decoded, text
 from tests.test_server_process import running
 
 pytestmark = pytest.mark.examples

@@ -30,21 +30,6 @@ def png_chunk(kind, content):
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff", ".bmp", ".ppm"])
-def test_lossless_formats_keep_every_pixel(tmp_path, suffix):
-    path, pixels = tmp_path / f"a{suffix}", picture()
-    Image.fromarray(pixels).save(path, **({"lossless": True} if suffix == ".webp" else {}))
-    photograph = images.read_photograph(path)
-    np.testing.assert_array_equal(photograph.pixels, pixels)
-    assert photograph.alpha is None
-    assert photograph.format == images.format_of(path)
-    changed = pixels.copy()
-    changed[5:9, 5:9] = 0
-    again = reread(images.encode_photograph(photograph, changed))
-    assert again.format == photograph.format
-    np.testing.assert_array_equal(np.asarray(again), changed)
-
-
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 def test_grey_stays_grey_and_exact(tmp_path, suffix):
     path, grey = tmp_path / f"a{suffix}", picture()[..., 0]
@@ -59,13 +44,6 @@ def test_grey_stays_grey_and_exact(tmp_path, suffix):
     expected = grey.copy()
     expected[3, 3] = 76
     np.testing.assert_array_equal(np.asarray(again), expected)
-
-
-def test_every_grey_level_survives_the_way_through_rgb():
-    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    photograph = images.Photograph(levels[..., None].repeat(3, axis=2), grey=True)
-    again = reread(images.encode_photograph(photograph, photograph.pixels))
-    np.testing.assert_array_equal(np.asarray(again), levels)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -265,7 +243,10 @@ def test_a_tiff_does_not_leak_its_structure_into_a_jpeg(tmp_path):
 
 @pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "AVIF"])
 def test_quality_decides_the_size(image_format):
-    photograph = images.Photograph(picture(96, 128))
+    """Also of a photograph that was a JPEG with tables of its own."""
+    stream = io.BytesIO()
+    Image.fromarray(picture(96, 128)).save(stream, "JPEG", quality=95)
+    photograph = images.read_photograph(io.BytesIO(stream.getvalue()), name="photograph")
     sizes = []
     for quality in (20, 95):
         content = images.encode_photograph(
@@ -277,14 +258,6 @@ def test_quality_decides_the_size(image_format):
     for quality in (0, 101):
         with pytest.raises(ValueError, match=f"quality must be from 1 to 100, got {quality}"):
             images.encode_photograph(photograph, photograph.pixels, image_format, quality=quality)
-
-
-def test_quality_replaces_the_tables_of_a_jpeg(tmp_path):
-    path = tmp_path / "a.jpg"
-    Image.fromarray(picture(96, 128)).save(path, quality=95)
-    photograph = images.read_photograph(path)
-    small = images.encode_photograph(photograph, photograph.pixels, quality=20)
-    assert len(small) < 0.7 * len(images.encode_photograph(photograph, photograph.pixels))
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -332,7 +305,6 @@ def test_another_format_on_request_and_what_it_cannot_hold():
             "it has several frames",
         ),
         ("a.png", lambda p: p.write_bytes(b""), "not an image in a known format"),
-        ("a.png", lambda p: p.write_bytes(b"hello"), "not an image in a known format"),
         ("a.png", lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "not an image in a known"),
     ],
 )
@@ -342,31 +314,6 @@ def test_what_is_refused_is_named(tmp_path, name, write, message):
     with pytest.raises(images.ImageError, match=message) as error:
         images.read_photograph(path)
     assert str(error.value).startswith(str(path))
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".bmp", ".avif", ".ppm"])
-def test_truncated_and_damaged_files_are_named_and_nothing_else_is_raised(tmp_path, suffix):
-    path = tmp_path / f"a{suffix}"
-    Image.fromarray(picture(60, 80)).save(path)
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    refused = []
-    for trial in range(60):
-        content = bytearray(whole)
-        if trial % 2:
-            del content[int(rng.integers(1, len(whole))) :]
-        else:
-            for position in rng.integers(0, len(whole), 8):
-                content[position] = int(rng.integers(256))
-        path.write_bytes(content)
-        for read in (images.read_photograph, images.read_mask):
-            try:
-                read(path, max_pixels=10**6)
-            except images.ImageError as error:
-                refused.append(str(error))
-    assert len(refused) > 10
-    assert all(message.startswith(str(path)) for message in refused)
 
 
 def test_missing_file_and_folder_are_os_errors(tmp_path):
@@ -387,16 +334,6 @@ def test_pixel_limit_is_checked_before_decoding(tmp_path):
     with pytest.raises(images.ImageError, match="it has 10 x 10 pixels, more than the limit of 99"):
         images.read_photograph(path, max_pixels=99)
     assert images.read_photograph(path, max_pixels=100).pixels.shape == (10, 10, 3)
-
-
-def test_streams_are_read_like_files():
-    stream = io.BytesIO()
-    Image.fromarray(picture()).save(stream, "PNG")
-    stream.seek(0)
-    photograph = images.read_photograph(stream, name="upload")
-    np.testing.assert_array_equal(photograph.pixels, picture())
-    with pytest.raises(images.ImageError, match=r"^upload: "):
-        images.read_photograph(io.BytesIO(b"no"), name="upload")
 
 
 LEVELS = np.array([[0, 1, 127, 128, 254, 255]], np.uint8)

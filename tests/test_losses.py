@@ -1,5 +1,3 @@
-import urllib.request
-
 import h5py
 import keras
 import numpy as np
@@ -12,6 +10,8 @@ from skimage.metrics import structural_similarity
 
 from musical_tf import losses
 from musical_tf.pretrained import IMAGENET_MEAN, IMAGENET_STD, packaged_arrays, read_arrays
+
+from .published_weights import write_published_layout
 
 VGG_LAYERS = {
     "conv1_1": (3, 64),
@@ -47,34 +47,14 @@ def vgg():
     return losses.VGG16Features()
 
 
-@pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    """An empty Keras cache and a proxy on a closed port: every download is refused at once."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.setattr(
-        urllib.request, "_opener", None
-    )  # it remembers the proxies it was made with
-    return tmp_path / "cache" / "models"
-
-
 # Pixels
 
 
-def test_l1_is_the_mean_over_everything():
+def test_l1_and_l2_are_means_over_everything():
     image = np.zeros((2, 1, 2, 3), "float32")
     prediction = np.zeros_like(image)
     prediction[0, 0, 1] = (0.5, -1.0, 0.0)
     assert float(losses.l1_loss(image, prediction)) == pytest.approx(1.5 / 12)
-
-
-def test_l2_is_the_mean_square_over_everything():
-    image = np.zeros((2, 1, 2, 3), "float32")
-    prediction = np.zeros_like(image)
-    prediction[0, 0, 1] = (0.5, -1.0, 0.0)
     assert float(losses.l2_loss(image, prediction)) == pytest.approx(1.25 / 12)
 
 
@@ -395,26 +375,11 @@ def test_keras_weights_see_keras_own_preprocessing(keras_vgg16, faces, tmp_path)
     np.testing.assert_allclose(layer(faces)[2], expected, atol=1e-4 * expected.max())
 
 
-def write_published_layout(model, path):
-    """Writes the layout of Keras' published `_notop.h5` files: groups by layer, names in order."""
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
-        for layer in model.layers:
-            group = file.create_group(layer.name)
-            names = [f"{layer.name}/{weight.name}:0" for weight in layer.weights]
-            group.attrs["weight_names"] = [name.encode() for name in names]
-            for name, weight in zip(names, layer.weights, strict=True):
-                group[name] = np.asarray(weight)
-
-
-def test_unknown_vgg16_source_names_the_choices():
+def test_unknown_choices_are_named():
     with pytest.raises(
         FileNotFoundError, match=r"'imagenet': no such file; expected 'torchvision'"
     ):
         losses.VGG16Features("imagenet")
-
-
-def test_unknown_normalization_names_the_choices():
     with pytest.raises(ValueError, match=r"one of 'imagenet', 'none', got 'caffe'"):
         losses.VGG16Features(normalization="caffe")
 
@@ -438,10 +403,6 @@ def test_broken_npz_files_are_explained(arrays, tmp_path):
     np.savez(path, **(arrays | {"conv1_1/bias": np.full(64, np.nan, "float32")}))
     with pytest.raises(ValueError, match=r"conv1_1/bias must be finite"):
         losses.VGG16Features(path)
-
-
-def test_torn_npz_is_explained(tmp_path):
-    path = tmp_path / "weights.npz"
     np.savez(path, a=np.arange(4096, dtype="float32"))
     content = bytearray(path.read_bytes())
     content[4000:4100] = bytes(100)
@@ -476,17 +437,14 @@ def test_a_keras_file_that_lacks_a_layer_is_refused(keras_vgg16, tmp_path):
         losses.VGG16Features(path)
 
 
-def test_refused_download_says_what_to_do(no_network):
+def test_refused_download_says_what_to_do_and_no_foreign_file_is_deleted(no_network):
     with pytest.raises(ConnectionError) as caught:
         losses.VGG16Features("keras")
     message = str(caught.value)
     assert "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5" in message
     assert "feature_weights=torchvision" in message
     assert "6d6bbae143d832006294945121d1f1fc" in message
-
-
-def test_a_foreign_file_in_the_cache_is_not_deleted(no_network):
-    no_network.mkdir(parents=True)
+    no_network.mkdir(parents=True, exist_ok=True)
     mine = no_network / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     mine.write_text("mine")
     with pytest.raises(ValueError, match=r"its md5 is .*, expected 6d6bbae1"):

@@ -10,14 +10,7 @@ import pytest
 import musical_tf
 from musical_tf import methods
 
-from . import (
-    make_baseline_goldens,
-    make_csa_goldens,
-    make_deepfill_goldens,
-    make_goldens,
-    method_contract,
-)
-from .make_goldens import FOLDER
+from . import make_goldens, method_contract
 from .method_contract import batch_of, inputs_of
 
 
@@ -35,6 +28,7 @@ class Case:
         exported: Sizes that the exported file is tried at.
         nodes: Operators that the exported graph must not have.
         loops: Loops of the exported graph; None for any number.
+        weightless: Fields that leave the terms `left`, and no discriminator.
     """
 
     method: str
@@ -47,6 +41,10 @@ class Case:
     exported: tuple[tuple[int, int], ...] = ((90, 117), (16, 16))
     nodes: tuple[str, ...] = ("Scan", "GatherElements")
     loops: int | None = 0
+    weightless: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"lambda_adversarial": 0.0}
+    )
+    left: tuple[str, ...] = ("l1",)
 
     def random_generator(self):
         if self.generator is not None:
@@ -65,9 +63,11 @@ CASES = {
         {"width": 4, "width_limit": 8, "levels": 4, "discriminator_width": 2},
         ((64, 64, 1), (24, 40, 3), (8, 16, 1)),
         (24, 44),
-        generator=make_csa_goldens.narrow_generator,
+        generator=lambda: make_goldens.narrow_generator("csa"),
         nodes=("Scan",),
         loops=1,
+        weightless={"lambda_consistency": 0.0, "lambda_adversarial": 0.0},
+        left=("l1", "rough_l1"),
     ),
     "glc": Case(
         "glc",
@@ -76,8 +76,12 @@ CASES = {
         (32, 34),
         batch=4,
         nodes=("SpaceToBatch",),
+        weightless={"alpha": 0.0},
+        left=("mse",),
     ),
-    "context_encoder": Case("context_encoder", CONTEXT, ((16, 48, 1), (33, 17, 3)), None, batch=3),
+    "context_encoder": Case(
+        "context_encoder", CONTEXT, ((16, 48, 1), (33, 17, 3)), None, batch=3, left=("l2",)
+    ),
     "context_encoder, any": Case(
         "context_encoder",
         {**CONTEXT, "region": "any"},
@@ -85,12 +89,14 @@ CASES = {
         None,
         batch=3,
         nodes=("Einsum", "GatherElements"),
+        left=("l2",),
     ),
     "shift_net": Case(
         "shift_net",
         {"width": 4, "levels": 4, "discriminator_width": 4},
         ((16, 48, 1), (32, 16, 3)),
         (32, 40),
+        weightless={"lambda_adversarial": 0.0, "lambda_guidance": 0.0},
     ),
     "deepfill_v1": Case(
         "deepfill_v1",
@@ -98,17 +104,22 @@ CASES = {
         ((8, 40, 1), (64, 32, 3)),
         (32, 36),
         size=32,
-        generator=make_deepfill_goldens.random_generator,
+        generator=make_goldens.deepfill_generator,
         exported=((40, 57), (16, 16), (9, 130)),  # padding wider than the map, too
         nodes=("Scan",),
         loops=None,
+        weightless={"lambda_adversarial": 0.0, "coarse_factor": 0.0, "lambda_known": 0.0},
+        left=("hole",),
     ),
     "musical": Case(
         "musical",
         {"width": 8, "inner_levels": 2},
         ((16, 48, 1), (64, 32, 3)),
         (32, 40),
-        generator=lambda: make_goldens.narrow_generator("paper"),
+        generator=lambda: make_goldens.narrow_generator("musical_paper"),
+        weightless=dict.fromkeys(
+            [f"lambda_{name}" for name in ("perceptual", "style", "tv", "adversarial")], 0.0
+        ),
     ),
 }
 TRAINED = [name for name in CASES if name != "musical"]  # test_trainer and test_fit train it
@@ -170,7 +181,25 @@ def test_every_variable_gets_a_gradient(name):
     method_contract.check_gradients(case.method, case.config(), case.size, case.batch)
 
 
+@cases
+def test_weightless_terms_are_not_computed(case):
+    module, config = methods.get(case.method), case.config(**case.weightless)
+    generator, discriminators, objective = method_contract.build(case.method, config, case.size)
+    assert discriminators == {}
+    assert getattr(objective, "vgg", None) is None
+    data = batch_of(case.size, batch=case.batch)
+    outputs = objective.outputs(generator, data)
+    assert tuple(objective.generator_terms(data, outputs, {})) == case.left
+    if case.method in ("csa", "deepfill_v1"):
+        assert objective.discriminator_terms(data, outputs, {}) == {}
+    if case.method != "glc":  # its error has no weight to set to 0
+        nothing = {name: 0.0 for name in vars(config) if name.startswith("lambda_")}
+        with pytest.raises(ValueError, match="nothing to train for"):
+            module.build_objective(dataclasses.replace(config, **nothing))
+
+
 @trained
+@pytest.mark.usefixtures("eager")
 def test_a_mixed_precision_step(case):
     together = {"completion_steps": 0, "discriminator_only_steps": 0, "alpha": 0.5}
     config = case.config(**(together if case.method == "glc" else {}))
@@ -189,22 +218,11 @@ def test_export(case, tmp_path):
     assert metadata["musical_tf.size_multiple"] == str(generator.size_multiple)
 
 
-GOLDENS = {
-    "csa": make_csa_goldens.compute,
-    "deepfill_v1": make_deepfill_goldens.compute,
-    **{
-        name: lambda name=name: make_baseline_goldens.compute(name)
-        for name in ("glc", "context_encoder", "shift_net")
-    },
-}
-
-
-@pytest.mark.parametrize("method", GOLDENS)
-def test_golden(method):
-    stored = np.load(FOLDER / f"{method}.npz")
-    computed = GOLDENS[method]()
+@pytest.mark.parametrize("name", make_goldens.TAPS)
+def test_golden(name):
+    stored, computed = np.load(make_goldens.FOLDER / f"{name}.npz"), make_goldens.compute(name)
     assert set(stored) == set(computed)
-    for name, value in computed.items():
-        np.testing.assert_allclose(value, stored[name], atol=2e-4, err_msg=name)
+    for tap, value in computed.items():
+        np.testing.assert_allclose(value, stored[tap], atol=2e-4, err_msg=tap)
     assert np.std(stored["result"]) > 0.05
     assert np.mean(np.abs(stored["result"]) == 1) < 0.5  # clipping would hide differences

@@ -12,21 +12,9 @@ from musical_tf import losses, methods
 from musical_tf.conventions import composite
 from musical_tf.methods import musical
 
-from . import make_goldens
+from .method_contract import batch_of
 
 NARROW = {"width": 8, "inner_levels": 2}
-
-
-def batch_of(size, batch=2, width=None):
-    """A smooth random image and a different hole in every sample."""
-    rng = np.random.default_rng(size)
-    width = width or size
-    coarse = rng.uniform(-1, 1, (batch, size // 16, width // 16, 3))
-    image = np.repeat(np.repeat(coarse, 16, axis=1), 16, axis=2).astype("float32")
-    hole = np.zeros((batch, size, width, 1), "float32")
-    for sample in range(batch):
-        hole[sample, 4 + sample : size // 2, 6 : width // 2 + sample] = 1
-    return {"image": tf.constant(image), "hole": tf.constant(hole)}
 
 
 def test_paper_has_the_figures_maps():
@@ -64,17 +52,7 @@ def test_paper_has_the_figures_maps():
             assert np.std(layer.kernel) == pytest.approx(0.02, rel=0.1)
 
 
-@pytest.mark.parametrize("preset", ["paper", "official"])
-def test_golden(preset):
-    stored = np.load(make_goldens.FOLDER / f"musical_{preset}.npz")
-    computed = make_goldens.compute(preset)
-    assert set(stored) == set(computed)
-    for name, value in computed.items():
-        np.testing.assert_allclose(value, stored[name], atol=2e-4, err_msg=name)
-    assert np.std(stored["result"]) > 0.05
-
-
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_saved_and_loaded_it_is_the_same(tmp_path, dtype):
     generator = musical_tf.create("musical", "lite", dtype=dtype, patch_sizes=(3,), **NARROW)
     generator.save(tmp_path / "generator.keras")
@@ -123,14 +101,6 @@ def test_registry_knows_its_methods():
     assert "musical" in methods.names()
     with pytest.raises(ValueError, match=r"Unknown method 'musicall', expected one of \[.*musical"):
         musical_tf.create("musicall")
-    with pytest.raises(ValueError, match=r"Unknown preset 'tiny', expected one of \['paper'"):
-        musical_tf.create("musical", preset="tiny")
-    with pytest.raises(ValueError, match=r"Unknown option\(s\) \['widht'\], expected .*'width'"):
-        musical_tf.create("musical", widht=3)
-    with pytest.raises(ValueError, match="width must be >= 1, received: 0"):
-        musical_tf.create("musical", width=0)
-    with pytest.raises(ValueError, match="lambda_tv must be >= 0"):
-        musical.Config(lambda_tv=-1.0)
 
 
 def test_load_says_what_is_wrong(tmp_path):
@@ -178,34 +148,15 @@ def test_objective_is_equation_7(preset):
     assert terms["style"] == pytest.approx(float(style), rel=1e-4)
 
 
-def test_weightless_terms_are_not_computed():
-    objective = musical.build_objective(
-        musical.Config(lambda_perceptual=0, lambda_style=0, lambda_tv=0, lambda_adversarial=0)
-    )
-    assert objective.vgg is None
-    assert list(objective.generator_terms(batch_of(32), batch_of(32)["image"], {})) == ["l1"]
-    assert musical.build_discriminators(musical.Config(lambda_adversarial=0), 256) == {}
-    assert musical.build_discriminators(musical.Config(adversarial_factor=0), 256) == {}
-
-
-def test_an_objective_without_terms_is_refused():
-    weightless = {
-        field.name: 0.0
-        for field in dataclasses.fields(musical.Config)
-        if field.name.startswith("lambda_")
-    }
-    with pytest.raises(ValueError, match="the weight of every term is 0"):
-        musical.build_objective(musical.Config(**weightless))
-    with pytest.raises(ValueError, match="adversarial_factor must be >= 0"):
-        musical.Config(adversarial_factor=-1.0)
-
-
 @pytest.mark.parametrize("preset", ["paper", "official"])
 def test_adversarial_weight(preset):
     config = musical.Config.from_preset(preset, discriminator_weights="random")
     expected = 0.3 if preset == "paper" else 0.06
     weights = musical.Objective(config).generator_weights
+    assert musical.build_discriminators(musical.Config(adversarial_factor=0), 256) == {}
     assert weights["adversarial"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="adversarial_factor must be >= 0"):
+        musical.Config(adversarial_factor=-1.0)
 
 
 @pytest.mark.slow

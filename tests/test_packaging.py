@@ -147,22 +147,8 @@ def test_version_is_written_once():
         if literal.search(path.read_text("utf-8"))
     ]
     assert holders == [str(Path("musical_tf/version.py"))]
-
-
-def test_changelog_has_a_part_for_what_is_next_or_for_this_version():
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
     assert headings[0] in ("Unreleased", musical_tf.__version__)
-
-
-def test_every_package_is_declared():
-    found = {
-        ".".join((name, *path.parent.relative_to(ROOT / folder).parts))
-        for name, folder in PACKAGE_FOLDERS.items()
-        for path in (ROOT / folder).rglob("__init__.py")
-    }
-    assert set(lines(setup_cfg()["options"]["packages"])) == found
-    mapping = dict(re.split(r"\s*=\s*", x) for x in lines(setup_cfg()["options"]["package_dir"]))
-    assert mapping == PACKAGE_FOLDERS
 
 
 def package_files() -> dict[str, Path]:
@@ -195,9 +181,6 @@ def test_two_wheels_hold_the_project_under_one_name(source, wheel, tmp_path):
     assert f"Requires-Dist: musical-tf=={musical_tf.__version__}" in metadata
     licences = {Path(name).name for name in serving.namelist() if ".dist-info/" in name}
     assert {"LICENSE", "NOTICE", "MODEL_CARD.md"} <= licences
-
-
-def test_the_wheel_for_serving_is_lean(wheel):
     assert wheel.stat().st_size <= 25e6
 
 
@@ -264,19 +247,19 @@ def test_two_of_one_kind_are_found(check_environment):
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 @pytest.mark.parametrize("extra", ["all", "all-gpu"])
-def test_extras_choose_one_of_each(extra, machine):
+def test_extras_choose_one_of_each_and_the_server(extra, machine):
     found = requirements(extra, machine)
     assert len(found.keys() & {"tensorflow", "tensorflow-cpu"}) == 1
     assert len(found.keys() & {"onnxruntime", "onnxruntime-gpu"}) == 1
+    server = requirements("server", machine).keys()  # which is combined with either of them
+    assert not server & {"onnxruntime", "onnxruntime-gpu"}
+    assert server <= found.keys()
 
 
-def test_linux_without_gpu_gets_the_processor_builds():
-    found = requirements("all", MACHINES["Linux x86-64"])
-    assert {"tensorflow-cpu", "onnxruntime"} <= found.keys()
-
-
-def test_gpu_extras_agree_on_cuda_12():
-    found = requirements("all-gpu", MACHINES["Linux x86-64"])
+def test_linux_gets_the_processor_builds_or_those_of_cuda_12():
+    linux = MACHINES["Linux x86-64"]
+    assert {"tensorflow-cpu", "onnxruntime"} <= requirements("all", linux).keys()
+    found = requirements("all-gpu", linux)
     assert found["tensorflow"].extras == {"and-cuda"}
     assert found["onnxruntime-gpu"].specifier.contains("1.26.0")
     assert not found["onnxruntime-gpu"].specifier.contains("1.27.0")
@@ -287,17 +270,6 @@ def test_serving_asks_for_no_tensorflow(extra):
     base = {Requirement(line).name for line in lines(setup_cfg()["options"]["install_requires"])}
     found = requirements(extra, MACHINES["Linux x86-64"]).keys() | base
     assert not [name for name in found if name.startswith(("tensor", "keras", "tf2onnx"))]
-
-
-@pytest.mark.parametrize("extra", ["all", "all-gpu"])
-def test_everything_includes_the_server(extra):
-    found = requirements(extra, MACHINES["Linux x86-64"])
-    assert requirements("server", MACHINES["Linux x86-64"]).keys() <= found.keys()
-
-
-def test_the_server_is_combined_with_either_onnx_runtime():
-    found = requirements("server", MACHINES["Linux x86-64"])
-    assert not found.keys() & {"onnxruntime", "onnxruntime-gpu"}
 
 
 # ---- command lines

@@ -1,5 +1,4 @@
 import io
-import json
 import os
 import re
 import shlex
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 import musical_tf
-from benchmarks import serving_memory
 from serving import named_models, predict, terminal
 from tests.serving_model import metadata_for, reference_fill, write_model
 
@@ -91,6 +89,9 @@ def test_one_image(call, photo, mask, tmp_path):
     assert "CPUExecutionProvider" in out
     assert f"mask {mask}: gray, levels 0, 255: levels above 127 are the hole; 7.8% of" in out
     np.testing.assert_array_equal(load(output), reference_fill(picture(), centre()))
+    for folder in (f"{tmp_path}/new/", tmp_path / "new"):
+        assert call(image=photo, mask=mask, output=folder)[0] == 0
+        assert (tmp_path / "new" / "photo.png").is_file()
 
 
 def test_paths_by_letter_and_by_place(call, photo, mask, tmp_path):
@@ -165,12 +166,6 @@ def test_a_shell_completes_options(tmp_path):
     assert (tmp_path / "words").read_text().strip() == "--device"
 
 
-def test_output_folder_takes_the_images_name(call, photo, mask, tmp_path):
-    assert call(image=photo, mask=mask, output=f"{tmp_path}/new/")[0] == 0
-    assert (tmp_path / "new" / "photo.png").is_file()
-    assert call(image=photo, mask=mask, output=tmp_path / "new")[0] == 0
-
-
 def test_polarity_threshold_and_dilation(call, photo, tmp_path):
     grey = save(tmp_path / "grey.png", np.where(centre(), 90, 10).astype(np.uint8))
     output = tmp_path / "out.png"
@@ -229,6 +224,10 @@ def test_mask_from_alpha_makes_the_filled_part_opaque(call, tmp_path):
     np.testing.assert_array_equal(filled[..., :3], reference_fill(pixels, centre()))
     assert filled[0, 0, 3] == 200
     assert (filled[centre()][:, 3] == 255).all()
+    alpha[0, 0] = 255  # nothing is clear any more: a JPEG can hold the result
+    save(photo, np.dstack([pixels, alpha]))
+    assert call(image=photo, mask="alpha", output=tmp_path / "out.jpg")[::2] == (0, "")
+    assert Image.open(tmp_path / "out.jpg").mode == "RGB"
 
 
 def test_rotated_photograph_and_upright_mask(call, tmp_path):
@@ -309,13 +308,6 @@ def test_one_mask_for_images_of_several_sizes(call, tmp_path, mask):
     changed[20:40, 30:60] = False
     assert not changed.any()
     assert call(**inputs)[1].startswith("1 filled, 2 failed in")
-
-
-def test_one_image_with_a_folder_of_masks(call, album):
-    photo, output = album / "images" / "a.png", album / "out.png"
-    (album / "masks" / "sub" / "a.png").unlink()
-    assert call(image=photo, mask=album / "masks", output=output)[0] == 0
-    np.testing.assert_array_equal(load(output), reference_fill(picture(), centre()))
 
 
 def test_output_and_mask_folders_inside_the_image_folder_are_not_taken_for_images(call, album):
@@ -449,14 +441,6 @@ def test_progress_shows_images_and_windows_on_a_terminal_only(call, tmp_path, ma
     assert lines[-1] == ""
 
 
-def test_two_masks_of_one_name_are_not_guessed_between(call, album):
-    save(album / "masks" / "a.jpg", centre())
-    code, _, err = call(image=album / "images", mask=album / "masks", output=album / "out")
-    assert code == 1
-    assert "several masks match it" in err
-    assert "a.jpg, a.png" in err
-
-
 def test_input_is_never_replaced_unless_asked(call, album, mask, model):
     images, masks = album / "images", album / "masks"
     photo = images / "a.png"
@@ -495,25 +479,12 @@ def test_outputs_that_would_collide_are_left_out_and_named(call, album):
         assert len(list((album / "out").iterdir())) >= 2
 
 
-def test_a_filled_cutout_may_become_a_jpeg(call, tmp_path):
-    alpha = np.where(centre(), 0, 255).astype(np.uint8)[..., None]
-    cutout = save(tmp_path / "cutout.png", np.concatenate([picture(), alpha], axis=2))
-    code, _, errors = call(image=cutout, mask="alpha", output=tmp_path / "out.jpg")
-    assert (code, errors) == (0, "")
-    assert Image.open(tmp_path / "out.jpg").mode == "RGB"
-
-
 def test_missing_and_foreign_models(call, photo, mask, tmp_path):
     inputs = {"image": photo, "mask": mask, "output": tmp_path / "out.png"}
     missing = tmp_path / "missing.onnx"
     assert_one_error(call(model=missing, **inputs), 2, missing, "no such model file")
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"not a model at all")
-    assert_one_error(call(model=broken, **inputs), 2, broken, "ONNX Runtime cannot load it")
     foreign = write_model(tmp_path / "foreign.onnx", metadata={})
     assert_one_error(call(model=foreign, **inputs), 2, foreign, "not a model exported by")
-    later = write_model(tmp_path / "later.onnx", metadata=metadata_for(contract="3"))
-    assert_one_error(call(model=later, **inputs), 2, later, "got '3'")
     assert not (tmp_path / "out.png").exists()
 
 
@@ -619,17 +590,17 @@ def test_the_guides_examples_run(model, tmp_path, monkeypatch, capfd):
         python, *words = shlex.split(command)
         assert (python, *words[:2]) == ("python", "-m", "serving.predict")
         assert predict.main(words[2:]) == 0, capfd.readouterr().err
-    np.testing.assert_array_equal(load(tmp_path / "filled.png")[..., :3], session_fill(picture()))
+    np.testing.assert_array_equal(
+        load(tmp_path / "filled.png")[..., :3], reference_fill(picture(), centre())
+    )
     code = blocks("python")
     assert len(code) == 3
     variables = {}
     for block in code:
         exec(block, variables)
-    np.testing.assert_array_equal(variables["filled"], session_fill(variables["photograph"].pixels))
-
-
-def session_fill(pixels):
-    return reference_fill(pixels, centre())
+    np.testing.assert_array_equal(
+        variables["filled"], reference_fill(variables["photograph"].pixels, centre())
+    )
 
 
 def test_the_guide_knows_every_flag_and_no_other():
@@ -637,24 +608,6 @@ def test_the_guide_knows_every_flag_and_no_other():
     mentioned = set(re.findall(r"--[a-z][a-z-]+", GUIDE))
     assert mentioned - flags == set()
     assert {flag for flag in flags if flag.startswith("--")} - mentioned == {"--help"}
-
-
-def test_the_guide_states_the_bounds_that_are_measured():
-    for label, bound in (
-        ("`session.inpaint`, with", serving_memory.SESSION_BOUND),
-        ("JPEG, PNG or TIFF", serving_memory.COMMAND_BOUNDS[".jpg"]),
-        ("WebP, whose encoder", serving_memory.COMMAND_BOUNDS[".webp"]),
-    ):
-        (row,) = [line for line in GUIDE.splitlines() if line.startswith("|") and label in line]
-        assert row.endswith(f"| {bound} |")
-    assert len({serving_memory.COMMAND_BOUNDS[suffix] for suffix in (".jpg", ".png", ".tif")}) == 1
-    figures = json.loads((ROOT / "results" / "serving_memory.json").read_text())
-    assert figures["failures"] == []
-    assert all(row["bytes_per_pixel"] <= row["bound"] for row in figures["rows"])
-    mebibytes = {row["name"]: round(row["bytes"] / 2**20) for row in figures["rows"]}
-    assert f"{mebibytes['command .jpg']} MiB for a JPEG and" in GUIDE
-    assert f"{mebibytes['command .png']} MiB for a PNG" in GUIDE
-    assert f"{round(figures['model']['process_bytes'] / 2**20)} MiB for a `lite` model" in GUIDE
 
 
 # On Linux a new process inherits its parent's `ru_maxrss`, and pytest with TensorFlow in it may

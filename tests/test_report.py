@@ -79,28 +79,18 @@ def samples():
     return kept
 
 
-class TestBuckets:
-    @pytest.mark.parametrize(
-        ("fraction", "bucket"),
-        [
-            (0.0, "0-10%"),
-            (0.0999, "0-10%"),
-            (0.1, "10-20%"),
-            (0.25, "20-30%"),
-            (0.3, "30-40%"),
-            (0.1 * 3, "30-40%"),
-            (1 - 0.4, "60-100%"),
-            (0.59999, "50-60%"),
-            (1.0, "60-100%"),
-        ],
-    )
-    def test_lower_end_included(self, fraction, bucket):
-        assert statistics.hole_bucket(fraction) == bucket
-
-    @pytest.mark.parametrize("fraction", [-0.01, 1.01, math.nan])
-    def test_no_share_of_an_image(self, fraction):
+@pytest.mark.parametrize(
+    ("fraction", "bucket"),
+    [
+        *((0.0, "0-10%"), (0.0999, "0-10%"), (0.1, "10-20%"), (0.25, "20-30%"), (0.3, "30-40%")),
+        *((0.1 * 3, "30-40%"), (1 - 0.4, "60-100%"), (0.59999, "50-60%"), (1.0, "60-100%")),
+    ],
+)
+def test_a_bucket_includes_its_lower_end(fraction, bucket):
+    assert statistics.hole_bucket(fraction) == bucket
+    for wrong in (-0.01, 1.01, math.nan):
         with pytest.raises(ValueError, match="0 to 1"):
-            statistics.hole_bucket(fraction)
+            statistics.hole_bucket(wrong)
 
 
 class TestAggregate:
@@ -153,7 +143,7 @@ class TestRanking:
 
 
 class TestMarkdown:
-    def test_tables_by_hole_size(self, results):
+    def test_tables_by_hole_size_and_what_was_left_out(self, results):
         text = tables.markdown(results)
         assert text.startswith("# musical lite on celeba\n")
         assert "3 images, split test, 32 × 32 pixels, mask box\n" in text
@@ -163,18 +153,14 @@ class TestMarkdown:
             "| musical lite | 25.00 | **1.667** | **0.1333** | 0.013 |\n"
             "| Telea | **26.00** | 3.333 | 0.1500 | 0.013 |\n"
         ).replace("0.013", f"{0.0125:.3f}") in text
-        assert "## All holes, 3 images\n" in text
-        assert "## Hole 10–20%, 2 images\n" in text
-        assert "## Hole 20–30%, 1 image\n" in text
+        for heading in ("All holes, 3 images", "Hole 10–20%, 2 images", "Hole 20–30%, 1 image"):
+            assert f"## {heading}\n" in text
         # Infinite over all images of the bucket: there is no mean.
         assert "| musical lite | – | **0.000** | **0.0000** |  |" in text
-        assert text.endswith("`python -m training.evaluate --output 'a b'`\n")
-
-    def test_footer_names_what_was_left_out(self, results):
-        text = tables.markdown(results)
         assert "- 1 file was skipped: broken.jpg (truncated)\n" in text
         assert "- musical lite: authors PSNR is infinite for 1 of 3 images" in text
         assert "commit abc123." in text
+        assert text.endswith("`python -m training.evaluate --output 'a b'`\n")
 
     def test_one_method_has_a_row_a_hole_size(self, results):
         text = tables.markdown(_results(results["images"], {"model": "musical lite"}))
@@ -184,10 +170,7 @@ class TestMarkdown:
             "| 10–20%, 2 images | 25.00 | 2.500 | 0.2000 |  |\n"
             "| 20–30%, 1 image | – | 0.000 | 0.0000 |  |\n"
         ) in text
-
-    def test_one_hole_size_is_one_table(self, results):
-        rows = results["images"][:2]
-        text = tables.markdown(_results(rows, {"model": "m"}))
+        text = tables.markdown(_results(results["images"][:2], {"model": "m"}))
         assert "##" not in text
         assert "(10 to 20% of the image)" in text
         assert "**" not in text
@@ -200,38 +183,31 @@ def test_hole_is_hatched(samples):
     assert {tuple(pixel) for pixel in shown[hole]} == {(178,) * 3, (226,) * 3}
 
 
+def counts(sheet, *levels):
+    pixels = np.asarray(sheet).reshape(-1, 3)
+    return [int((pixels == level).all(axis=1).sum()) for level in levels]
+
+
 class TestContactSheet:
     def test_holds_every_picture_whole(self, results, samples):
         sheet = drawings.contact_sheet(results, samples, cell=32)
-        pixels = np.asarray(sheet).reshape(-1, 3)
         for sample in samples:
             grey = int(sample.image[0, 0, 0])
-            counts = [int((pixels == grey + i).all(axis=1).sum()) for i in range(3)]
             # The truth, and the input around its hole; the model's result; Telea's.
-            assert counts[1:] == [32 * 32, 32 * 32]
-            assert counts[0] == 32 * 32 + (32 * 32 - 16 * 16)
+            expected = [32 * 32 + (32 * 32 - 16 * 16), 32 * 32, 32 * 32]
+            assert counts(sheet, grey, grey + 1, grey + 2) == expected
+        with pytest.raises(ValueError, match="at least one"):
+            drawings.contact_sheet(results, [])
 
     @pytest.mark.parametrize(("cell", "side"), [(100, 96), (16, 16)])
     def test_pictures_fit_their_cell(self, results, samples, cell, side):
         """Small ones are enlarged by whole pixels, large ones shrunk."""
         samples[0].hole[:] = False
-        sheet = drawings.contact_sheet(results, samples[:1], cell=cell)
-        pixels = np.asarray(sheet).reshape(-1, 3)
-        assert (pixels == 41).all(axis=1).sum() == side * side
+        assert counts(drawings.contact_sheet(results, samples[:1], cell=cell), 41) == [side * side]
 
     def test_worst_and_best_blocks(self, results, samples):
-        """Two blocks of one row are wider or higher than one block of three rows would tell."""
-        one = drawings.contact_sheet(results, samples, rows=2, cell=32)
         two = drawings.contact_sheet(results, samples, rows=1, cell=32)
-        pixels = np.asarray(two).reshape(-1, 3)
-        assert (pixels == 41).all(axis=1).sum() == 32 * 32  # the worst
-        assert (pixels == 201).all(axis=1).sum() == 32 * 32  # the best
-        assert (pixels == 121).all(axis=1).sum() == 0
-        assert two.size != one.size
-
-    def test_nothing_to_show(self, results):
-        with pytest.raises(ValueError, match="at least one"):
-            drawings.contact_sheet(results, [])
+        assert counts(two, 41, 121, 201) == [32 * 32, 0, 32 * 32]  # the worst, the best
 
 
 class _Page(HTMLParser):
@@ -265,16 +241,13 @@ class TestPage:
         text = (tmp_path / "index.html").read_text(encoding="utf-8")
         return text, _Page(text), tmp_path
 
-    def test_is_well_formed_and_filled_in(self, written):
+    def test_is_well_formed_and_needs_no_network(self, written):
         text, page, _ = written
         assert page.open == []
         assert not re.search(r"\{\{|\{%|Undefined", text)
         assert "<h1>musical lite on celeba</h1>" in text
         assert "<i>" not in text
         assert html.escape("b/<i>&b.png") in text
-
-    def test_needs_no_network(self, written):
-        text, page, _ = written
         assert "http" not in text
         assert "@import" not in text
         assert page.all("link") == []
@@ -302,24 +275,17 @@ class TestPage:
             with Image.open(f"{prefix}-truth.png") as picture:
                 np.testing.assert_array_equal(np.asarray(picture), sample.image)
 
-    def test_sort_menu(self, written):
-        _, page, _ = written
-        options = page.all("option")
+    def test_sort_menu_and_table(self, written, results, samples, tmp_path):
+        text, parsed, _ = written
+        options = parsed.all("option")
         assert {o["value"]: o["data-better"] for o in options if "data-better" in o} == {
-            "authors/psnr": "higher",
-            "authors/l1_percent": "lower",
-            "lpips/alex": "lower",
-            "hole": "lower",
+            **{"authors/psnr": "higher", "authors/l1_percent": "lower"},
+            **{"lpips/alex": "lower", "hole": "lower"},
         }
         assert [o["value"] for o in options if "selected" in o] == ["model", "authors/psnr"]
-
-    def test_table_marks_the_best(self, written):
-        text, _, _ = written
         assert '<td class="edge best">26.00</td>' in text
         assert '<td class="edge">25.00</td>' in text
         assert "broken.jpg (truncated)" in text
-
-    def test_says_how_many_of_how_many(self, results, samples, tmp_path):
         page.write(tmp_path, results, samples[:2])
         text = (tmp_path / "index.html").read_text(encoding="utf-8")
         assert "The worst and the best by PSNR of musical lite: 2 of 3 images." in text

@@ -12,8 +12,7 @@ from PIL import Image
 
 from musical_tf import images
 from serving.server import output_folder
-from tests.serving_model import write_model
-from tests.test_server import (
+from tests.server_client import (
     HOLE,
     MASK,
     PHOTO,
@@ -26,6 +25,7 @@ from tests.test_server import (
     serving,
     with_alpha,
 )
+from tests.serving_model import write_model
 
 
 @pytest.fixture(scope="module")

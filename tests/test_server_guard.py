@@ -1,33 +1,24 @@
 """Requests that a web page of another site, or a hostile client, makes."""
 
 import base64
-import contextlib
 import json
 import logging
 import time
 import tracemalloc
 
 import pytest
-from starlette.testclient import TestClient
 
-from serving.server import command_line, create_app, guard, request_body
+from serving.server import command_line, guard, request_body
 from serving.server.inpaint_request import RequestError
 from serving.server.request_body import parse_json
-from serving.server.settings import Settings
-from tests.test_server import IMAGE, MASK, error_of, post, text, wait_until
+from tests.server_client import IMAGE, MASK, error_of, serving, text
 
-
-@contextlib.contextmanager
-def serving(session, **settings):
-    app = create_app(session, Settings(isolate=False, **settings))
-    with TestClient(app, base_url="http://localhost:8080", raise_server_exceptions=False) as client:
-        wait_until(lambda: client.get("/readyz").status_code == 200)
-        yield client
+ADDRESS = "http://localhost:8080"
 
 
 @pytest.fixture(scope="module")
 def client(session):
-    with serving(session, allowed_hosts=("photos.lan",)) as client:
+    with serving(session, address=ADDRESS, allowed_hosts=("photos.lan",)) as client:
         yield client
 
 
@@ -92,7 +83,7 @@ def test_a_link_to_the_page_is_followed(client):
 
 def test_an_allowed_origin_uses_the_server(session):
     origin = "https://photos.example.org"
-    with serving(session, allowed_hosts=(), allowed_origins=(origin,)) as client:
+    with serving(session, address=ADDRESS, allowed_origins=(origin,), allowed_hosts=()) as client:
         preflight = {
             "origin": origin,
             "sec-fetch-site": "cross-site",
@@ -272,7 +263,3 @@ def test_the_files_are_cut_out_of_json_before_it_is_parsed():
     body = bytearray(b'{"image":"QUJD","dilate":2,"mask":"REVG"}')
     assert request_body._cut_files(body) == {"image": b"QUJD", "mask": b"REVG"}
     assert json.loads(body) == {"image": "", "dilate": 2, "mask": ""}
-
-
-def test_a_good_request_is_answered_after_all_that(client):
-    assert post(client).status_code == 200

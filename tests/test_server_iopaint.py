@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from serving.session import InpaintingSession
-from tests.serving_model import write_model
-from tests.test_server import (
+from tests.server_client import (
     HOLE,
     IMAGE,
     MASK,
@@ -24,6 +23,7 @@ from tests.test_server import (
     serving,
     text,
 )
+from tests.serving_model import write_model
 
 WEB_PAGE = {
     "ldm_steps": 30, "ldm_sampler": "ddim", "zits_wireframe": True, "cv2_flag": "INPAINT_NS",

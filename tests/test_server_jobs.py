@@ -10,15 +10,7 @@ import numpy as np
 import pytest
 
 from serving.server.jobs import AbandonedError, Batcher, Job, JobQueue, QueueFullError
-
-WAIT = 20
-
-
-def wait_until(condition):
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.002)
+from tests.waiting import WAIT, wait_until
 
 
 def new_job():

@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import io
 import json
 import os
 import re
@@ -18,22 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from serving.server import create_app, main, uvicorn_server
 from serving.server.settings import Settings
 from serving.session import InpaintingSession
+from tests.server_client import form_request
 from tests.serving_model import write_model
+from tests.waiting import WAIT, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
-WAIT = 30  # seconds until a test gives up on something that takes none
-
-
-def wait_until(condition):
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
 
 
 class Running:
@@ -101,25 +93,10 @@ def running(model, *flags, **environment):
         server.process.communicate()
 
 
-def png(array):
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, "PNG")
-    return stream.getvalue()
-
-
-PHOTO = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
-HOLE = np.zeros(PHOTO.shape[:2], np.uint8)
-HOLE[10:20, 30:50] = 255
-
-
 def form():
     """A form with a photograph and its mask: body and content type."""
-    parts = b"".join(
-        b'--limit\r\nContent-Disposition: form-data; name="%s"; filename="a.png"\r\n\r\n%s\r\n'
-        % (name, png(array))
-        for name, array in ((b"image", PHOTO), (b"mask", HOLE))
-    )
-    return parts + b"--limit--\r\n", {"Content-Type": "multipart/form-data; boundary=limit"}
+    (body,), headers = form_request()
+    return body, {"Content-Type": dict(headers)[b"content-type"].decode()}
 
 
 def raw_form():

@@ -5,17 +5,9 @@ import threading
 import numpy as np
 import pytest
 
+from tests.server_client import GatedSession, batcher_of, error_of, form_request, png, post, serving
 from tests.serving_model import write_model
-from tests.test_server import (
-    GatedSession,
-    batcher_of,
-    error_of,
-    form_request,
-    png,
-    post,
-    serving,
-    wait_until,
-)
+from tests.waiting import wait_until
 
 NAME = "a-random_name"
 
@@ -27,9 +19,9 @@ class SlowSession(GatedSession):
         super().__init__(path)
         self.turns = threading.Semaphore(100)
 
-    def run_windows(self, images, holes, *how):
+    def run_windows(self, images, holes, *options):
         assert self.turns.acquire(timeout=20)
-        return super().run_windows(images, holes, *how)
+        return super().run_windows(images, holes, *options)
 
 
 @pytest.fixture(scope="module")

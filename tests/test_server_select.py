@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from serving.server import selecting
-from tests.test_server import (
+from tests.server_client import (
     BYTES,
     decoded,
     error_of,
@@ -16,8 +16,8 @@ from tests.test_server import (
     png,
     post,
     serving,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 def scene(height=300, width=400):

@@ -11,13 +11,12 @@ import onnx
 import pytest
 
 import musical_tf
-from export import ship, to_onnx
+from export import ship
 from export.errors import ExportError
 from export.metadata import describe
 from export.parity import TOLERANCES
 from export.serving_module import load_inpainting
 from musical_tf import named_models
-from serving.session import InpaintingSession
 from tests.tiny_run import fill, holes, open_session, photographs, write_run
 from training import compare, evaluate, fit, recipes
 from training.evaluation.predictors import RunPredictor
@@ -60,14 +59,11 @@ def installed(shipped, monkeypatch):
     return shipped
 
 
-def test_three_files_and_nothing_else(shipped):
+def test_the_card_says_what_it_took_and_where_from(shipped):
     assert [file.name for file in shipped.models.iterdir()] == ["tiny.onnx"]
     assert sorted(file.name for file in shipped.weights.iterdir()) == ["tiny.json", "tiny.keras"]
-    assert json.loads((shipped.weights / "tiny.json").read_text()) == shipped.card
-
-
-def test_the_card_says_what_it_took_and_where_from(shipped):
-    card = shipped.card
+    card = json.loads((shipped.weights / "tiny.json").read_text())
+    assert card == shipped.card
     assert [stage["run"] for stage in card["stages"]] == ["small", "large"]
     assert card["stages"][1]["recipe"]["init"] == "small"
     assert card["total"] == {"steps": 16, "minutes": 3.0, "cpu_minutes": 5.0}
@@ -219,6 +215,7 @@ def run_fit(*words):
     return fit.main([str(word) for word in words])
 
 
+@pytest.mark.usefixtures("eager")
 def test_fine_tuning_starts_from_the_named_weights(installed, tmp_path):
     words = ["--dataset", "demo", "--init", "tiny", "--image-size", 64, "--steps", 1]
     quiet = ["--set", "learning_rate=1e-30", "ema=0", "lambda_perceptual=0", "lambda_style=0"]
@@ -238,10 +235,13 @@ def test_a_network_that_does_not_fit_says_which_flags_would(installed, tmp_path,
     assert "it fits --method musical --preset lite --set width=4 inner_levels=1" in error
 
 
-def test_stages_of_a_named_model_come_before_its_own(installed, tmp_path):
+def test_stages_of_a_named_model_come_before_its_own(installed, tmp_path, monkeypatch):
     third = finished_run(tmp_path / "finer", init="tiny")
     names = [stage["run"] for stage in ship.describe_stages([third])]
     assert names == ["small", "large", "finer"]
+    monkeypatch.setattr(named_models, "FOLDER", tmp_path)
+    with pytest.raises(ValueError, match="unknown model name 'tiny'; expected one of: none in"):
+        ship.describe_stages([third])
 
 
 def test_a_folder_called_like_a_model_is_no_model(installed, tmp_path):
@@ -254,13 +254,6 @@ def test_a_folder_called_like_a_model_is_no_model(installed, tmp_path):
     assert names == ["tiny", "from_folder"]
     with pytest.raises(ValueError, match="started from the model tiny, where --run says from tiny"):
         ship.describe_stages([first, from_model])
-
-
-def test_a_model_that_is_not_there_has_no_stages(installed, tmp_path, monkeypatch):
-    run = finished_run(tmp_path / "finer", init="tiny")
-    monkeypatch.setattr(named_models, "FOLDER", tmp_path)
-    with pytest.raises(ValueError, match="unknown model name 'tiny'; expected one of: none in"):
-        ship.describe_stages([run])
 
 
 @pytest.mark.parametrize(
@@ -304,10 +297,4 @@ def test_export_of_a_name_keeps_what_the_card_says(installed):
     assert (described["name"], described["data"]) == ("tiny", "scribbles")
     assert described["weights_sha256"] == installed.card["files"]["keras"]["sha256"]
     assert described["strategy"] == "resize"
-
-
-def test_another_strategy_than_the_cards_may_be_asked_for(installed, tmp_path):
-    output = tmp_path / "model.onnx"
-    words = ["--run", "tiny", "--output", str(output), "--strategy", "crop"]
-    assert to_onnx.main(words) == 0
-    assert InpaintingSession(output, ["cpu"]).contract.strategy == "crop"
+    assert describe("tiny", load_inpainting("tiny"), strategy="crop")["strategy"] == "crop"

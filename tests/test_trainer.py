@@ -1,12 +1,6 @@
-"""The trainer, its checkpoints and its callbacks, on networks small enough to see through."""
+"""The trainer and its checkpoints, on networks small enough to see through."""
 
-import contextlib
-import csv
-import io
-import itertools
 import json
-import os
-import re
 import resource
 import shutil
 import signal
@@ -16,131 +10,33 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
-from rich.console import Console
-from rich.progress import ProgressSample
 
-from musical_tf.command_line import clock
-from musical_tf.methods.base import Objective
-from musical_tf.metrics import authors_metrics
-from musical_tf.run_directory import RunDirectory
 from training import checkpoints
-from training.callbacks import (
-    LossLog,
-    Saver,
-    StopAfter,
-    StopOnSignal,
-    TensorBoard,
-)
-from training.loop import Loop, NonFiniteError
-from training.optimization import dtype_policy, learning_rate_schedule
-from training.progress import ProgressBar, ProgressLines
+from training.callbacks import Saver
+from training.loop import NonFiniteError
+from training.optimization import learning_rate_schedule
 from training.recipes import PRECISIONS
-from training.samples import SampleSheet
 from training.trainer import Trainer
-from training.validation import Validation
 
-SIZE = 16
+from .tiny_trainer import (
+    InTurns,
+    TinyObjective,
+    assert_same,
+    batch_at,
+    make_trainer,
+    tiny_discriminator,
+    tiny_generator,
+    values,
+)
 
 
 @pytest.fixture
-def compiled():
+def compiled(eager):
     """Asked for by tests that are about the graph."""
-
-
-@pytest.fixture(autouse=True)
-def eager(request):
-    """To trace a graph takes longer than the few steps of most tests here."""
-    tf.config.run_functions_eagerly("compiled" not in request.fixturenames)
-    yield
     tf.config.run_functions_eagerly(False)
 
 
-class TinyObjective(Objective):
-    """L1 on the prediction, and a non-saturating adversarial term when there is a discriminator."""
-
-    def __init__(self, adversarial: float = 0.0):
-        super().__init__({"l1": 10.0, "adversarial": adversarial})
-
-    def generator_terms(self, batch, prediction, discriminators):
-        terms = {"l1": tf.reduce_mean(tf.abs(batch["image"] - prediction))}
-        if discriminators:
-            logits = discriminators["patch"](prediction, training=True)
-            terms["adversarial"] = tf.reduce_mean(tf.nn.softplus(-logits))
-        return terms
-
-    def discriminator_terms(self, batch, prediction, discriminators):
-        real = discriminators["patch"](batch["image"], training=True)
-        fake = discriminators["patch"](prediction, training=True)
-        return {
-            "real": tf.reduce_mean(tf.nn.softplus(-real)),
-            "fake": tf.reduce_mean(tf.nn.softplus(fake)),
-        }
-
-
-def tiny_generator() -> keras.Model:
-    image = keras.Input((None, None, 3))
-    hole = keras.Input((None, None, 1))
-    x = keras.layers.Concatenate()([image, hole])
-    x = keras.layers.Conv2D(6, 3, padding="same", activation="relu")(x)
-    x = keras.layers.BatchNormalization()(x)
-    # A random layer: its generator's state is part of what a resumed run needs.
-    x = keras.layers.Dropout(0.1, seed=5)(x)
-    x = keras.layers.Conv2D(3, 3, padding="same", activation="tanh", dtype="float32")(x)
-    return keras.Model([image, hole], x)
-
-
-def tiny_discriminator() -> keras.Model:
-    image = keras.Input((None, None, 3))
-    x = keras.layers.SpectralNormalization(keras.layers.Conv2D(4, 3, strides=2))(image)
-    x = keras.layers.LeakyReLU(0.2)(x)
-    return keras.Model(image, keras.layers.Conv2D(1, 3, dtype="float32")(x))
-
-
-def make_trainer(precision="float32", adversarial=True, seed=3, **options) -> Trainer:
-    keras.utils.set_random_seed(seed)
-    with dtype_policy(precision):
-        generator = tiny_generator()
-        discriminators = {"patch": tiny_discriminator()} if adversarial else {}
-    return Trainer(
-        generator,
-        options.pop("objective", None) or TinyObjective(0.3 if adversarial else 0.0),
-        discriminators,
-        learning_rate=options.pop("learning_rate", 1e-2),
-        precision=precision,
-        **options,
-    )
-
-
-def batch_at(step: int) -> dict[str, tf.Tensor]:
-    random = np.random.default_rng([7, step])
-    image = random.uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
-    hole = np.zeros((2, SIZE, SIZE, 1), np.float32)
-    hole[:, 4:10, 5:12] = 1.0
-    return {"image": tf.constant(image), "hole": tf.constant(hole)}
-
-
-def batches(start: int = 0):
-    step = start
-    while True:
-        yield batch_at(step)
-        step += 1
-
-
-def values(trainer: Trainer) -> dict[str, list[np.ndarray]]:
-    return {
-        name: [variable.numpy().copy() for variable in variables]
-        for name, variables in trainer.state().items()
-    }
-
-
-def assert_same(first: dict, second: dict) -> None:
-    assert first.keys() == second.keys()
-    for name in first:
-        for index, (one, two) in enumerate(zip(first[name], second[name], strict=True)):
-            np.testing.assert_array_equal(one, two, err_msg=f"{name}[{index}]")
-
-
+pytestmark = pytest.mark.usefixtures("eager")
 RECIPE = {"method": "tiny", "seed": 3, "steps": 6, "config": {"width": 6, "scales": [1, 3]}}
 
 
@@ -183,43 +79,31 @@ def test_terms_are_logged_raw_with_their_totals():
     assert logs["discriminator"] == pytest.approx(logs["real"] + logs["fake"], rel=1e-5)
 
 
-class GeneratorOnly(TinyObjective):
-    """Gives the discriminator a loss of gradient zero."""
+@pytest.mark.parametrize("side", ["generator", "discriminator"])
+def test_each_loss_moves_its_own_network_and_no_other(side):
+    class OneSided(TinyObjective):
+        """The other side's loss has gradient zero."""
 
-    def discriminator_terms(self, batch, prediction, discriminators):
-        terms = super().discriminator_terms(batch, prediction, discriminators)
-        return {name: 0.0 * value for name, value in terms.items()}
+        def generator_terms(self, *inputs):
+            terms = super().generator_terms(*inputs)
+            return {name: (side == "generator") * value for name, value in terms.items()}
 
+        def discriminator_terms(self, *inputs):
+            terms = super().discriminator_terms(*inputs)
+            return {name: (side == "discriminator") * value for name, value in terms.items()}
 
-class DiscriminatorOnly(TinyObjective):
-    """Gives the generator a loss of gradient zero."""
-
-    def generator_terms(self, batch, prediction, discriminators):
-        terms = super().generator_terms(batch, prediction, discriminators)
-        return {name: 0.0 * value for name, value in terms.items()}
-
-
-@pytest.mark.parametrize(
-    ("objective", "moves", "stays"),
-    [
-        (GeneratorOnly(0.3), "generator", "discriminator"),
-        (DiscriminatorOnly(0.3), "discriminator", "generator"),
-    ],
-)
-def test_each_loss_moves_its_own_network_and_no_other(objective, moves, stays):
-    trainer = make_trainer(objective=objective)
+    trainer = make_trainer(objective=OneSided(0.3))
     variables = {
         "generator": trainer.generator_variables,
         "discriminator": trainer.discriminator_variables["patch"],
     }
     before = {name: [v.numpy().copy() for v in group] for name, group in variables.items()}
     trainer.update(batch_at(0))
-    for variable, old in zip(variables[moves], before[moves], strict=True):
-        assert not np.array_equal(variable.numpy(), old), variable.path
-    for variable, old in zip(variables[stays], before[stays], strict=True):
-        # Spectral normalisation rewrites its kernel in every training forward, by design.
-        if "spectral" not in variable.path:
-            np.testing.assert_array_equal(variable.numpy(), old, err_msg=variable.path)
+    for name, group in variables.items():
+        for variable, old in zip(group, before[name], strict=True):
+            # Spectral normalization rewrites its kernel in every training forward, by design.
+            if name == side or "spectral" not in variable.path:
+                assert np.array_equal(variable.numpy(), old) == (name != side), variable.path
 
 
 def test_the_generator_runs_once_a_step_and_the_discriminator_as_often_as_asked():
@@ -237,16 +121,6 @@ def test_the_generator_runs_once_a_step_and_the_discriminator_as_often_as_asked(
     assert calls == [True]
     assert int(trainer.discriminator_optimizer.iterations) == 3
     assert int(trainer.generator_optimizer.iterations) == 1
-
-
-class InTurns(TinyObjective):
-    """Step 0: the generator alone, on l1 alone; step 1: the discriminator alone; then both."""
-
-    def phase(self, step):
-        return {"generator": step != 1, "discriminators": step > 0}
-
-    def phase_weights(self, step):
-        return {"l1": 10.0, "adversarial": tf.where(step > 1, 0.3, 0.0)}
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
@@ -317,50 +191,27 @@ def test_intermediate_results_reach_both_sides_of_the_objective():
 
 
 class Sharing(TinyObjective):
-    """Compares what is computed from image and prediction once a step."""
+    """Computes what both sides compare once a step."""
 
-    def __init__(self):
-        super().__init__(0.3)
-        self.computed = 0
+    computed = 0
 
     def outputs(self, generator, batch):
-        return self.compared(batch, super().outputs(generator, batch))
-
-    def compared(self, batch, prediction):
         self.computed += 1
-        return {"truth": tf.sin(batch["image"]), "fake": tf.sin(prediction)}
+        return {"truth": batch["image"], "fake": super().outputs(generator, batch)}
 
-    def generator_terms(self, batch, prediction, discriminators):
-        return super().generator_terms(
-            {"image": prediction["truth"]}, prediction["fake"], discriminators
-        )
+    def generator_terms(self, batch, both, discriminators):
+        return super().generator_terms({"image": both["truth"]}, both["fake"], discriminators)
 
-    def discriminator_terms(self, batch, prediction, discriminators):
-        return super().discriminator_terms(
-            {"image": prediction["truth"]}, prediction["fake"], discriminators
-        )
-
-
-class Repeating(Sharing):
-    """The same, where each side computes it for itself."""
-
-    outputs = TinyObjective.outputs
-
-    def generator_terms(self, batch, prediction, discriminators):
-        both = self.compared(batch, prediction)
-        return super().generator_terms(batch, both, discriminators)
-
-    def discriminator_terms(self, batch, prediction, discriminators):
-        both = self.compared(batch, prediction)
-        return super().discriminator_terms(batch, both, discriminators)
+    def discriminator_terms(self, batch, both, discriminators):
+        return super().discriminator_terms({"image": both["truth"]}, both["fake"], discriminators)
 
 
 def test_what_both_sides_compare_is_computed_once_and_passes_gradients_on():
-    once, twice = make_trainer(objective=Sharing()), make_trainer(objective=Repeating())
+    once, twice = make_trainer(objective=Sharing(0.3)), make_trainer()
     for step in range(2):
         assert once.update(batch_at(step)) == twice.update(batch_at(step))
     assert_same(values(once), values(twice))
-    assert (once.objective.computed, twice.objective.computed) == (2, 4)
+    assert once.objective.computed == 2
 
 
 # --- a batch in parts -------------------------------------------------------------------------
@@ -585,16 +436,13 @@ def test_learning_rate_is_a_function_of_the_step():
     np.testing.assert_allclose(
         [float(both(s)) for s in (5, 10, 60, 110)], [0.05, 0.1, 0.05, 0.0], atol=1e-8
     )
+    with pytest.raises(ValueError, match="constant, cosine"):
+        learning_rate_schedule("linear", 0.1, 100)
     trainer = make_trainer(learning_rate=cosine)
     trainer.step.assign(50)
     trainer.update(batch_at(0))
     assert trainer.scales()["learning_rate"] == pytest.approx(0.05)
     assert float(trainer.discriminator_optimizer.learning_rate) == pytest.approx(0.05)
-
-
-def test_wrong_schedules_are_named():
-    with pytest.raises(ValueError, match="constant, cosine"):
-        learning_rate_schedule("linear", 0.1, 100)
 
 
 # --- things that go wrong ---------------------------------------------------------------------
@@ -617,6 +465,8 @@ def test_a_non_finite_term_stops_with_its_name_and_keeps_the_last_checkpoint(tmp
         trainer.run([batch_at(0), batch_at(1), poisoned], 6, 3, [saver])
     found, torn = checkpoints.newest(tmp_path)
     assert (found.step, torn) == (2, [])
+    with pytest.raises(ValueError, match="ended at step 1 of 3"):
+        make_trainer(adversarial=False).run([batch_at(0)], 3, 3)
 
 
 def test_a_non_finite_weight_is_found_before_it_is_saved():
@@ -627,11 +477,6 @@ def test_a_non_finite_weight_is_found_before_it_is_saved():
     )
     with pytest.raises(NonFiniteError, match="discriminator_patch weight"):
         trainer.check_weights()
-
-
-def test_batches_that_end_early_are_an_error():
-    with pytest.raises(ValueError, match="ended at step 1 of 3"):
-        make_trainer(adversarial=False).run([batch_at(0)], 3, 3)
 
 
 # --- checkpoints ------------------------------------------------------------------------------
@@ -671,41 +516,27 @@ def test_a_checkpoint_of_an_older_version_is_read(tmp_path):
     assert_same(values(trainer), values(other))
 
 
-def test_only_the_newest_are_kept_and_nothing_else_is_left(tmp_path):
+def test_the_newest_whole_checkpoints_are_kept_and_nothing_else(tmp_path):
+    for name in (".partial-step-00000007", ".deleted-step-00000003"):  # of a killed process
+        (tmp_path / name).mkdir()
+        (tmp_path / name / STATE).touch()
+    assert checkpoints.newest(tmp_path / "absent") == (None, [])
     trainer = make_trainer(adversarial=False)
-    for step in range(1, 6):
+    for step in (1, 2, 3, 4, 5, 5):
         trainer.step.assign(step)
+        trainer.generator_variables[0].assign(trainer.generator_variables[0] + 1.0)
         save(trainer, tmp_path, keep=3)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["step-00000003", "step-00000004", "step-00000005"]
-
-
-def test_a_torn_checkpoint_of_a_later_step_pushes_no_whole_one_out(tmp_path):
-    trainer = make_trainer(adversarial=False)
-    trainer.step.assign(9)
-    tear(save(trainer, tmp_path, keep=1) / STATE, lambda content: content[:-7])
-    trainer.step.assign(5)
-    save(trainer, tmp_path, keep=1)
-    assert checkpoints.newest(tmp_path)[0].step == 5
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path):
-    for name in (".partial-step-00000007", ".deleted-step-00000003"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / STATE).touch()
-    save(make_trainer(adversarial=False), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000000"]
-
-
-def test_the_same_step_can_be_saved_again(tmp_path):
-    trainer = make_trainer(adversarial=False)
-    save(trainer, tmp_path)
-    trainer.generator_variables[0].assign(trainer.generator_variables[0] + 1.0)
-    save(trainer, tmp_path)
     other = make_trainer(adversarial=False, seed=4)
     checkpoints.restore(checkpoints.newest(tmp_path)[0], other.state())
     assert_same(values(trainer), values(other))
-    assert len(list(tmp_path.iterdir())) == 1
+    # A torn one of a later step pushes no whole one out.
+    trainer.step.assign(9)
+    tear(save(trainer, tmp_path, keep=1) / STATE, lambda content: content[:-7])
+    trainer.step.assign(6)
+    save(trainer, tmp_path, keep=1)
+    assert checkpoints.newest(tmp_path)[0].step == 6
 
 
 STATE = "state.npz"
@@ -756,10 +587,6 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_used(
     assert "step-00000002" in torn[0]
 
 
-def test_nothing_to_resume_from(tmp_path):
-    assert checkpoints.newest(tmp_path / "absent") == (None, [])
-
-
 def test_a_failed_save_leaves_the_older_checkpoints_and_no_rubbish(tmp_path):
     trainer = make_trainer()
     trainer.step.assign(1)
@@ -797,236 +624,3 @@ def test_a_foreign_recipe_is_refused_by_its_keys_and_a_longer_one_is_not():
     assert "scales" not in str(error.value)
     assert checkpoints.recipe_hash(RECIPE) == checkpoints.recipe_hash({**RECIPE, "steps": 60})
     assert checkpoints.recipe_hash(RECIPE) != checkpoints.recipe_hash(other)
-
-
-# --- callbacks --------------------------------------------------------------------------------
-
-
-def read_log(folder: Path) -> tuple[list[dict], list[dict]]:
-    with (folder / "log.csv").open(newline="") as file:
-        table = list(csv.DictReader(file))
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return table, lines
-
-
-def test_logs_have_every_step_once_after_a_resume_and_a_torn_line(tmp_path):
-    logs = {"l1": 0.25, "total": 2.5}
-    log = LossLog(RunDirectory(tmp_path))
-    log.on_begin(None, 0)
-    for step in range(1, 6):
-        log.on_step(None, step, logs)
-    log.close()
-    with (tmp_path / "log.jsonl").open("a") as file:
-        file.write('{"step": 6, "l1"')
-    log = LossLog(RunDirectory(tmp_path))
-    log.on_begin(None, 3)
-    for step in (4, 5):
-        log.on_step(None, step, {"l1": 0.5, "total": 5.0})
-    log.close()
-    table, lines = read_log(tmp_path)
-    assert [row["step"] for row in lines] == [1, 2, 3, 4, 5]
-    assert [row["l1"] for row in lines] == [0.25] * 3 + [0.5] * 2
-    assert [int(row["step"]) for row in table] == [1, 2, 3, 4, 5]
-    assert [float(row["total"]) for row in table] == [2.5] * 3 + [5.0] * 2
-
-
-def test_a_log_on_a_full_disk_is_an_os_error(tmp_path):
-    log = LossLog(RunDirectory(tmp_path))
-    log.on_begin(None, 0)
-    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115
-    log.table = csv.writer(full)
-    with pytest.raises(OSError, match="No space left"):
-        log.on_step(None, 1, {"l1": 1.0})
-    log.close()
-    with contextlib.suppress(OSError):
-        full.close()
-
-
-def test_the_run_calls_everything_in_order_and_closes(tmp_path):
-    trainer = make_trainer(adversarial=False)
-    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
-    holes = np.zeros((2, SIZE, SIZE), bool)
-    holes[:, 4:12, 4:12] = True
-    board = TensorBoard(tmp_path / "tensorboard", every=1)
-    saved = []
-    done = trainer.run(
-        batches(),
-        5,
-        2,
-        [
-            Saver(saved.append, every=3),
-            LossLog(RunDirectory(tmp_path)),
-            board,
-            SampleSheet(tmp_path / "samples", images, holes, board.show),
-        ],
-    )
-    assert done == 5
-    assert saved == [3, 5]
-    names = sorted(path.name for path in (tmp_path / "samples").iterdir())
-    assert names == ["epoch-0001.png", "epoch-0002.png", "step-00000005.png"]
-    assert len(read_log(tmp_path)[0]) == 5
-    tags = set()
-    for path in (tmp_path / "tensorboard").iterdir():
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            tags |= {(value.tag, event.step) for value in event.summary.value}
-    assert {("loss/l1", 1), ("optimizer/learning_rate", 5), ("samples", 4)} <= tags
-
-    sheet = np.asarray(Image.open(tmp_path / "samples" / "step-00000005.png"))
-    assert sheet.shape == (16 + 2 * (SIZE + 4), 4 * (SIZE + 4), 3)
-    shown, hole, result, truth = (
-        sheet[16 : 16 + SIZE, left : left + SIZE] for left in range(0, 4 * (SIZE + 4), SIZE + 4)
-    )
-    np.testing.assert_array_equal(truth, images[0])
-    np.testing.assert_array_equal(hole[..., 0] > 0, holes[0])
-    np.testing.assert_array_equal(result[~holes[0]], images[0][~holes[0]])
-    assert (shown[holes[0]] == 255).all()
-    assert not np.array_equal(result[holes[0]], images[0][holes[0]])
-
-
-class Counting(Loop):
-    """Trains nothing; its pictures are off by `errors[step]` levels in the hole."""
-
-    def __init__(self, errors=(), done=0, steps_a_call=1):
-        self.errors, self.done, self.steps_a_call = errors, done, steps_a_call
-        self.terms = {name: 0.5 for name in ("l1", "adversarial", "perceptual", "style", "total")}
-
-    @property
-    def finished(self):
-        return self.done
-
-    def update(self, batch):
-        self.done += self.steps_a_call
-        return self.terms
-
-    def inpaint(self, image, hole):
-        return np.where(hole[..., None], image + np.uint8(self.errors[self.done]), image)
-
-    def save_generator(self, path):
-        Path(path).write_text(str(self.done))
-
-
-def forever():
-    return itertools.repeat(True)
-
-
-def test_a_signal_finishes_the_step_saves_and_stops(capsys):
-    before = signal.getsignal(signal.SIGTERM)
-
-    def stream():
-        for step in itertools.count():
-            if step == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield True
-
-    stopper = StopOnSignal()
-    saved = []
-    done = Counting().run(stream(), 100, 10, [stopper, Saver(saved.append, every=50)])
-    assert (done, saved) == (3, [3])
-    assert stopper.received == signal.SIGTERM
-    assert "SIGTERM: finishing this step" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_a_signal_before_the_first_step_is_not_lost():
-    stopper = StopOnSignal()
-    os.kill(os.getpid(), signal.SIGINT)
-    assert Counting().run(forever(), 5, 5, [stopper]) == 0
-
-
-def test_time_that_is_up_stops_after_a_step():
-    assert Counting().run(forever(), 100, 100, [StopAfter(0.0)]) == 1
-
-
-def test_calls_of_several_steps_save_at_the_first_step_past_the_multiple():
-    saved = []
-    assert Counting(steps_a_call=20).run(forever(), 100, 10, [Saver(saved.append, 30)]) == 100
-    assert saved == [40, 60, 100]
-
-
-def test_progress_shows_every_term_and_the_time_left(capsys):
-    Counting().run(forever(), 4, 2, [ProgressLines(4, 2, seconds=0.0)])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert lines[0].startswith("step 1/4  epoch 1  left ?")
-    assert lines[3].startswith("step 4/4  epoch 2  left 0:00:00")
-    screen = io.StringIO()
-    bar = ProgressBar(6, 2, Console(file=screen, force_terminal=True, width=300))
-    Counting(done=4).run(forever(), 6, 2, [bar])
-    assert "6/6" in screen.getvalue()
-    for name in Counting().terms:
-        assert f"{name} " in lines[3]
-        assert f"{name} " in screen.getvalue()
-    assert clock(3725.4) == "1:02:05"
-
-
-def test_a_terminal_of_80_columns_shows_the_time_left():
-    screen = io.StringIO()
-    bar = ProgressBar(208600, 2980, Console(file=screen, force_terminal=True, width=80))
-    bar.on_begin(None, 104300)
-    bar.on_step(None, 104301, Counting().terms)
-    task = bar.progress.tasks[0]
-    now = bar.progress.get_time()
-    task._progress.clear()
-    task._progress.extend(ProgressSample(now - 3 + step * 0.3, 1) for step in range(9))
-    screen.seek(screen.truncate(0))
-    bar.progress.refresh()
-    bar.close()
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
-    assert re.search(r"104301/208600 .*left \d:\d\d:\d\d total 0\.5 ", shown)
-    assert max(map(len, re.split("[\r\n]", shown))) <= 80
-
-
-# --- validation -------------------------------------------------------------------------------
-
-ERRORS = {10: 9, 20: 5, 30: 7, 40: 5, 50: 6, 60: 1}
-"""The best validation is the second; the fifth is the third in a row that is no better."""
-
-
-def validate(folder, steps=60, patience=0, done=0):
-    folder.mkdir(exist_ok=True)
-    image = np.full((1, SIZE, SIZE, 3), 100, np.uint8)
-    hole = np.zeros((1, SIZE, SIZE), bool)
-    hole[:, 4:12, 4:12] = True
-    validation = Validation(RunDirectory(folder), image, hole, 10, patience)
-    return Counting(ERRORS, done).run(forever(), steps, 10, [validation]), validation
-
-
-def test_validations_are_logged_and_the_best_weights_kept(tmp_path, capsys):
-    done, validation = validate(tmp_path, steps=55)
-    assert done == 55
-    with (tmp_path / "validation.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows] == ["10", "20", "30", "40", "50"]
-    truth = np.full((SIZE, SIZE, 3), 100, np.uint8)
-    hole = np.zeros((SIZE, SIZE), bool)
-    hole[4:12, 4:12] = True
-    expected = authors_metrics(truth, truth + np.uint8(9), hole)
-    found = {f"authors/{name}": float(value) for name, value in rows[0].items() if name != "step"}
-    assert found == pytest.approx(expected)
-    assert (tmp_path / "best.keras").read_text() == "20"
-    assert validation.best["step"] == 20
-    assert "validation at step 50" in capsys.readouterr().out
-
-
-def test_a_run_without_progress_stops_early_and_a_resumed_one_at_the_same_step(tmp_path):
-    done, validation = validate(tmp_path / "whole", patience=3)
-    assert (done, validation.exhausted) == (50, True)
-    # Killed at 35, after its checkpoint at 25: the validation at 30 is measured again.
-    assert validate(tmp_path / "parts", steps=35, patience=3)[0] == 35
-    done, validation = validate(tmp_path / "parts", patience=3, done=25)
-    assert (done, validation.exhausted) == (50, True)
-    texts = [(tmp_path / name / "validation.csv").read_text() for name in ("whole", "parts")]
-    assert texts[0] == texts[1]
-    assert validate(tmp_path / "parts", patience=3, done=50)[0] == 50
-
-
-def test_a_second_signal_ends_the_process_at_once():
-    child = os.fork()
-    if not child:
-        StopOnSignal(stream=open(os.devnull, "w"))  # noqa: SIM115
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os._exit(7)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGTERM
