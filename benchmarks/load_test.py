@@ -35,12 +35,11 @@ from PIL import Image
 from benchmarks import measure, models
 from benchmarks.soak_requests import encoded, form, get
 from musical_tf import images
-from serving.server.inpaint_request import Codec, Fill, fill_request
+from serving.server.inpaint_request import Fill, fill_request
 from serving.server.jobs import AbandonedError, Job
 from serving.server.schemas import Options
 from serving.server.settings import Settings
-from serving.server.worker_pool import Codec as WorkerCodec
-from serving.server.worker_pool import WorkerPool
+from serving.server.worker_pool import Codec, WorkerPool
 from serving.session import InpaintingSession
 
 PHOTOGRAPHS = {"small": (1, 0.5), "large": (8, 0.5)}
@@ -281,17 +280,17 @@ def _request_fields(width: int, height: int, image_format: str) -> dict[str, Any
     }
 
 
-def _fill_request(fields: dict[str, Any], fill: Fill, codec: Codec) -> bytes:
+def _fill_request(fields: dict[str, Any], fill: Fill, codec: Any) -> bytes:
     streams = {name: io.BytesIO(fields[name]) for name in ("image", "mask")}
     options = Options(format=fields["format"])
     return fill_request(streams, options, Settings.max_pixels, fill, lambda: None, codec).content
 
 
-def _compare(pool: WorkerPool, request: Callable[[Codec], bytes], rounds: int) -> dict[str, float]:
+def _compare(pool: WorkerPool, request: Callable[[Any], bytes], rounds: int) -> dict[str, float]:
     """Medians and ratios of elapsed and processor time, in the thread and in a worker."""
-    codecs: dict[str, Codec] = {
+    codecs: dict[str, Any] = {
         "thread": images,
-        "worker": WorkerCodec(pool, Job(lambda job: None)),
+        "worker": Codec(pool, Job(lambda job: None)),
     }
     if request(codecs["thread"]) != request(codecs["worker"]):
         raise RuntimeError("the worker's answer differs from the thread's")
