@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import pickle
 import secrets
 import socket
 from collections import Counter
@@ -184,8 +185,9 @@ class Worker:
         self._session = open_session(self._arguments)
 
     def __call__(self, table: Any) -> dict[str, list[str]]:
-        """Fills the images of a table of `row_of` rows (Arrow); gives what became of each."""
-        return {"outcome": [self.fill(job_of(row)) for row in table.to_pylist()]}
+        """Fills the pickled jobs of an Arrow table; gives what became of each."""
+        jobs = table.column("job").to_pylist()
+        return {"outcome": [self.fill(pickle.loads(job)) for job in jobs]}
 
     def fill(self, job: Job) -> str:
         """Fills one image, unless that is done already; gives what became of it."""
@@ -246,30 +248,27 @@ def take_account(ledger: Ledger, jobs: Sequence[Job], folder: Path, share: float
         share: Above it an image is listed in `suspects`.
     """
     written: Counter[str] = Counter()
-    outcomes: dict[str, str] = {}
+    last: dict[str, Entry] = {}
     reasons: dict[str, str] = {}
-    shares: dict[str, float] = {}
-    details: dict[str, Mapping[str, Any]] = {}
     for entry in ledger.entries():
         if entry.outcome == FAILED:
             reasons[entry.image] = entry.reason
         elif entry.outcome is None:
-            # Killed after its output was written, if there is one.
-            outcomes.setdefault(entry.image, "filled")
+            last.setdefault(entry.image, entry)
         else:
             written[entry.image] += 1
-            outcomes[entry.image] = entry.outcome
-            shares[entry.image] = entry.share
-            details[entry.image] = entry.details or {}
+            last[entry.image] = entry
     account = Account({}, {}, [], [image for image, times in written.items() if times > 1], {}, {})
     for job in jobs:
         name = image_name(job, folder)
         if not is_pending(job):
-            account.done[name] = outcomes.get(name, "kept")
-            if name in details:
-                account.filled[name] = Outcome(outcomes[name], shares[name], **details[name])
-            if shares.get(name, 0.0) > share:
-                account.suspects[name] = shares[name]
+            final = last.get(name)
+            # Begun only: killed after the output was written.
+            account.done[name] = (final.outcome or "filled") if final else "kept"
+            if final and final.outcome:
+                account.filled[name] = Outcome(final.outcome, final.share, **(final.details or {}))
+            if final and final.share > share:
+                account.suspects[name] = final.share
         elif name in reasons:
             account.failed[name] = reasons[name]
         else:
@@ -289,26 +288,3 @@ def image_name(job: Job, folder: Path) -> str:
     if job.output.stem == job.image.stem or not isinstance(job.mask, Path):
         return name
     return f"{name} with {job.mask.name}"
-
-
-def row_of(job: Job) -> dict[str, Any]:
-    """A job as a row of a table: paths in bytes, because not every file name is a text."""
-    mask = os.fsencode(job.mask) if job.mask is not None else None
-    return {
-        "image": os.fsencode(job.image),
-        "mask": mask,
-        "is_path": isinstance(job.mask, Path),
-        "output": os.fsencode(job.output),
-        "problem": job.problem.encode("utf-8", "surrogateescape"),
-    }
-
-
-def job_of(row: Mapping[str, Any]) -> Job:
-    """The job that `row_of` has made a row of."""
-    mask = None if row["mask"] is None else os.fsdecode(row["mask"])
-    return Job(
-        Path(os.fsdecode(row["image"])),
-        Path(mask) if mask is not None and row["is_path"] else mask,
-        Path(os.fsdecode(row["output"])),
-        row["problem"].decode("utf-8", "surrogateescape"),
-    )

@@ -18,6 +18,7 @@ import importlib
 import json
 import logging
 import os
+import pickle
 import re
 import socket
 import sys
@@ -161,7 +162,8 @@ def _outcomes(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    rows = [offline.row_of(job) for job in pending]
+    # Pickles, because not every file name is a text.
+    rows = [{"job": pickle.dumps(job)} for job in pending]
     block = max(1, min(BLOCK, len(rows) // (workers * _BLOCKS_PER_WORKER)))
     # Workers and tasks that end are started again without limit, Ray Data's default; that an image
     # which ends every process does not go round for ever is seen to in `offline.Worker`.

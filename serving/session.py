@@ -202,10 +202,7 @@ class InpaintingSession:
             `(B, H, W, 3)` uint8 RGB. Where `holes` is False it equals `images` exactly.
 
         Raises:
-            TypeError: If `images` or `holes` is no NumPy array.
-            ValueError: On wrong dtype or shape, an all-True hole, or a run that would exceed the
-                memory limit.
-            InferenceError: If ONNX Runtime fails.
+            TypeError, ValueError, InferenceError: As `inpaint`.
         """
         made = self.run_windows(images, holes, fill, seed)
         filled = np.stack([each[0] if isinstance(each, tuple) else each for each in made])
@@ -214,17 +211,7 @@ class InpaintingSession:
     def run_windows(
         self, images: np.ndarray, holes: np.ndarray, fill: str = "auto", seed: int = 0
     ) -> list[np.ndarray | tuple[np.ndarray, np.ndarray]]:
-        """Runs the model on several windows of one size.
-
-        Args:
-            images, holes, fill, seed: As of `inpaint_batch`.
-
-        Returns:
-            For each window what `tiling.Run` returns.
-
-        Raises:
-            TypeError, ValueError, InferenceError: As `inpaint_batch`.
-        """
+        """As `inpaint_batch`, but returns for each window what `tiling.Run` does."""
         _check_batch(images, holes)
         if not holes.any():
             return list(images)
@@ -398,7 +385,7 @@ def _check_batch(images: np.ndarray, holes: np.ndarray) -> None:
 
 
 def _check_signature(session: Any, contract: Contract) -> None:
-    """Holds the graph's inputs and output against what its metadata promises."""
+    """Holds the graph's inputs and outputs against what its metadata promises."""
     expected_type = TENSOR_TYPES[contract.io]
     for kind, nodes, ranks in (
         ("inputs", session.get_inputs(), {"image": 4, "mask": 3}),
@@ -409,7 +396,11 @@ def _check_signature(session: Any, contract: Contract) -> None:
             raise ModelError(f"its {kind} must be {', '.join(ranks)}, got {', '.join(names)}")
         for node in nodes:
             if node.name == "source":
-                _check_source(node)
+                if node.type != "tensor(int32)" or len(node.shape) != 4 or node.shape[3] != 2:
+                    raise ModelError(
+                        "'source' must be tensor(int32) of shape (batch, height, width, 2), "
+                        f"got {node.type} {node.shape}"
+                    )
                 continue
             if node.type != expected_type or len(node.shape) != ranks[node.name]:
                 raise ModelError(
@@ -441,14 +432,6 @@ def _inside(source: np.ndarray, height: int, width: int) -> np.ndarray:
     source = source[:, :height, :width]
     limit = np.array([height, width])
     return np.where(source < limit, source, 2 * limit - 1 - source)
-
-
-def _check_source(node: Any) -> None:
-    if node.type != "tensor(int32)" or len(node.shape) != 4 or node.shape[3] != 2:
-        raise ModelError(
-            f"'source' must be tensor(int32) of shape (batch, height, width, 2), "
-            f"got {node.type} {node.shape}"
-        )
 
 
 def _one_line(error: Exception) -> str:

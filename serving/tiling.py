@@ -102,10 +102,8 @@ def fill(
 def _hole_of(window: Window, labels: np.ndarray, cell: int) -> np.ndarray:
     """`(core.height, core.width)` bool: the cells of the window's components."""
     core = window.core
-    cells = labels[
-        core.top // cell : -(-core.bottom // cell), core.left // cell : -(-core.right // cell)
-    ]
-    mine = np.isin(cells, window.components).repeat(cell, axis=0).repeat(cell, axis=1)
+    mine = np.isin(labels[core.cells(cell)], window.components)
+    mine = mine.repeat(cell, axis=0).repeat(cell, axis=1)
     return mine[core.top % cell :, core.left % cell :][: core.height, : core.width]
 
 
@@ -117,15 +115,9 @@ def _paste(
     result: np.ndarray,
     remaining: np.ndarray,
 ) -> None:
-    """Writes what the model made of a window into its hole pixels.
+    """Writes what the model made of a window into the pixels `mine` of its core.
 
-    Args:
-        filled: The window at the model's size.
-        source: Where its pixels were copied from; None if they were not.
-        window: Its place.
-        mine: `(core.height, core.width)` bool, the pixels to write.
-        result: `(H, W, 3)` uint8, written in place.
-        remaining: `(H, W)` bool, what is still missing; `mine` is cleared in place.
+    `result` is written in place, and `mine` is cleared in `remaining`.
     """
     view, core = window.view, window.core
     area = bounds(mine, 1, core)

@@ -55,6 +55,13 @@ class Box(NamedTuple):
         """Columns."""
         return self.right - self.left
 
+    def cells(self, cell: int) -> tuple[slice, slice]:
+        """The cells that the box touches, as an index into an array of cells of that side."""
+        return (
+            slice(self.top // cell, -(-self.bottom // cell)),
+            slice(self.left // cell, -(-self.right // cell)),
+        )
+
     def within(self, other: "Box") -> tuple[slice, slice]:
         """The box as an index into an array of the pixels of `other`, which holds it."""
         return (
@@ -105,18 +112,10 @@ class Plan(NamedTuple):
 
 
 def plan(hole: np.ndarray, working_size: int, strategy: str = "crop") -> Plan:
-    """Places the windows for `fill`.
-
-    Args:
-        hole: `(H, W)` bool.
-        working_size: Side in pixels at which the model sees a window.
-        strategy: One of `STRATEGIES`.
+    """Places the windows for `tiling.fill`, whose arguments and errors these are.
 
     Returns:
         The plan; without windows if nothing is missing.
-
-    Raises:
-        ValueError: On an unknown strategy or a working size below 1.
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"unknown strategy {strategy!r}; valid: {', '.join(STRATEGIES)}")
@@ -140,9 +139,12 @@ def plan(hole: np.ndarray, working_size: int, strategy: str = "crop") -> Plan:
     else:
         scale = fitted
         placed = _squares(core, whole, int(scale * working_size + 1e-6))
-    windows = [Window(*boxes, scale, np.array([1])) for boxes in placed]
-    labels = cells.astype(np.int32)
-    return Plan([each for each in windows if _touches(labels, cell, each.core, 1)], labels, cell)
+    windows = [
+        Window(view, core, scale, np.array([1]))
+        for view, core in placed
+        if cells[core.cells(cell)].any()
+    ]
+    return Plan(windows, cells.astype(np.int32), cell)
 
 
 def label_components(hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -229,13 +231,7 @@ def _around_holes(
     """The windows of the strategy `crop`.
 
     One window holds a compact hole, or several of them. A long hole takes a chain of small ones.
-
-    Args:
-        labels: Of the cells, from `label_components`.
-        boxes: `(count, 4)`, of the components in pixels.
-        whole: The photograph.
-        cell: Side of a cell in pixels.
-        working_size: Side in pixels at which the model sees a window.
+    `labels` are those of the cells, and the boxes `(count, 4)` of the components are in pixels.
     """
     # A photograph smaller than the working size is enlarged to it by its shorter side.
     sharpest = max(min(whole.height, whole.width) / working_size, 1 / _MOST_ENLARGED)
@@ -330,14 +326,8 @@ def _chain(
                 # A little less sharp, and framed as the photographs of the training were.
                 view, grown = whole, max(height, width)
             components = neighbours + 1
-            windows.append(
-                Window(
-                    view,
-                    core,
-                    min(max(scale, grown / working_size), whole_scale),
-                    np.append(components, index + 1),
-                )
-            )
+            shrunk = min(max(scale, grown / working_size), whole_scale)
+            windows.append(Window(view, core, shrunk, np.append(components, index + 1)))
     return windows
 
 
@@ -399,13 +389,7 @@ def _split(
 ) -> list[Box]:
     """Boxes around parts of a component, cut along its longer side.
 
-    Args:
-        labels: Of the cells.
-        number: The component's.
-        box: Around the component, or a part of it.
-        length: Pixels that a part's longer side has at most.
-        area: Pixels that a part's box has at most.
-        cell: Side of a cell in pixels.
+    A part's longer side has at most `length` pixels, its box at most `area`.
     """
     if max(box.height, box.width) <= length and box.height * box.width <= area:
         return [box]
@@ -419,25 +403,11 @@ def _split(
         part = box._replace(
             **({"top": start, "bottom": end} if down else {"left": start, "right": end})
         )
-        inside = labels[
-            part.top // cell : -(-part.bottom // cell), part.left // cell : -(-part.right // cell)
-        ]
-        found = inside == number
+        found = labels[part.cells(cell)] == number
         if found.any():
             tight = bounds(found, cell, part)
             boxes += _split(labels, number, tight, length, area, cell)
     return boxes
-
-
-def _touches(labels: np.ndarray, cell: int, box: Box, number: int) -> bool:
-    return bool(
-        np.any(
-            labels[
-                box.top // cell : -(-box.bottom // cell), box.left // cell : -(-box.right // cell)
-            ]
-            == number
-        )
-    )
 
 
 def _place(core: Box, side: int, context: int, whole: Box) -> Box:
@@ -469,10 +439,7 @@ def _grow(
 ) -> tuple[Box, int]:
     """Widens a window until enough of it is known to copy from, at most to the whole image."""
     while view != whole:
-        seen = labels[
-            view.top // cell : -(-view.bottom // cell), view.left // cell : -(-view.right // cell)
-        ]
-        if (seen == 0).mean() >= _MINIMUM_KNOWN:
+        if (labels[view.cells(cell)] == 0).mean() >= _MINIMUM_KNOWN:
             break
         side, context = int(np.ceil(side * 1.5)), int(np.ceil(context * 1.5)) + 1
         view = _place(core, side, context, whole)

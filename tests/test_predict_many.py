@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import socket
@@ -227,9 +228,7 @@ def test_rows_carry_every_file_name(tmp_path):
     name = os.fsdecode(b"\xff\xfe.png")
     for mask in (tmp_path / "m.png", pairing.ALPHA, None):
         job = pairing.Job(tmp_path / name, mask, tmp_path / "out" / name, f"about {name}")
-        row = offline.row_of(job)
-        assert all(isinstance(value, bytes | bool | None) for value in row.values())
-        assert offline.job_of(row) == job
+        assert pickle.loads(pickle.dumps(job)) == job
 
 
 # ---- the command line, as far as it goes without Ray

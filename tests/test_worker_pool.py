@@ -183,7 +183,7 @@ def test_too_much_memory_is_an_error_and_replaces_the_worker(pool):
 
 def deep_round_trip(content, max_pixels, memory):
     worker.MEMORY = memory
-    photograph = worker.read_photograph(content, name="image", max_pixels=max_pixels)
+    photograph = worker.read("read_photograph", content, name="image", max_pixels=max_pixels)
     for image_format in ("PNG", "TIFF"):
         worker.encode_photograph(photograph, photograph.pixels, image_format, seconds=WAIT)
     return photograph.samples.shape

@@ -48,7 +48,6 @@ class Metrics:
         self.queue_depth = Gauge(
             "musical_queue_depth", "Requests that wait for a thread", registry=self.registry
         )
-
         self.workers_ended = Counter(
             "musical_workers_ended",
             "Worker processes that were ended, by reason",
@@ -60,10 +59,6 @@ class Metrics:
         self.workers = Gauge(
             "musical_workers", "Worker processes that are alive", registry=self.registry
         )
-
-    def observe_worker(self, reason: str) -> None:
-        """Notes the end of a worker process."""
-        self.workers_ended.labels(reason).inc()
 
     def observe_batch(self, size: int, seconds: float) -> None:
         """Notes one run of the model."""

@@ -60,7 +60,10 @@ class Service:
         self.metrics.queue_depth.set_function(lambda: self.jobs.depth)
         self.pool: WorkerPool | None = None
         if settings.isolate:
-            pool = WorkerPool(settings.workers, settings.timeout, self.metrics.observe_worker)
+            ended = self.metrics.workers_ended
+            pool = WorkerPool(
+                settings.workers, settings.timeout, lambda reason: ended.labels(reason).inc()
+            )
             self.metrics.workers.set_function(lambda: pool.alive)
             self.pool = pool
         self.is_ready = False

@@ -62,16 +62,14 @@ class TooCostlyError(images.ImageError):
     """An image that would take more memory or processor time than it may."""
 
 
-def read_photograph(content: Any, **options: Any) -> images.Photograph:
-    """`images.read_photograph` of a file's bytes, within limits."""
-    with limits_for(content, options):
-        return images.read_photograph(io.BytesIO(content), **options)
-
-
-def load_mask(content: Any, **options: Any) -> images.Mask:
-    """`images.load_mask` of a file's bytes, within limits."""
-    with limits_for(content, options):
-        return images.load_mask(io.BytesIO(content), **options)
+def read(function: str, content: Any, **options: Any) -> Any:
+    """`images.read_photograph` or `images.load_mask` of a file's bytes, within limits."""
+    memory = MEMORY + BYTES_OF_FILE * len(content)
+    name = f"{options['name']}: decoding it"
+    with limits(name, memory, SECONDS):
+        pixels = min(math.prod(size_of(bytes(content))), options["max_pixels"])
+    with limits(name, memory + BYTES_TO_DECODE * pixels, SECONDS + pixels / PIXELS_PER_SECOND):
+        return getattr(images, function)(io.BytesIO(content), **options)
 
 
 def encode_photograph(
@@ -184,17 +182,6 @@ def _warm_up() -> None:
         images.read_photograph(io.BytesIO(content), name="")
     with contextlib.suppress(images.ImageError):
         images.read_photograph(io.BytesIO(b"no image"), name="")  # tries every format
-
-
-@contextlib.contextmanager
-def limits_for(content: Any, options: dict[str, Any]):
-    """The limits for decoding a file."""
-    memory = MEMORY + BYTES_OF_FILE * len(content)
-    name = f"{options['name']}: decoding it"
-    with limits(name, memory, SECONDS):
-        pixels = min(math.prod(size_of(bytes(content))), options["max_pixels"])
-    with limits(name, memory + BYTES_TO_DECODE * pixels, SECONDS + pixels / PIXELS_PER_SECOND):
-        yield
 
 
 @contextlib.contextmanager

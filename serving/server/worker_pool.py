@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
@@ -205,9 +204,7 @@ class WorkerPool:
         each.process.wait()
 
     def _kill_later(self, each: "_Worker", call: int) -> None:
-        timer = threading.Timer(GRACE, self._kill, (each, call))
-        timer.daemon = True
-        timer.start()
+        _start_timer(GRACE, self._kill, each, call)
 
     def _kill(self, each: "_Worker", call: int) -> None:
         with self._changed:
@@ -216,13 +213,9 @@ class WorkerPool:
                 each.process.kill()
 
     def _begin(self, delay: float = 0.0) -> None:
-        threading.Thread(
-            target=self._start_one, args=(delay,), name="worker-start", daemon=True
-        ).start()
+        _start_timer(delay, self._start_one)
 
-    def _start_one(self, delay: float) -> None:
-        if delay:
-            time.sleep(delay)
+    def _start_one(self) -> None:
         with self._changed:
             if self._closed:
                 return
@@ -233,9 +226,7 @@ class WorkerPool:
         each: _Worker | None = None
         try:
             each = _Worker(limit)
-            stop = threading.Timer(_STARTING, each.process.kill)
-            stop.daemon = True
-            stop.start()
+            stop = _start_timer(_STARTING, each.process.kill)
             try:
                 worker.receive(each.replies)
             finally:
@@ -259,13 +250,17 @@ class WorkerPool:
             self._changed.notify_all()
 
 
+def _start_timer(seconds: float, call: Callable[..., Any], *arguments: Any) -> threading.Timer:
+    timer = threading.Timer(seconds, call, arguments)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
 class _Worker:
-    """One process, and the pipes to it.
+    """One process, the pipe to it and the pipe from it.
 
     Attributes:
-        process: The process.
-        requests: The pipe to it.
-        replies: The pipe from it.
         calls: How many pieces of work it has got.
         limit: After how many it is replaced.
         reason: Why it was killed, once it was.
@@ -292,8 +287,10 @@ class _Worker:
         # Unbuffered, so both are raw.
         self.requests = cast(io.RawIOBase, self.process.stdin)
         self.replies = cast(io.RawIOBase, self.process.stdout)
-        for pipe in (self.requests, self.replies):
-            _enlarge(pipe)
+        if (command := getattr(fcntl, "F_SETPIPE_SZ", None)) is not None:
+            for pipe in (self.requests, self.replies):
+                with contextlib.suppress(OSError):  # this user's share is used up
+                    fcntl.fcntl(pipe.fileno(), command, _PIPE)
         self.calls = 0
         self.limit = limit
         self.reason: str | None = None
@@ -318,13 +315,6 @@ class _Worker:
         return "crashed", ImageError(f"{what} crashed the decoder ({how})")
 
 
-def _enlarge(pipe: io.RawIOBase) -> None:
-    """Gives a pipe room, where that can be chosen and the user has not used up their share."""
-    if (command := getattr(fcntl, "F_SETPIPE_SZ", None)) is not None:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(pipe.fileno(), command, _PIPE)
-
-
 class Codec:
     """`read_photograph`, `load_mask` and `encode_photograph` of `musical_tf.images`, in a worker.
 
@@ -339,16 +329,16 @@ class Codec:
 
     def read_photograph(self, source: BinaryIO, **options: Any) -> Photograph:
         """See `musical_tf.images.read_photograph`."""
-        return self._read(worker.read_photograph, source, options)
+        return self._read("read_photograph", source, options)
 
     def load_mask(self, source: BinaryIO, **options: Any) -> Mask:
         """See `musical_tf.images.load_mask`."""
-        return self._read(worker.load_mask, source, options)
+        return self._read("load_mask", source, options)
 
-    def _read(self, function: Callable, source: BinaryIO, options: dict[str, Any]) -> Any:
+    def _read(self, function: str, source: BinaryIO, options: dict[str, Any]) -> Any:
         content = np.frombuffer(source.read(), np.uint8)  # arrays travel without a copy
         what = f"{options['name']}: decoding it"
-        return self._pool.run(self._job, function, content, what=what, **options)
+        return self._pool.run(self._job, worker.read, function, content, what=what, **options)
 
     def encode_photograph(
         self, photograph: Photograph, pixels: np.ndarray, *arguments: Any, **options: Any
