@@ -15,10 +15,11 @@ and resizes too and gets the same pixels. Its conversion to channels first is no
 * `start`: cold starts, relative to a script that fills one photograph with MI-GAN's pipeline;
 * `growth`: seconds and memory by megapixels and by the share of the hole, for the plots.
 
-Peak memory is that of a process that opens the model and fills once; for servers, folders and
-commands that of the process and its children. Each row has a bound on its time, and
-`results/cost.json` is written after each. Rows of other weights, hardware or software are dropped.
-The exit code is 1 if a row failed or a ratio is below its bar. Needs Linux.
+Peak memory is that of a command that fills one photograph from file to file, and of its children;
+for servers and folders that of all processes, for the browser that of the page's process. Each row
+has a bound on its time, and `results/cost.json` is written after each. Rows of other weights,
+hardware or software are dropped. The exit code is 1 if a row failed or a ratio is below its bar.
+Needs Linux.
 """
 
 import argparse
@@ -26,10 +27,8 @@ import contextlib
 import io
 import json
 import math
-import os
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -42,7 +41,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import browser, load_test, measure, models
-from benchmarks.memory_over_time import Memory
+from benchmarks.memory_over_time import Memory, run_command
 from serving import named_models
 from serving.session import InpaintingSession
 
@@ -157,19 +156,24 @@ def race(row: str, migan: str, width: int, rounds: int) -> dict[str, Any]:
     )
 
 
-def fill_once(which: str, migan: str, row: str, width: int) -> int:
-    """Fills one photograph; the peak of this process's memory in bytes."""
-    prepare(which, migan)(*case(row, width))()
-    return measure.resident_peak()
+def peaks_of(row: str, migan: str, width: int) -> dict[str, int]:
+    """The peak memory in bytes of commands that fill one photograph, from file to file."""
+    with tempfile.TemporaryDirectory() as name:
+        files = [f"{name}/{file}" for file in ("photo.jpg", "mask.png", "output.jpg")]
+        for array, file in zip(case(row, width), files, strict=False):
+            Image.fromarray(array).save(file, quality=95)
+        photo, mask, output = files
+        words = {
+            OURS: ("serving.predict", *files),
+            MIGAN: ("-c", MIGAN_SCRIPT, "0", migan, mask, output, photo),
+        }
+        return {which: run_command(*each)[1] for which, each in words.items()}
 
 
 def measure_photograph(row: str, options: argparse.Namespace) -> list[Row]:
     migan, width = str(options.migan), options.width
     found = measure.in_own_process(race, row, migan, width, options.rounds)
-    peaks = {
-        which: measure.in_own_process(fill_once, which, migan, row, width)
-        for which in (OURS, MIGAN)
-    }
+    peaks = peaks_of(row, migan, width)
     megapixels = f"{width * (width * 3 // 4) / 1e6:.2g} megapixels"
     name = "256 x 256 px, center" if row == "center" else f"{megapixels}, {HOLES[row]}"
     return [{"name": name, "bar": MODEL_BAR, **found, "bytes": peaks}]
@@ -187,10 +191,10 @@ def measure_server(row: str, options: argparse.Namespace) -> list[Row]:
     }
     with load_test.running_server("photo", "--queue", "64") as (process, port):
         ways |= {count: load_test.clients(port, count, files) for count in CLIENTS}
-        with Memory(process, 0.5) as memory:
+        with Memory(process, 0.5, proportional=True) as memory:
             seconds = options.seconds * options.rounds
             found = load_test.take_turns(ways, seconds, options.rounds)
-    migan_bytes = measure.in_own_process(fill_once, MIGAN, str(options.migan), "center", 256)
+    migan_bytes = peaks_of("center", str(options.migan), options.width)[MIGAN]
     rows = []
     for count in CLIENTS:
         for loop, label in ((MIGAN, "MI-GAN"), (OURS, "our session")):
@@ -236,28 +240,19 @@ def make_folder(folder: Path, count: int) -> None:
     Image.fromarray(box(800, 0.02)).save(folder / "mask.png")
 
 
-def fill_folder(migan: str, folder: str, part: int, parts: int) -> int:
-    """Fills every `parts`-th photograph of a folder with MI-GAN's pipeline; the peak in bytes."""
-    fill = prepare(MIGAN, migan, threads=1)
-    hole = np.asarray(Image.open(Path(folder, "mask.png")))
-    output = Path(folder, f"migan-{parts}")
-    output.mkdir(exist_ok=True)
-    for file in sorted(Path(folder, "photos").iterdir())[part::parts]:
-        with Image.open(file) as opened:
-            image = np.asarray(opened.convert("RGB"))
-        Image.fromarray(fill(image, hole)()).save(output / file.name, quality=90)
-    return measure.resident_peak()
-
-
-def loop_over_folder(migan: str, folder: str, workers: int) -> tuple[float, int]:
+def loop_over_folder(migan: str, folder: Path, workers: int) -> tuple[float, int]:
     """Seconds of a loop over MI-GAN's pipeline in so many processes, and their memory in all."""
+    output = folder / f"migan-{workers}"
+    output.mkdir()
+    photos = sorted(map(str, (folder / "photos").iterdir()))
+    words = ("-c", MIGAN_SCRIPT, "1", migan, str(folder / "mask.png"), str(output))
     peaks: list[int] = []
 
-    def fill(part: int) -> int:
-        return measure.in_own_process(fill_folder, migan, folder, part, workers)
+    def fill(part: int) -> None:
+        peaks.append(run_command(*words, *photos[part::workers], every=0.5)[1])
 
     with ThreadPoolExecutor(workers) as pool:
-        seconds = measure.seconds_of(lambda: peaks.extend(pool.map(fill, range(workers))))
+        seconds = measure.seconds_of(lambda: list(pool.map(fill, range(workers))))
     return seconds, sum(peaks)
 
 
@@ -270,7 +265,7 @@ def measure_folder(row: str, options: argparse.Namespace) -> list[Row]:
             words += ["--image", f"{name}/photos", "--mask", f"{name}/mask.png"]
             words += ["--output", f"{name}/ours-{workers}"]
             own, own_bytes = run_command("serving.predict_many", *words, every=0.5)
-            theirs, their_bytes = loop_over_folder(str(options.migan), name, workers)
+            theirs, their_bytes = loop_over_folder(str(options.migan), Path(name), workers)
             for done in (f"ours-{workers}", f"migan-{workers}"):
                 found = len(list(Path(name, done).glob("*.jpg")))
                 if found != count:
@@ -290,13 +285,20 @@ import os, sys
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy as np, onnxruntime
 from PIL import Image
-model, photo, mask, output = sys.argv[1:]
-image = np.asarray(Image.open(photo).convert("RGB"))
+threads, model, mask, output, *photos = sys.argv[1:]
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = int(threads)
+session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 known = 255 - np.asarray(Image.open(mask).convert("L"))
-session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-feed = {"image": image.transpose(2, 0, 1)[None], "mask": known[None, None]}
-Image.fromarray(session.run(None, feed)[0][0].transpose(1, 2, 0)).save(output)
+for photo in photos:
+    image = np.asarray(Image.open(photo).convert("RGB"))
+    feed = {"image": image.transpose(2, 0, 1)[None], "mask": known[None, None]}
+    filled = session.run(None, feed)[0][0].transpose(1, 2, 0)
+    is_folder = os.path.isdir(output)
+    file = os.path.join(output, os.path.basename(photo)) if is_folder else output
+    Image.fromarray(filled).save(file, quality=90)
 """
+"""A plain loop over MI-GAN's pipeline from file to file."""
 
 STARTS: dict[str, tuple[str, ...]] = {
     "musical-inpaint, one photograph": ("serving.predict", "PHOTO", "MASK", "OUTPUT"),
@@ -311,33 +313,6 @@ STARTS: dict[str, tuple[str, ...]] = {
     "musical-export --help": ("export.to_onnx", "--help"),
 }
 """Command -> module and words. The first three are compared with MI-GAN's script."""
-
-
-def run_command(*words: str, every: float = 0.05, kept: str = "") -> tuple[float, int]:
-    """Seconds of `python -m WORDS`, or of another call of Python, and the peak of its memory.
-
-    Compiled modules and optimized graphs are kept in the folder `kept`, as by an installed program.
-
-    Raises:
-        RuntimeError: If the command fails.
-    """
-    call = [sys.executable, *(words if words[0] == "-c" else ("-m", *words))]
-    places = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": kept, "MUSICAL_CACHE": kept}
-    environment = os.environ | (places if kept else {})
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            call, cwd=measure.ROOT, env=environment, stdout=output, stderr=output
-        )
-        try:
-            with Memory(process.pid, every) as memory:
-                seconds = measure.seconds_of(process.wait)
-        finally:
-            process.kill()
-        if process.returncode:
-            output.seek(0)
-            end = output.read().decode(errors="replace").strip()[-500:]
-            raise RuntimeError(f"{words[0]} ended with {process.returncode}: {end}")
-    return seconds, memory.peak()
 
 
 def start_server() -> tuple[float, int]:
@@ -358,9 +333,11 @@ def measure_start(row: str, options: argparse.Namespace) -> list[Row]:
         for file in (paths["PHOTO"], f"{name}/one/photo.png"):
             Image.fromarray(image).save(file)
         Image.fromarray(hole).save(paths["MASK"])
-        files = (paths["PHOTO"], paths["MASK"], paths["OUTPUT"])
+        files = (paths["MASK"], paths["OUTPUT"], paths["PHOTO"])
         kept = f"{name}/kept"
-        theirs = partial(run_command, "-c", MIGAN_SCRIPT, str(options.migan), *files, kept=kept)
+        theirs = partial(
+            run_command, "-c", MIGAN_SCRIPT, "0", str(options.migan), *files, kept=kept
+        )
         for label, words in STARTS.items():
             pairs, peaks = [], {OURS: 0, MIGAN: 0}
             for number in range(1 + min(options.rounds, 3)):
@@ -388,12 +365,15 @@ def measure_start(row: str, options: argparse.Namespace) -> list[Row]:
 
 
 def measure_point(which: str, migan: str, width: int, share: float) -> dict[str, float]:
-    """Seconds of a run, the median of three, and the peak of this process's memory in bytes."""
+    """Seconds of a run, the median of three, and bytes that opening the model and filling add."""
     hole = box(width, share)
-    call = prepare(which, migan)(photograph(*hole.shape), hole)
+    image = photograph(*hole.shape)
+    before = measure.restart_peak()
+    call = prepare(which, migan)(image, hole)
     call()
-    peak = measure.resident_peak()
-    return {"seconds": statistics.median(measure.seconds_of(call) for _ in range(3)), "bytes": peak}
+    added = measure.resident_peak() - before
+    seconds = statistics.median(measure.seconds_of(call) for _ in range(3))
+    return {"seconds": seconds, "bytes": added}
 
 
 def measure_growth(row: str, options: argparse.Namespace) -> list[Row]:

@@ -1,6 +1,10 @@
 """The memory of a process and of its children over time."""
 
 import contextlib
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from typing import Any
@@ -8,6 +12,8 @@ from typing import Any
 import numpy as np
 import psutil
 from scipy import stats
+
+from benchmarks import measure
 
 GROWTH = 0.05
 """Growth in an hour, of the median memory after the warm-up, that counts as flat."""
@@ -28,14 +34,17 @@ SLOPE = (
 class Memory:
     """The memory of a process and of its children, sampled every so many seconds in a thread.
 
+    `proportional` divides pages that several processes share between them.
+
     Attributes:
         samples: `(seconds since the start, bytes of the process, bytes of its children)`.
     """
 
-    def __init__(self, process: int, every: float = 2.0) -> None:
+    def __init__(self, process: int, every: float = 2.0, proportional: bool = False) -> None:
         self.process = process
         self.samples: list[tuple[float, int, int]] = []
         self._every = every
+        self._proportional = proportional
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
@@ -50,8 +59,16 @@ class Memory:
     def _sample(self) -> None:
         started = time.monotonic()
         while not self._stop.wait(self._every):
-            own, *children = map(_resident, _tree(self.process)) or [0]
+            tree = _tree(self.process)
+            own, *children = [self._bytes_of(each) for each in tree] or [0]
             self.samples.append((time.monotonic() - started, own, sum(children)))
+
+    def _bytes_of(self, process: psutil.Process) -> int:
+        with contextlib.suppress(psutil.Error):
+            if self._proportional:
+                return process.memory_full_info().pss
+            return process.memory_info().rss
+        return 0
 
     def peak(self) -> int:
         """Bytes that the process and its children held together at most."""
@@ -103,7 +120,28 @@ def _tree(number: int) -> list[psutil.Process]:
     return []
 
 
-def _resident(process: psutil.Process) -> int:
-    with contextlib.suppress(psutil.Error):
-        return process.memory_info().rss
-    return 0
+def run_command(*words: str, every: float = 0.05, kept: str = "") -> tuple[float, int]:
+    """Seconds of `python -m WORDS`, or of another call of Python, and the peak of its memory.
+
+    Compiled modules and optimized graphs are kept in the folder `kept`, as by an installed program.
+
+    Raises:
+        RuntimeError: If the command fails.
+    """
+    call = [sys.executable, *(words if words[0] == "-c" else ("-m", *words))]
+    places = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": kept, "MUSICAL_CACHE": kept}
+    environment = os.environ | (places if kept else {})
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            call, cwd=measure.ROOT, env=environment, stdout=output, stderr=output
+        )
+        try:
+            with Memory(process.pid, every, proportional=True) as memory:
+                seconds = measure.seconds_of(process.wait)
+        finally:
+            process.kill()
+        if process.returncode:
+            output.seek(0)
+            end = output.read().decode(errors="replace").strip()[-500:]
+            raise RuntimeError(f"{words[0]} ended with {process.returncode}: {end}")
+    return seconds, memory.peak()

@@ -119,7 +119,10 @@ def write_cost(results: Path, plot: Path) -> None:
 def draw_cost(points: list[dict]) -> bytes:
     """Seconds above, memory below, a column for each axis, as SVG."""
     grid = []
-    for key, label, unit in (("seconds", "seconds", 1), ("bytes", "peak memory, GB", 1e9)):
+    for key, label, unit in (
+        ("seconds", "seconds", 1),
+        ("bytes", "memory of model and fill, GB", 1e9),
+    ):
         row = []
         for axis, (axis_label, ticks) in COST_AXES.items():
             lines = []

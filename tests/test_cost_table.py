@@ -35,11 +35,12 @@ def figures(ratio, bar=2.0):
 
 @pytest.mark.parametrize("row", ["center", "wire"])
 def test_both_models_are_timed_in_turns(row, migan, monkeypatch):
-    direct = lambda function, *arguments, **_: function(*arguments)  # noqa: E731
-    monkeypatch.setattr(measure, "in_own_process", direct)
+    monkeypatch.setattr(measure, "in_own_process", lambda function, *words: function(*words))
+    monkeypatch.setattr(cost, "run_command", lambda *words: (1.0, len(words)))
     options = cost.argparse.Namespace(migan=migan, width=160, rounds=2)
     (found,) = cost.measure_photograph(row, options)
-    assert set(found["seconds"]) == set(found["bytes"]) == {"ours", "MI-GAN"}
+    assert set(found["seconds"]) == {"ours", "MI-GAN"}
+    assert found["bytes"] == {"ours": 4, "MI-GAN": 7}
     assert found["rounds"] == 2
     assert 0 <= found["least"] <= found["ratio"] < 1  # the stub has nothing to do
     assert 0 < found["seconds"]["MI-GAN"] < found["seconds"]["ours"]
@@ -65,9 +66,15 @@ def test_the_holes_are_those_of_the_table():
 
 def test_a_folder_is_filled_in_parts(migan, tmp_path):
     cost.make_folder(tmp_path, 3)
-    for part in range(2):
-        assert cost.fill_folder(str(migan), str(tmp_path), part, 2) > 0
+    seconds, peak = cost.loop_over_folder(str(migan), tmp_path, 2)
+    assert seconds > 0
+    assert peak > 0
     assert len(list((tmp_path / "migan-2").iterdir())) == 3
+
+
+def test_a_command_that_fails_is_named():
+    with pytest.raises(RuntimeError, match=r"nothing ended with 1: .*No module named nothing"):
+        cost.run_command("nothing")
 
 
 @pytest.fixture
