@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnx.parser
+from onnx import helper, numpy_helper
 
 METADATA = {
     "musical_tf.contract": "1",
@@ -64,78 +65,64 @@ def write_model(
             what version 1 returns, and every pixel's source is the first one.
         has_seed: Give that file the optional input `seed`, which is added to the value, modulo 50.
     """
-    number = TensorProto.UINT8 if io == "uint8" else TensorProto.FLOAT
+    kind, code = ("uint8", 2) if io == "uint8" else ("float", 1)
     batch, height, width = sizes
-    image_shape = [batch, height, width, 3] if layout == "nhwc" else [batch, 3, height, width]
-    channel_axis, spatial = (3, (1, 2)) if layout == "nhwc" else (1, (2, 3))
-    constants = {
-        "threshold": np.array(127.5 if io == "uint8" else 0.5, np.float32),
-        "channel": np.array([channel_axis], np.int64),
-        "spatial": np.array(spatial, np.int64),
-        "one": np.array(1, np.float32),
-        "zero": np.array(0, np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Cast", [mask_name], ["float_mask"], to=TensorProto.FLOAT),
-        helper.make_node("Greater", ["float_mask", "threshold"], ["is_hole"]),
-        helper.make_node("Unsqueeze", ["is_hole", "channel"], ["where"]),
-        helper.make_node("Cast", ["where"], ["hole_value"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["one", "hole_value"], ["known"]),
-        helper.make_node("Where", ["where", "zero", "float"], ["masked"]),  # NaN * 0 is NaN
-        helper.make_node("ReduceSum", ["masked", "spatial"], ["total"]),
-        helper.make_node("ReduceSum", ["known", "spatial"], ["known_count"]),
-        helper.make_node("Max", ["known_count", "one"], ["count"]),
-        helper.make_node("Div", ["total", "count"], ["mean"]),
-    ]
-    if io == "uint8":
-        nodes.append(helper.make_node("Round", ["mean"], ["level"]))
-    if result is not None:
-        constants["value"] = np.array(result, np.float32)
-        nodes.append(helper.make_node("Identity", ["value"], ["chosen"]))
-    chosen = "chosen" if result is not None else "level" if io == "uint8" else "mean"
-    nodes += [
-        helper.make_node("Where", ["where", chosen, "float"], ["filled"]),
-        helper.make_node("Cast", ["filled"], ["inpainted"], to=number),
-    ]
-    outputs = [helper.make_tensor_value_info("inpainted", number, image_shape)]
+    mask = f"{batch}, {height}, {width}"
+    image = f"{mask}, 3" if layout == "nhwc" else f"{batch}, 3, {height}, {width}"
+    fill = "value" if result is not None else "level" if io == "uint8" else "mean"
+    inputs, outputs = f"{kind}[{image}] image, {kind}[{mask}] {mask_name}", "inpainted"
+    copying = ""
     if copies is not None:
-        nodes[-1].output[0] = "predicted"
-        constants["copy"] = np.array(copies, np.float32)
-        constants["first"] = np.zeros(1, np.int32)
-        constants["two"] = np.array([2], np.int64)
-        copied = "copy"
-        if has_seed:
-            constants["seed"] = np.array(0, np.int64)
-            constants["fifty"] = np.array(50, np.int64)
-            nodes += [
-                helper.make_node("Mod", ["seed", "fifty"], ["more"]),
-                helper.make_node("Cast", ["more"], ["more_levels"], to=TensorProto.FLOAT),
-                helper.make_node("Add", ["copy", "more_levels"], ["variant"]),
-            ]
-            copied = "variant"
-        nodes += [
-            helper.make_node("Where", ["where", copied, "float"], ["with_copies"]),
-            helper.make_node("Cast", ["with_copies"], ["inpainted"], to=number),
-            helper.make_node("Shape", [mask_name], ["mask_shape"]),
-            helper.make_node("Concat", ["mask_shape", "two"], ["source_shape"], axis=0),
-            helper.make_node("Expand", ["first", "source_shape"], ["source"]),
-        ]
-        source_shape = [batch, height, width, 2]
-        outputs.append(helper.make_tensor_value_info("source", TensorProto.INT32, source_shape))
-        outputs.append(helper.make_tensor_value_info("predicted", number, image_shape))
-    graph = helper.make_graph(
-        nodes,
-        "mean_fill",
-        [
-            helper.make_tensor_value_info("image", number, image_shape),
-            helper.make_tensor_value_info(mask_name, number, [batch, height, width]),
-            *([helper.make_tensor_value_info("seed", TensorProto.INT64, [])] if has_seed else []),
-        ],
-        outputs,
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        inputs += ", int64 seed" if has_seed else ""
+        outputs = "predicted"
+        copying = f"""
+            more = Mod (seed, fifty)
+            more_levels = Cast <to = 1> (more)
+            variant = Add (copy, more_levels)
+            with_copies = Where (where, variant, float)
+            inpainted = Cast <to = {code}> (with_copies)
+            mask_shape = Shape ({mask_name})
+            source_shape = Concat <axis = 0> (mask_shape, two)
+            source = Expand (first, source_shape)"""
+    more_outputs = f", int32[{mask}, 2] source, {kind}[{image}] predicted" if copying else ""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        mean_fill ({inputs}) => ({kind}[{image}] inpainted{more_outputs}) {{
+            float = Cast <to = 1> (image)
+            float_mask = Cast <to = 1> ({mask_name})
+            is_hole = Greater (float_mask, threshold)
+            where = Unsqueeze (is_hole, channel)
+            hole_value = Cast <to = 1> (where)
+            known = Sub (one, hole_value)
+            masked = Where (where, zero, float)
+            total = ReduceSum (masked, spatial)
+            known_count = ReduceSum (known, spatial)
+            count = Max (known_count, one)
+            mean = Div (total, count)
+            level = Round (mean)
+            filled = Where (where, {fill}, float)
+            {outputs} = Cast <to = {code}> (filled){copying}
+        }}"""
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    constants = {
+        "threshold": np.float32(127.5 if io == "uint8" else 0.5),
+        "channel": np.array([3 if layout == "nhwc" else 1], np.int64),
+        "spatial": np.array((1, 2) if layout == "nhwc" else (2, 3), np.int64),
+        "one": np.float32(1),
+        "zero": np.float32(0),  # `masked` is no product: NaN * 0 is NaN
+        "value": np.float32(result or 0),
+        "copy": np.float32(copies or 0),
+        "first": np.zeros(1, np.int32),
+        "two": np.array([2], np.int64),
+        "seed": np.int64(0),
+        "fifty": np.int64(50),
+    }
+    used = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name)
+        for name, value in constants.items()
+        if name in used
+    )
     if metadata is None:
         metadata = metadata_for(io, layout, contract="1" if copies is None else "2")
     helper.set_model_props(model, metadata)

@@ -15,7 +15,7 @@ from skimage import data
 
 import musical_tf
 from musical_tf.metrics import PROTOCOLS, evaluate_pair
-from tests.serving_model import write_model
+from tests.serving_model import metadata_for, write_model
 from training.data.holes import open_masks
 from training.evaluate import main
 from training.evaluation.predictors import OnnxPredictor, RunPredictor
@@ -28,6 +28,7 @@ def _constant_fill_model(path, io="uint8", layout="nhwc", metadata=None, size=No
     """An ONNX file in the export's contract that paints every hole with the grey `FILL`."""
     sizes = ("batch", size or "height", size or "width")
     result = FILL if io == "uint8" else FILL / 255
+    metadata = metadata_for(io, layout, dataset=None) if metadata is None else metadata
     return write_model(path, io, layout, metadata, sizes, result=result)
 
 
