@@ -603,10 +603,9 @@ def test_the_guides_examples_run(model, tmp_path, monkeypatch, capfd):
     )
 
 
-def test_the_guide_knows_every_flag_and_no_other():
+def test_the_guide_knows_every_flag():
     flags = {flag for action in predict._parser()._actions for flag in action.option_strings}
     mentioned = set(re.findall(r"--[a-z][a-z-]+", GUIDE))
-    assert mentioned - flags == set()
     assert {flag for flag in flags if flag.startswith("--")} - mentioned == {"--help"}
 
 
