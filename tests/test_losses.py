@@ -117,12 +117,6 @@ def test_pixel_losses_refuse_shapes_that_would_broadcast():
         losses.hole_l1_loss(image, image, image[..., 0])
 
 
-def test_pixel_losses_take_dynamic_shapes():
-    spec = tf.TensorSpec((None, None, None, 3))
-    both = tf.function(losses.l1_loss, input_signature=[spec, spec])
-    assert float(both(np.ones((1, 2, 3, 3)), np.zeros((1, 2, 3, 3)))) == 1.0
-
-
 # The game
 
 
@@ -187,12 +181,8 @@ def test_perceptual_and_style_loss_follow_the_equations():
                     style += abs(entry) / (height * width * channels) / channels**2 / batch
     assert float(losses.perceptual_loss(true, pred)) == pytest.approx(perceptual, rel=1e-5)
     assert float(losses.style_loss(true, pred)) == pytest.approx(style, rel=1e-5)
-
-
-def test_feature_losses_refuse_another_number_of_maps():
-    features = [np.zeros((1, 2, 2, 1), "float32")]
     with pytest.raises(ValueError, match="zip"):
-        losses.perceptual_loss(features, features * 2)
+        losses.perceptual_loss(true, pred * 2)
 
 
 # VGG16
@@ -245,14 +235,6 @@ def test_vgg16_keeps_the_scale_that_the_trade_off_weights_are_tuned_for(vgg):
     np.testing.assert_allclose(means, [0.973136, 1.904476, 2.899476], rtol=1e-4)
 
 
-def test_vgg16_samples_do_not_see_each_other(vgg, faces):
-    together = vgg(faces)
-    apart = [vgg(faces[:1]), vgg(faces[1:])]
-    for index in range(3):
-        joined = np.concatenate([apart[0][index], apart[1][index]])
-        np.testing.assert_allclose(together[index], joined, atol=1e-4)
-
-
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_vgg16_in_16_bits_gives_nearly_the_same_losses(vgg, faces, dtype):
     half = losses.VGG16Features(dtype=dtype)
@@ -262,15 +244,6 @@ def test_vgg16_in_16_bits_gives_nearly_the_same_losses(vgg, faces, dtype):
     for loss in (losses.perceptual_loss, losses.style_loss):
         expected = float(loss(vgg(faces[:1]), vgg(faces[1:])))
         assert float(loss(truth, other)) == pytest.approx(expected, rel=5e-3)
-
-
-def test_vgg16_follows_the_global_policy():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        assert losses.VGG16Features().compute_dtype == "float16"
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def test_vgg16_is_frozen(vgg, faces):
