@@ -1,8 +1,9 @@
 """Measures a training step, its parts, the effect of options on it, and a step on a GPU.
 
-    python -m benchmarks.training_step [--rounds 3] [--cases NAME ...] python -m
-    benchmarks.training_step --options [...] KERAS_BACKEND=jax python -m benchmarks.training_step
-    --jax [--cases NAME ...] [--precisions P ...]
+    python -m benchmarks.training_step [--rounds 3] [--cases NAME ...]
+    python -m benchmarks.training_step --options [...]
+    python -m benchmarks.training_step --discriminator [--rounds 3]
+    KERAS_BACKEND=jax python -m benchmarks.training_step --jax [--cases NAME ...] [--precisions P]
 
 Every case, a preset at a size and batch in one precision, runs in a process of its own: the whole
 step, its peak memory, and each part alone. Written to `results/training_step.json`.
@@ -16,6 +17,9 @@ step with VGG16's activations computed once against once a side. Written to
 losses, back, Adam; with float16 the loss is scaled. XLA compiles the whole step. The batch is ready
 on the device, the hole is the center. A time is that of `JAX_CALLS` steps in a row. float32
 multiplies in TF32, XLA's default. Memory includes compiling. Written to `results/gpu_step.json`.
+
+`--discriminator`: the step with the adversarial term and DenseNet121 from random weights, in turns
+with the step without both. Written to `results/training_discriminator.json`.
 """
 
 import argparse
@@ -55,6 +59,9 @@ CASES = {
 DEFAULT_CASES = ("lite, 128 px, batch 16", "paper, 256 px, batch 5")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 JAX_CALLS = 20
+ADVERSARIAL = {"lambda_adversarial": 0.3, "discriminator_weights": "random"}
+ADVERSARIAL_SIZES = {"lite": (128, 4), "paper": (256, 2)}
+"""Pixels and batch of the presets whose discriminator is measured."""
 
 
 def arrays_of(size: int, batch: int) -> dict[str, np.ndarray]:
@@ -224,6 +231,31 @@ def measure_sharing(rounds: int) -> dict[str, Any]:
         return measure.take_turns(calls, rounds)
 
 
+def measure_discriminator(rounds: int) -> dict[str, Any]:
+    """Steps with the adversarial term and its discriminator, in turns with steps without."""
+    from training.fit import repeatable
+
+    found = {}
+    with repeatable():
+        for preset, (size, count) in ADVERSARIAL_SIZES.items():
+            batch, calls = batch_of(size, count), {}
+            for name, fields in {"without": ALONE, "with": ADVERSARIAL}.items():
+                trainer = trainer_of(Case("musical", preset, size, count, fields), "float32")
+                calls[name] = functools.partial(trainer.update, batch)
+            found[f"{preset}, {size} px, batch {count}"] = measure.take_turns(calls, rounds)
+    return found
+
+
+def ratios_of_discriminator(measured: dict[str, dict]) -> dict[str, float]:
+    """Name -> the share of the step that is the discriminator's, and the ratio of the steps."""
+    said = {}
+    for name, times in measured.items():
+        ratio = measure.ratio(times, "with", "without")
+        said[f"{name}: step with discriminator / step without"] = ratio
+        said[f"{name}: discriminator / step"] = 1 - 1 / ratio
+    return said
+
+
 def ratios_of_steps(cases: dict[str, dict]) -> dict[str, float]:
     """Name -> ratio of medians, or of peaks of memory."""
     said = {}
@@ -344,6 +376,7 @@ def measure_jax(options: argparse.Namespace) -> None:
     measure.argument("--precisions", nargs="+", default=list(PRECISIONS[:2]), choices=PRECISIONS),
     measure.argument("--options", action="store_true", help="measure the effect of options"),
     measure.argument("--jax", action="store_true", help="measure the step under JAX"),
+    measure.argument("--discriminator", action="store_true", help="measure its share of a step"),
     rounds=3,
 )
 def main(options: argparse.Namespace) -> None:
@@ -365,6 +398,9 @@ def main(options: argparse.Namespace) -> None:
             "sharing": measure_sharing(options.rounds),
         }
         name, said = "training_options", ratios_of_options(measured)
+    elif options.discriminator:
+        measured = measure_discriminator(options.rounds)
+        name, said = "training_discriminator", ratios_of_discriminator(measured)
     else:
         measured = {
             case: {precision: child(case, precision) for precision in options.precisions}

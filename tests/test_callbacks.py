@@ -101,9 +101,9 @@ def test_the_run_calls_everything_in_order_and_closes(tmp_path):
     assert {("loss/l1", 1), ("optimizer/learning_rate", 5), ("samples", 4)} <= tags
 
     sheet = np.asarray(Image.open(tmp_path / "samples" / "step-00000005.png"))
-    assert sheet.shape == (16 + 2 * (SIZE + 4), 4 * (SIZE + 4), 3)
+    assert sheet.shape == (24 + 2 * (SIZE + 4), 4 * SIZE + 3 * 4, 3)
     shown, hole, result, truth = (
-        sheet[16 : 16 + SIZE, left : left + SIZE] for left in range(0, 4 * (SIZE + 4), SIZE + 4)
+        sheet[24 : 24 + SIZE, left : left + SIZE] for left in range(0, 4 * SIZE, SIZE + 4)
     )
     np.testing.assert_array_equal(truth, images[0])
     np.testing.assert_array_equal(hole[..., 0] > 0, holes[0])

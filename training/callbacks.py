@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -217,13 +217,10 @@ class StopOnSignal(Callback):
     Handlers stand from construction to `close`, so a signal during a slow start is not lost.
     """
 
-    def __init__(
-        self,
-        signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
-        stream: TextIO | None = None,
-    ):
+    def __init__(self, stream: TextIO | None = None):
         self.received: int | None = None
         self.stream = stream or sys.stderr
+        signals = (signal.SIGINT, signal.SIGTERM)
         self.before = {number: signal.signal(number, self._receive) for number in signals}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from musical_tf import named_models
 from musical_tf.arguments import Parser
 from musical_tf.run_directory import RunDirectory
 
@@ -174,8 +175,8 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="[NAME=]RUN",
         help="run directories written by training.fit, or names of models that are part of the "
-        "package (faces, photo), the one that the others are compared with first; NAME is what "
-        "tables call it, by default method and preset, or the model's own",
+        f"package ({named_models.listed()}), the one that the others are compared with first; NAME "
+        "is what tables call it, by default method and preset, or the model's own",
     )
     what.add_argument(
         "--onnx",

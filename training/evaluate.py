@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from musical_tf import named_models
 from musical_tf.arguments import Parser
 
 from .evaluation import command_line, drawings, page
@@ -101,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--run",
         metavar="RUN",
         help="run directory written by training.fit, or the name of a model that is part of the "
-        "package: faces, photo",
+        f"package: {named_models.listed()}",
     )
     model.add_argument("--onnx", metavar="FILE", help="file written by export/to_onnx.py")
     command_line.add_baselines_argument(parser)

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -119,19 +118,12 @@ def fit(arguments: argparse.Namespace, started: float, open_files: contextlib.Ex
             trainer.save_generator(run.directory.weights)
         placement.wait()
     if placement.is_chief:
-        runs.report(run, done, hooks, _again(arguments, run))
+        command = f"python -m {__package__}.fit"
+        for name in ("strategy", "replicas"):
+            if (value := getattr(arguments, name)) not in ("none", None):
+                command += f" --{name} {value}"
+        runs.report(run, done, hooks, command)
     return 128 + stopper.received if stopper.received is not None else 0
-
-
-def _again(arguments: argparse.Namespace, run: Run) -> str:
-    """Returns the command that continues a run."""
-    folder = shlex.quote(str(run.directory.path))
-    again = f"python -m {__package__}.fit --run-dir {folder} --resume"
-    for name in ("strategy", "replicas"):
-        value = getattr(arguments, name)
-        if value not in ("none", None):
-            again += f" --{name} {value}"
-    return again
 
 
 @contextlib.contextmanager

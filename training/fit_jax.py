@@ -21,7 +21,6 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -176,8 +175,7 @@ def train(arguments: argparse.Namespace, started: float, open_files: contextlib.
         done = trainer.run(itertools.repeat(True), total, run.steps_per_epoch, hooks)
         if not run.directory.weights.is_file():
             trainer.save_generator(run.directory.weights)
-    again = f"{PROGRAM} --run-dir {shlex.quote(str(run.directory.path))} --resume"
-    runs.report(run, done, hooks, again)
+    runs.report(run, done, hooks, PROGRAM)
     return 128 + stopper.received if stopper.received is not None else 0
 
 

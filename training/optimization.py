@@ -5,7 +5,7 @@ here imports either.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -31,33 +31,20 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
-    """A constant rate, reached on a straight line over the first `warmup_steps` steps."""
-
-    def __init__(self, learning_rate: float, warmup_steps: int):
-        self.learning_rate = learning_rate
-        self.warmup_steps = warmup_steps
-
-    def __call__(self, step: Tensor) -> Tensor:
-        """Returns the rate of the step that follows `step` finished ones."""
-        ramp = ops.cast(step + 1, "float32") / float(max(self.warmup_steps, 1))
-        return self.learning_rate * ops.minimum(ramp, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {"learning_rate": self.learning_rate, "warmup_steps": self.warmup_steps}
+Rate = float | Callable[[Tensor], Tensor]
+"""A learning rate: constant, or a function of the number of finished steps."""
 
 
 def learning_rate_schedule(
     name: str, learning_rate: float, steps: int, warmup_steps: int = 0
-) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Builds a learning rate, a float or a Keras schedule of the number of finished steps.
+) -> Rate:
+    """Builds the learning rate of a run of so many steps.
 
     Args:
-        name: `constant`, or `cosine`: down to zero at `steps`, the length of the run.
+        name: `constant`, or `cosine`: down to zero at the last step.
         learning_rate: Float > 0, the highest rate.
         steps: Int, length of the whole run.
-        warmup_steps: Int >= 0, steps from (nearly) zero up to `learning_rate`.
+        warmup_steps: Int >= 0, steps on a straight line from (nearly) zero up to `learning_rate`.
 
     Raises:
         ValueError: On an unknown name.
@@ -71,7 +58,11 @@ def learning_rate_schedule(
             warmup_target=learning_rate if warmup_steps else None,
             warmup_steps=warmup_steps,
         )
-    return LinearWarmup(learning_rate, warmup_steps) if warmup_steps else learning_rate
+    if not warmup_steps:
+        return learning_rate
+    return lambda step: (
+        learning_rate * ops.minimum(ops.cast(step + 1, "float32") / float(warmup_steps), 1.0)
+    )
 
 
 def adam(

@@ -5,6 +5,7 @@ import dataclasses
 import os
 from typing import Any
 
+from musical_tf import named_models
 from musical_tf.arguments import Parser
 from musical_tf.run_directory import RunDirectory
 
@@ -67,8 +68,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         *(what, "--init", "WEIGHTS"),
         "weights to start from instead of random ones: a .keras file, a run folder, or the name of "
-        "a model that is part of the package, faces or photo, which then decides the defaults of "
-        "--method, --preset and their options",
+        f"a model that is part of the package ({named_models.listed()}), which then decides the "
+        "defaults of --method, --preset and their options",
     )
     number(what, "--image-size", "pixels, a multiple of 16")
     text = "center, box, irregular, several of them joined by +, or a folder of mask images"

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -269,7 +270,7 @@ def stop_after_minutes(arguments: argparse.Namespace, started: float) -> list[ca
     return [callbacks.StopAfter(started + 60.0 * arguments.max_minutes)]
 
 
-def report(run: Run, done: int, hooks: Sequence[callbacks.Callback], again: str) -> None:
+def report(run: Run, done: int, hooks: Sequence[callbacks.Callback], command: str) -> None:
     """Prints how a run ended, the photographs that it could not use, and how to continue it."""
     folder = run.directory
     if run.photographs.skipped:
@@ -284,6 +285,7 @@ def report(run: Run, done: int, hooks: Sequence[callbacks.Callback], again: str)
             f"{run.recipe.patience} validations"
         )
     elif done < run.steps:
+        again = f"{command} --run-dir {shlex.quote(str(folder.path))} --resume"
         print(f"stopped at step {done} of {run.steps}; continue with\n  {again}")
     else:
         print(f"done: {run.steps} steps, weights in {folder.weights}")

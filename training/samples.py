@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from musical_tf.files import write_whole
 
 from .callbacks import Logs, Periodic
+from .evaluation import drawings
 
 
 class SampleSheet(Periodic):
@@ -68,20 +69,13 @@ class SampleSheet(Periodic):
 def draw_sheet(trainer: Any, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
     """Draws one row a photograph: input with the hole white, hole, result, truth.
 
-    From `(N, H, W, 3)` uint8 RGB and `(N, H, W)` bool to `(16 + N (H + 4), 4 (W + 4), 3)` uint8: a
-    line of titles, then the rows.
+    From `(N, H, W, 3)` uint8 RGB and `(N, H, W)` bool to `(H', W', 3)` uint8, one to one.
     """
-    gap, title = 4, 16
-    row_height, column_width = images.shape[1] + gap, images.shape[2] + gap
-    sheet = Image.new("RGB", (4 * column_width, title + len(images) * row_height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, name in enumerate(("input", "hole", "result", "truth")):
-        draw.text((column * column_width + 2, 2), name, fill="black")
-    for row, (image, hole) in enumerate(zip(images, holes, strict=True)):
+    rows = []
+    for image, hole in zip(images, holes, strict=True):
         missing = np.repeat(hole[..., None], 3, axis=-1)
         white = missing.astype(np.uint8) * np.uint8(255)
-        cells = (np.where(missing, white, image), white, trainer.inpaint(image, hole), image)
-        for column, cell in enumerate(cells):
-            at = (column * column_width, title + row * row_height)
-            sheet.paste(Image.fromarray(cell), at)
-    return np.asarray(sheet)
+        filled = trainer.inpaint(image, hole)
+        rows.append((np.where(missing, white, image), white, filled, image))
+    heads = ("input", "hole", "result", "truth")
+    return np.asarray(drawings.grid(rows, max(images.shape[1:3]), heads, gap=4))

@@ -63,8 +63,8 @@ class Trainer(Loop):
         generator: Keras model, called as `generator([image, hole], training=...)`.
         objective: An `Objective`.
         discriminators: Name -> Keras model. Empty: nothing adversarial is built or run.
-        learning_rate: Float, or a Keras schedule, which is given the number of finished steps, not
-            the optimizer's own count: loss scaling leaves steps out of that one.
+        learning_rate: Float, or a function of the number of finished steps. The optimizer's own
+            count is another: loss scaling leaves steps out.
         beta_1, beta_2: Floats, Adam's.
         ema: Float in [0, 1). Above 0, a moving average of the generator's trainable weights with
             this decay is kept, see `optimization.average_change`, for `inference_weights`.
@@ -84,7 +84,7 @@ class Trainer(Loop):
         objective: Objective,
         discriminators: Mapping[str, keras.Model] | None = None,
         *,
-        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 2e-4,
+        learning_rate: optimization.Rate = 2e-4,
         beta_1: float = 0.5,
         beta_2: float = 0.999,
         ema: float = 0.0,
