@@ -83,18 +83,10 @@ def fill_file(
     arguments: argparse.Namespace,
     progress: "Progress | None" = None,
 ) -> Outcome:
-    """Fills one image and writes the result, whole or not at all.
-
-    Args:
-        session: The model.
-        job: What to fill, and where to.
-        arguments: Parsed options, those of `add_arguments` and `skip_existing`.
-        progress: Called with `(windows done, windows in all)`.
+    """As `fill_source`, but writes the result, whole or not at all.
 
     Raises:
-        OSError, ValueError, MemoryError: If image or mask cannot be read or do not fit each other.
-        InferenceError: If the model fails.
-        OutputError: If the result cannot be written.
+        OutputError: If the result cannot be written; `FAILURES` has the others.
     """
     if job.problem:
         raise images.ImageError(job.problem)

@@ -48,14 +48,7 @@ STREAM = "-"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: Arguments without the program's name; those of the process by default.
-
-    Returns:
-        The exit code, see above.
-    """
+    """Runs the command line; returns its exit code, see above."""
     arguments = _parse(argv)
     try:
         with warnings.catch_warnings():

@@ -58,26 +58,14 @@ _LEAST_RAY = "2.60"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: Arguments without the program's name; those of the process by default.
-
-    Returns:
-        The exit code, see above.
-    """
+    """Runs the command line; returns its exit code, see above."""
     arguments = _parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # see `serving.predict`
             return _run(arguments)
     except ModuleNotFoundError as error:
-        absent = (error.name or "").partition(".")[0]
-        terminal.complain(
-            f"the Python package {absent} is not installed; "
-            "pip install 'musical-tf[batch,serve]' brings what this command needs",
-            program=PROGRAM,
-        )
+        terminal.complain_of_missing(error, "batch,serve", PROGRAM)
         return 1
     except (OSError, ValueError) as error:
         terminal.clear_line()

@@ -1,7 +1,7 @@
 /** The photographs of the session: their list, and what is done to all of them. */
 
 import { fail } from "./access.js";
-import { album, editor, element, isPainted, push, stage, timeline } from "./editor.js";
+import { album, editor, element, isPainted, onChoice, push, stage, timeline } from "./editor.js";
 import { run } from "./filling.js";
 import { t } from "./language.js";
 import { hush, say } from "./notices.js";
@@ -83,8 +83,4 @@ async function downloadAll() {
   }
 }
 
-element("album-dialog").addEventListener("close", ({ target }) => {
-  const action = { open: chooseFile, fill: fillAll, download: downloadAll }[target.returnValue];
-  target.returnValue = "";
-  action?.();
-});
+onChoice("album-dialog", { open: chooseFile, fill: fillAll, download: downloadAll });

@@ -4,7 +4,7 @@ import { describe } from "./access.js";
 import { showAlbum } from "./album.js";
 import { editCanvas } from "./canvas.js";
 import { compare, setTool } from "./comparing.js";
-import { album, display, editor, element, stage } from "./editor.js";
+import { album, display, editor, element, onChoice, stage } from "./editor.js";
 import { cancel, run } from "./filling.js";
 import "./keys.js";
 import { t, useLanguage } from "./language.js";
@@ -146,9 +146,6 @@ if (/Mac|iPhone|iPad/.test(navigator.platform)) {
   }
 }
 
-element("settings-dialog").addEventListener("close", ({ target }) => {
-  if (target.returnValue === "keys") element("keys").showModal();
-  target.returnValue = "";
-});
+onChoice("settings-dialog", { keys: ACTIONS.help });
 
 useLanguage().then(describe);

@@ -30,6 +30,15 @@ export const editor = {
   shown: null, // the photograph that is on the screen
 };
 
+/** Calls what was chosen in a dialog when it closes: its `returnValue` -> a function. */
+export function onChoice(dialog, actions) {
+  element(dialog).addEventListener("close", ({ target }) => {
+    const action = actions[target.returnValue];
+    target.returnValue = "";
+    action?.();
+  });
+}
+
 /** The photographs of the session: the file that each came as -> its last state. */
 export const album = new Map();
 

@@ -1,6 +1,6 @@
 /** Masks as files: opening one, saving one, growing and shrinking what is painted. */
 
-import { editor, element, isPainted, push, timeline } from "./editor.js";
+import { editor, element, isPainted, onChoice, push, timeline } from "./editor.js";
 import { t } from "./language.js";
 import { complain, hush, say, sayBusy } from "./notices.js";
 import { show } from "./opening.js";
@@ -98,19 +98,13 @@ function replaceStrokes(strokes) {
   show();
 }
 
-const ACTIONS = {
+onChoice("mask-dialog", {
   "mask-open": () => element("mask-input").click(),
   "mask-save": saveMask,
   "mask-outline": fitToObject,
   "mask-grow": () => growMask(1),
   "mask-shrink": () => growMask(-1),
   "mask-repeat": repeatMask,
-};
-
-element("mask-dialog").addEventListener("close", ({ target }) => {
-  const action = ACTIONS[target.returnValue];
-  target.returnValue = "";
-  action?.();
 });
 element("mask-input").addEventListener("change", ({ target }) => {
   const [file] = target.files;

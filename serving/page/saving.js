@@ -2,7 +2,7 @@
 
 import { fail } from "./access.js";
 import { convert } from "./api.js";
-import { editor, element, timeline } from "./editor.js";
+import { editor, element, onChoice, timeline } from "./editor.js";
 import { nameButton, t } from "./language.js";
 import { hush, say } from "./notices.js";
 import { isResult, stem } from "./photographs.js";
@@ -104,8 +104,4 @@ function showChoice() {
 
 bind(element("save-form"), showChoice);
 document.addEventListener("language", showChoice);
-element("save-dialog").addEventListener("close", ({ target }) => {
-  const action = { save: download, copy }[target.returnValue];
-  target.returnValue = "";
-  action?.();
-});
+onChoice("save-dialog", { save: download, copy });

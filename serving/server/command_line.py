@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import named_models, options
-from ..terminal import complain, say
+from ..terminal import complain, complain_of_missing, say
 from . import allocator, output_folder
 from .settings import TOKEN_VARIABLE, Settings
 
@@ -37,27 +37,15 @@ class UsageError(ValueError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: Arguments without the program's name; those of the process by default.
-
-    Returns:
-        The exit code, see above.
-    """
+    """Runs the command line; returns its exit code, see above."""
     arguments = _parser().parse_args(argv)
     try:
         options.check_range("port", arguments.port, 0, 65535)
         return _serve(arguments)
     except ModuleNotFoundError as error:
-        absent = (error.name or "").partition(".")[0]
-        if absent in ("", "musical_tf", "serving"):
+        if (error.name or "").partition(".")[0] in ("", "musical_tf", "serving"):
             raise
-        complain(
-            f"the Python package {absent} is not installed; "
-            "pip install 'musical-tf[server,serve]' brings what this command needs",
-            program=PROGRAM,
-        )
+        complain_of_missing(error, "server,serve", PROGRAM)
         return 1
     except (OSError, ValueError) as error:
         complain(say(error), program=PROGRAM)

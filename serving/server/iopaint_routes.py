@@ -30,10 +30,7 @@ _RANDOM_SEEDS = 1, 99_999_999  # as IOPaint draws them for -1
 def add_iopaint_routes(app: FastAPI, service: Service, dependencies: Sequence[Depends]) -> None:
     """Adds `/api/v1/`, which the OpenAPI document leaves to IOPaint's own.
 
-    Args:
-        app: The application.
-        service: What fills.
-        dependencies: What makes a route ask for the token.
+    `dependencies` make the routes ask for the token.
     """
     options: dict[str, Any] = {"dependencies": dependencies, "include_in_schema": False}
 

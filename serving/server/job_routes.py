@@ -168,13 +168,7 @@ async def work_on(
     read: Callable[[Request], Awaitable[Any]],
     work: Callable[[Any, Job], Any],
 ) -> tuple[Any, Job]:
-    """Reads a body, and has it worked on in a thread of the queue.
-
-    Args:
-        service: What has the queue.
-        request: The request.
-        read: Reads the body.
-        work: Called with what was read.
+    """Reads a body, and has `work` called with what was read in a thread of the queue.
 
     Returns:
         The result of `work`, and its job.
@@ -219,13 +213,7 @@ def _work(work: Callable[[Any, Job], Any], source: Any, job: Job) -> Any:
 
 
 def add_job_routes(app: FastAPI, requests: AnsweringRequests, protected: dict[str, Any]) -> None:
-    """Adds `/v1/jobs/{job}`.
-
-    Args:
-        app: The application.
-        requests: Whose progress is told.
-        protected: What makes a route ask for the token.
-    """
+    """Adds `/v1/jobs/{job}`; `protected` makes the routes ask for the token."""
     options = {
         "dependencies": protected["dependencies"],
         "responses": _NOT_FOUND | protected["responses"],

@@ -125,7 +125,7 @@ def body(media_type: str, names: Sequence[str], models: Sequence[str] = ()) -> d
     Args:
         media_type: A form has files, JSON has them in base64.
         names: The fields; the first is required.
-        models: The names to choose from; none where they are not for everybody's eyes.
+        models: The names to choose from; none where they are not public.
     """
     kind = {"type": "string", "format": "byte" if media_type.endswith("json") else "binary"}
     known = option_schemas()

@@ -115,16 +115,13 @@ def select(
     strokes: np.ndarray,
     cut: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """The object in the box or below the strokes.
+    """`(H, W)` bool: the object in the box or below the strokes.
 
     Args:
         pixels: `(H, W, 3)` uint8 RGB.
         box: The box around the object.
         strokes: `(H, W)` bool, True inside the object; may be empty where there is a box.
         cut: `cut_out`.
-
-    Returns:
-        `(H, W)` bool.
     """
     size = pixels.shape[1], pixels.shape[0]
     stroked = _bounds(strokes)

@@ -31,12 +31,9 @@ class Service:
     Attributes:
         sessions: Name -> model; the first is the one for requests that name none.
         batchers: Name -> the thread that runs it.
-        settings: The limits.
-        metrics: The numbers.
         is_ready: Whether every model has run once.
         is_closing: Set by whoever ends the server: new requests are refused, others finish.
-        failure: Why the worker processes do not start, or a model could not run the first time.
-        failed_model: The model's name.
+        failure: Why the worker processes do not start, or `failed_model` could not run.
         pool: The worker processes; None if `Settings.isolate` is off.
 
     Raises:

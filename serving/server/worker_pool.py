@@ -132,12 +132,8 @@ class WorkerPool:
         Args:
             job: Whose work it is. If it is given up, the worker has `GRACE` seconds to finish.
             function: A function of a module, not of `__main__`.
-            *arguments: Its arguments.
+            *arguments, **named: Of the function.
             what: What is done, for messages.
-            **named: Its named arguments.
-
-        Returns:
-            Its result.
 
         Raises:
             AbandonedError: If the job was given up.
@@ -316,12 +312,7 @@ class _Worker:
 
 
 class Codec:
-    """`read_photograph`, `load_mask` and `encode_photograph` of `musical_tf.images`, in a worker.
-
-    Args:
-        pool: The workers.
-        job: Whose images they are.
-    """
+    """Three functions of `musical_tf.images`, run in a worker for one job."""
 
     def __init__(self, pool: WorkerPool, job: Job) -> None:
         self._pool = pool
