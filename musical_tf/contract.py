@@ -1,4 +1,4 @@
-"""The contract of an exported ONNX file: what its metadata promises to whoever runs the file.
+"""The contract of an exported ONNX file: what its metadata promises.
 
 `export` writes it, `serving` checks it. Standard library only, so that both read each fact here.
 """
@@ -148,17 +148,17 @@ class Contract:
                     f"got {digits[:40]!r}"
                 )
             fields[name] = int(digits)
-        if fields["layout"] not in LAYOUTS:
-            _refuse_value("layout", fields["layout"], LAYOUTS)
-        if fields["io"] not in VALUE_RANGES:
-            _refuse_value("io", fields["io"], tuple(VALUE_RANGES))
-        value_range, polarity = VALUE_RANGES[fields["io"]], MASK_POLARITIES[fields["io"]]
-        if fields["value_range"] != value_range:
-            _refuse_value("value_range", fields["value_range"], (value_range,))
-        if fields["mask_polarity"] != polarity:
-            _refuse_value("mask_polarity", fields["mask_polarity"], (polarity,))
-        if fields.get("strategy", cls.strategy) not in STRATEGIES:
-            _refuse_value("strategy", fields["strategy"], STRATEGIES)
+        valid = {
+            "layout": LAYOUTS,
+            "io": tuple(VALUE_RANGES),
+            "value_range": (VALUE_RANGES.get(fields["io"]),),
+            "mask_polarity": (MASK_POLARITIES.get(fields["io"]),),
+            "strategy": STRATEGIES,
+        }
+        for name, values in valid.items():
+            if name in fields and fields[name] not in values:
+                expected = " or ".join(map(repr, values))
+                raise ModelError(f"'{PREFIX}{name}' is {fields[name]!r}; expected {expected}")
         try:
             fields["parity"] = json.loads(fields["parity"])
         except (ValueError, RecursionError) as error:
@@ -168,7 +168,3 @@ class Contract:
                 f"'{PREFIX}parity' must be a JSON object, got {str(fields['parity'])[:40]}"
             )
         return cls(**fields)
-
-
-def _refuse_value(name: str, value: str, valid: tuple[str, ...]) -> None:
-    raise ModelError(f"'{PREFIX}{name}' is {value!r}; expected {' or '.join(map(repr, valid))}")

@@ -48,7 +48,7 @@ def composite(prediction: Tensor, image: Tensor, hole: Tensor) -> Tensor:
 def downsample_hole(hole: Tensor, factor: int) -> Tensor:
     """Brings a hole to feature resolution: a position is hole if any pixel under it is.
 
-    Max-pooling, never nearest: a nearest-neighbour hole would hand the attention features that have
+    Max-pooling, never nearest: a nearest-neighbor hole would hand the attention features that have
     seen missing pixels and call them known.
 
     Args:

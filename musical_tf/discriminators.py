@@ -30,14 +30,14 @@ def densenet121_discriminator(
 ) -> keras.Model:
     """Builds MUSICAL's discriminator (section 3.3, "a pretrained DenseNet121").
 
-    1. `(B, H, W, 3)` in [-1, 1] is normalised as the network expects it.
-    2. DenseNet121 without its classifier, last batch normalisation and ReLU included:
+    1. `(B, H, W, 3)` in [-1, 1] is normalized as the network expects it.
+    2. DenseNet121 without its classifier, last batch normalization and ReLU included:
        `(B, H/32, W/32, 1024)`.
     3. Conv 3x3, valid, 1024 -> 256 with a bias: a map of scores `(B, H/32 - 2, W/32 - 2, 256)`,
        6 x 6 at 256 x 256 pixels.
 
     Call it with `training=True` for batch statistics that also update the moving ones,
-    `training=False` for the moving ones. The momentum of batch normalisation is 0.9, that of the
+    `training=False` for the moving ones. The momentum of batch normalization is 0.9, that of the
     published network (Keras' default is 0.99); its epsilon is 1.001e-5, the published 1e-5 raised
     to what fused kernels accept.
 
@@ -68,13 +68,11 @@ def densenet121_discriminator(
     scale, offset = input_affine(normalization)
     source = os.fspath(weights)
     if source == "imagenet":  # before the network is built: failing late wastes seconds
-        source = downloaded_file(
-            _FILE,
-            _URL,
-            _MD5,
-            instead="set discriminator_weights to the path of that file, or "
-            "discriminator_weights=random to train the discriminator from random weights",
+        instead = (
+            "set discriminator_weights to the path of that file, or discriminator_weights=random "
+            "to train the discriminator from random weights"
         )
+        source = downloaded_file(_FILE, _URL, _MD5, instead)
     elif source != "random" and not os.path.isfile(source):
         raise FileNotFoundError(
             f"DenseNet121 weights {source!r}: no such file; expected 'imagenet', 'random', or the "
@@ -133,11 +131,11 @@ def patch_discriminator(
     With w the width and n the number of layers:
 
     1. Conv 4x4 s2, LeakyReLU: `(B, H/2, W/2, w)`.
-    2. n - 1 times Conv 4x4 s2, normalisation, LeakyReLU, doubling the channels up to 8w.
-    3. Conv 4x4 s1, normalisation, LeakyReLU: one less a side.
+    2. n - 1 times Conv 4x4 s2, normalization, LeakyReLU, doubling the channels up to 8w.
+    3. Conv 4x4 s1, normalization, LeakyReLU: one less a side.
     4. Conv 4x4 s1 -> 1: one less again, `(B, 30, 30, 1)` at 256 x 256 and n = 3.
 
-    All padded by one pixel. LeakyReLU's slope is 0.2, the normalisation's epsilon 1e-5 (batch
+    All padded by one pixel. LeakyReLU's slope is 0.2, the normalization's epsilon 1e-5 (batch
     statistics move by 0.1). Weights start from N(0, 0.02).
 
     Args:
@@ -145,10 +143,10 @@ def patch_discriminator(
         n_layers: Int >= 1, convolutions of stride 2.
         normalization: `"batch"` or `"instance"`.
         spectral: Whether every kernel is divided by its largest singular value.
-        use_bias: Whether the convolutions have biases. Before a normalisation they do nothing.
+        use_bias: Whether the convolutions have biases. Before a normalization they do nothing.
 
     Raises:
-        ValueError: On a count below 1 or an unknown normalisation.
+        ValueError: On a count below 1 or an unknown normalization.
 
     Reference: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks",
     CVPR 2017.
@@ -186,11 +184,11 @@ def dcgan_discriminator(image_size: int, width: int = 64, dtype=None) -> keras.M
     """Builds Context Encoder's discriminator: convolutions down to 4 x 4, then one score.
 
     1. Conv 4x4 s2, LeakyReLU: `(B, S/2, S/2, w)`.
-    2. Conv 4x4 s2, batch normalisation, LeakyReLU until the map is 4 x 4; the last four maps of
+    2. Conv 4x4 s2, batch normalization, LeakyReLU until the map is 4 x 4; the last four maps of
        any size have w, 2w, 4w, 8w channels, those before them w.
     3. Conv 4x4 valid -> 1.
 
-    LeakyReLU's slope is 0.2. Batch normalisation has epsilon 1e-5, its statistics move by 0.1, its
+    LeakyReLU's slope is 0.2. Batch normalization has epsilon 1e-5, its statistics move by 0.1, its
     scale starts from N(1, 0.02). No biases. Weights start from N(0, 0.02).
 
     Args:
@@ -213,13 +211,9 @@ def dcgan_discriminator(image_size: int, width: int = 64, dtype=None) -> keras.M
         image = layers.Input((image_size, image_size, 3), name="image")
         features = image
         for index in range(halvings):
+            filters = width * 2 ** max(index - (halvings - 4), 0)
             features = layers.Conv2D(
-                width * 2 ** max(index - (halvings - 4), 0),
-                4,
-                2,
-                padding="same",
-                use_bias=False,
-                kernel_initializer=_normal(),
+                filters, 4, 2, padding="same", use_bias=False, kernel_initializer=_normal()
             )(features)
             if index > 0:
                 features = _batch_normalization(_normal(mean=1.0))(features)
@@ -235,11 +229,11 @@ def local_global_discriminator(
 
     Each of the two branches, with w the width:
 
-    1. Conv 5x5 s2, batch normalisation, ReLU with w, 2w, 4w, 8w, 8w, 8w channels, as many as bring
+    1. Conv 5x5 s2, batch normalization, ReLU with w, 2w, 4w, 8w, 8w, 8w channels, as many as bring
        the side to about 4: six for 256 pixels, five for 128.
     2. Dense -> `features`, ReLU.
 
-    The two vectors are concatenated, Dense -> 1. Batch normalisation has epsilon 1e-5, its
+    The two vectors are concatenated, Dense -> 1. Batch normalization has epsilon 1e-5, its
     statistics move by 0.1. Weights start from He's normal distribution.
 
     Args:
@@ -300,7 +294,7 @@ def _normal(mean: float = 0.0) -> keras.initializers.Initializer:
 
 
 def _batch_normalization(gamma_initializer="ones", name=None) -> layers.BatchNormalization:
-    """Batch normalisation with the numbers of Torch, which the papers' authors used."""
+    """Batch normalization with the numbers of Torch, which the papers' authors used."""
     return layers.BatchNormalization(
         momentum=0.9, epsilon=1e-5, gamma_initializer=gamma_initializer, name=name
     )
@@ -310,11 +304,11 @@ def feature_patch_discriminator(width: int = 512, channels: int = 256, dtype=Non
     """Builds CSA's discriminator of features, which judges VGG16's relu3_3 patch by patch.
 
     1. Conv 4x4 s2, LeakyReLU: `(B, h/2, w/2, width)`.
-    2. Conv 4x4 s2, instance normalisation without scale and offset, LeakyReLU: `(B, h/4, w/4,
+    2. Conv 4x4 s2, instance normalization without scale and offset, LeakyReLU: `(B, h/4, w/4,
        width)`.
     3. Conv 4x4 s2: scores `(B, h/8, w/8, width)`, 8 x 8 for an image of 256 x 256 pixels.
 
-    LeakyReLU's slope is 0.2, the normalisation's epsilon 1e-5. Convolutions have biases and start
+    LeakyReLU's slope is 0.2, the normalization's epsilon 1e-5. Convolutions have biases and start
     from N(0, 0.02).
 
     Args:

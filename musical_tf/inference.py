@@ -1,9 +1,8 @@
 """From a generator to the function an application calls: image and mask in, finished picture out.
 
 A generator wants [-1, 1], sides divisible by 16, and returns a raw prediction. An application has
-grey levels, any size, and wants its own pixels back. `InpaintingFunction` stands between the two.
-It is what gets exported, so it is written once, here, and every exported file, and whoever
-evaluates the Keras model, runs the same arithmetic.
+gray levels, any size, and wants its own pixels back. `InpaintingFunction` stands between the two.
+Every exported file and every evaluation of a Keras model runs its arithmetic.
 """
 
 from typing import Any
@@ -24,7 +23,7 @@ class InpaintingFunction:
     4. Both are padded at the bottom and on the right to a multiple of `generator.size_multiple` by
        reflection, the hole with the image: the reflection of a known pixel is known, the reflection
        of a missing one is missing. (Padding that is known everywhere would show a hole at the
-       border as a grey area that the attention may copy from.)
+       border as a gray area that the attention may copy from.)
     5. `generator([image, hole])`, then crop.
     6. If `generator.config.copying` is True, known pixels are copied into the hole with the
        prediction as guide, see `musical_tf.layers.OffsetCopying`.

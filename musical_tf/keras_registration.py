@@ -46,7 +46,7 @@ class _KerasFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Returns Keras' own spec with a loader that imports the methods at the end."""
+        """Returns Keras' own spec, whose loader then imports the methods at the end."""
         if fullname != "keras":
             return None
         sys.meta_path.remove(self)
@@ -54,28 +54,14 @@ class _KerasFinder(importlib.abc.MetaPathFinder):
         if spec is None or spec.loader is None:
             sys.meta_path.insert(0, self)
             return None
-        spec.loader = _KerasLoader(spec.loader)
+        loader = spec.loader
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            del loader.exec_module  # the loader's own again
+            execute(module)
+            # Keras is complete; its `_initializing` ends only after this function.
+            _import_methods()
+
+        loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
-
-
-class _KerasLoader(importlib.abc.Loader):
-    """Loads Keras with its own loader, then imports the methods."""
-
-    def __init__(self, loader: importlib.abc.Loader):
-        self._loader = loader
-
-    def __getattr__(self, name: str):
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        """Creates the module as Keras' loader does."""
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Runs Keras, gives it its own loader back, and imports the methods."""
-        self._loader.exec_module(module)
-        module.__loader__ = self._loader
-        if module.__spec__:
-            module.__spec__.loader = self._loader
-        # Keras is complete; its `_initializing` ends only after this function.
-        _import_methods()

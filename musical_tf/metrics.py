@@ -171,18 +171,20 @@ class LPIPS:
 
     minimum_size = 31
 
-    _widths = (64, 192, 384, 256, 256)
-    _kernels = (11, 5, 3, 3, 3)
-    _strides = (4, 1, 1, 1, 1)
-    _padding = (2, 2, 1, 1, 1)
-    _pooled_before = (False, True, True, False, False)
+    _layers = (  # width, side of the kernel, stride, padding, whether it is pooled before
+        (64, 11, 4, 2, False),
+        (192, 5, 1, 2, True),
+        (384, 3, 1, 1, True),
+        (256, 3, 1, 1, False),
+        (256, 3, 1, 1, False),
+    )
     _mean = np.array((-0.030, -0.088, -0.188), "float32")
     _deviation = np.array((0.458, 0.448, 0.450), "float32")
 
     def __init__(self):
         shapes: dict[str, tuple[int, ...]] = {}
         channels = 3
-        for index, (width, kernel) in enumerate(zip(self._widths, self._kernels, strict=True)):
+        for index, (width, kernel, *_) in enumerate(self._layers):
             shapes[f"Conv_{index}/kernel"] = (kernel, kernel, channels, width)
             shapes[f"Conv_{index}/bias"] = (width,)
             shapes[f"NetLinLayer_{index}/Conv_0/kernel"] = (1, 1, width, 1)
@@ -209,12 +211,12 @@ class LPIPS:
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         features, maps = (image - self._mean) / self._deviation, []
-        for index, margin in enumerate(self._padding):
-            if self._pooled_before[index]:
+        for index, (_, _, strides, margin, is_pooled) in enumerate(self._layers):
+            if is_pooled:
                 features = ops.max_pool(features, pool_size=3, strides=2, padding="valid")
             features = ops.pad(features, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
             kernel = self._arrays[f"Conv_{index}/kernel"]
-            features = ops.conv(features, kernel, strides=self._strides[index], padding="valid")
+            features = ops.conv(features, kernel, strides=strides, padding="valid")
             features = ops.relu(features + self._arrays[f"Conv_{index}/bias"])
             maps.append(features)
         return maps

@@ -1,11 +1,11 @@
-"""Photographs and masks as files: what a file carries beside its colours survives the filling.
+"""Photographs and masks as files: what a file carries beside its colors survives the filling.
 
 | in the file | what happens |
 |---|---|
 | RGB, RGBA | filled as they are; alpha is kept |
-| grey, grey with alpha | filled in RGB, written as grey; known pixels keep their level exactly |
-| palette (PNG, TIFF) | written in true colour: a palette has no room for new colours |
-| bilevel | written as grey, for the same reason |
+| gray, gray with alpha | filled in RGB, written as gray; known pixels keep their level exactly |
+| palette (PNG, TIFF) | written in true color: a palette has no room for new colors |
+| bilevel | written as gray, for the same reason |
 | EXIF orientation | pixels are turned upright, and the tag is set to match |
 | EXIF, ICC profile, resolution | kept; previews inside EXIF are dropped, they show what was there |
 | PNG's gamma, primaries, sRGB | kept in a PNG without ICC profile |
@@ -68,10 +68,10 @@ class Photograph:
     Attributes:
         pixels: `(H, W, 3)` uint8 RGB, upright.
         alpha: `(H, W)` uint8, 255 = opaque; None if the file has none.
-        grey: Whether the file is grey; then the three channels of `pixels` are equal.
+        grey: Whether the file is gray; then the three channels of `pixels` are equal.
         format: Pillow's name of the file's format.
         stored_size: Width and height in the file, before it was turned upright.
-        icc_profile: The colour profile, as it is.
+        icc_profile: The color profile, as it is.
         exif: EXIF with the orientation set to upright and without previews.
         encoding: What the file's format is to be told to write it the same way again.
         notes: Sentences about what in the file was not kept.
@@ -199,12 +199,13 @@ def encode_photograph(
 
     Args:
         photograph: Where the rest comes from.
-        pixels: `(H, W, 3)` uint8 RGB. For a grey photograph the filled pixels are made grey.
-        image_format: "PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM" or "AVIF"; the photograph's own by
-            default, and PNG in place of one that is not written.
+        pixels: `(H, W, 3)` uint8 RGB. For a gray photograph the filled pixels are made gray.
+        image_format: One of the values of `WRITABLE`; the photograph's own by default, and PNG in
+            place of one that is not written.
         alpha: `(H, W)` uint8 in place of the photograph's own.
         quality: 1 to 100 for JPEG, WebP and AVIF, which other formats ignore. By default a JPEG's
             own tables or 95, WebP without loss, AVIF 90.
+        hole: `(H, W)` bool, the pixels that are new, for 16 bits; by default those that differ.
 
     Raises:
         ImageError: If the format cannot hold the image's transparency.
@@ -227,10 +228,9 @@ def encode_photograph(
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
     options: dict[str, Any] = {}
-    if photograph.icc_profile and image_format in _WITH_EXIF:
-        options["icc_profile"] = photograph.icc_profile
-    if photograph.exif and image_format in _WITH_EXIF:
-        options["exif"] = photograph.exif
+    if image_format in _WITH_EXIF:
+        kept = {"icc_profile": photograph.icc_profile, "exif": photograph.exif}
+        options |= {key: value for key, value in kept.items() if value}
     if image_format == photograph.format:
         options |= photograph.encoding
     options |= _quality_options(image_format, quality, "qtables" in options)

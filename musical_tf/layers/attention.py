@@ -65,8 +65,7 @@ class ContextualAttention(AttentionLayer):
         variant: `"paper"` or `"official"`.
         max_scores: Int >= 1, the most scores one tensor may hold (4 bytes each), or None. The
             memory of the fast form grows with the hole's bounding box times the map; with a bound
-            it works through the hole in bands of rows, and computes a band once more for its
-            gradient.
+            it processes the hole in bands of rows, and computes each band again for the gradient.
 
     Call arguments:
         features: `(B, H, W, C)` float, any H, W >= 1, which may be dynamic.

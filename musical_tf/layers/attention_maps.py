@@ -208,7 +208,7 @@ class AttentionMap:
     def sources(self) -> np.ndarray:
         """`(B, H, W, 2)` int32, the strongest known source of each position; -1 where not filled.
 
-        What the colour map of Yu et al. shows is `sources - position`.
+        What the color map of Yu et al. shows is `sources - position`.
         """
         return self.strongest(1).positions[..., 0, :]
 
@@ -311,7 +311,7 @@ def map_of_rows(
 
     def weights_of(sample, region):
         if sample not in kept:
-            kept.clear()  # samples are gone through one after the other
+            kept.clear()  # samples come one after the other
             kept[sample] = rows_of(sample)
         inside = (slice(*region.rows), slice(*region.columns))
         rank = np.cumsum(missing[sample]).reshape(missing[sample].shape) - 1

@@ -1,10 +1,10 @@
-"""Known values carried on into a hole as smoothly as they can be: a membrane.
+"""Known values continued into a hole as smoothly as possible: a membrane.
 
-Stretched over the hole and held at its border, a membrane has no bumps of its own: every value is
-the mean of its neighbours. It is the solution of Laplace's equation, whose use for joining images
-without a seam is Pérez et al. 2003. Solved here by a pyramid: known values are averaged downwards
-to a single one, and on the way back each level starts from the coarser one and is smoothed a few
-times, which is linear in the number of pixels and the same few dozen operations for any hole.
+A membrane is stretched over the hole and held at its border: every value is the mean of its
+neighbors. That is the solution of Laplace's equation, which Pérez et al. use to join images without
+a seam. A pyramid solves it here: known values are averaged down to one, and on the way back each
+level starts from the coarser one and is smoothed a few times. This is linear in the number of
+pixels, and the same few dozen operations for any hole.
 
 References:
     Pérez, Gangnet, Blake, "Poisson Image Editing", SIGGRAPH 2003.
@@ -18,10 +18,10 @@ from keras import ops
 from musical_tf.conventions import Tensor
 
 LEVELS = 8
-"""Halvings: what is known is heard up to some 256 pixels inside a hole; beyond, values go to 0."""
+"""Pyramid levels; known values propagate 256 pixels, beyond which values go to 0."""
 
 SMOOTHINGS = 2
-"""How often a level is smoothed. Converged it is not, but near enough to a network that sees it."""
+"""Smoothing passes on a level. They do not converge; a network does not need that."""
 
 
 @keras.saving.register_keras_serializable("musical_tf")
@@ -32,7 +32,7 @@ class Membrane(keras.layers.Layer):
     Computed in float32 whatever the policy. Nothing to learn.
 
     Call arguments:
-        values: `(B, H, W, C)` float. What lies under the hole is not looked at.
+        values: `(B, H, W, C)` float. Values under the hole have no influence.
         hole: `(B, H, W, 1)`, 1 = missing.
 
     Returns:
@@ -82,9 +82,9 @@ def _spread(coarse: Tensor) -> Tensor:
 
 @ops.custom_gradient
 def _smooth(values: Tensor):
-    """The mean of each value and its eight neighbours, of those there are at the border.
+    """The mean of each value and its eight neighbors, of those there are at the border.
 
-    Its gradient is the same mean, weighted by the number of neighbours: five times faster than
+    Its gradient is the same mean, weighted by the number of neighbors: five times faster than
     what TensorFlow has for average pooling.
     """
 

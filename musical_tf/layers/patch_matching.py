@@ -18,7 +18,7 @@ together, values and gradients.
 
 Scores lie as `(B, h, w, W, H)`: queries row by row, candidates column by column. The two axes along
 which a diagonal box sum shifts together are then the outermost and the innermost ones, or two
-neighbours; either way its sum is a three-dimensional convolution of the array as it lies.
+neighbors; either way its sum is a three-dimensional convolution of the array as it lies.
 """
 
 import copy
@@ -73,9 +73,9 @@ def attend(
         propagation_size: Odd int, side of the window of Eq. (2).
         softmax_scale: Float, multiplies the scores.
         variant: `"paper"` or `"official"`, see `ContextualAttention`.
-        max_scores: Int, how many scores one tensor may hold. The queries are then worked through in
-            bands of rows, backwards once more instead of keeping what the way forward had. A band
-            has at least one row, so the bound is never below what that takes. None is no bound.
+        max_scores: Int, how many scores one tensor may hold. The queries are then processed in
+            bands of rows, and each band is computed again for the gradient. A band has at least one
+            row, so the bound is never below what that takes. None is no bound.
         dtype: Of the attention after the softmax and of the features it multiplies, `"float32"` or
             `"bfloat16"`. The products are summed in float32 in either.
 
@@ -202,7 +202,7 @@ def _propagate_paper(
 def _overlap_paper(propagated, hole, window, size):
     """The sum over the patches that cover a position, each with rows that sum to one."""
     total = ops.sum(ops.cast(propagated, "float32"), axis=(3, 4), keepdims=True)
-    # Queries outside the map may have caught a neighbour's attention; `inside` drops them.
+    # Queries outside the map may have caught a neighbor's attention; `inside` drops them.
     query_inside = _as_rows(window.crop(ops.ones_like(hole), size // 2))
     rescaled = _times(propagated, query_inside / ops.maximum(total, ROW_SUM_FLOOR))
     # The element d of the patch that query i - d pastes of candidate j lands on i, and is f_(j+d).

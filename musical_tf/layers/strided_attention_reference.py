@@ -53,7 +53,7 @@ def _attend_one(features, hole, rate, patch_size, fuse_size, softmax_scale):
     filters = ops.transpose(patches / norm[:, None])  # (k*k*C, h*w)
     filters = ops.reshape(filters, (patch_size, patch_size, channels, count))
     scores = ops.conv(matched, filters, padding="same")  # (1, h, w, h*w)
-    # 4. Fuse: what neighbours found counts for the neighbouring candidates.
+    # 4. Fuse: what neighbors found counts for the neighboring candidates.
     scores = ops.reshape(scores, (height, width, height, width))
     scores = _sum_along(scores, fuse_size, query_axis=1)
     scores = _sum_along(scores, fuse_size, query_axis=0)

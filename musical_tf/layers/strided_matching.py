@@ -8,7 +8,7 @@ r-th position, reaches each position twice along an axis, so with a the attentio
 
     out[r p + e] = sum over q of (a[p, q] + a[p + s, q + s]) f_e[q],   s = -1 if e < r / 2 else 1
 
-along one axis, and the same along the other: four sums of neighbours, whatever the rate, and one
+along one axis, and the same along the other: four sums of neighbors, whatever the rate, and one
 matrix product with each phase. `strided_attention_reference` writes the same function by
 convolutions; the tests hold the two together, values and gradients.
 """
@@ -127,19 +127,19 @@ def weights(
     matched = features[:, ::rate, ::rate]
     logits = _logits(matched, coarse_hole, region, patch_size, fuse_size, softmax_scale)
     attention = _softmax(logits) * _as_rows(region.crop(ops.ones_like(coarse_hole), 1))
-    # As in `_paste`: which neighbour a position lies in the patch of, along each axis.
+    # As in `_paste`: which neighbor a position lies in the patch of, along each axis.
     steps = [-1 if each < (rate + 1) // 2 else 1 for each in range(rate)]
     of_rows = []
     for row_step in steps:
-        along_rows = _with_neighbour(attention, 1, row_step)
-        of_rows.append(ops.stack([_with_neighbour(along_rows, 2, step) for step in steps], axis=3))
+        along_rows = _with_neighbor(attention, 1, row_step)
+        of_rows.append(ops.stack([_with_neighbor(along_rows, 2, step) for step in steps], axis=3))
     return ops.swapaxes(ops.stack(of_rows, axis=3), -1, -2) / 4.0
 
 
 def _logits(matched, hole, window, patch_size, fuse_size, softmax_scale):
     """Steps 2 to 4 of `StridedContextualAttention`, `(B, h + 2, w + 2, W', H')`.
 
-    The window carries one position more at each side: its neighbours paste into it.
+    The window carries one position more at each side: its neighbors paste into it.
     """
     reach = fuse_size // 2
     halo = patch_size // 2 + reach + 1
@@ -161,9 +161,9 @@ def _paste(attention, phases, rate):
     middle = (rate + 1) // 2
     pasted = []  # of each phase, row by row
     for step, rows in ((-1, range(middle)), (1, range(middle, rate))):
-        along_rows = _with_neighbour(attention, 1, step)
-        left = _with_neighbour(along_rows, 2, -1)
-        right = _with_neighbour(along_rows, 2, 1)
+        along_rows = _with_neighbor(attention, 1, step)
+        left = _with_neighbor(along_rows, 2, -1)
+        right = _with_neighbor(along_rows, 2, 1)
         for row in rows:
             first, half, last = (channels * (rate * row + each) for each in (0, middle, rate))
             pasted.append(_weighted_sum(left, phases[..., first:half]))
@@ -172,7 +172,7 @@ def _paste(attention, phases, rate):
     return ops.concatenate(pasted, axis=-1) / 4.0
 
 
-def _with_neighbour(attention, axis, step):
+def _with_neighbor(attention, axis, step):
     """`a[p, q] + a[p + step, q + step]` along one axis, whose halo of queries it uses up.
 
     Its gradient is written out, because a sum of two shifts has a sum of two shifts as gradient,

@@ -10,7 +10,7 @@ def hole_window(hole: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
     Of all squares of `size` pixels inside the image, the one with the largest sum of
     `hole * (1 - |y|) * (1 - |x|)`, y and x running from -1 to 1 across the square. For one box no
-    larger than the square that is the square around its centre, moved into the image where it would
+    larger than the square that is the square around its center, moved into the image where it would
     leave it; of several holes it shows the one, or the group, that covers most.
 
     Args:

@@ -159,7 +159,7 @@ def discounted_hole(hole: Tensor, discount: float = 0.9) -> Tensor:
     """Weights that fall with the distance to what is known: `discount ** l` in the hole.
 
     l is the distance to the nearest known pixel of the image in steps to any of the eight
-    neighbours, so 1 along the border of the hole. Deep inside a large hole many contents are right,
+    neighbors, so 1 along the border of the hole. Deep inside a large hole many contents are right,
     and the photograph's own is asked for less.
 
     Args:

@@ -54,7 +54,7 @@ _KERAS_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)  # RGB; what Keras' V
 class VGG16Activations(keras.layers.Layer):
     """Feature maps of an ImageNet VGG16; frozen, gradients reach the image.
 
-    1. `(B, H, W, 3)` in [-1, 1] is normalised as the network expects it, in float32.
+    1. `(B, H, W, 3)` in [-1, 1] is normalized as the network expects it, in float32.
     2. Blocks of 3x3 convolutions with ReLU, each ended by a 2x2 max-pool, in `dtype`, up to the
        deepest map that is asked for.
     3. The maps are returned as float32: `relu3_3` is `(B, H/4, W/4, 256)`, `relu4_3` `(B, H/8, W/8,
@@ -66,7 +66,7 @@ class VGG16Activations(keras.layers.Layer):
         weights: `"torchvision"`, the files packed with the project; or the path of an `.npz` that
             holds the same arrays (`conv1_1/kernel`, `conv1_1/bias`, ...).
         normalization: `"imagenet"`: mean and standard deviation, what the network was trained on;
-            `"none"`: the [-1, 1] image takes the place of the normalised one.
+            `"none"`: the [-1, 1] image takes the place of the normalized one.
         dtype: Dtype or policy of the convolutions. None follows the global policy; a mixed one
             computes in 16 bits. The weights are frozen, so they are stored in the dtype they are
             used in.
@@ -184,7 +184,7 @@ class VGG16Features(VGG16Activations):
         weights: `"torchvision"`, the file packed with the project; `"keras"`, the weights of
             `keras.applications`, downloaded by Keras on first use; or the path of a file, either
             `.npz` in the layout of the packaged one (`conv1_1/kernel`, `conv1_1/bias`, ..., trained
-            on RGB normalised by ImageNet's mean and standard deviation; taken as it is) or a Keras
+            on RGB normalized by ImageNet's mean and standard deviation; taken as it is) or a Keras
             VGG16 without top, `.h5` or `.weights.h5` (rescaled as above).
         normalization, dtype: As of `VGG16Activations`.
 
@@ -215,13 +215,8 @@ class VGG16Features(VGG16Activations):
         if source == "torchvision":
             return _packaged_arrays(3), IMAGENET_MEAN
         if source == "keras":
-            path: str | Path = downloaded_file(
-                _KERAS_FILE,
-                _KERAS_URL,
-                _KERAS_MD5,
-                instead="set feature_weights=torchvision (packed with the project) or to the path "
-                "of a file",
-            )
+            instead = "set feature_weights=torchvision (packed with the project), or to a file"
+            path: str | Path = downloaded_file(_KERAS_FILE, _KERAS_URL, _KERAS_MD5, instead)
         else:
             _check_file(
                 source,

@@ -108,9 +108,7 @@ class MethodGenerator:
         Raises:
             ValueError: If the method, or its configuration, has no attention.
         """
-        raise ValueError(
-            f"{self.method} has no attention: it copies nothing, it draws every pixel anew"
-        )
+        raise ValueError(f"{self.method} has no attention: it copies nothing and draws every pixel")
 
     def get_config(self) -> dict:
         return {

@@ -1,11 +1,11 @@
 """Context Encoder: features, and pictures, learned by predicting what is missing from its context.
 
-A convolutional encoder down to one vector and a decoder from it to the centre of the image, trained
+A convolutional encoder down to one vector and a decoder from it to the center of the image, trained
 with the squared error and an adversarial term.
 
 The published network has one geometry: 128 x 128 pixels in, the 64 x 64 in their middle out. Here
 it is shown a square window around each sample's own hole, resampled to 128 x 128, so that any hole
-in an image of any size can be filled. Of a 128 x 128 image with a centred hole the window is the
+in an image of any size can be filled. Of a 128 x 128 image with a centered hole the window is the
 image itself, pixel for pixel, and the network is the published one.
 
 Reference:
@@ -39,7 +39,7 @@ RECIPE: Mapping[str, dict] = {
     # The authors' code: 128 pixels, 64 photographs a step, 500 epochs, 2e-4 times 10 for the
     # encoder and decoder, which the squared error drives.
     "paper": {"image_size": 128, "batch_size": 64, "epochs": 500, "learning_rate": 2e-3},
-    # No averaged weights: the statistics of batch normalisation belong to the weights they were
+    # No averaged weights: the statistics of batch normalization belong to the weights they were
     # taken with.
     "lite": {"learning_rate": 2e-3, "ema": 0.0},
 }
@@ -60,7 +60,7 @@ class Config(MethodConfig):
     """Architecture and objective; the defaults are the paper's.
 
     Attributes:
-        region: `"center"`: the network predicts the middle of a window that is centred on the hole
+        region: `"center"`: the network predicts the middle of a window that is centered on the hole
             (Section 3.3, "central region"). `"any"`: the network sees the whole image and predicts
             all of it ("random region").
         overlap: Pixels of the 64 x 64 prediction that lie outside the hole, on each side, where the
@@ -238,10 +238,10 @@ class Window:
     """A square of each image that the network looks at, and the square inside it that it predicts.
 
     Positions are in pixels from the image's upper left corner; they may lie outside it, where the
-    image is continued by reflection. Both squares share their centre.
+    image is continued by reflection. Both squares share their center.
 
     Attributes:
-        rows, columns: `(B,)` float32, the centre.
+        rows, columns: `(B,)` float32, the center.
         side: `(B,)` float32, the window's side.
         patch_side: `(B,)` float32, the side of the predicted square.
         patch_size: Pixels a side that are predicted.
@@ -295,7 +295,7 @@ class Window:
         return _sampling_matrix(positions, self.patch_size, scale)
 
     def _is_inside(self, centre, length):
-        """`(B, length)` bool: whose pixels' centres lie in the predicted square."""
+        """`(B, length)` bool: whose pixels' centers lie in the predicted square."""
         steps = ops.cast(ops.arange(length), "float32") + 0.5
         return ops.abs(steps - _column(centre)) <= _column(self.patch_side / 2)
 

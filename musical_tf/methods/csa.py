@@ -56,7 +56,7 @@ RECIPE: Mapping[str, dict] = {
 """What the training recipe of a preset differs in from the project's own of that name."""
 
 ATTENTION_LEVEL = 3
-"""The attention stands in the encoder, in front of this level's normalisation."""
+"""The attention stands in the encoder, in front of this level's normalization."""
 
 ATTENTION_FACTOR = 2**ATTENTION_LEVEL
 """Pixels a side that one position of the attention's map stands for."""
@@ -169,7 +169,7 @@ class CSAGenerator(FunctionalGenerator):
        level above, IN, ReLU, ConvT 4x4 s2, IN; each concatenated with what entered the level.
     6. ReLU, Conv 3x3 -> 3.
 
-    IN is instance normalisation, affine, epsilon 1e-5. Convolutions have biases and start from
+    IN is instance normalization, affine, epsilon 1e-5. Convolutions have biases and start from
     N(0, 0.02). Maps of odd sides are halved upwards, and cropped when they are doubled again.
 
     No gradient passes from the refinement to the rough network, which learns from its own L1 alone.
@@ -376,7 +376,7 @@ class Objective(BaseObjective):
         target = prediction["truth_deep"]
         hole = downsample_hole(hole, ATTENTION_FACTOR)
         channels = prediction["coherent"].shape[-1]
-        if channels != TARGET_CHANNELS:  # a narrower network: means of neighbouring channels
+        if channels != TARGET_CHANNELS:  # a narrower network: means of neighboring channels
             target = ops.reshape(target, (*ops.shape(target)[:3], channels, -1))
             target = ops.mean(target, axis=-1)
         return sum(hole_l2_loss(target, prediction[name], hole) for name in ("coherent", "decoded"))

@@ -138,11 +138,11 @@ class DeepFillGenerator(FunctionalGenerator):
            2 Conv `(h/4, 4c)`, **contextual attention**, 2 Conv.
     3. Both are concatenated `(h/4, 8c)`, 2 Conv `(h/4, 4c)`, then the decoder.
 
-    Decoder: nearest neighbours doubled, 2 Conv `(h/2, 2c)`, doubled, Conv `(h, c)`,
+    Decoder: nearest neighbors doubled, 2 Conv `(h/2, 2c)`, doubled, Conv `(h, c)`,
     Conv `(h, c/2)`, Conv `(h, 3)`, clipped to [-1, 1].
 
     ELU after every convolution, but ReLU before the attention and none before clipping. No
-    normalisation. Borders are padded by reflection. Convolutions have biases and start from
+    normalization. Borders are padded by reflection. Convolutions have biases and start from
     Glorot's uniform distribution.
 
     Arguments and result: see `FunctionalGenerator`; the result is the refined prediction.

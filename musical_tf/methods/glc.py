@@ -41,7 +41,7 @@ RECIPE: Mapping[str, dict] = {
     # Section 4: 500,000 steps of 96 photographs at 256 pixels, one random rectangle each.
     "paper": {"batch_size": 96, "epochs": None, "steps": 500_000, "mask": "box"},
     # The same proportions of the three phases. No averaged weights: the statistics of batch
-    # normalisation belong to the weights they were taken with.
+    # normalization belong to the weights they were taken with.
     "lite": {"epochs": None, "steps": 10_000, "learning_rate": 1e-3, "ema": 0.0},
 }
 """What the training recipe of a preset differs in from the project's own of that name."""
@@ -112,7 +112,7 @@ class CompletionNetwork(FunctionalGenerator):
     5. ConvT 4x4 s2, `(h, w)`; Conv 3x3, `(h, w/2)`.
     6. Conv 3x3 -> 3, sigmoid, brought from [0, 1] to [-1, 1].
 
-    Batch normalisation (epsilon 1e-5, statistics moved by 0.1) and ReLU follow every convolution
+    Batch normalization (epsilon 1e-5, statistics moved by 0.1) and ReLU follow every convolution
     but the last. Only the last has a bias. Weights start from He's normal distribution. The network
     sees the image with its hole erased, and the hole.
 
@@ -230,7 +230,7 @@ def hole_mse_loss(y_true: Tensor, y_pred: Tensor, hole: Tensor) -> Tensor:
 
 
 def _judge(discriminator, image, hole):
-    """Logits of the image and of its square around the hole's centre."""
+    """Logits of the image and of its square around the hole's center."""
     size = discriminator.inputs[0].shape[1]
     crop = crop_window(image, hole_window(hole, size), size)
     return discriminator([crop, image], training=True)

@@ -182,7 +182,7 @@ class MusicalGenerator(FunctionalGenerator):
 
     LeakyReLU(0.2) before every convolution on the way down but the first, ReLU on the way up; each
     level's result on the way up is concatenated with what entered the level below. IN is instance
-    normalisation, affine, epsilon 1e-5. Convolutions have biases and start from N(0, 0.02).
+    normalization, affine, epsilon 1e-5. Convolutions have biases and start from N(0, 0.02).
 
     Arguments and result: see `FunctionalGenerator`.
 

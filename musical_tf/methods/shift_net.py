@@ -81,7 +81,7 @@ class Config(MethodConfig):
         feature_weights: `"torchvision"`, `"keras"` or a file, see `VGG16Features`.
         discriminator_width: Channels of the discriminator's first layer.
         discriminator_normalization: `"batch"` or `"instance"`.
-        discriminator_spectral: Whether the discriminator's kernels are spectrally normalised.
+        discriminator_spectral: Whether the discriminator's kernels are spectrally normalized.
     """
 
     PRESETS = PRESETS
@@ -147,7 +147,7 @@ class ShiftNetGenerator(FunctionalGenerator):
        `ShiftConnection` is joined to them.
     4. Up, level 1: ReLU, ConvT 4x4 s2 -> 3, tanh.
 
-    IN is instance normalisation, affine, epsilon 1e-5. There are no biases. Weights start from
+    IN is instance normalization, affine, epsilon 1e-5. There are no biases. Weights start from
     N(0, 0.02). The network sees the image with its hole erased, and the hole.
 
     Arguments and result: see `FunctionalGenerator`.
