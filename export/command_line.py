@@ -52,11 +52,7 @@ def add_strategy_argument(parser: argparse.ArgumentParser, default: str) -> None
 def run_command(program: str, extras: str, action: Callable[[], object]) -> int:
     """Runs an export, and prints what went wrong as one line.
 
-    Args:
-        program: The command line's name.
-        extras: Extras of the package that bring what the command needs, for instance
-            "train,export".
-        action: Does the work.
+    `extras` are those of the package that bring what the command needs, as "train,export".
 
     Returns:
         The exit code: 0; 1 if the export failed; 2 if it cannot be done; 130 if it was interrupted.

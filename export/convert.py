@@ -5,7 +5,7 @@ import gc
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,10 @@ def export(
         run: Run directory, `.keras` file, or the name of a model that is part of the package.
         output: The file to write; the parity report is written beside it. Both whole or not at all.
         io, layout: See `musical_tf.inference.InpaintingFunction`.
-        precision: One of `PRECISIONS`: "float32"; "float16", see `to_float16`; "int8", see
-            `to_int8`.
+        precision: One of `PRECISIONS`, see `to_float16` and `to_int8`.
         opset: ONNX opset, one of `OPSETS`.
         attention_max_scores: The most scores that one tensor of the attention holds, see
-            `musical_tf.layers.ContextualAttention`; None is what `run` was trained with, no bound
-            unless asked for.
+            `musical_tf.layers.ContextualAttention`; None is what `run` was trained with.
         strategy: See `describe`.
         fill: See `load_inpainting`.
         metadata: Entries beside those of `describe`, or in their place.
@@ -109,11 +107,9 @@ def export(
 
 
 def build_model(inpaint: Any, opset: int = 17) -> Any:
-    """Converts an `InpaintingFunction` to an ONNX model.
+    """Converts an `InpaintingFunction` to an `onnx.ModelProto` with the names of the contract.
 
-    Returns:
-        An `onnx.ModelProto` with inputs `image`, `mask` and the outputs of the contract. If it
-        copies it also has the input `seed` with the default 0.
+    If it copies it also has the input `seed` with the default 0.
 
     Raises:
         ExportError: If the converter adds an input or output of its own.
@@ -122,10 +118,10 @@ def build_model(inpaint: Any, opset: int = 17) -> Any:
     model = convert(serving_module(inpaint, seeded).serve, opset)
     domains = {node.domain for node in model.graph.node}
     replace(model.opset_import, [each for each in model.opset_import if each.domain in domains])
-    inputs = [value.name for value in model.graph.input]
-    outputs = [value.name for value in model.graph.output]
     wanted = OUTPUTS[inpaint.contract]
     given = ["image", "mask", *([SEED] if seeded else [])]
+    inputs = {value.name: value for value in model.graph.input}
+    outputs = {value.name: value for value in model.graph.output}
     if sorted(inputs) != given or sorted(outputs) != sorted(wanted):
         raise ExportError(
             f"the ONNX graph must have inputs {', '.join(given)} and outputs {', '.join(wanted)}; "
@@ -134,25 +130,24 @@ def build_model(inpaint: Any, opset: int = 17) -> Any:
     if seeded:
         import onnx
 
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.int64(0), SEED))
-    by_name = {value.name: value for value in model.graph.output}
-    replace(model.graph.output, [by_name[name] for name in wanted])
-    axes = ["batch", "height", "width"]
-    _name_axes(model.graph.input, "mask", axes)
-    axes.insert(3 if inpaint.layout == "nhwc" else 1, "")
-    _name_axes(model.graph.input, "image", axes)
-    for name in wanted:
-        is_image = name != "source"
-        _name_axes(model.graph.output, name, axes if is_image else ["batch", "height", "width", ""])
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, "int64"), SEED))
+    plane = ("batch", "height", "width")
+    maps = (*plane, "")
+    images = maps if inpaint.layout == "nhwc" else ("batch", "", "height", "width")
+    for name, value in {**inputs, **outputs}.items():
+        axes = {"mask": plane, "source": maps, SEED: ()}.get(name, images)
+        for dimension, axis in zip(value.type.tensor_type.shape.dim, axes, strict=True):
+            if axis:
+                dimension.dim_param = axis
+    replace(model.graph.output, [outputs[name] for name in wanted])
     return model
 
 
 def convert(function: Any, opset: int = 17) -> Any:
     """Converts a `tf.function` with an input signature to an `onnx.ModelProto`.
 
-    It is traced anew, the attention's box sums as convolutions: ONNX Runtime copies what it slices.
-    Where tf2onnx makes many nodes of what ONNX has one for, its hooks say how: see
-    `select_as_where` and those after it.
+    It is traced again, the attention's box sums as convolutions: ONNX Runtime copies what it
+    slices. Hooks of tf2onnx write one ONNX node where tf2onnx makes many, see `rewrites`.
     """
     import tensorflow as tf
     import tf2onnx
@@ -182,11 +177,11 @@ def convert(function: Any, opset: int = 17) -> Any:
 
 @contextlib.contextmanager
 def _collecting_garbage() -> Iterator[None]:
-    """Collects garbage before each of tf2onnx' optimisations of the graph.
+    """Collects garbage before each of tf2onnx' optimizations of the graph.
 
     Each works on a copy, weights included, and leaves the one before in cycles. Python counts
-    objects and not bytes, and would let fifty of them pile up: twice the memory of anything else
-    here. The optimisations say their names to a logger, which is the place to come between them.
+    objects and not bytes, and would keep fifty of them: twice the memory of anything else here. The
+    optimizations say their names to a logger, whose handler collects.
     """
 
     class Collector(logging.Handler):
@@ -212,20 +207,8 @@ def _collecting_garbage() -> Iterator[None]:
         logger.removeHandler(collector)
 
 
-def _name_axes(values, name: str, axes: Sequence[str]) -> None:
-    """Names the free axes of the graph input or output `name`; "" leaves an axis as it is."""
-    (value,) = (value for value in values if value.name == name)
-    for dimension, axis in zip(value.type.tensor_type.shape.dim, axes, strict=True):
-        if axis:
-            dimension.dim_param = axis
-
-
 def check_model(path: str | Path) -> None:
-    """Runs ONNX' own checker with full shape inference.
-
-    Raises:
-        ExportError: If the checker refuses the file.
-    """
+    """Runs ONNX' own checker with full shape inference; `ExportError` if it refuses."""
     import onnx
 
     try:
@@ -240,11 +223,7 @@ def parity_path(output: str | Path) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Creates the folder of `path`, and finds out before the work whether it can be written to.
-
-    Raises:
-        OSError: If it cannot, or if `path` is a folder.
-    """
+    """Creates the folder of `path`; `OSError` if `path` cannot be written or is a folder."""
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; a file name is expected")
     try:

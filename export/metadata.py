@@ -28,9 +28,8 @@ def describe(
         run: Run directory, `.keras` file, or the name of a model that is part of the package.
         inpaint: The `InpaintingFunction` made from it.
         precision: Of the exported weights.
-        strategy: How the file asks to be shown a photograph, one of
-            `STRATEGIES`. By default what the card of a model of the package says, else the file
-            asks for nothing.
+        strategy: How the file asks to be shown a photograph, one of `STRATEGIES`. By default what
+            the card of a model of the package says, else the file asks for nothing.
 
     Returns:
         The entries of the contract, all strings, without `PREFIX`.

@@ -11,7 +11,7 @@ from .serving_module import Runtime
 
 
 class Tolerance(NamedTuple):
-    """How far a runtime may be from Keras, in grey levels of 255.
+    """How far a runtime may be from Keras, in gray levels of 255.
 
     Attributes:
         max: At any one value.
@@ -31,7 +31,7 @@ TOLERANCES = {
 
 
 def onnx_runtime(model: Any) -> Runtime:
-    """Loads an ONNX model in ONNX Runtime, on the CPU, and returns it as a function of arrays."""
+    """An ONNX model as a function of arrays, on the CPU."""
     from musical_tf import onnx_runtime as runtime_library
 
     onnxruntime = runtime_library.load()
@@ -74,7 +74,7 @@ def measure_parity(
     Returns:
         `{"unit", "reference", "runtimes": {name: {"precision", "tolerance": {"max", "mean"}, "max",
         "mean", "known_pixels_exact", "sources_known", "same_source", "empty_mask_returns_image",
-        "all_hole_finite"}}, "versions", "cases": [...]}`. Differences of `predicted` are in grey
+        "all_hole_finite"}}, "versions", "cases": [...]}`. Differences of `predicted` are in gray
         levels of 255, `max` over all values, `mean` over those of the holes. `same_source` is the
         share of hole pixels that were copied from the same place.
     """
@@ -233,12 +233,7 @@ def _holes(height: int, width: int) -> dict[str, np.ndarray]:
 
 
 def check_parity(report: dict[str, Any]) -> None:
-    """Refuses a report above the tolerance.
-
-    Raises:
-        ExportError: If a runtime differs by more than its tolerance (or gives NaN) or alters a
-            known pixel.
-    """
+    """Refuses a report above the tolerance, with NaN or an altered known pixel: `ExportError`."""
     for name, figures in report["runtimes"].items():
         if not figures["known_pixels_exact"]:
             raise ExportError(f"{name} alters known pixels, so nothing was written")

@@ -19,10 +19,7 @@ _SMALLEST_EPSILON = 1e-30  # not to vanish in float32
 
 
 def in_precision(model: Any, precision: str) -> Any:
-    """Returns a float32 `onnx.ModelProto` in one of `PRECISIONS`; a new one unless that is float32.
-
-    Inputs and output stay what they are.
-    """
+    """A float32 `onnx.ModelProto` in one of `PRECISIONS`; inputs and outputs stay as they are."""
     conversions = {"float32": lambda unchanged: unchanged, "float16": to_float16, "int8": to_int8}
     return conversions[precision](model)
 
@@ -31,14 +28,11 @@ def to_float16(model: Any) -> Any:
     """Returns a copy whose convolutions have float16 weights and activations.
 
     So do the operators between them. All else stays float32: attention with its scores and softmax,
-    normalisation, squeeze-and-excitation, scaling and compositing. Convolutions whose result is
-    normalised are scaled down first, which changes nothing else: where several follow each other
-    before a normalisation, as in MUSICAL's innermost level, values grow beyond float16. What still
+    normalization, squeeze-and-excitation, scaling and compositing. Convolutions whose result is
+    normalized are scaled down first, which changes nothing else: where several follow each other
+    before a normalization, as in MUSICAL's innermost level, values grow beyond float16. What still
     enters float16 or comes of a convolution is clipped to its range, so that nothing becomes
-    infinite, and no NaN can come of that.
-
-    Args:
-        model: Float32 `onnx.ModelProto`, its nodes in order of computation.
+    infinite, and no NaN can come of that. The nodes must be in order of computation.
     """
     from onnx import TensorProto, numpy_helper
 
@@ -81,9 +75,9 @@ def to_float16(model: Any) -> Any:
 
 
 def _scale_before_normalizations(graph) -> None:
-    """Brings filters of convolutions that a normalisation follows to a norm of 1 at most.
+    """Brings filters of convolutions that a normalization follows to a norm of 1 at most.
 
-    The normalisation takes any factor out again, exactly so as its epsilon is scaled too. A factor
+    The normalization takes any factor out again, exactly so as its epsilon is scaled too. A factor
     passes through (leaky) ReLUs, so this goes for several convolutions in a row as well, the
     biases scaled by the product. Factors are powers of two, one a convolution, none above 1.
     """
@@ -193,9 +187,6 @@ def to_int8(model: Any) -> Any:
     once, when it loads the file: from then on it is the float32 network with rounded weights.
     Tensors of less than a thousandth of all the weights stay float32: the first and the last
     convolution, whose rounding would show most, cost nothing.
-
-    Args:
-        model: Float32 `onnx.ModelProto`.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -50,10 +50,10 @@ def transpose_convolution(context, node, name, arguments):
 
 
 def merge_instance_normalization(graph, nodes):
-    """Merges what Keras' `GroupNormalization` with one channel a group becomes into one node.
+    """Merges Keras' `GroupNormalization` of one channel a group to `InstanceNormalization`.
 
-    That node is `InstanceNormalization`; without it each is some twenty nodes and two transposes.
-    A normalisation of another form is left as it is, which is slower and just as right.
+    Without it each is some twenty nodes and two transposes. A normalization of another form is left
+    as it is, which is slower and just as right.
     """
     from tf2onnx import utils
     from tf2onnx.graph_matcher import GraphMatcher
@@ -164,10 +164,7 @@ def convolve_one_channel(graph, nodes):
             "Conv",
             [value, weights.output[0]],
             name=utils.make_name(node.name),
-            attr={
-                "kernel_shape": list(kernel.shape[:3]),
-                "pads": margins[1:4].T.ravel().tolist(),
-            },
+            attr={"kernel_shape": list(kernel.shape[:3]), "pads": margins[1:4].T.ravel().tolist()},
         ).output[0]
         value = graph.make_node("Squeeze", [value, channel_first]).output[0]
         result = graph.make_node(

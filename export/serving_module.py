@@ -25,14 +25,14 @@ def load_inpainting(
     """Wraps the generator of `run`, loaded in float32 whatever precision it was trained in.
 
     Args:
-        run, io, layout, attention_max_scores: See `export`.
+        run, io, layout, attention_max_scores: See `convert.export`.
         fill: "copy" or "network", whether known pixels are copied into the hole; None is what `run`
             was configured with.
 
     Raises:
         FileNotFoundError, ValueError: If `run` holds no generator or an argument is unknown.
         ExportError: If the generator gives NaN or infinity. In uint8 every runtime would agree on a
-            grey level for it.
+            gray level for it.
     """
     import keras
 
@@ -63,11 +63,10 @@ def load_inpainting(
 
 
 def serving_module(inpaint: Any, seeded: bool = False) -> Any:
-    """Wraps an `InpaintingFunction` as a `tf.Module` with the weights and the named signature.
+    """Wraps an `InpaintingFunction` as a `tf.Module` with its weights.
 
-    Returns:
-        A module whose `serve` is a `tf.function` from `image`, `mask` and, if `seeded`, `seed` to
-        the dict of `InpaintingFunction.outputs`.
+    Its `serve` is a `tf.function` from `image`, `mask` and, if `seeded`, `seed` to the dict of
+    `InpaintingFunction.outputs`.
     """
     import tensorflow as tf
 
@@ -88,10 +87,9 @@ def serving_module(inpaint: Any, seeded: bool = False) -> Any:
 
 
 def save_module(module: Any, folder: str | Path) -> None:
-    """Writes `serving_module`'s result as a SavedModel with the signature `serving_default`.
+    """Writes the module as a SavedModel with the signature `serving_default`.
 
-    Raises:
-        ExportError: If it cannot be written.
+    Raises `ExportError` if it cannot be written.
     """
     import tensorflow as tf
 

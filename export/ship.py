@@ -40,7 +40,7 @@ from musical_tf.run_directory import WEIGHTS, RunDirectory
 from .command_line import add_strategy_argument, run_command
 from .convert import check_writable, export
 from .errors import ExportError
-from .parity import check_parity, measure_parity, onnx_runtime
+from .parity import check_parity, describe_parity, measure_parity, onnx_runtime
 from .serving_module import load_inpainting
 
 PROGRAM = "python -m export.ship"
@@ -57,35 +57,32 @@ MODELS = Path(__file__).resolve().parents[1] / "serving" / "models"
 RECENT = 100
 """Lines of a log that a loss is averaged over: of one step it says little."""
 
+TEXTS = {
+    "data": "the photographs it was trained on, in words",
+    "licence": "of the weights, as their data allows",
+    "hardware": "what it was trained on, in words",
+}
+"""What the card says in words -> the help of its option."""
+
 _PARTS = ("metadata.json", "config.json", "model.weights.h5")
 _SMALLEST_COMPRESSED = 64  # values; below, HDF5's own records take more than they save
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code, see `command_line.run_command`."""
-    arguments = _parser().parse_args(argv)
-    return run_command(PROGRAM, "train,export,serve", lambda: _ship_and_print(arguments))
+    arguments = vars(_parser().parse_args(argv))
 
+    def action() -> None:
+        card = ship(**arguments)
+        files, total = card["files"].items(), card["total"]
+        sizes = ", ".join(f"{each['bytes']:,} bytes of {kind}" for kind, each in files)
+        print(
+            f"{card['name']}: {sizes}; {len(card['stages'])} stage(s), {total['steps']:,} steps, "
+            f"{total['minutes']:.0f} minutes, {total['cpu_minutes']:.0f} CPU minutes"
+        )
+        print(describe_parity({"runtimes": card["parity"]}).replace("; ", "\n"))
 
-def _ship_and_print(arguments: argparse.Namespace) -> None:
-    card = ship(
-        arguments.name,
-        arguments.run,
-        data=arguments.data,
-        licence=arguments.licence,
-        hardware=arguments.hardware,
-        strategy=arguments.strategy,
-        models=arguments.models_dir,
-        weights=arguments.weights_dir,
-    )
-    sizes = ", ".join(f"{each['bytes']:,} bytes of {kind}" for kind, each in card["files"].items())
-    total = card["total"]
-    print(
-        f"{arguments.name}: {sizes}; {len(card['stages'])} stage(s), {total['steps']:,} steps, "
-        f"{total['minutes']:.0f} minutes, {total['cpu_minutes']:.0f} CPU minutes"
-    )
-    for file, figures in card["parity"].items():
-        print(f"{file}: at most {figures['max']:.3g}, on average {figures['mean']:.2g} grey levels")
+    return run_command(PROGRAM, "train,export,serve", action)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", required=True, help="what users will call it")
     parser.add_argument(
         "--run",
+        dest="runs",
         required=True,
         nargs="+",
         type=Path,
@@ -105,29 +103,17 @@ def _parser() -> argparse.ArgumentParser:
         help="run directories of training.fit, each started with --init of the one before it; the "
         "last is shipped",
     )
-    parser.add_argument(
-        "--data", required=True, metavar="TEXT", help="the photographs it was trained on, in words"
-    )
-    parser.add_argument(
-        "--licence", required=True, metavar="TEXT", help="of the weights, as their data allows"
-    )
-    parser.add_argument(
-        "--hardware", required=True, metavar="TEXT", help="what it was trained on, in words"
-    )
+    for name, text in TEXTS.items():
+        parser.add_argument(f"--{name}", required=True, metavar="TEXT", help=text)
     add_strategy_argument(parser, "none")
-    parser.add_argument(
-        "--models-dir",
-        type=Path,
-        default=MODELS,
-        metavar="DIR",
-        help="where the ONNX file goes (default: the package's own folder)",
-    )
-    parser.add_argument(
-        "--weights-dir",
-        type=Path,
-        metavar="DIR",
-        help="where the Keras file and the card go (default: the package's own folder)",
-    )
+    for name, what in (("models", "the ONNX file goes"), ("weights", "the Keras file and card go")):
+        parser.add_argument(
+            f"--{name}-dir",
+            dest=name,
+            type=Path,
+            metavar="DIR",
+            help=f"where {what} (default: the package's own folder)",
+        )
     return parser
 
 
@@ -147,13 +133,11 @@ def ship(
     Args:
         name: Lower-case letters, digits and underscores.
         runs: Run directories, the stages in order; the last is shipped.
-        data: The photographs, in words.
-        licence: Of the weights.
-        hardware: What all stages were trained on, in words.
+        data, licence, hardware: See `TEXTS`; the hardware of all stages.
         strategy: How the ONNX file asks to look at a photograph larger than its training size, one
             of `musical_tf.contract.STRATEGIES`; None asks for nothing.
-        models: Folder of the ONNX file; the package's own by default.
-        weights: Folder of the Keras file and the card; the package's own by default.
+        models, weights: Folder of the ONNX file, and of the Keras file and the card; the package's
+            own by default.
 
     Returns:
         The card.
@@ -170,7 +154,8 @@ def ship(
         raise ValueError(
             f"--name must be lower-case letters, digits and underscores, received {name!r}"
         )
-    for flag, text in (("data", data), ("licence", licence), ("hardware", hardware)):
+    texts = {"data": data, "licence": licence, "hardware": hardware}
+    for flag, text in texts.items():
         if not text.strip():
             raise ValueError(f"--{flag} must say something, received {text!r}")
     stages = describe_stages([Path(run) for run in runs])
@@ -214,7 +199,7 @@ def ship(
             **({} if strategy is None else {"strategy": strategy}),
             "data": data,
             "licence": licence,
-            "created": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "created": f"{datetime.now(UTC):%Y-%m-%d}",
             "hardware": hardware,
             "total": {
                 key: round(sum(stage[key] for stage in stages), 1)
@@ -235,14 +220,8 @@ def ship(
 def compact(file: str | Path) -> bytes:
     """A `.keras` file with its weights stored in half the bytes: kernels in float16, compressed.
 
-    Keras reads them into float32 variables, so that whoever loads it has float32 weights whose
-    kernels are float16 numbers. Biases and scales, small and sensitive, stay float32.
-
-    Args:
-        file: What `keras.Model.save` wrote.
-
-    Returns:
-        The file's bytes, the same for the same weights.
+    Keras reads them into float32 variables. Biases and scales, small and sensitive, stay float32.
+    The same weights give the same bytes.
 
     Raises:
         ExportError: If a weight is beyond float16's range.
@@ -290,11 +269,7 @@ def compact(file: str | Path) -> bytes:
 
 
 def _describe_file(file: Path) -> dict[str, Any]:
-    """Size and hash.
-
-    Raises:
-        ExportError: If it is larger than `LARGEST`.
-    """
+    """Size and hash; `ExportError` if it is larger than `LARGEST`."""
     content = file.read_bytes()
     if len(content) > LARGEST:
         raise ExportError(
@@ -307,8 +282,7 @@ def _describe_file(file: Path) -> dict[str, Any]:
 def _parity(original: Any, onnx_file: Path) -> dict[str, dict[str, Any]]:
     """How far the ONNX file is from the run's own weights, and from the Keras file.
 
-    Raises:
-        ExportError: If that is more than float16's tolerance, or a known pixel changes.
+    Raises `ExportError` if that is more than float16's tolerance, or a known pixel changes.
     """
     import onnx
 
@@ -330,11 +304,7 @@ def _parity(original: Any, onnx_file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write_all(contents: Mapping[Path, bytes]) -> None:
-    """Writes all files, or puts back what was there.
-
-    Raises:
-        OSError: If one cannot be written.
-    """
+    """Writes all files, or puts back what was there."""
     before = {path: path.read_bytes() if path.is_file() else None for path in contents}
     try:
         with contextlib.ExitStack() as stack:  # writes every file before it renames the first
@@ -353,14 +323,9 @@ def _write_all(contents: Mapping[Path, bytes]) -> None:
 
 
 def describe_stages(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """Describes runs of which each started from the one before.
+    """`describe_stage` of runs, in order, of which each started from the one before.
 
-    Args:
-        runs: Run directories, in order. The first may have started from a model that is part of the
-            package: its stages come first then.
-
-    Returns:
-        One entry a stage, see `describe_stage`.
+    The first may have started from a model that is part of the package: its stages come first then.
 
     Raises:
         FileNotFoundError, ValueError: If one is not whole, or did not start from the one before, or
@@ -391,9 +356,6 @@ def describe_stages(runs: Sequence[Path]) -> list[dict[str, Any]]:
 def describe_stage(run: str | Path) -> dict[str, Any]:
     """Describes a run by its folder.
 
-    Args:
-        run: Run directory of `training.fit`.
-
     Returns:
         `run`, the folder's name; `recipe` without the places of files on somebody's disk;
         `photographs`, how many and a hash, where a checkpoint or `photographs.json` says so;
@@ -401,18 +363,14 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
         line of the log; and `recent`, every loss term's mean over the last `RECENT` lines.
 
     Raises:
-        FileNotFoundError: If a file of the run is missing.
-        ValueError: If one is not what it should be.
+        FileNotFoundError, ValueError: If a file of the run is missing, or not what it should be.
     """
     folder = RunDirectory(run)
     recipe, duration, lines = folder.recipe(), folder.duration(), folder.losses()
     if not lines or duration["minutes"] is None:
         raise ValueError(f"{run} must hold finished steps, got none in {folder.log.name}")
     logged = lines[-RECENT:]
-    last = logged[-1]
-    recent = {
-        term: sum(line[term] for line in logged) / len(logged) for term in last if term != "step"
-    }
+    terms = [term for term in lines[-1] if term != "step"]
     photographs = folder.photographs()
     return {
         "run": folder.path.resolve().name,
@@ -420,8 +378,8 @@ def describe_stage(run: str | Path) -> dict[str, Any]:
         **({} if photographs is None else {"photographs": photographs}),
         "steps": duration["steps"],
         **{name: round(duration[name] or 0.0, 1) for name in ("minutes", "cpu_minutes")},
-        "last": last,
-        "recent": recent,
+        "last": lines[-1],
+        "recent": {term: sum(line[term] for line in logged) / len(logged) for term in terms},
     }
 
 

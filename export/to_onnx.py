@@ -54,12 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "written. The figures are written to OUTPUT with the suffix .parity.json. docs/onnx.md "
         "states the contract and what each precision costs.",
     )
-    parser.add_argument(
-        "--run",
-        required=True,
-        metavar="DIR",
-        help=RUN_HELP,
-    )
+    parser.add_argument("--run", required=True, metavar="DIR", help=RUN_HELP)
     parser.add_argument("--output", required=True, metavar="FILE", help="the .onnx file to write")
     add_contract_arguments(parser)
     parser.add_argument(
@@ -77,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "--attention-max-scores",
         type=int,
         metavar="N",
-        help="bound the attention's memory: it works through the hole in bands of rows, of at most "
+        help="bound the attention's memory: it processes the hole in bands of rows, of at most "
         "N scores (4 bytes each) a tensor; a small N costs time, see docs/onnx.md (default: no "
         "bound, memory grows with the hole's box times the picture)",
     )

@@ -56,12 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The SavedModel and Keras are compared first: above one grey level of difference "
         f"nothing is written. The figures and the metadata are in OUTPUT/{DESCRIPTION_FILE}.",
     )
-    parser.add_argument(
-        "--run",
-        required=True,
-        metavar="DIR",
-        help=RUN_HELP,
-    )
+    parser.add_argument("--run", required=True, metavar="DIR", help=RUN_HELP)
     parser.add_argument(
         "--output",
         required=True,
@@ -77,11 +72,8 @@ def export(
 ) -> dict[str, Any]:
     """Exports the generator of `run` to the SavedModel folder `output`.
 
-    Args:
-        run: Run directory or `.keras` file.
-        output: The folder to write, whole or not at all. An earlier SavedModel there is replaced,
-            anything else is refused.
-        io, layout: See `musical_tf.inference.InpaintingFunction`.
+    The folder is written whole or not at all. An earlier SavedModel there is replaced, anything
+    else is refused. Arguments: see `convert.export`.
 
     Returns:
         The parity report, see `measure_parity`.
