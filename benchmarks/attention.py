@@ -49,12 +49,12 @@ def features_and_hole(batch: int, channels: int) -> tuple[np.ndarray, np.ndarray
     return features, models.center_hole(SIDE, batch)
 
 
-def forward(implementation: str, variant: str = "paper") -> Callable:
+def forward(implementation: str, variant: str = "paper", dtype: str = "float32") -> Callable:
     """A function of `(features, hole)` that gives one attended map a patch size."""
     from musical_tf.layers import MultiScaleAttention
 
-    layer = MultiScaleAttention(PATCH_SIZES, implementation=implementation, variant=variant)
-    return layer.attend
+    options = {"implementation": implementation, "variant": variant, "dtype": dtype}
+    return MultiScaleAttention(PATCH_SIZES, **options).attend
 
 
 def gradient_of(attend: Callable) -> Callable:
@@ -85,6 +85,62 @@ def timed(calls: dict[str, Callable], rounds: int) -> dict[str, Any]:
     """Times calls of which the first two must compute the same."""
     one, other = list(calls.values())[:2]
     measure.check_same(one(), other())
+    return measure.take_turns(calls, rounds)
+
+
+def precision_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
+    """Forward and backward of the fast form by policy, on features of that precision."""
+    import tensorflow as tf
+
+    calls = {}
+    for dtype in ("float32", "mixed_bfloat16"):
+        features, hole = features_and_hole(batch, channels)
+        features = tf.cast(features, dtype.removeprefix("mixed_"))
+        calls[dtype] = compiled(gradient_of(forward("fast", dtype=dtype)), (features, hole))
+    return measure.take_turns(calls, rounds)
+
+
+def aligned_times(batch: int, channels: int, rounds: int) -> dict[str, Any]:
+    """The parts of a form whose shifts are views that TensorFlow does not copy.
+
+    Scores lie in one flat array whose strides make every shift a multiple of 16 floats: 39 queries
+    a row and 4617 candidates a query for a window of 38 x 38 and a map of 64 x 64.
+    """
+    import tensorflow as tf
+
+    from musical_tf.layers.box_sums import diagonal_box_sum
+
+    side = SIDE // 2 + 6
+    scores = tf.random.normal((batch, side, side, SIDE, SIDE))
+    flat = tf.reshape(scores, (-1,))
+    queries, candidates = side + 1, 4617
+    shifts = candidates + 71, queries * candidates + 1
+
+    def views(flat):
+        for shift in shifts:
+            end = tf.size(flat) - 2 * shift
+            flat = flat[:end] + flat[shift : end + shift] + flat[2 * shift :]
+        return flat
+
+    rows = side * queries, SIDE // 2 * queries, SIDE // 2 * queries
+    factors = [
+        (tf.random.normal((batch, rows[0], channels)), tf.random.normal((channels, candidates))),
+        *(
+            (tf.random.normal((batch, n, candidates)), tf.random.normal((candidates, channels)))
+            for n in rows[1:]
+        ),
+    ]
+    calls = {
+        "fast": compiled(forward("fast"), features_and_hole(batch, channels)),
+        "products": bare_products(features_and_hole(batch, channels)[0], len(PATCH_SIZES)),
+        "slices": compiled(lambda scores: diagonal_box_sum(scores, 3), (scores,)),
+        "views": compiled(views, (flat,)),
+        "mask": compiled(lambda scores: scores * scores[:, :1, :1], (scores,)),
+        "padded products": compiled(
+            lambda *pairs: [tf.matmul(a, b) for a, b in zip(pairs[::2], pairs[1::2], strict=True)],
+            tuple(each for pair in factors for each in pair),
+        ),
+    }
     return measure.take_turns(calls, rounds)
 
 
@@ -188,6 +244,8 @@ PARTS = {
     "forward and backward, XLA": xla_step_times,
     "onnx": onnx_times,
     "pytorch": pytorch_times,
+    "precision": precision_times,
+    "aligned": aligned_times,
 }
 
 
@@ -217,6 +275,19 @@ def ratios(figures: dict[str, Any]) -> dict[str, float]:
             ),
             "ONNX Runtime, reference / fast": measure.ratio(parts["onnx"], "reference", "fast"),
         }
+        precision, aligned = parts["precision"], parts["aligned"]
+        of_shape["forward and backward, float32 / mixed_bfloat16"] = measure.ratio(
+            precision, "float32", "mixed_bfloat16"
+        )
+        of_shape["a box sum by slices / by aligned views"] = measure.ratio(
+            aligned, "slices", "views"
+        )
+        part = {name: each["median"] for name, each in aligned.items()}
+        # Four box sums become cheaper, three masks drop what lies outside the map.
+        least = part["fast"] - 4 * (part["slices"] - part["views"]) + 3 * part["mask"]
+        least += part["padded products"] - part["products"]
+        name = "forward, with aligned views at least / its matrix products"
+        of_shape[name] = least / part["products"]
         if parts["pytorch"]:
             ratio = measure.ratio(parts["pytorch"], "authors' kind", "fast")
             of_shape["the authors' kind in PyTorch / fast"] = ratio
