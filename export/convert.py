@@ -114,11 +114,11 @@ def build_model(inpaint: Any, opset: int = 17) -> Any:
     Raises:
         ExportError: If the converter adds an input or output of its own.
     """
-    seeded = inpaint.copying is not None
+    wanted = OUTPUTS[inpaint.contract]
+    seeded = "source" in wanted
     model = convert(serving_module(inpaint, seeded).serve, opset)
     domains = {node.domain for node in model.graph.node}
     replace(model.opset_import, [each for each in model.opset_import if each.domain in domains])
-    wanted = OUTPUTS[inpaint.contract]
     given = ["image", "mask", *([SEED] if seeded else [])]
     inputs = {value.name: value for value in model.graph.input}
     outputs = {value.name: value for value in model.graph.output}
