@@ -140,7 +140,7 @@ class OffsetCopying(keras.layers.Layer):
         if training:
             places = ops.where(hole > 0.5, PAINTED, own_places(guide))
             return prediction, places
-        filled, source = ops.map(lambda sample: self._copy(*sample, seed), (guide, hole))
+        filled, source = ops.map(lambda each: self._copy(each[0], each[1], seed), (guide, hole))
         return composite(filled, image, hole), source
 
     def compute_output_spec(self, prediction, image, hole, seed=0, training=None):
