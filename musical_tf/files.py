@@ -23,11 +23,8 @@ _PREFIX = ".partial-"
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Gives a temporary sibling of `path` to write to, which is renamed to `path` at the end.
 
-    The temporary name has the suffix of `path` and does not grow with its name, so that names of
-    the file system's greatest length can be written.
-
-    Yields:
-        The temporary path. The file does not exist yet.
+    The file does not exist yet. The temporary name has the suffix of `path` and does not grow with
+    its name, so that names of the file system's greatest length can be written.
 
     Raises:
         OSError: If the folder cannot be written or the disk is full; it names `path`. The temporary

@@ -24,7 +24,7 @@ def find_images(
     unreadable: list[OSError] | None = None,
     loops: list[Path] | None = None,
 ) -> Iterator[Path]:
-    """Lists the files below a folder that have the suffix of an image.
+    """Lists the files below a folder that have the suffix of an image, as paths below it.
 
     Links are followed, except links to a folder that contains the link or `folder`. Hidden files
     and folders are left out. The files of a folder come first, then its subfolders, both in order
@@ -34,12 +34,8 @@ def find_images(
         folder: An existing folder.
         excluded: Files and folders to leave out.
         once: Lists a folder that several links lead to once.
-        left_out: Gets the other files.
-        unreadable: Gets the errors of folders that cannot be listed.
-        loops: Gets the links that were not followed.
-
-    Yields:
-        Paths, each beginning with `folder`.
+        left_out, unreadable, loops: Get the other files, the errors of folders that cannot be
+            listed, and the links that were not followed.
 
     Raises:
         OSError: If links lead to the same folders more than `MAX_REPEATS` times.

@@ -26,8 +26,7 @@ class ShiftConnection(keras.layers.Layer):
     whatever the policy, for the bounding box of the holes only.
 
     Call arguments:
-        decoder: `(B, H, W, C)` float.
-        encoder: `(B, H, W, C)` float.
+        decoder, encoder: `(B, H, W, C)` float.
         hole: `(B, H, W, 1)` float, 1 = missing, at the features' resolution.
 
     Returns:

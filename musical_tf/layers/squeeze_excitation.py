@@ -8,7 +8,7 @@ from musical_tf.conventions import Tensor
 
 @keras.saving.register_keras_serializable("musical_tf")
 class SqueezeExcitation(keras.layers.Layer):
-    """Weighs every channel by what the whole image needs.
+    """Weighs every channel of `(B, H, W, C)` by what the whole image needs.
 
     1. Global average pool: `(B, C)`.
     2. Dense to `max(1, C / ratio)`, ReLU.
@@ -18,18 +18,8 @@ class SqueezeExcitation(keras.layers.Layer):
     Args:
         ratio: Int >= 1, reduction of the bottleneck; 16 in Hu et al.
 
-    Call arguments:
-        features: `(B, H, W, C)` float.
-
-    Returns:
-        `(B, H, W, C)`.
-
     Raises:
         ValueError: On a ratio that is not an integer >= 1.
-
-    Example:
-        >>> SqueezeExcitation(ratio=16)(keras.random.normal((2, 8, 8, 64))).shape
-        TensorShape([2, 8, 8, 64])
 
     Reference:
         Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.

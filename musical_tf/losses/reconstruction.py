@@ -160,7 +160,7 @@ def discounted_hole(hole: Tensor, discount: float = 0.9) -> Tensor:
 
     l is the distance to the nearest known pixel of the image in steps to any of the eight
     neighbors, so 1 along the border of the hole. Deep inside a large hole many contents are right,
-    and the photograph's own is asked for less.
+    and the photograph's own counts less.
 
     Args:
         hole: Float tensor `(B, H, W, 1)`, 1 = missing.
