@@ -37,7 +37,7 @@ from ..session import InpaintingSession
 from . import openapi, request_body
 from .envelope import Envelope
 from .guard import PAGES, Guard, error_answer
-from .inpaint_request import FILES, OF_CONVERT, Filled, RequestError
+from .inpaint_request import FILES, OF_CONVERT, Filled, RequestError, invalid_option
 from .iopaint_routes import add_iopaint_routes
 from .job_routes import HEADER, PARAMETER, add_job_routes, work_on
 from .jobs import Job
@@ -195,11 +195,7 @@ async def _refuse_query(request: Request) -> None:
     advice = "leave it out"
     for content in extra.get("requestBody", {}).get("content", {}).values():
         advice = f"valid fields of the body: {', '.join(content['schema']['properties'])}"
-    raise RequestError(
-        400,
-        "invalid_option",
-        f"the address must have no query parameters, got {name[:100]!r}; {advice}",
-    )
+    raise invalid_option(f"the address must have no query parameters, got {name[:100]!r}; {advice}")
 
 
 async def _client_left(request: Request, error: ClientDisconnect) -> Response:

@@ -59,6 +59,11 @@ class RequestError(Exception):
         self.headers = dict(headers or {})
 
 
+def invalid_option(message: str) -> RequestError:
+    """The error of an option, a field or a parameter that cannot be used."""
+    return RequestError(400, "invalid_option", message)
+
+
 def unavailable(code: str, message: str, seconds: int) -> RequestError:
     """The error 503 for a client that may try again after so many seconds."""
     return RequestError(503, code, message, {"Retry-After": str(seconds)})
@@ -228,11 +233,9 @@ def _open(
         name = own if own in OWN_FORMATS else "png"
     longest = max(photograph.pixels.shape[:2])
     if longest > _LONGEST_SIDE.get(name, longest):
-        raise RequestError(
-            400,
-            "invalid_option",
+        raise invalid_option(
             f"{name} holds {_LONGEST_SIDE[name]} pixels a side and the image has {longest}; "
-            "ask for png",
+            "ask for png"
         )
     return photograph, content, name
 
@@ -248,9 +251,7 @@ def _crop(photograph: images.Photograph, box: Box, max_pixels: int) -> images.Ph
         )
     rows, columns = (max(0, top), min(height, bottom)), (max(0, left), min(width, right))
     if rows[0] >= rows[1] or columns[0] >= columns[1]:
-        raise RequestError(
-            400, "invalid_option", f"crop must overlap the image of {width} x {height} pixels"
-        )
+        raise invalid_option(f"crop must overlap the image of {width} x {height} pixels")
     margins = ((rows[0] - top, bottom - rows[1]), (columns[0] - left, right - columns[1]))
 
     def cut(values: Any, **fill: Any) -> Any:
@@ -286,10 +287,8 @@ def read_image(
 def _check_transparency(alpha: np.ndarray | None, name: str) -> None:
     """Refuses a format that cannot hold what stays transparent."""
     if name in ("jpeg", "bmp") and alpha is not None and not (alpha == 255).all():
-        raise RequestError(
-            400,
-            "invalid_option",
-            f"{name} cannot hold the image's transparency; ask for png, webp or avif",
+        raise invalid_option(
+            f"{name} cannot hold the image's transparency; ask for png, webp or avif"
         )
 
 

@@ -17,7 +17,7 @@ from fastapi.params import Depends
 from ..options import LARGEST_SEED
 from . import request_body
 from .guard import IOPAINT
-from .inpaint_request import FILES, Filled, RequestError
+from .inpaint_request import FILES, Filled, RequestError, invalid_option
 from .job_routes import work_on
 from .jobs import Job
 from .service import Service
@@ -55,11 +55,9 @@ def add_iopaint_routes(app: FastAPI, service: Service, dependencies: Sequence[De
         limited = request_body.limited(request, request_body.LONGEST_REST)
         name = request_body.parse_json(await request_body.read_json(limited), (), None).get("name")
         if name != service.default:
-            raise RequestError(
-                400,
-                "invalid_option",
+            raise invalid_option(
                 f"name must be {service.default}, got {str(name)[:100]!r}; start the server with "
-                "another --model, or name it in the field model of /v1/inpaint",
+                "another --model, or name it in the field model of /v1/inpaint"
             )
         return _model_info(service.default)
 

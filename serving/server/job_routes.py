@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from . import request_body
-from .inpaint_request import RequestError, unavailable
+from .inpaint_request import RequestError, invalid_option, unavailable
 from .jobs import Job, JobQueue, QueueFullError
 from .openapi import errors
 
@@ -136,10 +136,8 @@ class AnsweringRequests:
             yield answering
             return
         if re.fullmatch(NAME, name) is None:
-            raise RequestError(
-                400,
-                "invalid_option",
-                f"{HEADER} must be 8 to 64 letters, digits, - and _, got {name[:100]!r}",
+            raise invalid_option(
+                f"{HEADER} must be 8 to 64 letters, digits, - and _, got {name[:100]!r}"
             )
         if name in self._named:
             raise RequestError(

@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message
 
-from .inpaint_request import FILES, RequestError
+from .inpaint_request import FILES, RequestError, invalid_option
 from .schemas import OPTIONS
 
 FORM, JSON = "multipart/form-data", "application/json"
@@ -237,15 +237,9 @@ def check_names(names: Sequence[str], what: str, valid: Sequence[str] = (*FILES,
     """
     for name in names:
         if name not in valid:
-            raise RequestError(
-                400,
-                "invalid_option",
-                f"unknown {what} {name[:100]!r}; valid: {', '.join(valid)}",
-            )
+            raise invalid_option(f"unknown {what} {name[:100]!r}; valid: {', '.join(valid)}")
         if names.count(name) > 1:
-            raise RequestError(
-                400, "invalid_option", f"the {what} {name!r} was given more than once"
-            )
+            raise invalid_option(f"the {what} {name!r} was given more than once")
 
 
 def _cut_files(content: bytearray, files: Sequence[str] = FILES) -> dict[str, bytearray]:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from ..options import FillOptions, described, option
-from .inpaint_request import FORMATS, Box, RequestError
+from .inpaint_request import FORMATS, Box, RequestError, invalid_option
 
 _ALIASES = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}
 
@@ -101,10 +101,8 @@ def read_options(fields: Mapping[str, Any], models: Sequence[str]) -> Options:
         raise _refusal(name, given[name], models) from None
     if options.invert:
         if options.polarity != "black" and "polarity" in given:
-            raise RequestError(
-                400,
-                "invalid_option",
-                f"polarity must be black with invert, got {options.polarity!r}; leave out invert",
+            raise invalid_option(
+                f"polarity must be black with invert, got {options.polarity!r}; leave out invert"
             )
         options = replace(options, polarity="black")
     model = models[0] if options.model is None else options.model
@@ -125,11 +123,9 @@ def read_box(fields: Mapping[str, Any], name: str) -> Box | None:
     match = re.fullmatch(r"\s*(-?\d{1,9})" + r"\s*,\s*(-?\d{1,9})" * 3 + r"\s*", text)
     left, top, right, bottom = map(int, match.groups()) if match else (0, 0, 0, 0)
     if left >= right or top >= bottom:
-        raise RequestError(
-            400,
-            "invalid_option",
+        raise invalid_option(
             f"{name} must be LEFT,TOP,RIGHT,BOTTOM in whole pixels, LEFT < RIGHT and TOP < BOTTOM, "
-            f"got {text[:100]!r}",
+            f"got {text[:100]!r}"
         )
     return left, top, right, bottom
 
@@ -143,4 +139,4 @@ def _refusal(name: str, value: Any, models: Sequence[str]) -> RequestError:
         wanted = "true or false"
     else:
         wanted = f"a whole number from {schema['minimum']} to {schema['maximum']}"
-    return RequestError(400, "invalid_option", f"{name} must be {wanted}, got {str(value)[:100]!r}")
+    return invalid_option(f"{name} must be {wanted}, got {str(value)[:100]!r}")

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from . import worker
-from .inpaint_request import Box, Filled, RequestError, read_image
+from .inpaint_request import Box, Filled, RequestError, invalid_option, read_image
 
 OF_SELECT = ("photograph", "strokes"), ("box",)
 """Files and options of a request to select an object."""
@@ -73,9 +73,7 @@ def select_request(
     if box is not None:
         box = _within(box, width, height)
     if box is None and not strokes.any():
-        raise RequestError(
-            400, "invalid_option", "box or strokes must mark the object, got neither of them"
-        )
+        raise invalid_option("box or strokes must mark the object, got neither of them")
     check()
     try:
         selected = select(pixels, box, strokes, cut)
@@ -100,11 +98,9 @@ def _within(box: Box, width: int, height: int) -> Box:
     """The part of a box that is in the photograph."""
     inside = max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])
     if inside[2] - inside[0] < 2 or inside[3] - inside[1] < 2:
-        raise RequestError(
-            400,
-            "invalid_option",
+        raise invalid_option(
             f"box must have 2 x 2 pixels or more in the photograph of {width} x {height}, got "
-            f"{','.join(map(str, box))}",
+            f"{','.join(map(str, box))}"
         )
     return inside
 

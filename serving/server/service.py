@@ -15,7 +15,13 @@ from .. import tiling
 from ..options import FillOptions
 from ..session import InpaintingSession
 from . import output_folder, request_body, schemas, selecting
-from .inpaint_request import Filled, RequestError, convert_request, fill_request, unavailable
+from .inpaint_request import (
+    Filled,
+    convert_request,
+    fill_request,
+    invalid_option,
+    unavailable,
+)
 from .job_routes import AnsweringRequests
 from .jobs import AbandonedError, Batcher, Job, JobQueue
 from .metrics import Metrics
@@ -193,7 +199,7 @@ class Service:
         try:
             self.sessions[model].copies(*how)
         except ValueError as error:
-            raise RequestError(400, "invalid_option", str(error)) from None
+            raise invalid_option(str(error)) from None
         contract, batcher = self.sessions[model].contract, self.batchers[model]
         strategy = options.strategy or contract.strategy
         with batcher.caller():
