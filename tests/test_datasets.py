@@ -409,6 +409,17 @@ def test_cmyk_becomes_rgb_and_samples_of_unknown_range_are_refused():
             decode(Image.fromarray(pixels), "TIFF")
 
 
+def test_orientation_is_honored_and_a_damaged_block_of_exif_no_reason_to_skip():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(data.chelsea()[:40, :60])
+    turned = decode(image, "JPEG", 40, exif=exif, quality=95)
+    expected = np.rot90(decode(image, "JPEG", 40, quality=95), -1)
+    np.testing.assert_array_equal(turned, expected)
+    damaged = decode(image, "JPEG", exif=b"Exif\x00\x00MM\x00*garbage")
+    assert damaged.shape == (20, 30, 3)
+
+
 def test_large_jpegs_are_reduced_while_decoding_and_look_the_same():
     image = Image.fromarray(data.astronaut()).resize((1024, 1024), Image.Resampling.BICUBIC)
     file = encode(image, "JPEG", quality=95)
