@@ -393,12 +393,12 @@ def measure_growth(row: str, options: argparse.Namespace) -> list[Row]:
 # ---- the command
 
 ROWS: dict[str, tuple[Callable[[str, argparse.Namespace], list[Row]], int]] = {
-    "center": (measure_photograph, 120),
-    **{name: (measure_photograph, 240) for name in HOLES},
-    "server": (measure_server, 240),
-    "browser": (measure_browser, 240),
-    "start": (measure_start, 240),
-    "growth": (measure_growth, 240),
+    "center": (measure_photograph, 300),
+    **{name: (measure_photograph, 300) for name in HOLES},
+    "server": (measure_server, 300),
+    "browser": (measure_browser, 300),
+    "start": (measure_start, 400),
+    "growth": (measure_growth, 600),
     "folder": (measure_folder, 1800),
 }
 """Row of the command line -> measurement and its bound in seconds."""
