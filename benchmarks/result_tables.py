@@ -33,7 +33,6 @@ FORMS = {
     "files": "precision",
     "seconds_each": "load",
     "hostile": "soak",
-    "bar": "races",
 }
 """Key of a record -> its template."""
 

@@ -127,7 +127,19 @@ def test_the_table_names_what_is_missed():
     assert lines[2] == "| a row | 3.00 | 3.00 | 0.5 | 1.5 | 200 MB | – |"
     assert "Every bar is reached." in lines
     record["cost"]["a"]["figures"] = figures(1.5)
-    assert "* a row: 1.50, bar 2" in result_tables.table(record)
+    text = result_tables.table(record)
+    assert "* a row: 1.50, bar 2\n\n" in text
+    assert "growth, folder.\n\ntwo cores:\n\n```\nc\n```\n" in text
+    assert "cost.svg" not in text
+    record["cost"]["growth"] = {"command": "c", "figures": []}
+    text = result_tables.table(record)
+    assert "(images/cost.svg)\n\ntwo cores:\n\n```\nc\n```\n" in text
+
+
+def test_every_row_is_measured_or_named_as_missing():
+    record = {"hardware": "h", "cost": {}}
+    (line,) = [each for each in result_tables.table(record).splitlines() if "Not yet" in each]
+    assert line.partition(": ")[2].rstrip(".").split(", ") == list(cost.ROWS)
 
 
 def test_growth_becomes_a_plot(tmp_path):
