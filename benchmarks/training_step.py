@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_step [--rounds 3] [--cases NAME ...]
     python -m benchmarks.training_step --options [...]
-    python -m benchmarks.training_step --discriminator [--rounds 3]
+    python -m benchmarks.training_step --discriminator PRESET ... [--rounds 3]
     KERAS_BACKEND=jax python -m benchmarks.training_step --jax [--cases NAME ...] [--precisions P]
 
 Every case, a preset at a size and batch in one precision, runs in a process of its own: the whole
@@ -231,13 +231,14 @@ def measure_sharing(rounds: int) -> dict[str, Any]:
         return measure.take_turns(calls, rounds)
 
 
-def measure_discriminator(rounds: int) -> dict[str, Any]:
+def measure_discriminator(presets: list[str], rounds: int) -> dict[str, Any]:
     """Steps with the adversarial term and its discriminator, in turns with steps without."""
     from training.fit import repeatable
 
     found = {}
     with repeatable():
-        for preset, (size, count) in ADVERSARIAL_SIZES.items():
+        for preset in presets:
+            size, count = ADVERSARIAL_SIZES[preset]
             batch, calls = batch_of(size, count), {}
             for name, fields in {"without": ALONE, "with": ADVERSARIAL}.items():
                 trainer = trainer_of(Case("musical", preset, size, count, fields), "float32")
@@ -376,7 +377,12 @@ def measure_jax(options: argparse.Namespace) -> None:
     measure.argument("--precisions", nargs="+", default=list(PRECISIONS[:2]), choices=PRECISIONS),
     measure.argument("--options", action="store_true", help="measure the effect of options"),
     measure.argument("--jax", action="store_true", help="measure the step under JAX"),
-    measure.argument("--discriminator", action="store_true", help="measure its share of a step"),
+    measure.argument(
+        "--discriminator",
+        nargs="+",
+        choices=list(ADVERSARIAL_SIZES),
+        help="presets; measure its share of a step",
+    ),
     rounds=3,
 )
 def main(options: argparse.Namespace) -> None:
@@ -399,7 +405,7 @@ def main(options: argparse.Namespace) -> None:
         }
         name, said = "training_options", ratios_of_options(measured)
     elif options.discriminator:
-        measured = measure_discriminator(options.rounds)
+        measured = measure_discriminator(options.discriminator, options.rounds)
         name, said = "training_discriminator", ratios_of_discriminator(measured)
     else:
         measured = {
