@@ -16,7 +16,13 @@ COLUMNS = {
     "lpips/alex": ("LPIPS", "{:.4f}"),
 }
 """Metric -> heading and form."""
-DATASETS = {"celeba": "CelebA", "paris_streetview": "Paris StreetView"}
+DATASETS = {
+    "celeba": "CelebA",
+    "paris_streetview": "Paris StreetView",
+    "landscapes": "LNSIM landscapes",
+    "natural": "ImageNet and BSDS500",
+    "facades": "Urban100",
+}
 BEFORE_RESAMPLING = {"resampling": "bilinear"}
 """The filter of results that were measured before it was written down."""
 UNINTERESTING = ("steps", "epochs", "init", "seed", "checkpoint_every")

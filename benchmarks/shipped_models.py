@@ -1,6 +1,6 @@
 """Measures the models of the package on photographs of test splits.
 
-    python -m benchmarks.shipped_models --celeba DIR --paris DIR
+    python -m benchmarks.shipped_models --celeba DIR --paris_streetview DIR
 
 The models fill as `musical-inpaint` does: `photo` takes a window around the hole, `faces` the
 square of the training, both at the size they were trained at. The photographs are squares, as in
@@ -36,6 +36,7 @@ from musical_tf.files import write_whole
 from serving import named_models
 from serving.session import InpaintingSession
 from training.data import holes
+from training.data.datasets import DATASETS
 from training.data.photographs import center_crop
 from training.evaluation import measuring, statistics
 from training.evaluation.measuring import Fill
@@ -95,9 +96,12 @@ SETTINGS = (
     Setting("faces", "celeba", 89, beats=True, whole=True),
     Setting("faces", "celeba", 178, beats=True, whole=True),
     Setting(*("photo", "paris_streetview", 256), bars=((PSNR, 23.9), (SSIM, 0.845), (LPIPS, 0.17))),
-    Setting("photo", "paris_streetview", 256, 0.1, beats=True),
-    Setting("photo", "paris_streetview", 256, 0.3, beats=True),
+    Setting("photo", "paris_streetview", 256, 0.1, ((LPIPS, 0.031),), beats=True),
+    Setting("photo", "paris_streetview", 256, 0.3, ((LPIPS, 0.088),), beats=True),
     Setting("photo", "paris_streetview", 256, 0.5),
+    Setting("photo", "landscapes", 256, bars=((LPIPS, 0.128),)),
+    Setting("photo", "natural", 256, bars=((LPIPS, 0.168),)),
+    Setting("photo", "facades", 256, bars=((LPIPS, 0.137),)),
 )
 
 
@@ -176,7 +180,8 @@ def measure_setting(
     """All methods' figures in one setting, ready for JSON."""
     mask = "center" if setting.share is None else "irregular"
     kind = WholePhotographs if setting.whole else measuring.EvaluationSet
-    test = kind(setting.dataset, str(data_dir), "test", setting.side, None, mask, limit)
+    dataset = setting.dataset if setting.dataset in DATASETS else "folder"
+    test = kind(dataset, str(data_dir), "test", setting.side, None, mask, limit)
     if setting.share is not None:
         test.holes = holes.IrregularHole(setting.side, setting.share)
     (telea,) = measuring.baseline_candidates(["telea"])
@@ -272,8 +277,10 @@ def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
 
 
 @measure.command(
-    measure.argument("--celeba", type=Path, metavar="DIR", help="measure `faces` on it"),
-    measure.argument("--paris", type=Path, metavar="DIR", help="measure `photo` on it"),
+    *(
+        measure.argument(f"--{name}", type=Path, metavar="DIR", help=f"measure `{model}` on it")
+        for name, model in {each.dataset: each.model for each in SETTINGS}.items()
+    ),
     measure.argument(
         "--only",
         nargs="+",
@@ -286,14 +293,14 @@ def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
     *models.ARGUMENTS,
 )
 def main(options: argparse.Namespace) -> int:
-    folders = {"celeba": options.celeba, "paris_streetview": options.paris}
+    folders = {setting.dataset: getattr(options, setting.dataset) for setting in SETTINGS}
     chosen = [
         setting
         for setting in SETTINGS
         if folders[setting.dataset] and (not options.only or setting.name in options.only)
     ]
     if not chosen:
-        raise ValueError("nothing to measure: give --celeba, --paris or both")
+        raise ValueError(f"nothing to measure: give --{', --'.join(folders)}")
     said, others = [], {}
     if not options.no_migan:
         others = migan(options.models, options.threads)
