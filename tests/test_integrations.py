@@ -206,11 +206,11 @@ def test_hub_repository_has_a_valid_card(repository):
     data = card.data.to_dict()
     assert data == metadata_load(repository / "README.md")
     assert data["library_name"] == "keras"
-    assert data["license"] == "other"
-    assert "non-commercial" in data["license_name"]
+    assert data["license"] == "apache-2.0"
     assert "from_pretrained" in card.text
     names = {"config.json", "metadata.json", "model.weights.h5", "model.onnx", "from_pretrained.py"}
-    assert names | {"README.md"} == {path.name for path in repository.iterdir()}
+    names |= {"README.md", "CREDITS.tsv"}
+    assert names == {path.name for path in repository.iterdir()}
 
 
 def test_hub_repository_runs_from_its_folder(repository, expected):

@@ -77,7 +77,7 @@ def test_the_file_says_what_it_is(name):
     assert (contract.data, contract.weights_licence) == (card["data"], card["licence"])
     assert contract.training_size == card["training_size"] == card["recipe"]["image_size"]
     assert contract.strategy == card.get("strategy", "crop")
-    assert "research" in contract.weights_licence
+    assert ("research" in contract.weights_licence) == (name == "faces")
     assert all(stage["cpu_minutes"] > 0 for stage in card["stages"])
     assert "/" not in json.dumps([stage["recipe"] for stage in card["stages"]])
 
@@ -102,6 +102,25 @@ def test_keras_and_onnx_fill_alike(name):
     expected = np.asarray(outputs.get("predicted", outputs["inpainted"]))[0].astype(int)
     filled = session(name).inpaint(photograph(), hole(), "original", fill="network")
     assert np.abs(filled - expected).max() <= 2
+
+
+def test_a_seed_gives_another_fill():
+    fills = [session("photo").inpaint(photograph(), hole(), seed=seed) for seed in (0, 1, 1)]
+    assert (fills[0] != fills[1]).any(axis=-1)[hole()].mean() > 0.2
+    np.testing.assert_array_equal(fills[1], fills[2])
+    np.testing.assert_array_equal(fills[1][~hole()], photograph()[~hole()])
+
+
+def test_every_training_photograph_of_photo_is_credited():
+    text = (library.FOLDER / "CREDITS.tsv").read_text(encoding="utf-8")
+    head, *rows = (line.split("\t") for line in text.splitlines())
+    assert head == ["source", "licence", "file", "origin", "credit", "page"]
+    assert {len(row) for row in rows} == {len(head)}
+    open_licences = {"CC0 1.0", "Public Domain", "MIT", "Unlicense", "CC BY 2.0", "CC BY 4.0"}
+    assert {row[1] for row in rows} == open_licences
+    assert len({(row[0], row[2]) for row in rows}) == len(rows) == 4126
+    named = [row for row in rows if row[1] in ("CC BY 2.0", "CC BY 4.0")]
+    assert all(row[4] or row[5] for row in named)
 
 
 def test_one_command_without_a_model(tmp_path):

@@ -47,9 +47,12 @@ def make_repository(name: str, folder: Path) -> None:
         archive.extractall(folder)
     shutil.copy(find(name), folder / "model.onnx")
     shutil.copy(HERE / "from_pretrained.py", folder)
+    is_open = card["licence"] == "Apache-2.0"
+    if is_open:
+        shutil.copy(named_models.FOLDER / "CREDITS.tsv", folder)
     data = ModelCardData(
-        license="other",
-        license_name=card["licence"],
+        license="apache-2.0" if is_open else "other",
+        license_name=None if is_open else card["licence"],
         library_name="keras",
         pipeline_tag="image-to-image",
         tags=["inpainting", "object-removal", "onnx", "keras"],
