@@ -56,6 +56,11 @@ def find(model: str | Path) -> Path:
         return FOLDER / f"{model}.onnx"
     if model != "" and Path(model).exists():  # `Path("")` is the working directory
         return Path(model)
+    if isinstance(model, str) and model in library.names():
+        raise FileNotFoundError(
+            f"{model}: only its weights are included; "
+            f"python export/to_onnx.py --run {model} --output {model}.onnx"
+        )
     raise FileNotFoundError(f"{model}: no such model file, nor a model's name (names: {listed()})")
 
 

@@ -39,9 +39,12 @@ def hole() -> np.ndarray:
     return mask
 
 
-def test_both_sides_have_the_same_names():
-    assert tuple(named_models.names()) == tuple(library.names()) == NAMES
+def test_what_serves_and_what_trains():
+    assert tuple(named_models.names()) == NAMES
+    assert tuple(library.names()) == (*NAMES, "photo_research")
     assert named_models.DEFAULT in NAMES
+    with pytest.raises(FileNotFoundError, match=r"to_onnx.py --run photo_research"):
+        named_models.find("photo_research")
 
 
 def test_without_their_package_the_weights_are_named(tmp_path, monkeypatch, capsys):
