@@ -249,7 +249,7 @@ def loop_over_folder(migan: str, folder: Path, workers: int) -> tuple[float, int
     peaks: list[int] = []
 
     def fill(part: int) -> None:
-        peaks.append(run_command(*words, *photos[part::workers], every=0.5)[1])
+        peaks.append(run_command(*words, *photos[part::workers], every=0.1)[1])
 
     with ThreadPoolExecutor(workers) as pool:
         seconds = measure.seconds_of(lambda: list(pool.map(fill, range(workers))))
@@ -264,7 +264,7 @@ def measure_folder(row: str, options: argparse.Namespace) -> list[Row]:
             words = ["--workers", str(workers), "--threads", "1", "--provider", "cpu"]
             words += ["--image", f"{name}/photos", "--mask", f"{name}/mask.png"]
             words += ["--output", f"{name}/ours-{workers}"]
-            own, own_bytes = run_command("serving.predict_many", *words, every=0.5)
+            own, own_bytes = run_command("serving.predict_many", *words, every=0.1)
             theirs, their_bytes = loop_over_folder(str(options.migan), Path(name), workers)
             for done in (f"ours-{workers}", f"migan-{workers}"):
                 found = len(list(Path(name, done).glob("*.jpg")))

@@ -56,7 +56,7 @@ def find(model: str | Path) -> Path:
         return FOLDER / f"{model}.onnx"
     if model != "" and Path(model).exists():  # `Path("")` is the working directory
         return Path(model)
-    if isinstance(model, str) and model in library.names():
+    if library.is_name(model) and "onnx" not in library.card(model)["files"]:
         raise FileNotFoundError(
             f"{model}: only its weights are included; "
             f"python export/to_onnx.py --run {model} --output {model}.onnx"

@@ -207,19 +207,19 @@ def test_a_request_that_takes_too_long_is_given_up_and_not_run_later(gated):
         assert post(client).status_code == 200
 
 
-def spin(content, **options):
+def spin(function, content, **options):
     """A decoder that never ends; runs in a worker."""
     while True:
         pass
 
 
-def spin_for_long(content, **options):
+def spin_for_long(function, content, **options):
     """A decoder that exceeds its processor time; runs in a worker."""
     with worker.limits("image: decoding it", 2**30, 0.1):
-        spin(content)
+        spin(function, content)
 
 
-def allocate(content, **options):
+def allocate(function, content, **options):
     """A decoder that exceeds its memory; runs in a worker."""
     with worker.limits("image: decoding it", 2**20, 10):
         np.ones(2**24)
@@ -229,7 +229,7 @@ def test_hostile_files_cost_workers_and_the_next_request_is_served(session, monk
     with serving(session, isolate=True, timeout=1, queue=8) as client:
         expected = post(client).content
         with monkeypatch.context() as patch:
-            patch.setattr(worker, "read_photograph", spin)
+            patch.setattr(worker, "read", spin)
             with posting(client, 10) as answers:
                 pass
         assert [answer.status_code for answer in answers.values()] == [504] * 10
@@ -243,7 +243,7 @@ def test_hostile_files_cost_workers_and_the_next_request_is_served(session, monk
 @pytest.mark.parametrize("decoder", [spin_for_long, allocate])
 def test_an_image_that_exceeds_its_limits_is_refused(client, monkeypatch, decoder):
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "read_photograph", decoder)
+        patch.setattr(worker, "read", decoder)
         response = post(client)
     assert (response.status_code, error_of(response)[0]) == (413, "too_costly")
     assert error_of(response)[1].startswith("image: decoding it takes more than")

@@ -283,8 +283,8 @@ def test_evaluation_takes_a_name(installed, tmp_path):
     assert evaluate.Evaluation(arguments, "command").test.image_size == 64
     words = ["--runs", "tiny", "--baselines", "mean", "--output", str(tmp_path / "out")]
     arguments = compare.build_parser().parse_args(words)
-    entry, _ = compare.Comparison(arguments, "command").entries
-    assert entry.method.label == "tiny"
+    entry, _ = compare.Comparison(arguments, "command").candidates
+    assert entry.label == "tiny"
     assert compare._training(entry) == {
         "recipe": installed.card["recipe"],
         **installed.card["total"],

@@ -39,6 +39,7 @@ CHOICES = {
     "quality": [1, "50", 100],
     "model": ["tiny.onnx", ""],
     "metadata": ["keep", "Strip", ""],
+    "seed": [0, "0", ""],
 }
 
 
