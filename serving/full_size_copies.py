@@ -10,6 +10,8 @@ is a Laplacian pyramid of two levels (Burt and Adelson, "A Multiresolution Splin
 to Image Mosaics", 1983).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .resampling import STRIP_PIXELS
@@ -48,6 +50,7 @@ def copy_full_size(
     offsets = np.rint((source - own) * scale).astype(np.int32)
     is_copied = source[..., 0] >= 0
     seen, is_missing = image[view.slices], remaining[view.slices]
+    enlarged = _enlarger(small, view)
     # The small pixel under each row and column of the area.
     cell_row = np.arange(area.top - view.top, area.bottom - view.top) * height // view.height
     cell_column = np.arange(area.left - view.left, area.right - view.left) * width // view.width
@@ -58,28 +61,35 @@ def copy_full_size(
         down, across = row + (area.top - view.top), column + (area.left - view.left)
         from_row = np.clip(down + offset[:, 0], 0, view.height - 1)
         from_column = np.clip(across + offset[:, 1], 0, view.width - 1)
-        copied = _enlarged(small, view, down, across)
-        copied -= _enlarged(small, view, from_row, from_column)
+        copied = enlarged(down, across)
+        copied -= enlarged(from_row, from_column)
         copied += seen[from_row, from_column]
         copied = np.clip(np.rint(copied), 0, 255).astype(np.uint8)
         usable = ~is_missing[from_row, from_column]
         pixels[row[usable], column[usable]] = copied[usable]
 
 
-def _enlarged(small: np.ndarray, view: Box, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """`(n, 3)` float32: bilinear values of the small window at `n` pixels of the large one."""
-    nearest, weights = [], []
-    for places, side, full in (
-        (rows, small.shape[0], view.height),
-        (columns, small.shape[1], view.width),
-    ):
+def _enlarger(small: np.ndarray, view: Box) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A function from `n` rows and columns of the large window to bilinear values of the small one.
+
+    The function returns `(n, 3)` float32. Rows of the small window are enlarged beforehand: two
+    values are looked up for each pixel, not four.
+    """
+
+    def places(side: int, full: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         place = np.clip((np.arange(full) + 0.5) * (side / full) - 0.5, 0, side - 1)
         low = place.astype(np.int32)
-        nearest.append((low[places], np.minimum(low + 1, side - 1)[places]))
-        weights.append((place - low).astype(np.float32)[places, None])
-    (top, bottom), (left, right) = nearest
-    down, across = weights
+        return low, np.minimum(low + 1, side - 1), (place - low).astype(np.float32)[:, None]
+
+    left, right, across = places(small.shape[1], view.width)
+    top, bottom, down = places(small.shape[0], view.height)
     values = small.astype(np.float32)
-    upper = values[top, left] + across * (values[top, right] - values[top, left])
-    lower = values[bottom, left] + across * (values[bottom, right] - values[bottom, left])
-    return upper + down * (lower - upper)
+    wide = values[:, left]
+    wide = (wide + across * (values[:, right] - wide)).reshape(-1, 3)
+
+    def enlarged(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        upper = wide.take(top[rows] * view.width + columns, axis=0)
+        lower = wide.take(bottom[rows] * view.width + columns, axis=0)
+        return upper + down[rows] * (lower - upper)
+
+    return enlarged

@@ -18,15 +18,16 @@ _NEARLY_ALL = 0.9  # share of the image's sides from which on a window takes the
 _STRETCH = 2.0  # times a thick hole's scale that may be given up to fill the hole in one window
 _STRETCH_THIN = 1.5  # the same for a hole that the sharpest window holds by its thickness
 _SMALL_GRID = 4096  # cells
-# Lengths below are shares of a window's side. A long hole is followed in short parts: attention
-# costs the box around the hole times the window, and a diagonal fills little of that box.
-_PART = 0.25  # side of the square as large as the box around a part, at most
-_PART_LENGTH = 0.5  # length of a part, at most
+# Lengths below are shares of a window's side. A long hole is followed in parts: a diagonal fills
+# little of the box around it. Not in many short ones: much of a run takes as long for a small
+# window as for a large one. A part and its context must stay within a window's side.
+_PART = 0.4  # side of the square as large as the box around a part, at most
+_PART_LENGTH = 0.85  # length of a part, at most
 _PART_CONTEXT = 0.0625  # context on each side of a part
 _THIN = 0.0875  # thickness to which a long hole is shrunk: sharper windows fill it no better
 _SOFTEST = 3.0  # scale up to which a long hole is shrunk
 _FEW = 4  # windows around compact holes that get all the context there is; more get less:
-_GROUP_CONTEXT = 0.125  # context on each side, or half a hole's length if that is more
+_GROUP_CONTEXT = 0.0625  # context on each side, or half a hole's length if that is more
 _SOFTEST_GROUP = 1.5  # scale up to which they are shrunk to the thickness `_THIN`
 _MARGIN = 0.125  # share of a square's side that is context between the hole and the square's edge
 _MOST_ENLARGED = 4.0  # times that a small photograph is enlarged for the model, at most

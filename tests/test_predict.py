@@ -144,7 +144,7 @@ def test_wrong_use_of_streams_is_named_in_one_line(call, photo, mask, tmp_path, 
         (["photo.png"], "required: --mask, --output"),
         (["a", "b", "c", "d"], "unrecognized arguments: d"),
         (["--version"], f"musical-inpaint {musical_tf.__version__}"),
-        (["--list-models"], "photo (default)  4,002 photographs"),
+        (["--list-models"], "photo (default)  4,009 photographs"),
     ],
 )
 def test_paths_that_lack_and_what_needs_none(call, capfd, words, message):
