@@ -49,7 +49,7 @@ demo: install ## erase a sign from a photograph, then train, evaluate and export
 	@$(BIN)/python -m training.demo --output demo
 
 test: install lint ## check style and run the tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not examples and not browser"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not examples and not browser"
 
 test-slow: install ## run the tests that need minutes
 	$(BIN)/python -m pytest -m slow

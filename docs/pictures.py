@@ -1,16 +1,17 @@
 """Draws the pictures of README.md, MODEL_CARD.md and docs/results.md with the package's models.
 
-    python -m docs.pictures strip --output docs/images/strip.png
+    python -m docs.pictures strip --photographs DIR --output docs/images/strip.png
     python -m docs.pictures photo --output docs/images/model_photo.jpg
     python -m docs.pictures faces --output docs/images/model_faces.jpg
     python -m docs.pictures removals --photographs DIR --output docs/images/removals.jpg
 
-`strip` and the models' sheets show photographs that arrive with scikit-image and scikit-learn and
-may be shown; none was trained on. `strip` has one face and one building. In a model's sheet the
-results are ranked by PSNR in the hole, and the best, the middle and the worst of each kind of hole
-are drawn. `faces` has one face; its last row is a cat's face, for which the model was not made.
+The models' sheets show photographs that arrive with scikit-image and scikit-learn and may be shown;
+none was trained on. The results are ranked by PSNR in the hole, and the best, the middle and the
+worst of each kind of hole are drawn. `faces` has one face; its last row is a cat's face, for which
+the model was not made.
 
-`removals` shows twenty objects removed from eight CC0 photographs, by `photo` and by MI-GAN.
+`removals` shows twenty objects removed from eight CC0 photographs, by `photo` and by MI-GAN;
+`strip` has two of them.
 `removals.json` has the objects and their outlines, drawn by hand, in pixels of photographs that are
 2,400 pixels wide. The photographs are not in the repository. MI-GAN's pipeline reads pixels under
 the mask, so its hole is filled before (see `benchmarks.shipped_models`). The number beside a fill
@@ -21,8 +22,9 @@ import argparse
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -47,8 +49,8 @@ FACE: Box = (136, 10, 316, 190)  # of `astronaut`, eyes and mouth about where Ce
 DETAIL = 89
 """Width in pixels of the photographs that `faces` was trained on."""
 CAT: Box = (140, 45, 350, 255)  # the face in `chelsea`
-BUILDING: Box = (0, 0, 427, 427)  # of `china`
-STROKES = 0.2  # of the picture
+STRIP = 13, 18
+"""Numbers of the removals that the README shows."""
 CELL = 320
 CONTEXT = 1.7
 """Side of the part of a removal that is shown, in sides of the object."""
@@ -90,15 +92,6 @@ def tiles(session: InpaintingSession, image: np.ndarray, missing: np.ndarray) ->
         session.inpaint(image, missing),
         image,
     ]
-
-
-def strip(_: argparse.Namespace) -> Image.Image:
-    """The README's strip."""
-    building = crop(sklearn_datasets.load_sample_image("china.jpg"), BUILDING)
-    rows = {"faces": (face(), hole(None, 0)), "photo": (building, hole(STROKES, 0))}
-    pictures = [tiles(InpaintingSession(model), *row) for model, row in rows.items()]
-    captions = [["Input", "Telea", f"MUSICAL, {model}", "Photograph"] for model in rows]
-    return drawings.grid(pictures, SIZE, captions=captions, gap=12)
 
 
 def photographs(model: str) -> dict[str, np.ndarray]:
@@ -187,29 +180,65 @@ def detail(filled: np.ndarray, image: np.ndarray, missing: np.ndarray) -> float:
     return float(np.sqrt(np.square(found[inner]).mean() / np.square(expected[inner]).mean()))
 
 
+class Removal(NamedTuple):
+    """An object to remove.
+
+    Attributes:
+        title: Number, photograph and object.
+        image: `(H, W, 3)` uint8.
+        missing: `(H, W)` bool.
+        shown: The part that is drawn.
+        marked: `image` with the outline of the object.
+    """
+
+    title: str
+    image: np.ndarray
+    missing: np.ndarray
+    shown: tuple[slice, slice]
+    marked: np.ndarray
+
+
+def objects(folder: Path | None) -> Iterator[Removal]:
+    """The objects of `removals.json`, with the photographs of a folder."""
+    if folder is None:
+        raise ValueError("--photographs must be the folder of the photographs, got nothing")
+    entries = json.loads(Path(__file__).with_name("removals.json").read_text("utf-8"))
+    for number, entry in enumerate(entries, 1):
+        with Image.open(folder / f"{entry['photograph']}.jpg") as file:
+            image = np.asarray(file.convert("RGB"))
+        missing = hole_of(entry["outline"], image.shape)
+        shown = window(entry["outline"], image.shape)
+        marked = outlined(image, entry["outline"], shown[0].stop - shown[0].start)
+        title = f"{number}. {entry['photograph']}, {entry['object']}"
+        yield Removal(title, image, missing, shown, marked)
+
+
+def strip(options: argparse.Namespace) -> Image.Image:
+    """The README's strip: the outlined object and the photograph without it, twice."""
+    session = InpaintingSession("photo", ["cpu"], threads=options.threads)
+    chosen = [each for n, each in enumerate(objects(options.photographs), 1) if n in STRIP]
+    pairs = [(each.marked, session.inpaint(each.image, each.missing)) for each in chosen]
+    cells = [
+        picture[each.shown] for each, pair in zip(chosen, pairs, strict=True) for picture in pair
+    ]
+    return drawings.grid([cells], CELL, captions=[["Outlined", "Removed"] * len(chosen)], gap=12)
+
+
 def removals(options: argparse.Namespace) -> Image.Image:
     """Two removals a row: the outlined object, `photo`, MI-GAN."""
     from benchmarks import shipped_models
 
-    if options.photographs is None:
-        raise ValueError("--photographs must be the folder of the photographs, got nothing")
     session = InpaintingSession("photo", ["cpu"], threads=options.threads)
     migan = shipped_models.migan(options.models, options.threads)[shipped_models.MIGAN]
     pictures, captions, details = [], [], []
-    for number, removal in enumerate(
-        json.loads(Path(__file__).with_name("removals.json").read_text("utf-8")), 1
-    ):
-        with Image.open(options.photographs / f"{removal['photograph']}.jpg") as file:
-            image = np.asarray(file.convert("RGB"))
-        missing = hole_of(removal["outline"], image.shape)
-        shown = window(removal["outline"], image.shape)
-        filled = session.inpaint(image, missing), migan.fill(image[None], missing[None])[0]
-        marked = outlined(image, removal["outline"], shown[0].stop - shown[0].start)
-        pictures += [each[shown] for each in (marked, *filled)]
-        parts = image[shown], missing[shown]
-        details.append([detail(each[shown], *parts) for each in filled])
-        captions.append(f"{number}. {removal['photograph']}, {removal['object']}")
-        captions += [f"{name} {each:.2f}" for name, each in zip(NAMES, details[-1], strict=True)]
+    for each in objects(options.photographs):
+        theirs = migan.fill(each.image[None], each.missing[None])[0]
+        filled = session.inpaint(each.image, each.missing), theirs
+        pictures += [picture[each.shown] for picture in (each.marked, *filled)]
+        parts = each.image[each.shown], each.missing[each.shown]
+        details.append([detail(picture[each.shown], *parts) for picture in filled])
+        captions.append(each.title)
+        captions += [f"{name} {value:.2f}" for name, value in zip(NAMES, details[-1], strict=True)]
         print(*captions[-3:], sep="; ", file=sys.stderr, flush=True)
     medians = zip(NAMES, np.median(details, axis=0), strict=True)
     print("median detail:", ", ".join(f"{name} {each:.2f}" for name, each in medians))
@@ -233,7 +262,7 @@ PICTURES: dict[str, tuple[Any, dict[str, Any]]] = {
 @measure.command(
     measure.argument("picture", choices=tuple(PICTURES)),
     measure.argument("--output", required=True, type=Path),
-    measure.argument("--photographs", type=Path, metavar="DIR", help="of removals"),
+    measure.argument("--photographs", type=Path, metavar="DIR", help="of strip and removals"),
     *models.ARGUMENTS,
 )
 def main(options: argparse.Namespace) -> None:
