@@ -22,7 +22,7 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -198,12 +198,14 @@ class Removal(NamedTuple):
     marked: np.ndarray
 
 
-def objects(folder: Path | None) -> Iterator[Removal]:
-    """The objects of `removals.json`, with the photographs of a folder."""
+def objects(folder: Path | None, numbers: Container[int] | None = None) -> Iterator[Removal]:
+    """The objects of `removals.json`, all or some, with the photographs of a folder."""
     if folder is None:
         raise ValueError("--photographs must be the folder of the photographs, got nothing")
     entries = json.loads(Path(__file__).with_name("removals.json").read_text("utf-8"))
     for number, entry in enumerate(entries, 1):
+        if numbers is not None and number not in numbers:
+            continue
         with Image.open(folder / f"{entry['photograph']}.jpg") as file:
             image = np.asarray(file.convert("RGB"))
         missing = hole_of(entry["outline"], image.shape)
@@ -216,7 +218,7 @@ def objects(folder: Path | None) -> Iterator[Removal]:
 def strip(options: argparse.Namespace) -> Image.Image:
     """The README's strip: the outlined object and the photograph without it, twice."""
     session = InpaintingSession("photo", ["cpu"], threads=options.threads)
-    chosen = [each for n, each in enumerate(objects(options.photographs), 1) if n in STRIP]
+    chosen = list(objects(options.photographs, STRIP))
     pairs = [(each.marked, session.inpaint(each.image, each.missing)) for each in chosen]
     cells = [
         picture[each.shown] for each, pair in zip(chosen, pairs, strict=True) for picture in pair
