@@ -95,6 +95,10 @@ export function listen(stage, handlers) {
   stage.addEventListener("pointercancel", (event) => release(event, false));
   stage.addEventListener("pointerleave", (event) => handlers.hover(null, event.pointerType));
 
+  // Chromium takes a stroke that ends in motion for a fling, in spite of `touch-action: none`, and
+  // ignores a tap on a button while the fling lasts.
+  stage.addEventListener("touchmove", (event) => event.preventDefault(), { passive: false });
+
   // By itself the middle button scrolls on some systems, and pastes on others.
   for (const type of ["mousedown", "mouseup", "auxclick"]) {
     stage.addEventListener(type, (event) => event.button === 1 && event.preventDefault());

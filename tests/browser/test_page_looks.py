@@ -1,5 +1,7 @@
 """How the page looks: phone, contrast, focus, forced colors, nothing from elsewhere."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -30,28 +32,31 @@ def test_phone(visit, server):
 
     session = screen.context.new_cdp_session(page)
 
-    def touch(kind: str, *points: tuple[float, float]):
+    def touch(kind: str, *points: tuple[float, float], **options):
         places = [screen.point(*point) for point in points]
         session.send(
             "Input.dispatchTouchEvent",
             {
                 "type": kind,
                 "touchPoints": [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)],
+                **options,
             },
         )
-
-    touch("touchStart", (60, 75))
-    for x in range(60, 121, 10):
-        touch("touchMove", (x, 75))
-    touch("touchEnd")
-    assert screen.painted(90, 75)
-    assert screen.is_on("#undo")
 
     def choose(tool: str):
         page.tap(f"[data-tool={tool}]")
         screen.expect(f"[data-tool={tool}]").to_have_attribute("aria-pressed", "true")
 
+    # A finger that still moves fast when it leaves. The next tap must not only end its fling.
+    times = time.time() + 0.012 * np.arange(9)
+    touch("touchStart", (60, 75), timestamp=times[0])
+    for step in range(1, 8):
+        touch("touchMove", (60 + 10 * step, 75), timestamp=times[step])
+    touch("touchEnd", timestamp=times[8])
     choose("rectangle")
+    assert screen.painted(90, 75)
+    assert screen.is_on("#undo")
+
     touch("touchStart", (20, 20))
     touch("touchMove", (50, 40))
     touch("touchEnd")
