@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from . import jpeg
+
 # The most that is read or kept. Every number that a tag holds would become a Python object, each
 # tag, chunk and segment takes some microseconds, and a scan is decoded over the whole image.
 MAX_BYTES = 2 * 2**30  # of a file: 178 million pixels of 8 bytes fit
@@ -173,7 +175,7 @@ def _bounded_jpeg(content: bytes, notes: list[str]) -> bytes:
     """Counts segments and scans, and bounds the EXIF, of which Pillow joins all segments."""
     exif: list[tuple[int, int]] = []
     scans = 0
-    for number, (marker, start, end) in enumerate(jpeg_segments(content)):
+    for number, (marker, start, end) in enumerate(jpeg.segments(content)):
         scans += marker == 0xDA
         if scans > MAX_SCANS:
             raise BoundError(f"a JPEG must have at most {MAX_SCANS} scans, got more")
@@ -193,32 +195,6 @@ def _bounded_jpeg(content: bytes, notes: list[str]) -> bytes:
         pieces.append(content[position:start])
         position = end
     return b"".join([*pieces, content[position:]])
-
-
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-END_OF_IMAGE = 0xD9
-
-
-def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment of the first picture, its end marker included."""
-    position = 2
-    while found := _NEXT_MARKER.search(content, position):
-        marker, start = found.group()[1], found.start()
-        if marker in (END_OF_IMAGE, 0xD8, 0x01):
-            yield marker, start, start + 2
-            if marker == END_OF_IMAGE:
-                return
-            position = start + 2
-            continue
-        if start + 4 > len(content):
-            return
-        position = start + 2 + max(2, struct.unpack_from(">H", content, start + 2)[0])
-        yield marker, start, min(position, len(content))
-
-
-def has_end_marker(content: bytes) -> bool:
-    """Whether the first picture of a JPEG is followed by its end marker."""
-    return any(marker == END_OF_IMAGE for marker, _, _ in jpeg_segments(content))
 
 
 # ---- BMP

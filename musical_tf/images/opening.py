@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from musical_tf.files import open_regular
 
-from . import bounds, depth
+from . import bounds, depth, jpeg
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded by default: Pillow's own limit against decompression bombs."""
@@ -74,7 +74,7 @@ def decoded(
             image = stack.enter_context(_opened(content, image_format, name, max_pixels))
             if refuse is not None:
                 refuse(image, name)
-            if image_format == "JPEG" and not bounds.has_end_marker(content):
+            if image_format == "JPEG" and not jpeg.has_end_marker(content):
                 image = stack.enter_context(_without_end(content, name, notes))
             del content
             image.load()
