@@ -4,6 +4,7 @@ import io
 import struct
 import time
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -206,6 +207,89 @@ def test_large_profiles_are_dropped_with_a_note():
     photograph = read(content)
     assert photograph.icc_profile is None
     assert "34675" in photograph.notes[0]
+
+
+def test_a_large_profile_of_a_png_is_kept():
+    profile = np.random.default_rng(0).bytes(3 * 2**19)
+    photograph = read(with_chunk(encoded(picture(), "PNG"), b"iCCP", packed(profile)))
+    assert photograph.icc_profile == profile
+    assert photograph.notes == ()
+
+
+def packed(data):
+    return b"name\0\0" + zlib.compress(data)
+
+
+ZEROS = bytes(bounds.MAX_PROFILE + 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "note"),
+    [
+        (b"zTXt", packed(ZEROS), ""),
+        (b"tEXt", b"name\0" + ZEROS[: 2**26], ""),
+        (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(ZEROS), "dropped: zTXt"),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(ZEROS), "dropped: iTXt"),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + ZEROS, "dropped: iTXt"),
+        (b"iCCP", packed(ZEROS), "color profile was dropped"),
+        *((kind, b"\0", f"dropped: {kind.decode()}") for kind in (b"gAMA", b"cHRM", b"pHYs")),
+        (b"sRGB", b"", "dropped: sRGB"),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_chunks_that_no_viewer_needs_cost_themselves_alone(kind, data, note, last):
+    content = encoded(picture(), "PNG")
+    at = -12 if last and kind.endswith(b"t") else 33
+    content = content[:at] + png_chunk(kind, data) * 5 + content[at:]
+    tracemalloc.start()
+    photograph = read(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(photograph.pixels, picture())
+    assert len(photograph.notes) == bool(note)
+    assert note in "".join(photograph.notes)
+    assert peak < 3 * len(content) + 2 * bounds.MAX_PROFILE
+
+
+def test_many_chunks_unpack_to_no_more_than_one():
+    text = b"XML:com.adobe.xmp\0\0" + zlib.compress(bytes(2**20))
+    content = with_chunk(encoded(picture(), "PNG"), b"zTXt", text)
+    content = content[:33] + content[33 : 45 + len(text)] * 20_000 + content[33:]
+    started = time.process_time()
+    assert "dropped: zTXt" in read(content).notes[0]
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("kind", [b"iCCP", b"eXIf", b"tIME", b"iTXt"])
+def test_chunks_of_a_wrong_checksum_are_dropped(kind):
+    data = b"XML:com.adobe.xmp\0\0\0\0\0" if kind == b"iTXt" else packed(b"a")
+    content = with_chunk(encoded(picture(), "PNG"), kind, data)
+    photograph = read(content.replace(png_chunk(kind, data), png_chunk(kind, data)[:-1] + b"?"))
+    np.testing.assert_array_equal(photograph.pixels, picture())
+    assert photograph.icc_profile is None
+    assert f"dropped: {kind.decode()}" in photograph.notes[0]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_transparent_key_of_a_png_of_few_bits(bits):
+    levels = np.arange(16)[None] % 2**bits
+    row = "".join(f"{level:0{bits}b}" for level in levels[0])
+    data = zlib.compress(bytes([0, *int(row, 2).to_bytes(2 * bits, "big")]))
+    for key in range(2**bits):
+        content = b"\x89PNG\r\n\x1a\n" + b"".join(
+            png_chunk(*chunk)
+            for chunk in (
+                (b"IHDR", struct.pack(">IIBBBBB", 16, 1, bits, 0, 0, 0, 0)),
+                (b"tRNS", struct.pack(">H", key)),
+                (b"IDAT", data),
+                (b"IEND", b""),
+            )
+        )
+        photograph = read(content)
+        np.testing.assert_array_equal(photograph.alpha == 0, levels == key)
+        np.testing.assert_array_equal(photograph.pixels[..., 0], levels * 255 // (2**bits - 1))
+        hole = images.read_mask(io.BytesIO(content), name="mask", polarity="clear")
+        np.testing.assert_array_equal(hole, levels == key)
 
 
 def test_run_length_encoded_bmp_is_bounded_and_read():

@@ -60,6 +60,8 @@ DEEP_FILES = {
     "PPM 1": (pnm, 1, {}),
     "PPM 3": (pnm, 3, {}),
     "TIFF grey": (tiff, 1, {}),
+    "TIFF grey big-endian": (tiff, 1, {"byteorder": ">"}),
+    "TIFF grey tiles": (tiff, 1, {"tile": (16, 16), "compression": "zlib", "predictor": True}),
     "TIFF rgb": (tiff, 3, {}),
     "TIFF rgba": (tiff, 4, ALPHA),
     "TIFF big-endian": (tiff, 3, {"byteorder": ">"}),
@@ -237,6 +239,28 @@ def test_masks_of_16_bits_in_planes():
         )
 
 
+@pytest.mark.parametrize("level", [1, 255, 300, 65535])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_gray_tiff_of_16_bits(level, order):
+    mask = np.zeros((24, 32, 1), np.uint16)
+    mask[5:9, 6:12] = level
+    for photometric, samples in (("minisblack", mask), ("miniswhite", ~mask)):
+        content = tiff(samples, photometric=photometric, byteorder=order)
+        hole = images.read_mask(io.BytesIO(content), name="m")
+        np.testing.assert_array_equal(hole, mask[..., 0] > 0)
+        np.testing.assert_array_equal(read(content).samples, mask)
+
+
+def test_a_transparent_level_of_a_16_bit_mask_is_no_hole():
+    mask = np.zeros((24, 32, 1), np.uint16)
+    mask[5:9, 6:12], mask[12:] = 65535, 40000
+    content = png16(mask, png_chunk(b"tRNS", struct.pack(">H", 40000)))
+    hole = images.read_mask(io.BytesIO(content), name="m")
+    np.testing.assert_array_equal(hole, mask[..., 0] == 65535)
+    clear = images.read_mask(io.BytesIO(content), name="m", polarity="clear")
+    np.testing.assert_array_equal(clear, mask[..., 0] == 40000)
+
+
 def test_packed_12_bits_are_refused_by_name():
     content = bytearray(tiff(np.zeros((24, 32, 3), np.uint16)))
     (tag,) = (tag for tag in bounds.tiff_pages(bytes(content))[0] if tag.number == 258)
@@ -250,6 +274,39 @@ def test_packed_12_bits_are_refused_by_name():
 )
 def test_other_depths_are_refused_by_name(dtype, what):
     assert what in refusal(tiff(np.zeros((24, 32, 3), dtype)))
+
+
+@pytest.mark.parametrize(("photometric", "number"), [("logl", 32844), ("cfa", 32803), ("mask", 4)])
+def test_other_color_models_are_refused_by_name(photometric, number):
+    content = tiff(np.zeros((24, 32, 1), np.uint8), photometric=photometric)
+    assert f"photometric interpretation {number} is not read" in refusal(content)
+
+
+def test_jpeg_of_12_bits_is_refused_by_name():
+    content = bytearray(encoded(picture(), "JPEG"))
+    content[content.index(b"\xff\xc0") + 4] = 12
+    assert "must have 8 bits a channel, got 12" in refusal(bytes(content))
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_colors_that_were_multiplied_by_alpha_are_divided_with_a_note(channels):
+    samples = np.random.default_rng(0).integers(0, 256, (20, 30, channels), np.uint8)
+    samples[..., -1] |= 1
+    samples[..., :-1] = samples[..., :-1] * (samples[..., -1:] / 255)
+    exif = {"extratags": [(274, "H", 1, 6, True)], "software": "S"}
+    content = tiff(samples, extrasamples=["assocalpha"], **exif)
+    photograph = read(content)
+    samples = np.rot90(samples, -1)
+    np.testing.assert_array_equal(photograph.alpha, samples[..., -1])
+    back = photograph.pixels[..., : channels - 1] * (samples[..., -1:] / 255)
+    assert np.abs(back - samples[..., :-1]).max() < 1
+    assert "multiplied by its alpha" in photograph.notes[0]
+    again = reread(images.encode_photograph(photograph, photograph.pixels))
+    assert again.getexif()[ExifTags.Base.Software] == "S"
+    samples[..., -1] = 255
+    assert read(tiff(samples, extrasamples=["assocalpha"])).notes == ()
+    planes = tiff(samples, extrasamples=["assocalpha"], planarconfig="separate")
+    assert "must be straight alpha" in refusal(planes)
 
 
 def test_rgb565_bmp_is_read():
@@ -432,7 +489,32 @@ def test_jpeg_without_its_end_marker_is_read(progressive, cut):
 
 
 @pytest.mark.parametrize(
-    ("channels", "lost"), [(4, ["unspecified"]), (5, ["unspecified"] * 2), (4, ["unassalpha"])]
+    "options",
+    [{}, {"progressive": True}, {"restart_marker_blocks": 2}, {"subsampling": 0, "quality": 95}],
+)
+def test_no_cut_jpeg_is_read_with_other_pixels(options):
+    """A cut may end behind a whole scan, before a restart marker or within a code."""
+    smooth = Image.fromarray(picture(8, 8)).resize((48, 40), Image.Resampling.BICUBIC)
+    whole = encoded(np.asarray(smooth), "JPEG", **options)
+    pixels, accepted = read(whole).pixels, 0
+    for cut in range(1, len(whole) - whole.index(b"\xff\xc4")):
+        try:
+            found = read(whole[:-cut]).pixels
+        except images.ImageError:
+            continue
+        np.testing.assert_array_equal(found, pixels)
+        accepted += 1
+    assert accepted >= 2
+
+
+@pytest.mark.parametrize(
+    ("channels", "lost"),
+    [
+        (4, ["unspecified"]),
+        (5, ["unspecified"] * 2),
+        (4, ["unassalpha"]),
+        (5, ["unassalpha", "unspecified"]),
+    ],
 )
 def test_channels_of_no_known_meaning_are_named(tmp_path, channels, lost):
     samples = np.random.default_rng(0).integers(0, 256, (20, 30, channels), np.uint8)
@@ -443,5 +525,6 @@ def test_channels_of_no_known_meaning_are_named(tmp_path, channels, lost):
     if lost == ["unassalpha"]:
         assert photograph.notes == ()
     else:
-        words = f"{len(lost)} extra channel(s) were dropped: they are not marked as opacity"
+        count = lost.count("unspecified")
+        words = f"{count} extra channel(s) were dropped: they are not marked as opacity"
         assert photograph.notes == (words,)

@@ -534,6 +534,25 @@ def test_a_mask_that_marks_something_and_selects_nothing_is_refused(tmp_path):
     assert not images.read_mask(path).any()
 
 
+def test_labels_of_one_color_are_refused(tmp_path):
+    path = tmp_path / "mask.png"
+    labels = Image.fromarray(DISC.astype(np.uint8), "P")
+    labels.putpalette(bytes(6))
+    labels.save(path)
+    with pytest.raises(images.ImageError, match="got level 0 everywhere, so nothing"):
+        images.read_mask(path)
+    Image.new("P", (8, 8)).save(path)
+    assert not images.read_mask(path).any()
+
+
+@pytest.mark.parametrize("level", [12, 20, 60, 120])
+def test_a_dark_mark_in_a_jpeg_is_the_hole(tmp_path, level):
+    path = tmp_path / "mask.jpg"
+    mark = np.kron(DISC[::8, ::12], np.ones((8, 12), bool))
+    Image.fromarray((mark * level).astype(np.uint8)).save(path, quality=90)
+    assert np.mean(images.read_mask(path) != mark) < 0.01
+
+
 def test_a_mask_says_how_it_was_read(tmp_path):
     path = tmp_path / "mask.png"
     Image.fromarray((DISC * 255).astype(np.uint16)).save(path)

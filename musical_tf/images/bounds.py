@@ -7,6 +7,7 @@ here takes time and memory in proportion to the file, and refuses the file or me
 import contextlib
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ MAX_EXIF_BLOCKS = 8  # in AVIF and HEIC, which may overlap; files have one or tw
 MAX_STRIPS = 2**16  # or tiles of a TIFF: the decoder is called for each
 MAX_PAGES = 64  # of a TIFF
 MAX_CHUNKS = 100_000  # of a PNG
+MAX_UNPACKED = 2**20  # bytes of a compressed chunk that is not the profile: Pillow's own limit
 MAX_SEGMENTS = 10_000  # of a JPEG
 MAX_SCANS = 100  # of a JPEG; encoders write about ten
 MAX_RUN_LENGTH_PIXELS = 16_000_000  # of a BMP, which Pillow decodes in Python
@@ -41,7 +43,9 @@ _TYPES_OF_BYTES = (1, 2, 7)
 _STRIP_TAGS = {273: "strips", 279: "strips", 324: "tiles", 325: "tiles"}
 _PROFILE_TAG = 34675
 _DIRECTORY_TAGS = (34665, 34853, 40965)  # EXIF, GPS, interoperability
-
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+_TEXT_READ = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # for the orientation
+_CHUNK_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9}  # of which Pillow wants all bytes
 
 SEVERAL_FRAMES = (
     "it has several frames, and all but the first would be lost; "
@@ -114,9 +118,7 @@ def bounded(content: bytes, image_format: str, notes: list[str]) -> bytes:
     if image_format == "TIFF":
         return _bounded_tiff(content, notes)
     if image_format == "PNG":
-        for number, _ in enumerate(png_chunks(content)):
-            if number >= MAX_CHUNKS:
-                raise BoundError(f"a PNG must have at most {MAX_CHUNKS} chunks, got more")
+        return _bounded_png(content, notes)
     if image_format in ("AVIF", "HEIF"):  # whose decoders parse EXIF while they open the file
         places = [(found.end(), len(content)) for found in _EXIF.finditer(content)]
         if len(places) > MAX_EXIF_BLOCKS:
@@ -154,6 +156,8 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
     while position + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, position)
         yield kind, position + 8, length
+        if kind == b"IEND":
+            return
         position += 12 + length
 
 
@@ -168,6 +172,81 @@ def pnm_header(content: bytes) -> Header:
     return Header(kind, numbers[0], numbers[1], numbers[2], found.end() + 1)
 
 
+# ---- PNG
+
+
+def _bounded_png(content: bytes, notes: list[str]) -> bytes:
+    """Leaves out text that is not read, and chunks that are damaged or unpack to too much.
+
+    No viewer needs these chunks, and for some of them Pillow refuses the whole file.
+    """
+    pieces, position, dropped = [], 0, set()
+    left = MAX_PROFILE
+    for number, (kind, start, length) in enumerate(png_chunks(content)):
+        if number >= MAX_CHUNKS:
+            raise BoundError(f"a PNG must have at most {MAX_CHUNKS} chunks, got more")
+        if not kind[0] & 0x20:  # the image cannot be shown without it
+            continue
+        end = start + length
+        data, new = content[start:end], b""
+        if kind == b"tRNS" and content[24:26] in (b"\2\0", b"\4\0") and length == 2:
+            new = _scaled_key(data, content[24])  # Pillow compares it with levels of 8 bits
+        elif kind not in _TEXT_CHUNKS or data[:80].split(b"\0")[0] in _TEXT_READ:
+            most = min(MAX_UNPACKED, left)
+            unpacked = _unpacked(kind, data, most)
+            left = max(0, left - len(unpacked))
+            whole = content[end : end + 4] == _checksum(kind, data)
+            if whole and len(unpacked) <= most and length == _CHUNK_SIZES.get(kind, length):
+                continue
+            if kind != b"iCCP" or not whole:  # `png_profile` has a higher limit than Pillow
+                dropped.add(kind.decode() if kind.isalpha() else "one of no name")
+        pieces += [content[position : start - 8], new]
+        position = end + 4
+    if dropped:
+        names = ", ".join(sorted(dropped)[:8])
+        notes.append(f"chunks that are damaged or unpack to too much were dropped: {names}")
+    return b"".join([*pieces, content[position:]]) if pieces else content
+
+
+def png_profile(content: bytes) -> bytes | None:
+    """The color profile of a PNG, at most `MAX_PROFILE` + 1 bytes of it."""
+    for kind, start, length in png_chunks(content):
+        end = start + length
+        data = content[start:end] if kind == b"iCCP" else b""
+        if data and content[end : end + 4] == _checksum(kind, data):
+            return _unpacked(kind, data, MAX_PROFILE) or None
+        if kind == b"IDAT":
+            break
+    return None
+
+
+def _unpacked(kind: bytes, data: bytes, limit: int) -> bytes:
+    """At most `limit` + 1 bytes of what a text or a profile holds; none for other chunks."""
+    if kind not in (*_TEXT_CHUNKS, b"iCCP"):
+        return b""
+    _, _, packed = data.partition(b"\0")
+    if kind == b"iTXt":
+        is_packed, packed = packed[:1] == b"\1", b"\0" + packed[2:].split(b"\0", 2)[-1]
+    else:
+        is_packed = kind != b"tEXt"
+    if not is_packed:
+        return packed[: limit + 1]
+    with contextlib.suppress(zlib.error):
+        return zlib.decompressobj().decompress(packed[1:], limit + 1)
+    return b""
+
+
+def _scaled_key(data: bytes, bits: int) -> bytes:
+    """The chunk of a transparent gray level of a few bits, for levels of 8 bits."""
+    most = 2**bits - 1
+    data = struct.pack(">H", (data[1] & most) * (255 // most))
+    return struct.pack(">I", 2) + b"tRNS" + data + _checksum(b"tRNS", data)
+
+
+def _checksum(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
 # ---- JPEG
 
 
@@ -176,11 +255,14 @@ def _bounded_jpeg(content: bytes, notes: list[str]) -> bytes:
     exif: list[tuple[int, int]] = []
     scans = 0
     for number, (marker, start, end) in enumerate(jpeg.segments(content)):
-        scans += marker == 0xDA
+        scans += marker == jpeg.SCAN
         if scans > MAX_SCANS:
             raise BoundError(f"a JPEG must have at most {MAX_SCANS} scans, got more")
         if number >= MAX_SEGMENTS:
             raise BoundError(f"a JPEG must have at most {MAX_SEGMENTS} segments, got more")
+        bits = content[start + 4 : start + 5]
+        if marker in jpeg.FRAMES and bits not in (b"\x08", b""):
+            raise BoundError(f"a JPEG must have 8 bits a channel, got {bits[0]}; save it as PNG")
         if marker == 0xE1 and scans == 0 and content[start + 4 : start + 10] == b"Exif\0\0":
             exif.append((start, end))
     if len(exif) < 2:

@@ -29,6 +29,8 @@ _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 # Tags of a plane: how the strips or tiles are stored.
 _PLANE_TAGS = (254, 256, 257, 259, 266, 278, 317, 322, 323)
+_PHOTOMETRIC = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
+_PHOTOMETRIC |= {_ICC_LAB: "Lab"}
 
 
 class DepthError(ValueError):
@@ -67,10 +69,15 @@ def open_image(content: bytes, image_format: str) -> Image.Image | None:
         return _named(_upper_bytes(values), "PPM")
     if image_format == "TIFF" and _tiff_bits(content) == 16:
         samples = _tiff_samples(content)
-        if samples is not None:
-            image = _upper_bytes(samples)
-            image.info.update(_tiff_info(content))
-            return _named(image, "TIFF", "RGB;16N")
+        is_gray = samples.shape[2] == 1
+        image = Image.fromarray(samples[..., 0]) if is_gray else _upper_bytes(samples)
+        image.info.update(_tiff_info(content))
+        return _named(image, "TIFF", "RGB;16N")
+    if image_format == "TIFF" and is_multiplied(content) and _tag(content, 277) == 2:
+        upright = _with_values(content, {274: 1})
+        image = Image.open(io.BytesIO(upright), formats=["TIFF"]).convert("LA")
+        image.info.update(_tiff_info(content))
+        return _named(image, "TIFF")
     if image_format == "TIFF" and _tag(content, 262) == _ICC_LAB:
         image = Image.open(io.BytesIO(_with_values(content, {262: 2, 274: 1})), formats=["TIFF"])
         image = Image.merge("LAB", image.split())
@@ -95,10 +102,7 @@ def samples_of(content: bytes, image: Image.Image, image_format: str) -> np.ndar
     if image_format == "PPM":
         return _pnm_values(content, bounds.pnm_header(content))
     if image_format == "TIFF":
-        if (samples := _tiff_samples(content)) is not None:
-            return _upright(samples, _tag(content, 274))
-        levels = _tiff_gray(content)[..., None]
-        return levels if _tag(content, 262) else ~levels  # 0: white is zero
+        return _upright(_tiff_samples(content), _tag(content, 274))
     samples = _png_samples(content, image)
     if "transparency" in image.info:
         key = np.atleast_1d(np.asarray(image.info["transparency"]))
@@ -203,6 +207,11 @@ def _tags(content: bytes, number: int) -> tuple[int, ...]:
     return ()
 
 
+def is_multiplied(content: bytes) -> bool:
+    """Whether a TIFF has colors that were multiplied by its alpha."""
+    return _tags(content, 338)[:1] == (1,)
+
+
 def _tiff_bits(content: bytes) -> int:
     bits = set(_tags(content, 258)) or {1}
     formats = set(_tags(content, 339)) or {1}
@@ -211,14 +220,17 @@ def _tiff_bits(content: bytes) -> int:
         names = {2: "integer", 3: "floating point"}
         found = names.get(max(formats), f"sample format {max(formats)}")
         raise DepthError(f"it is {max(bits)}-bit {found}: save it with 8 or 16 bits a channel")
+    if photometric not in _PHOTOMETRIC:
+        raise DepthError(f"photometric interpretation {photometric} is not read: save it as RGB")
     if bits <= {1, 2, 4, 8}:
+        if _tag(content, 284, 1) == 2 and _tags(content, 338) not in ((2,), ()):
+            raise DepthError("its extra channels in planes must be straight alpha: save it as PNG")
         return 8
     said = ", ".join(str(number) for number in sorted(bits))
     if bits != {16}:
         raise DepthError(f"it has {said} bits a channel: save it with 8 or 16")
-    names = {3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
-    if photometric in names:
-        raise DepthError(f"it is {names[photometric]} of 16 bits a channel: convert it to RGB")
+    if (model := _PHOTOMETRIC[photometric]) not in ("gray", "RGB"):
+        raise DepthError(f"it is {model} of 16 bits a channel: convert it to RGB")
     is_allowed = (channels, photometric) in ((1, 0), (1, 1), (2, 0), (2, 1), (3, 2), (4, 2))
     if not is_allowed or (channels in (2, 4) and _tags(content, 338) not in ((2,), ())):
         raise DepthError(
@@ -233,16 +245,14 @@ def _tiff_gray(content: bytes) -> np.ndarray:
         return np.asarray(image).astype(np.uint16)
 
 
-def _tiff_samples(content: bytes) -> np.ndarray | None:
-    """Samples as stored, of several channels; None for one channel, which Pillow decodes."""
+def _tiff_samples(content: bytes) -> np.ndarray:
+    """Samples, not yet turned upright."""
     channels = _tag(content, 277, 1) or 1
-    if channels == 1:
-        return None
-    if _tag(content, 284, 1) == 2:
+    if _tag(content, 284, 1) == 2 and channels > 1:
         samples = np.stack([_tiff_gray(plane) for plane in _planes(content)], axis=2)
     else:
         samples = _interleaved(content, channels)
-    if _tag(content, 262) == 0:  # white is zero
+    if _tag(content, 262, 0) == 0:  # white is zero
         samples[..., 0] = ~samples[..., 0]
     return samples
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 END_OF_IMAGE = 0xD9
+SCAN = 0xDA
+FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 
 
 def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
@@ -28,3 +30,18 @@ def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 def has_end_marker(content: bytes) -> bool:
     """Whether the first picture of a JPEG is followed by its end marker."""
     return any(marker == END_OF_IMAGE for marker, _, _ in segments(content))
+
+
+def has_all_scans(content: bytes) -> bool:
+    """Whether the scans of a JPEG have begun every coefficient of every component at full depth."""
+    left: dict[int, set[int]] = {}
+    for marker, start, end in segments(content):
+        data = content[start + 4 : end]
+        if marker in FRAMES and len(data) >= 6:
+            left = {component: set(range(64)) for component in data[6::3][: data[5]]}
+        elif marker == SCAN and data and len(data) >= 4 + 2 * data[0]:
+            first, last, depth = data[1 + 2 * data[0] :][:3]
+            if depth & 15 == 0:
+                for component in data[1 : 1 + 2 * data[0] : 2]:
+                    left.get(component, set()).difference_update(range(first, last + 1))
+    return not any(left.values())

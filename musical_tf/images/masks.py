@@ -69,8 +69,8 @@ def load_mask(
     3. Levels above the threshold are the hole ("white"), or levels up to the threshold ("black").
     4. Without a given threshold, the threshold is 127, and strongly colored pixels count as white.
        If no level is above 127, every level but 0 is white where the file has at most 16 levels
-       (labels); otherwise levels above half of the highest are. "black" treats a file that has no
-       level up to 127 alike, from the other end.
+       (labels) and is no JPEG; otherwise levels above half of the highest are. "black" treats a
+       file that has no level up to 127 alike, from the other end.
     5. "clear" reads the opacity alone: the transparent part is the hole.
 
     Args:
@@ -93,14 +93,17 @@ def load_mask(
 
     with decoded(source, name, max_pixels, note_depth) as image:
         turn_upright(image)
-        # What a PPM file has 16 bits of, Pillow opens as 32.
-        if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        cut_off = bool(deep) and not image.mode.startswith("I")
+        if image.mode.startswith("I;16") and "transparency" in image.info:
+            image = _with_alpha_of_key(image)
+        if image.mode in ("I", "F"):
             raise ImageError(f"{name}: a mask must have 8 or 16 bits a channel, it has 32")
         values, kind = _levels(image, name, polarity, threshold)
         noise = _JPEG_NOISE if image.format in ("JPEG", "MPO") else 0
         is_white = polarity == "black" and values.min() >= 255 - noise
         is_plain = not is_white or image.mode.startswith("I") or _is_plain(image, noise)
-        cut_off = bool(deep) and not image.mode.startswith("I")
+        if image.mode == "P" and not image.has_transparency_data:
+            is_plain = is_plain and len(image.getcolors() or ()) == 1  # labels, maybe of one color
     counts = np.bincount(values.reshape(-1)[:STRIP_PIXELS], minlength=256)
     for start in range(STRIP_PIXELS, values.size, STRIP_PIXELS):
         counts += np.bincount(values.reshape(-1)[start : start + STRIP_PIXELS], minlength=256)
@@ -121,11 +124,12 @@ def load_mask(
             )
         return Mask(hole, kind, levels, "the clear part is the hole")
     level = THRESHOLD if threshold is None else threshold
+    are_labels = len(found) <= _FEW_LEVELS and not noise
     if threshold is None and len(found) > 1:
         if noise < found[-1] <= level:  # nothing is bright
-            level = 0 if len(found) <= _FEW_LEVELS else int(found[-1]) // 2
+            level = 0 if are_labels else int(found[-1]) // 2
         elif polarity == "black" and level < found[0] < 255 - noise:  # nothing is dark
-            level = 254 if len(found) <= _FEW_LEVELS else (int(found[0]) + 255) // 2
+            level = 254 if are_labels else (int(found[0]) + 255) // 2
     hole = threshold_mask(values, polarity, level)
     side = "above" if polarity == "white" else "up to"
     nothing = len(found) == 1 and found[0] == (0 if polarity == "white" else 255)
@@ -158,9 +162,7 @@ def _levels(
         extrema: Any = image.getextrema() if is_deep else None
         for rows, strip in strips(image):
             if is_deep:
-                deep = np.asarray(strip).astype(np.uint16)
-                fits = extrema[1] <= 255
-                values[rows] = deep if fits else np.maximum(deep >> 8, deep > 0)
+                values[rows] = _in_8_bits(np.asarray(strip).astype(np.uint16), extrema[1])
             else:
                 values[rows] = _brightest(strip, polarity, threshold)
         if is_deep:
@@ -182,6 +184,18 @@ def _levels(
     if polarity == "white" and not bright and alpha.min() < 255:
         return alpha, "opacity of a dark drawing"
     return values, "color on a clear layer" if alpha.min() < 255 else "color"
+
+
+def _in_8_bits(levels: np.ndarray, most: int) -> np.ndarray:
+    """Levels of 16 bits, of which `most` is the highest, in 8; none but 0 becomes 0."""
+    return levels if most <= 255 else np.maximum(levels >> 8, levels > 0)
+
+
+def _with_alpha_of_key(image: Image.Image) -> Image.Image:
+    """Gray of 16 bits, of which one level is transparent, as 8 bits with alpha."""
+    levels = np.asarray(image).astype(np.uint16)
+    alpha = np.where(levels == image.info["transparency"], 0, 255)
+    return Image.fromarray(np.dstack([_in_8_bits(levels, levels.max()), alpha]).astype(np.uint8))
 
 
 def _is_plain(image: Image.Image, noise: int) -> bool:

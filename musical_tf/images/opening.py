@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +43,8 @@ _STRUCTURAL_TAGS = (
     *(325, 330, 338, 339, 347, 513, 514, 529, 530, 531, 532, 700, 33723, 34377, 34675),
 )
 
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")  # between two parts of a JPEG, numbered modulo 8
+
 STRIP_PIXELS = 2**20  # pixels that are converted at a time, so that no copies of all are needed
 
 
@@ -70,16 +73,20 @@ def decoded(
     content = read_content(source, name)
     with contextlib.ExitStack() as stack:
         with damage_named(name, max_pixels):
+            profile = bounds.png_profile(content) if content[:4] == b"\x89PNG" else None
             content, image_format = _checked(content, name, notes)
             image = stack.enter_context(_opened(content, image_format, name, max_pixels))
+            if profile:
+                image.info["icc_profile"] = profile
             if refuse is not None:
                 refuse(image, name)
             if image_format == "JPEG" and not jpeg.has_end_marker(content):
                 image = stack.enter_context(_without_end(content, name, notes))
+            is_multiplied = image_format == "TIFF" and depth.is_multiplied(content)
             del content
             image.load()
             _bound_metadata(image, notes)
-            _note_lost_channels(image, notes)
+            _note_channels(image, is_multiplied, notes)
         yield image
 
 
@@ -170,17 +177,22 @@ def _opened(content: bytes, image_format: str, name: str, max_pixels: int) -> Im
 def _without_end(content: bytes, name: str, notes: list[str]) -> Image.Image:
     """A JPEG without its end marker, if no pixel is missing.
 
-    A decoder reads beyond the last pixel only if it misses one, so what follows the file decides
-    whether two decodes differ.
+    A decoder reads beyond the last pixel only if it misses one. It reads zeros from a file that
+    ends, so the pixels differ from those of the file followed by ones, or by the restart marker
+    that comes next and ones.
     """
-    junk = bytes(range(1, 240)) * 8
-    whole, other = (
+    content = content.rstrip(b"\xff")  # half a marker
+    ones = bytes(range(254, 1, -1)) * 8
+    last = [7, *(found[0] for found in _RESTART.findall(content))][-1]
+    restart = bytes([0xFF, 0xD0 + (last + 1) % 8])
+    whole, *others = (
         Image.open(io.BytesIO(content + tail + b"\xff\xd9"), formats=["JPEG"])
-        for tail in (b"", junk)
+        for tail in (b"", ones, restart + ones)
     )
-    with other:
-        if whole.tobytes() != other.tobytes():
-            raise ImageError(f"{name}: it is damaged: it ends before its last pixel")
+    for other in others:
+        with other:
+            if not jpeg.has_all_scans(content) or whole.tobytes() != other.tobytes():
+                raise ImageError(f"{name}: it is damaged: it ends before its last pixel")
     notes.append("it ends without its end marker, and no pixel is missing")
     return whole
 
@@ -215,13 +227,13 @@ def _bound_metadata(image: Image.Image, notes: list[str]) -> None:
             image.info["exif"] = exif
 
 
-def _note_lost_channels(image: Image.Image, notes: list[str]) -> None:
-    """Names the channels of a TIFF that Pillow leaves out: those of no known meaning."""
-    if image.format != "TIFF" or "A" in image.mode or "a" in image.mode:
-        return
-    tags = getattr(image, "tag_v2", {})  # none where this project has decoded 16 bits itself
-    lost = len(tags.get(_EXTRA_SAMPLES, ()))
-    if lost:
+def _note_channels(image: Image.Image, is_multiplied: bool, notes: list[str]) -> None:
+    """Names the channels of a TIFF that are rounded, or left out: those of no known meaning."""
+    if is_multiplied and "A" in image.mode and image.getchannel("A").getextrema() != (255, 255):
+        notes.append("its colors were multiplied by its alpha: the division rounded them")
+    tags = getattr(image, "tag_v2", {})  # none where this project has decoded the pixels itself
+    lost = len(tags.get(_EXTRA_SAMPLES, ())) - ("A" in image.mode)
+    if lost > 0:
         notes.append(f"{lost} extra channel(s) were dropped: they are not marked as opacity")
 
 

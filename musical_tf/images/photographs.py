@@ -17,7 +17,8 @@
 | 10 or 12 bits a channel in HEIC | the same, scaled to 16 bits |
 | CMYK with a profile, Lab | converted to sRGB, with a note |
 | CMYK without one, YCbCr, HSV | refused: the way to RGB and back would change known pixels |
-| packed 12 bits, 32 bits or floating point a channel | refused by name |
+| packed 12 bits, 32 bits or floating point a channel, JPEG of 12 bits | refused by name |
+| TIFF with colors multiplied by alpha | divided, with a note: it rounds them |
 | 10 or 12 bits a channel in AVIF | refused by name: Pillow decodes 8 of them |
 | several frames or pages | refused: all but the first would be lost; previews are no pages |
 | MPO, JPEG with a gain map | its first picture, as JPEG: the others show what was there |

@@ -84,6 +84,30 @@ def test_the_hole_is_that_of_the_rule_in_every_format(values, kind, polarity, th
         np.testing.assert_array_equal(found, hole)
 
 
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.data())
+def test_a_scaled_hole_has_the_pixels_that_the_hole_touches(height, width, rows, columns, data):
+    flags = st.lists(st.booleans(), min_size=height * width, max_size=height * width)
+    hole = np.array(data.draw(flags)).reshape(height, width)
+    try:
+        fitted = images.fit_mask(hole, rows, columns)
+    except images.ImageError:  # of another shape
+        return
+    touched = [
+        [
+            any(
+                row * rows < (y + 1) * height
+                and y * height < (row + 1) * rows
+                and column * columns < (x + 1) * width
+                and x * width < (column + 1) * columns
+                for row, column in np.argwhere(hole).tolist()
+            )
+            for x in range(columns)
+        ]
+        for y in range(rows)
+    ]
+    np.testing.assert_array_equal(fitted, touched)
+
+
 @given(
     levels(), levels(), st.sampled_from(["PNG", "TIFF", "WEBP"]), st.none() | st.integers(0, 255)
 )
