@@ -333,5 +333,14 @@ def fit_mask(hole: np.ndarray, height: int, width: int) -> np.ndarray:
             f"a mask of {hole.shape[1]} x {hole.shape[0]} pixels has another shape than an image "
             f"of {width} x {height}, so it cannot be scaled to it"
         )
-    mask = Image.fromarray(hole.astype(np.float32))  # eight bits would round a speck away
-    return np.asarray(mask.resize((width, height), Image.Resampling.BOX)) > 0
+    return np.ascontiguousarray(_any_of_rows(_any_of_rows(hole, height).T, width).T)
+
+
+def _any_of_rows(hole: np.ndarray, count: int) -> np.ndarray:
+    """Scales a hole to `count` rows, each of them hole where a row that it touches is."""
+    edges = np.arange(count + 1) * len(hole)
+    first, last = edges[:-1] // count, (edges[1:] - 1) // count
+    found = hole[first]
+    for step in range(1, (last - first).max() + 1):
+        found |= hole[np.minimum(first + step, last)]
+    return found
