@@ -5,7 +5,7 @@ from hypothesis import settings
 
 from benchmarks import measure
 
-TURNS = 18
+TURNS = 16
 """Of each property. Hypothesis keeps all inputs of a turn in memory."""
 
 PEAK = 256 * 2**20
@@ -35,5 +35,6 @@ def turn(request):
 
 
 def pytest_generate_tests(metafunc):
-    if settings.get_current_profile_name() == "fuzz":
+    is_property = getattr(metafunc.function, "is_hypothesis_test", False)
+    if is_property and settings.get_current_profile_name() == "fuzz":
         metafunc.parametrize("turn", range(TURNS), indirect=True)
