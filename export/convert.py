@@ -18,7 +18,7 @@ from .errors import ExportError
 from .metadata import describe, set_metadata
 from .parity import check_parity, measure_parity, onnx_runtime
 from .precision import PRECISIONS, in_precision
-from .protobuf import replace
+from .protobuf import replace, share_constants
 from .rewrites import (
     convolve_one_channel,
     gather_without_wrapping,
@@ -86,6 +86,7 @@ def export(
 
     saved_model = saved_model_runtime(inpaint)
     model = in_precision(build_model(inpaint, opset), precision)
+    share_constants(model)
     report = measure_parity(
         inpaint,
         {"saved_model": saved_model, "onnx": onnx_runtime(model)},

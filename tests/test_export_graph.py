@@ -2,9 +2,11 @@
 
 import keras
 import numpy as np
+import onnx
 import pytest
 
 from export.convert import build_model
+from export.protobuf import share_constants
 from musical_tf.layers import MultiScaleAttention
 from tests.tiny_run import fill, open_session
 
@@ -160,3 +162,34 @@ def test_an_attention_is_the_same_by_convolutions(max_scores):
     nodes = convert(Attend())
     assert nodes.count("Conv") == (8 if max_scores is None else 0)
     assert nodes.count("Loop") == (0 if max_scores is None else 1)
+
+
+def test_equal_constants_are_stored_once():
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        outer (float[N] x, float[1] seed) => (float[N] y, float[1] given)
+        <int64 count = {3}, bool yes = {1}, float[1] seed = {1.0}, float[1] a = {1.0}>
+        {
+            z = Mul(x, a)
+            y = Loop(count, yes, z) <body = loop
+                (int64 i, bool going, float[N] sum) => (bool still, float[N] more)
+                <float[1] one = {1.0}, float[1] same = {1.0}, bool still = {1}>
+                {
+                    added = Add(sum, one)
+                    more = Mul(added, same)
+                }>
+            given = Identity(seed)
+        }"""
+    )
+    x = np.array([2, 5], "float32")
+    before = open_session(model).run(None, {"x": x})
+    share_constants(model)
+    onnx.checker.check_model(model, full_check=True)
+    for one, other in zip(before, open_session(model).run(None, {"x": x}), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(before[0], x + 3)
+    assert [tensor.name for tensor in model.graph.initializer] == ["count", "yes", "seed", "a"]
+    (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+    # `still` is an output of the body and keeps its name.
+    assert [tensor.name for tensor in loop.attribute[0].g.initializer] == ["still"]
+    assert open_session(model).run(["given"], {"x": x, "seed": x[:1]})[0] == 2
