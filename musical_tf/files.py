@@ -4,7 +4,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -32,7 +31,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     suffix = path.suffix if len(path.suffix.encode()) <= 16 else ""
-    partial = path.with_name(f"{_prefix(path.name)}{secrets.token_hex(4)}{suffix}")
+    partial = path.with_name(f"{_prefix(path.name)}{os.urandom(4).hex()}{suffix}")
     try:
         yield partial
         os.replace(partial, path)

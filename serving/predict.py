@@ -19,10 +19,11 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from musical_tf import images
 from musical_tf.arguments import Parser
+from musical_tf.command_line import end
 from musical_tf.images.opening import read_content
 from musical_tf.version import __version__
 
@@ -215,5 +216,10 @@ def _parser() -> Parser:
     return parser
 
 
+def run() -> NoReturn:
+    """Runs the command line and ends the process."""
+    end(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

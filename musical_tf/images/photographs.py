@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 
 from . import bounds, depth
 from .opening import (
@@ -170,6 +170,8 @@ def _in_rgb(image: Image.Image, name: str, notes: list[str]) -> tuple[Image.Imag
     profile = image.info.get("icc_profile")
     if image.mode not in _CONVERTED:
         return image, profile
+    from PIL import ImageCms  # few photographs need it
+
     target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     what = _CONVERTED[image.mode]
     try:
