@@ -230,6 +230,7 @@ def test_blanks_in_base64_take_little_memory_and_time():
         text(IMAGE).replace("/", "\\/"),
         "data:image/png;base64," + text(IMAGE),
         f" {text(IMAGE)}\t ",
+        "data:image/png;base64,\n" + text(IMAGE) + "\r\n",
     ],
 )
 def test_base64_as_encoders_write_it_is_read(encoded):
@@ -237,6 +238,11 @@ def test_base64_as_encoders_write_it_is_read(encoded):
     fields = parse_json(f'{{"mask": null, "image" :\n{escaped}}}'.encode())
     assert fields["image"].read() == IMAGE
     assert list(fields) == ["image"]
+    for letters in ("+/=", encoded):  # that an encoder escapes
+        plain = encoded.replace("\\", "")
+        some = "".join(f"\\u{ord(one):04X}" if one in letters else one for one in plain)
+        fields = parse_json(f'{{"image": {json.dumps(some)}}}'.replace("\\\\", "\\").encode())
+        assert fields["image"].read() == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -245,6 +251,11 @@ def test_base64_as_encoders_write_it_is_read(encoded):
         ('{"image": "QUJD\u00e9"}', "invalid_image"),
         ('{"image": "QUJD\u2003' + "A" * 100_000 + '"}', "invalid_image"),
         ('{"image": "\\u0041"}', "invalid_image"),
+        ('{"image": "\\u00e9"}', "invalid_image"),
+        ('{"image": "\\ud800"}', "invalid_image"),
+        ('{"image": "QUJD\\u00"}', "invalid_image"),
+        ('{"im\\u0061ge": "\\ud800"}', "invalid_image"),
+        ('{"im\\u0061ge": "QUJD\\u00e9"}', "invalid_image"),
         ('{"image": "QUJ"}', "invalid_image"),
         ('{"image": "QUJD=QUJD"}', "invalid_image"),
         ('{"image": "QUJD", "image": "QUJD"}', "invalid_option"),

@@ -1,6 +1,7 @@
 """The bodies of requests: read within their limit, forms and JSON apart."""
 
 import binascii
+import contextlib
 import io
 import json
 import re
@@ -220,7 +221,7 @@ def parse_json(
         value = fields.pop(name, None)
         cut = encoded.pop(name, None)
         if cut is None and isinstance(value, str):
-            cut = bytearray(value, "utf-8")
+            cut = bytearray(value, "utf-8", "surrogatepass")
         if cut is None and value is not None:
             got = type(value).__name__
             raise RequestError(400, f"invalid_{name}", f"{name}: it must be base64, got {got}")
@@ -263,8 +264,11 @@ def _cut_files(content: bytearray, files: Sequence[str] = FILES) -> dict[str, by
 
 
 def _decode_base64(encoded: bytearray, name: str) -> bytes:
-    """Decodes base64, with blanks and JSON's escapes of blanks and slashes, or a `data:` URL."""
+    """Decodes base64, with blanks and JSON's escapes, or a `data:` URL."""
     code = f"invalid_{name}"
+    if encoded.find(b"\\u") >= 0:  # encoders for web pages escape + and =
+        with contextlib.suppress(ValueError):
+            encoded = bytearray(json.loads(b'"%s"' % encoded), "utf-8", "surrogatepass")
     if not encoded.isascii():
         raise RequestError(400, code, f"{name}: it is not base64: it has other characters")
     for escape in (rb"\n", rb"\r", rb"\t"):

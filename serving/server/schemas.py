@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from ..options import FillOptions, described, option
 from .inpaint_request import FORMATS, Box, RequestError, invalid_option
 
+_NOTHING = ("", "null", "undefined")  # scripts write null into forms like this
 _ALIASES = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}
 
 
@@ -18,8 +19,8 @@ _ALIASES = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}
 class Options(FillOptions):
     """What a request may ask for beside its image and mask.
 
-    Values are read as clients write them: `True`, `1`, `on`, `yes`; `JPEG`, `jpg`; null and empty
-    text mean the default.
+    Values are read as clients write them: `True`, `1`, `on`, `yes`; `JPEG`, `jpg`; null, as text
+    too, and empty text mean the default.
     """
 
     # To grow a large hole by more takes a thread of the server a minute.
@@ -93,7 +94,7 @@ def read_options(fields: Mapping[str, Any], models: Sequence[str]) -> Options:
         for name, value in fields.items()
         if name in OPTIONS
     }
-    given = {name: value for name, value in given.items() if value not in (None, "")}
+    given = {name: value for name, value in given.items() if value not in (None, *_NOTHING)}
     try:
         options = _ADAPTER.validate_python(given)
     except ValidationError as error:
