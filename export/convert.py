@@ -22,6 +22,7 @@ from .protobuf import replace, share_constants
 from .rewrites import (
     convolve_one_channel,
     gather_without_wrapping,
+    give_scalars_a_rank,
     merge_instance_normalization,
     select_as_where,
     transpose_convolution,
@@ -171,6 +172,7 @@ def convert(function: Any, opset: int = 17) -> Any:
                 merge_instance_normalization,
                 convolve_one_channel,
                 gather_without_wrapping,
+                give_scalars_a_rank,
             ],
         )
     return model

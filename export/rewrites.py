@@ -198,3 +198,30 @@ def gather_without_wrapping(graph, nodes):
         ):
             graph.replace_input(node, node.input[1], index, 1)
     return graph.get_nodes()
+
+
+_ARITHMETIC = {"Add", "AddV2", "Sub", "Mul", "RealDiv", "Maximum", "Minimum"}
+_COMPARING = {"Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"}
+_BROADCASTING = {*_ARITHMETIC, *_COMPARING, "Select", "SelectV2"}
+
+
+def give_scalars_a_rank(graph, nodes):
+    """Gives scalar constants beside maps of one channel as many axes of size 1 as the map has.
+
+    ONNX Runtime takes sixty times as long to broadcast a scalar of no axis over a last axis of 1.
+    """
+    from tf2onnx import utils
+
+    for node in nodes:
+        if node.type not in _BROADCASTING:
+            continue
+        shapes = [graph.get_shape(name) for name in node.input]
+        ranks = {len(shape) for shape in shapes if shape}
+        if None in shapes or len(ranks) != 1 or any(shape and shape[-1] != 1 for shape in shapes):
+            continue
+        for index, (given, shape) in enumerate(zip(node.inputs, shapes, strict=True)):
+            if shape == [] and given.is_const():
+                value = given.get_tensor_value(as_list=False).reshape((1,) * max(ranks))
+                constant = graph.make_const(utils.make_name(node.name), value)
+                graph.replace_input(node, node.input[index], constant.output[0], index)
+    return graph.get_nodes()

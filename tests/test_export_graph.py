@@ -151,6 +151,26 @@ def test_other_selections_of_indices_stay(choose):
     assert convert(Rows(choose)).count("Where") == 1
 
 
+class Shift(keras.layers.Layer):
+    def call(self, image):
+        return keras.ops.maximum(1.0 - image[..., :1], 0.25) * image + 0.5
+
+
+def test_scalars_beside_maps_of_one_channel_have_the_rank_of_the_map():
+    graph = build_model(Stack(Shift())).graph
+    constants = [(each.name, each) for each in graph.initializer]
+    constants += [
+        (node.output[0], node.attribute[0].t) for node in graph.node if node.op_type == "Constant"
+    ]
+    sizes = {name: list(tensor.dims) for name, tensor in constants}
+    operands = [
+        (node.op_type, sizes[name]) for node in graph.node for name in node.input if name in sizes
+    ]
+    assert ("Sub", [1, 1, 1, 1]) in operands
+    assert ("Max", [1, 1, 1, 1]) in operands
+    convert(Shift())
+
+
 @pytest.mark.parametrize("max_scores", [None, 3000])
 def test_an_attention_is_the_same_by_convolutions(max_scores):
     class Attend(keras.layers.Layer):

@@ -130,10 +130,16 @@ def test_awkward_holes_and_images_keep_the_contract(name):
 
 
 def test_samples_of_a_batch_do_not_influence_each_other_and_runs_repeat():
-    images = np.concatenate([textured(64, 64, seed) for seed in (3, 4)])
-    holes = np.concatenate([box(64, 64, 20, 40, 16, 44), box(64, 64, 0, 12, 40, 64)])
+    images = np.concatenate([textured(64, 64, seed) for seed in (3, 4, 5)])
+    boxes = (0, 12, 40, 64), (20, 40, 16, 22), (20, 40, 16, 44)
+    holes = np.concatenate([box(64, 64, *corners) for corners in boxes])
     together = copy(smooth(images), images, holes)
-    for index in (0, 1):
+    copies = [
+        (source[hole[..., 0] > 0] >= 0).any()
+        for source, hole in zip(together[1], holes, strict=True)
+    ]
+    assert copies == [True, False, True]  # the second hole is thin
+    for index in range(3):
         one = slice(index, index + 1)
         alone = copy(smooth(images)[one], images[one], holes[one])
         for left, right in zip(together, alone, strict=True):

@@ -46,20 +46,22 @@ class Membrane(keras.layers.Layer):
         pass
 
     def call(self, values: Tensor, hole: Tensor) -> Tensor:
-        known = ops.cast(hole <= 0.5, "float32")
-        values = ops.where(known > 0.0, ops.cast(values, "float32"), 0.0)
-        levels = [(values, known)]
+        # Channels alike, and no selection below: ONNX Runtime broadcasts and selects slowly.
+        hole = ops.concatenate([hole] * values.shape[-1], axis=-1)
+        missing = ops.cast(hole > 0.5, "float32")
+        values = ops.where(hole > 0.5, 0.0, ops.cast(values, "float32"))
+        levels = [(values, missing)]
         for _ in range(LEVELS):
-            share = ops.average_pool(known, 2, 2, "same")
-            known = ops.cast(share > 0.0, "float32")
+            share = 1.0 - ops.average_pool(missing, 2, 2, "same")
+            missing = ops.cast(share <= 0.0, "float32")
             values = ops.average_pool(values, 2, 2, "same") / ops.maximum(share, 1e-3)
-            levels.append((values, known))
+            levels.append((values, missing))
         filled = levels.pop()[0]
         while levels:
-            values, known = levels.pop()
-            filled = ops.where(known > 0.0, values, _double(filled, values))
+            values, missing = levels.pop()  # values are 0 where they are missing
+            filled = values + missing * _double(filled, values)
             for _ in range(SMOOTHINGS):
-                filled = ops.where(known > 0.0, values, _smooth(filled))
+                filled = values + missing * _smooth(filled)
         return filled
 
     def compute_output_shape(self, values_shape, hole_shape):
@@ -70,7 +72,8 @@ def _double(coarse: Tensor, like: Tensor) -> Tensor:
     """Twice as high and wide by linear interpolation, less the row or column too many."""
     height, width = ops.shape(like)[1:3]
     # A resize takes no size that only running shows.
-    doubled = _spread(coarse) / _spread(ops.ones_like(coarse[:1, :, :, :1]))
+    shares = _spread(ops.ones_like(coarse[:1, :, :, :1]))
+    doubled = _spread(coarse) / ops.concatenate([shares] * coarse.shape[-1], axis=-1)
     return doubled[:, :height, :width]
 
 

@@ -87,8 +87,9 @@ class OffsetCopying(keras.layers.Layer):
 
     A hole in which no square of `THICK` pixels fits is left to the prediction.
 
-    The samples of a batch are processed one after the other, so memory is that of one sample. In
-    training the prediction is returned. Computed in float32 whatever the policy.
+    The samples of a batch are processed one after the other, so memory is that of one sample; one
+    with such a hole takes no time. In training the prediction is returned. Computed in float32
+    whatever the policy.
 
     Call arguments:
         prediction: `(B, H, W, 3)` float in [-1, 1]. H and W are multiples of 4.
@@ -137,10 +138,25 @@ class OffsetCopying(keras.layers.Layer):
         image = ops.cast(image, "float32")
         hole = ops.cast(ops.cast(hole, "float32") > 0.5, "float32")
         guide = composite(prediction, image, hole)
+        own = own_places(hole)
         if training:
-            places = ops.where(hole > 0.5, PAINTED, own_places(guide))
-            return prediction, places
-        filled, source = ops.map(lambda each: self._copy(each[0], each[1], seed), (guide, hole))
+            return prediction, own
+        is_thick = ops.max(erode(hole, THICK), axis=(1, 2, 3)) > 0.0
+        samples = ops.cast(ops.nonzero(is_thick)[0], "int32")
+
+        def copy_one(step, filled, source):
+            sample = rows_of(samples, step)
+            one_guide, one_hole = (rows_of(each, sample)[None] for each in (guide, hole))
+            places, colors, found = self._copy(one_guide, one_hole, seed)
+            places = ops.pad(places, [[0, 0], [1, 0]]) + sample * np.array([1, 0, 0], "int32")
+            filled = ops.scatter_update(filled, places, colors)
+            return step + 1, filled, ops.scatter_update(source, places, found)
+
+        _, filled, source = ops.while_loop(
+            lambda step, *_: step < ops.shape(samples)[0],
+            copy_one,
+            (0, ops.clip(guide, -1.0, 1.0), own),
+        )
         return composite(filled, image, hole), source
 
     def compute_output_spec(self, prediction, image, hole, seed=0, training=None):
@@ -151,12 +167,8 @@ class OffsetCopying(keras.layers.Layer):
         )
 
     def _copy(self, guide, hole, seed):
-        """`(H, W, 3)` guide in [-1, 1] and `(H, W, 1)` hole -> filled and source of one sample."""
-        guide, hole = (ops.expand_dims(each, 0) for each in (guide, hole))
+        """Rows and columns `(N, 2)` of the missing pixels of one sample, fill `(N, 3)`, source."""
         guide = 0.5 * guide + 0.5
-        own = ops.where(hole > 0.5, PAINTED, own_places(guide))
-        # Without a node there is next to nothing to compute.
-        hole = hole * ops.max(erode(hole, THICK))
         scales = [Scale(guide, hole, level.factor, seed) for level in LEVELS]
         expected = expected_roughness(scales, self.membrane)
         graph: Any = None
@@ -178,17 +190,10 @@ class OffsetCopying(keras.layers.Layer):
         best = nodes.labels_at(nodes.row + down, nodes.column + right)[:, None]
         best = ops.where(copied, best, nodes.here)
         joined = _join(nodes, best, gaussian_blur(1.0 - hole, TRUST_SIGMA))
-        joined = ops.pad(joined, [[0, 1], [0, 0]])
-        places = ops.where(copied, nodes.place(best), PAINTED)
-        places = ops.pad(places, [[0, 1], [0, 0]])
-        shape = (nodes.height, nodes.width)
-        node = ops.reshape(nodes.inner(nodes.node[:, None]), (-1,))
-        missing = (node < nodes.count)[:, None]
-        colors = ops.reshape(guide, (-1, 3))
-        filled = ops.where(missing, rows_of(joined, node), colors)
-        source = ops.where(missing, rows_of(places, node), ops.reshape(own, (-1, 2)))
-        filled = ops.clip(2.0 * filled - 1.0, -1.0, 1.0)
-        return ops.reshape(filled, (*shape, 3)), ops.reshape(source, (*shape, 2))
+        source = ops.where(copied, nodes.place(best), PAINTED)
+        places = ops.stack([nodes.row, nodes.column], axis=1)
+        # But for the node too many.
+        return places[:-1], ops.clip(2.0 * joined - 1.0, -1.0, 1.0)[:-1], source[:-1]
 
 
 def _prune(graph, labels, level):
@@ -293,30 +298,32 @@ def _join(graph, labels, known_share):
     screen = WEIGHTS.screen + WEIGHTS.trusted_screen * trust
     right_side = screen * guide + ops.sum(gradients, axis=0)
     degree = screen + ops.sum(linked + bordered, axis=0)
+    degree = ops.concatenate([degree] * 3, axis=1)  # not broadcast in every round
 
     def apply(values):
         beside = rows_of(ops.pad(values, [[0, 1], [0, 0]]), graph.neighbors)
         return degree * values - ops.sum(beside, axis=0)
 
     residual = right_side - apply(copies)
-    energy = ops.sum(ops.square(residual), axis=0)
 
     def one_round(_, state):
         values, residual, direction, energy = state
         applied = apply(direction)
-        length = energy / ops.maximum(ops.sum(direction * applied, axis=0), 1e-12)
+        length = energy / ops.maximum(ops.sum(direction * applied), 1e-12)
         values, residual = values + length * direction, residual - length * applied
-        left = ops.sum(ops.square(residual), axis=0)
+        left = ops.sum(ops.square(residual))
         direction = residual + left / ops.maximum(energy, 1e-12) * direction
         return values, residual, direction, left
 
-    return ops.fori_loop(0, JOINING_ROUNDS, one_round, (copies, residual, residual, energy))[0]
+    state = (copies, residual, residual, ops.sum(ops.square(residual)))
+    return ops.fori_loop(0, JOINING_ROUNDS, one_round, state)[0]
 
 
-def own_places(image):
-    """`(B, H, W, 2)` int32: row and column of every pixel."""
-    height, width = ops.shape(image)[1:3]
+def own_places(hole):
+    """`(B, H, W, 2)` int32: row and column of every known pixel, `PAINTED` of the others."""
+    height, width = ops.shape(hole)[1:3]
     rows, columns = ops.arange(height)[:, None], ops.arange(width)[None]
     rows, columns = rows + ops.zeros_like(columns), columns + ops.zeros_like(rows)
     places = ops.cast(ops.stack([rows, columns], axis=-1), "int32")[None]
-    return places + ops.zeros_like(ops.cast(image[..., :1], "int32"))
+    known = 1 - ops.cast(ops.concatenate([hole, hole], axis=-1), "int32")
+    return known * (places - PAINTED) + PAINTED

@@ -165,11 +165,6 @@ class Nodes:
         row = labels // self.pitch
         return ops.concatenate([row, labels - row * self.pitch], axis=1) - 1
 
-    def inner(self, values):
-        """`(P, C)` -> `(H, W, C)`, without the margin."""
-        shape = (self.height + 2, self.pitch, values.shape[1])
-        return ops.reshape(values, shape)[1:-1, 1:-1]
-
     def copied(self, labels):
         """Colors that labels lead to."""
         return rows_of(self.colors, labels)
