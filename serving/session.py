@@ -181,8 +181,8 @@ class InpaintingSession:
         if strategy is None:
             strategy = self.contract.strategy
 
-        def run(window: np.ndarray, window_hole: np.ndarray) -> Any:
-            return self.run_windows(window[None], window_hole[None], fill, seed)[0]
+        def run(images: np.ndarray, holes: np.ndarray) -> Any:
+            return self.run_windows(images, holes, fill, seed)
 
         size = operator.index(working_size)
         filled = tiling.fill(given.pixels, given.hole, run, size, strategy, progress)
@@ -211,7 +211,7 @@ class InpaintingSession:
     def run_windows(
         self, images: np.ndarray, holes: np.ndarray, fill: str = "auto", seed: int = 0
     ) -> list[np.ndarray | tuple[np.ndarray, np.ndarray]]:
-        """As `inpaint_batch`, but returns for each window what `tiling.Run` does."""
+        """As `inpaint_batch`, but returns what `tiling.Run` does."""
         _check_batch(images, holes)
         if not holes.any():
             return list(images)

@@ -24,7 +24,7 @@ surroundings of a hole within a megapixel is carried on into the hole: no soft r
 keep the sharpness of what they run through.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -32,21 +32,22 @@ from musical_tf.contract import STRATEGIES
 
 from .full_size_copies import copy_full_size
 from .resampling import from_model, from_model_fitted, to_model
-from .windows import Window, bounds, plan
+from .windows import Box, Window, bounds, plan
 
 __all__ = ["STRATEGIES", "Progress", "Run", "fill", "plan"]
 
-Run = Callable[[np.ndarray, np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
-"""Fills `(image uint8 (H, W, 3), hole bool (H, W))` at that size.
+Filled = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""Uint8 `(H, W, 3)`, or that and the model's output `source`, int32 `(H, W, 2)`."""
 
-Returns uint8 `(H, W, 3)`, or that and the model's output `source`, int32 `(H, W, 2)`.
-"""
+Run = Callable[[np.ndarray, np.ndarray], Sequence[Filled]]
+"""Fills windows of one size: `(images uint8 (B, H, W, 3), holes bool (B, H, W))`."""
 
 Progress = Callable[[int, int], None]
-"""Is told `(windows done, windows in all)`, before the first window and after each."""
+"""Is told `(windows done, windows in all)`, before the first run of the model and after each."""
 
 _FIT_PIXELS = 2**20  # of the largest hole, with its surroundings, whose sharpness is carried on
 _FIT_MARGIN = 32  # pixels around a hole from which its lost sharpness is known
+_LOOKAHEAD = 256  # windows among which those that may run together are looked for
 
 
 def fill(
@@ -82,21 +83,68 @@ def fill(
     windows, labels, cell = plan(hole, working_size, strategy)
     result = image.copy()
     remaining = hole.copy()
-    for done, window in enumerate(windows):
+    done = 0
+    for together in _runs(windows, working_size):
         if progress is not None:
             progress(done, len(windows))
-        mine = _hole_of(window, labels, cell)
-        mine &= remaining[window.core.slices]
-        if not mine.any():
+        done += len(together)
+        parts = []
+        for window in together:
+            mine = _hole_of(window, labels, cell)
+            mine &= remaining[window.core.slices]
+            if mine.any():
+                parts.append((window, mine))
+        if not parts:
             continue
-        view = window.view.slices
-        small, small_hole = to_model(result[view], remaining[view], window.scale)
-        made = run(small, small_hole)
-        filled, source = made if isinstance(made, tuple) else (made, None)
-        _paste(filled, source, window, mine, result, remaining)
+        seen = [
+            to_model(result[window.view.slices], remaining[window.view.slices], window.scale)
+            for window, _ in parts
+        ]
+        made = run(*(np.stack(each) for each in zip(*seen, strict=True)))
+        for (window, mine), each in zip(parts, made, strict=True):
+            filled, source = each if isinstance(each, tuple) else (each, None)
+            _paste(filled, source, window, mine, result, remaining)
     if progress is not None:
         progress(len(windows), len(windows))
     return result
+
+
+def _runs(windows: list[Window], working_size: int) -> Iterator[list[Window]]:
+    """Windows that may run together: of one size, and none sees what another one fills.
+
+    Together they have as many pixels as one of the working size, at most. Results are those of
+    windows that run one after the other.
+    """
+    waiting = list(windows)
+    while waiting:
+        first, near = waiting[0], waiting[:_LOOKAHEAD]
+        pixels = first.view.height * first.view.width / first.scale**2
+        most = max(1, int(working_size**2 / pixels))
+        views, cores = (np.array(boxes) for boxes in zip(*[each[:2] for each in near], strict=True))
+        together, left = [first], []
+        for index, window in enumerate(near[1:], 1):
+            is_alike = _size(window) == _size(first) and len(together) < most
+            sees = is_alike and _touches(cores[:index], window.view)
+            if is_alike and not sees and not _touches(views[:index], window.core):
+                together.append(window)
+            else:
+                left.append(window)
+        waiting = left + waiting[_LOOKAHEAD:]
+        yield together
+
+
+def _size(window: Window) -> tuple[int, int, float]:
+    return window.view.height, window.view.width, window.scale
+
+
+def _touches(boxes: np.ndarray, view: Box) -> bool:
+    """Whether any of the boxes, `(N, 4)`, has a pixel in common with `view`."""
+    top, left, bottom, right = boxes.T
+    return bool(
+        (
+            (top < view.bottom) & (bottom > view.top) & (left < view.right) & (right > view.left)
+        ).any()
+    )
 
 
 def _hole_of(window: Window, labels: np.ndarray, cell: int) -> np.ndarray:

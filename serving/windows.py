@@ -27,7 +27,9 @@ _PART_CONTEXT = 0.0625  # context on each side of a part
 _THIN = 0.0875  # thickness to which a long hole is shrunk: sharper windows fill it no better
 _SOFTEST = 3.0  # scale up to which a long hole is shrunk
 _FEW = 4  # windows around compact holes that get all the context there is; more get less:
-_GROUP_CONTEXT = 0.0625  # context on each side, or half a hole's length if that is more
+_GROUP_CONTEXT = 0.03125  # context on each side, or half a hole's length if that is more
+_SIZES = 16  # lengths that a window's side may have
+_WINDOW_COST = 1 / 8  # side of the square whose pixels cost what a window costs beside its pixels
 _SOFTEST_GROUP = 1.5  # scale up to which they are shrunk to the thickness `_THIN`
 _MARGIN = 0.125  # share of a square's side that is context between the hole and the square's edge
 _MOST_ENLARGED = 4.0  # times that a small photograph is enlarged for the model, at most
@@ -308,8 +310,11 @@ def _chain(
             reach = int(_GROUP * side)
             area = Box(box.top, box.left, box.top + reach, box.left + reach)
             group = np.append(boxes[waiting_inside(area, scale)], boxes[index : index + 1], axis=0)
-            corner, end = group[:, :2].min(axis=0), group[:, 2:].max(axis=0)
-            cores = [Box(*corner.tolist(), *end.tolist())]
+            around = np.append(group[:, :2].min(axis=0), group[:, 2:].max(axis=0))[None]
+            context = int(contexts[index] * side)
+            if _cost(around, side, context) > _cost(group, side, context):
+                around = boxes[index : index + 1]  # each hole has a window of its own
+            cores = [Box(*around[0].tolist())]
         else:
             length = max(cell, int(max(parts[index], _PART_LENGTH) * side))
             most = max(cell, int(parts[index] * side)) ** 2
@@ -412,16 +417,28 @@ def _split(
 
 
 def _place(core: Box, side: int, context: int, whole: Box) -> Box:
-    """`core` with `context` on each side, at most a square of `side`, moved into the image."""
+    """`core` with `context` on each side, at most a square of `side`, moved into the image.
+
+    Sides are multiples of a share of `side`: windows of one size can run together.
+    """
+    unit = max(1, side // _SIZES)
 
     def span(low: int, high: int, limit: int) -> tuple[int, int]:
-        length = min(max(min(side, high - low + 2 * context), high - low), limit)
+        length = -(-(high - low + 2 * context) // unit) * unit
+        length = min(max(min(side, length), high - low), limit)
         start = min(max((low + high - length) // 2, 0), limit - length)
         return start, start + length
 
     top, bottom = span(core.top, core.bottom, whole.bottom)
     left, right = span(core.left, core.right, whole.right)
     return Box(top, left, bottom, right)
+
+
+def _cost(boxes: np.ndarray, side: int, context: int) -> int:
+    """What windows around boxes, `(N, 4)`, cost: pixels, and some for each window."""
+    unit = max(1, side // _SIZES)
+    sides = -(-(boxes[:, 2:] - boxes[:, :2] + 2 * context) // unit) * unit
+    return int((np.minimum(sides, side).prod(axis=1) + (_WINDOW_COST * side) ** 2).sum())
 
 
 def _core_of(view: Box, side: int, box: Box, whole: Box) -> Box:

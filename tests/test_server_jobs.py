@@ -54,13 +54,12 @@ def run_together(batcher, values, sizes=None):
 
     def run(number):
         side = sizes[number] if sizes else 8
-        image = np.full((side, side, 3), values[number], np.uint8)
+        image = np.full((1, side, side, 3), values[number], np.uint8)
         with batcher.caller():
             ready.wait(WAIT)
             try:
-                results[number] = batcher.run(
-                    new_job(), ("auto",), image, np.ones((side, side), bool)
-                )
+                holes = np.ones((1, side, side), bool)
+                (results[number],) = batcher.run(new_job(), ("auto",), image, holes)
             except RuntimeError as error:
                 results[number] = error
 
@@ -107,6 +106,27 @@ def test_only_windows_of_one_size_go_together(batcher, model):
     assert sorted(model.batches) == [(2, 8, 8, 3), (2, 16, 16, 3)]
 
 
+def test_each_job_gets_its_own_windows(batcher, model):
+    results = {}
+
+    def run(values):
+        images = np.array(values, np.uint8)[:, None, None, None] * np.ones((8, 8, 3), np.uint8)
+        with batcher.caller():
+            ready.wait(WAIT)
+            results[values] = batcher.run(new_job(), ("auto",), images, images[..., 0] > 0)
+
+    groups = [(1, 2), (3,), (4, 5, 6)]
+    ready = threading.Barrier(len(groups))
+    threads = [threading.Thread(target=run, args=(values,)) for values in groups]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    for values in groups:
+        assert [int(image[0, 0, 0]) - 1 for image in results[values]] == list(values)
+    assert [shape[0] for shape in model.batches] == [6]
+
+
 def test_one_bad_window_spoils_no_other(batcher, model):
     results = run_together(batcher, [1, 99, 3])
     assert [int(results[index][0, 0, 0]) for index in (0, 2)] == [2, 4]
@@ -120,7 +140,7 @@ def test_an_abandoned_window_is_not_run(batcher, model):
 
     def run():
         try:
-            batcher.run(job, ("auto",), np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
+            batcher.run(job, ("auto",), np.zeros((1, 8, 8, 3), np.uint8), np.ones((1, 8, 8), bool))
         except AbandonedError as error:
             errors.append(error)
 
@@ -137,7 +157,7 @@ def test_an_abandoned_window_is_not_run(batcher, model):
     assert len(errors) == 1
     assert len(model.batches) == 1
     with pytest.raises(AbandonedError):
-        batcher.run(job, ("auto",), np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
+        batcher.run(job, ("auto",), np.zeros((1, 8, 8, 3), np.uint8), np.ones((1, 8, 8), bool))
 
 
 def test_waiting_for_the_model_counts_as_waiting(model):
@@ -148,7 +168,9 @@ def test_waiting_for_the_model_counts_as_waiting(model):
     jobs.start()
 
     def work(job):
-        return batcher.run(job, ("auto",), np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
+        return batcher.run(
+            job, ("auto",), np.zeros((1, 8, 8, 3), np.uint8), np.ones((1, 8, 8), bool)
+        )
 
     first, second = jobs.submit(work), jobs.submit(work)
     wait_until(lambda: batcher.is_running and batcher.waiting == 1)

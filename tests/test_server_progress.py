@@ -32,7 +32,7 @@ def slow(tmp_path_factory):
 def test_progress_is_told_and_cancelling_stops_before_the_next_window(slow):
     photo = np.zeros((64, 1200, 3), np.uint8)
     hole = np.zeros(photo.shape[:2], np.uint8)
-    hole[20:30, 20::150] = 255  # far apart: several windows
+    hole[20:30, 20:-20] = 255  # long: several windows, one after the other
     with serving(slow) as client:
         slow.turns = threading.Semaphore(0)
         slow.batches.clear()

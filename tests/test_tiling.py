@@ -16,6 +16,15 @@ def photograph(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def fill(image, hole, run, *options):
+    """`tiling.fill` with a model that fills one window, `(H, W, 3)` and `(H, W)`."""
+
+    def run_each(images, holes):
+        return [run(*each) for each in zip(images, holes, strict=True)]
+
+    return tiling.fill(image, hole, run_each, *options)
+
+
 def test_small_grids_are_labeled_as_large_ones(monkeypatch):
     """SciPy labels the large ones; `plan` searches boxes by their first row."""
     drawing = ["#..#", ".#.#", "....", "##.#"]
@@ -57,7 +66,7 @@ def test_known_pixels_are_untouched_and_every_hole_pixel_is_filled(strategy, sha
     def run(window, window_hole):
         return np.where(window_hole[..., None], np.uint8(200), window)
 
-    filled = tiling.fill(image, hole, run, 64, strategy)
+    filled = fill(image, hole, run, 64, strategy)
     np.testing.assert_array_equal(filled[~hole], image[~hole])
     if strategy == "original":
         assert (filled[hole] == 200).all()
@@ -103,9 +112,9 @@ def test_what_lies_under_the_hole_never_reaches_the_model(strategy):
         seen.append((window.copy(), window_hole.copy()))
         return reference_fill(window, window_hole)
 
-    first = tiling.fill(image, hole, run, 64, strategy)
+    first = fill(image, hole, run, 64, strategy)
     half = len(seen)
-    second = tiling.fill(other, hole, run, 64, strategy)
+    second = fill(other, hole, run, 64, strategy)
     assert len(seen) == 2 * half
     for (window, window_hole), (other_window, other_hole) in zip(
         seen[:half], seen[half:], strict=True
@@ -123,7 +132,7 @@ def test_image_of_training_size_is_seen_whole_and_unchanged():
         calls.append((window, window_hole))
         return reference_fill(window, window_hole)
 
-    filled = tiling.fill(image, hole, run, 64)
+    filled = fill(image, hole, run, 64)
     ((window, window_hole),) = calls
     np.testing.assert_array_equal(window_hole, hole)
     np.testing.assert_array_equal(window[~hole], image[~hole])
@@ -159,7 +168,7 @@ def test_large_hole_gets_twice_its_thickness_and_the_model_the_working_size():
         assert 0.1 < small_hole.mean() < 0.3
         return small
 
-    tiling.fill(photograph(1000, 1500), hole, run, 64)
+    fill(photograph(1000, 1500), hole, run, 64)
     assert max(shapes[0][:2]) == 64
 
 
@@ -216,7 +225,7 @@ def test_later_windows_see_what_earlier_ones_filled():
         remaining.append(int(window_hole.sum()))
         return np.where(window_hole[..., None], np.uint8(77), window)
 
-    filled = tiling.fill(np.full((64, 400, 3), 77, np.uint8), hole, run, 64)
+    filled = fill(np.full((64, 400, 3), 77, np.uint8), hole, run, 64)
     assert len(remaining) > 2
     assert (filled[hole] == 77).all()
     assert max(remaining[1:]) < 4 * 64  # never a whole window's width again: its start is known
@@ -228,7 +237,7 @@ def test_a_hole_that_leaves_almost_nothing_still_has_something_to_copy_from():
     image = np.zeros((500, 400, 3), np.uint8)
     image[3, 5] = (10, 20, 30)
     for strategy in ("crop", "resize"):
-        filled = tiling.fill(image, hole, lambda w, h: reference_fill(w, h), 64, strategy)
+        filled = fill(image, hole, lambda w, h: reference_fill(w, h), 64, strategy)
         assert (filled[hole] == (10, 20, 30)).all()
 
 
@@ -242,7 +251,7 @@ def test_shrinking_averages_known_pixels_only(strategy):
         assert window[~window_hole].max() == 0
         return reference_fill(window, window_hole)
 
-    assert tiling.fill(image, hole, run, 64, strategy).max() == 0
+    assert fill(image, hole, run, 64, strategy).max() == 0
 
 
 def test_resize_matches_positions():
@@ -254,7 +263,7 @@ def test_resize_matches_positions():
         columns = (np.arange(window.shape[1]) + 0.5) / window.shape[1] * 255
         return np.broadcast_to(columns.astype(np.uint8)[None, :, None], window.shape).copy()
 
-    filled = tiling.fill(np.ascontiguousarray(ramp), hole, run, 64, "resize")
+    filled = fill(np.ascontiguousarray(ramp), hole, run, 64, "resize")
     assert np.abs(filled.astype(int) - ramp)[hole].max() <= 3
 
 
@@ -269,10 +278,10 @@ def test_strips_leave_no_seams(monkeypatch, strategy):
         return window[::-1]
 
     monkeypatch.setattr(tiling, "_FIT_PIXELS", 0)
-    whole = tiling.fill(image, hole, run, 64, strategy)
+    whole = fill(image, hole, run, 64, strategy)
     monkeypatch.setattr(resampling, "STRIP_PIXELS", 5000)
     # Pillow keeps a box's edges in single precision, which may tip a rounding.
-    np.testing.assert_allclose(tiling.fill(image, hole, run, 64, strategy), whole, rtol=0, atol=1)
+    np.testing.assert_allclose(fill(image, hole, run, 64, strategy), whole, rtol=0, atol=1)
     (window, window_hole), (strips, strips_hole) = seen
     np.testing.assert_array_equal(strips, window)
     np.testing.assert_array_equal(strips_hole, window_hole)
@@ -286,7 +295,7 @@ def test_what_enlarging_lacks_is_carried_on_into_the_hole(monkeypatch):
     truth, _ = resampling.to_model(image, np.zeros_like(hole), 4.0)
 
     def error():
-        filled = tiling.fill(image, hole, lambda window, _: truth, 64, "resize")
+        filled = fill(image, hole, lambda window, _: truth, 64, "resize")
         return np.abs(filled.astype(int) - image)[hole].mean()
 
     fitted = error()
@@ -318,34 +327,54 @@ def test_progress_is_told_before_the_first_window_and_after_each():
     hole = square_hole((64, 400), (30, 20, 34, 60), (30, 350, 34, 360))
     calls = []
     run = reference_fill
-    tiling.fill(photograph(64, 400), hole, run, 64, "crop", lambda *call: calls.append(call))
+    fill(photograph(64, 400), hole, run, 64, "crop", lambda *call: calls.append(call))
     assert calls == [(0, 2), (1, 2), (2, 2)]
     calls.clear()
-    tiling.fill(
-        photograph(8, 8), np.zeros((8, 8), bool), run, 64, "crop", lambda *c: calls.append(c)
-    )
+    fill(photograph(8, 8), np.zeros((8, 8), bool), run, 64, "crop", lambda *c: calls.append(c))
     assert calls == [(0, 0)]
 
 
 def test_many_holes_take_windows_by_their_area_and_not_by_their_number():
     counts = []
-    for step in (16, 8, 4):
+    for step in (64, 16, 8, 4):
         hole = np.zeros((600, 900), bool)
         hole[::step, ::step] = True
         placed = tiling.plan(hole, 64).windows
         assert {window.scale for window in placed} == {1.0}
+        assert sum(window.view.height * window.view.width for window in placed) < 1.6 * hole.size
         counts.append(len(placed))
+    assert counts[0] == 150  # far apart: a small window for each
     # One window's share is half its side squared at the least.
-    assert max(counts) <= 1.2 * (600 / 32) * (900 / 32)
-    assert max(counts) < 1.5 * min(counts)
+    assert counts[-1] <= 1.2 * (600 / 32) * (900 / 32)
+
+
+def test_windows_that_run_together_give_what_they_give_one_after_the_other(monkeypatch):
+    hole = np.zeros((200, 900), bool)
+    hole[20:180:50, 20::60] = True  # far apart
+    hole[24:28, 700:860] = True  # long: a chain of windows
+    hole[100:103, 30:60:6] = True  # close together
+    image, runs = photograph(200, 900), []
+
+    def run(images, holes):
+        runs.append(holes.shape)
+        return [reference_fill(*each) for each in zip(images, holes, strict=True)]
+
+    together = tiling.fill(image, hole, run, 64)
+    count = len(runs)
+    assert sum(shape[0] for shape in runs) > 2 * count
+    assert max(np.prod(shape) for shape in runs) <= 64 * 64
+    runs.clear()
+    monkeypatch.setattr(tiling, "_LOOKAHEAD", 1)
+    np.testing.assert_array_equal(tiling.fill(image, hole, run, 64), together)
+    assert {shape[0] for shape in runs} == {1}
 
 
 def test_errors_say_what_is_valid():
     image, hole = photograph(8, 8), square_hole((8, 8), (1, 1, 2, 2))
     with pytest.raises(ValueError, match="unknown strategy 'zoom'; valid: crop, resize, original"):
-        tiling.fill(image, hole, reference_fill, 64, "zoom")
+        fill(image, hole, reference_fill, 64, "zoom")
     with pytest.raises(ValueError, match="working_size must be at least 1 pixel, got 0"):
-        tiling.fill(image, hole, reference_fill, 0)
+        fill(image, hole, reference_fill, 0)
 
 
 @pytest.mark.parametrize(
@@ -378,7 +407,7 @@ def test_a_small_photograph_is_enlarged_to_the_working_size(strategy):
         assert small[~small_hole].max() < 128  # nothing from under the hole
         return np.where(small_hole[..., None], np.uint8(90), small)
 
-    filled = tiling.fill(image, hole, run, 128, strategy)
+    filled = fill(image, hole, run, 128, strategy)
     assert shapes == [(128, 128, 3)]
     np.testing.assert_array_equal(filled[~hole], image[~hole])
     assert (filled[36:72, 26:62] == 90).all()

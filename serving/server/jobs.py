@@ -310,13 +310,13 @@ class JobQueue(_Threads):
 
 
 class Batcher(_Threads):
-    """The one thread that runs the model, several windows at a time where that is allowed.
+    """The one thread that runs the model, for several jobs at a time where that is allowed.
 
     Args:
         run: The model.
-        limit: Most windows in one run. With 1, every window runs as it comes.
-        patience: Seconds that a window waits for others. It waits only while there are jobs that
-            may still bring one.
+        limit: Most jobs whose windows go into one run. With 1, windows run as they come.
+        patience: Seconds that windows wait for those of others. They wait only while there are jobs
+            that may still bring some.
         observe: Called after each run with the number of windows and the seconds it took.
 
     Attributes:
@@ -335,13 +335,13 @@ class Batcher(_Threads):
         self.patience = patience
         self._run_batch = run
         self._observe = observe
-        self._waiting: list[_Window] = []
+        self._waiting: list[_Windows] = []
         self._callers = 0
         self.is_running = False
 
     @property
     def waiting(self) -> int:
-        """How many windows wait for the model."""
+        """How many jobs' windows wait for the model."""
         return len(self._waiting)
 
     @contextmanager
@@ -356,45 +356,45 @@ class Batcher(_Threads):
                 self._callers -= 1
                 self._changed.notify_all()
 
-    def run(self, job: Job, how: tuple, image: np.ndarray, hole: np.ndarray) -> Any:
-        """Fills one window; waits for it.
+    def run(self, job: Job, how: tuple, images: np.ndarray, holes: np.ndarray) -> list[Any]:
+        """Fills windows of one size; waits for them.
 
         Args:
-            job: Whose window it is. Its `queue_seconds` grow by what the window waits.
+            job: Whose windows they are. Its `queue_seconds` grow by what they wait.
             how: Further arguments of the model; windows that run together have the same.
-            image: `(H, W, 3)` uint8 RGB.
-            hole: `(H, W)` bool.
+            images: `(B, H, W, 3)` uint8 RGB.
+            holes: `(B, H, W)` bool.
 
         Returns:
-            What the model returns for this window.
+            What the model returns for each.
 
         Raises:
-            AbandonedError: If the job was abandoned before the window ran.
+            AbandonedError: If the job was abandoned before they ran.
         """
         job.check()
-        window = _Window(image, hole, how, job)
+        windows = _Windows(images, holes, how, job)
         with self._changed:
-            self._waiting.append(window)
+            self._waiting.append(windows)
             self._changed.notify_all()
-        return window.future.result()
+        return windows.future.result()
 
     def _work(self) -> None:
-        while windows := self._take():
+        while groups := self._take():
             now = time.monotonic()
-            for window in windows:
-                window.job.queue_seconds += now - window.since
+            for group in groups:
+                group.job.queue_seconds += now - group.since
             self.is_running = True
-            self._fill(windows)
+            self._fill(groups)
             self.is_running = False
-            del windows
+            del groups
 
-    def _take(self) -> list["_Window"]:
+    def _take(self) -> list["_Windows"]:
         """Waits for the next windows to run together; none once closed."""
         with self._changed:
             while True:
-                for window in [w for w in self._waiting if w.job.is_abandoned]:
-                    self._waiting.remove(window)
-                    window.future.set_exception(AbandonedError())
+                for group in [each for each in self._waiting if each.job.is_abandoned]:
+                    self._waiting.remove(group)
+                    group.future.set_exception(AbandonedError())
                 if not self._waiting:
                     if self._closed:
                         return []
@@ -402,35 +402,37 @@ class Batcher(_Threads):
                     continue
                 first = self._waiting[0]
                 alike = [
-                    window
-                    for window in self._waiting
-                    if (window.hole.shape, window.how) == (first.hole.shape, first.how)
+                    group
+                    for group in self._waiting
+                    if (group.holes.shape[1:], group.how) == (first.holes.shape[1:], first.how)
                 ]
                 alike = alike[: self.limit]
                 left = first.since + self.patience - time.monotonic()
                 if len(alike) == self.limit or len(self._waiting) >= self._callers or left <= 0:
-                    for window in alike:
-                        self._waiting.remove(window)
+                    for group in alike:
+                        self._waiting.remove(group)
                     return alike
                 self._changed.wait(left)
 
-    def _fill(self, windows: list["_Window"]) -> None:
+    def _fill(self, groups: list["_Windows"]) -> None:
         started = time.monotonic()
         try:
-            images = np.stack([window.image for window in windows])
-            holes = np.stack([window.hole for window in windows])
-            filled = self._run_batch(images, holes, *windows[0].how)
+            images = np.concatenate([group.images for group in groups])
+            holes = np.concatenate([group.holes for group in groups])
+            filled = list(self._run_batch(images, holes, *groups[0].how))
         except BaseException as error:
-            if len(windows) == 1:
-                windows[0].future.set_exception(error)
+            if len(groups) == 1:
+                groups[0].future.set_exception(error)
                 return
-            for window in windows:  # one of them is at fault: the others shall not suffer
-                self._fill([window])
+            for group in groups:  # one of them is at fault: the others shall not suffer
+                self._fill([group])
             return
         if self._observe is not None:
-            self._observe(len(windows), time.monotonic() - started)
-        for window, result in zip(windows, filled, strict=True):
-            window.future.set_result(result)
+            self._observe(len(filled), time.monotonic() - started)
+        for group in groups:
+            count = len(group.holes)
+            group.future.set_result(filled[:count])
+            del filled[:count]
 
 
 def _forget_locals(error: BaseException) -> None:
@@ -446,11 +448,11 @@ def _forget_locals(error: BaseException) -> None:
 
 
 @dataclass(eq=False)
-class _Window:
-    """One image for the model, and where its result goes."""
+class _Windows:
+    """Images of one size for the model, and where their results go."""
 
-    image: np.ndarray
-    hole: np.ndarray
+    images: np.ndarray
+    holes: np.ndarray
     how: tuple
     job: Job
     since: float = field(default_factory=time.monotonic)

@@ -44,7 +44,11 @@ class Settings:
         metavar="N",
     )
     batch: int = option(
-        1, "Most windows of different requests in one run of the model.", ge=1, le=64, metavar="N"
+        1,
+        "Most requests whose windows go into one run of the model.",
+        ge=1,
+        le=64,
+        metavar="N",
     )
     token: str | None = None
     allowed_hosts: tuple[str, ...] | None = None
