@@ -10,8 +10,6 @@ is a Laplacian pyramid of two levels (Burt and Adelson, "A Multiresolution Splin
 to Image Mosaics", 1983).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from .resampling import STRIP_PIXELS
@@ -20,76 +18,77 @@ from .windows import Box
 _POINTS = STRIP_PIXELS // 16  # pixels that are copied at a time
 
 
-def copy_full_size(
-    pixels: np.ndarray,
-    missing: np.ndarray,
-    small: np.ndarray,
-    source: np.ndarray,
-    view: Box,
-    area: Box,
-    image: np.ndarray,
-    remaining: np.ndarray,
-) -> None:
-    """Writes copies over the enlarged fill of a part of a window.
+class FullSizeCopies:
+    """The copies in one window of a photograph.
 
     Args:
-        pixels: `(area.height, area.width, 3)` uint8, the enlarged fill; copies are written in
-            place. Pixels that were not copied, or whose source is missing, keep their value.
-        missing: `(area.height, area.width)` bool, the pixels to fill.
         small: `(h, w, 3)` uint8, the window as a model filled it.
         source: `(h, w, 2)` int32, row and column of the small pixel that a small pixel was copied
             from, negative where it was not.
         view: The window.
-        area: A part of the window.
-        image: `(H, W, 3)` uint8, the photograph.
-        remaining: `(H, W)` bool, its missing pixels.
-    """
-    height, width = source.shape[:2]
-    scale = np.array([view.height / height, view.width / width])
-    own = np.moveaxis(np.indices((height, width)), 0, -1)
-    offsets = np.rint((source - own) * scale).astype(np.int32)
-    is_copied = source[..., 0] >= 0
-    seen, is_missing = image[view.slices], remaining[view.slices]
-    enlarged = _enlarger(small, view)
-    # The small pixel under each row and column of the area.
-    cell_row = np.arange(area.top - view.top, area.bottom - view.top) * height // view.height
-    cell_column = np.arange(area.left - view.left, area.right - view.left) * width // view.width
-    rows, columns = np.nonzero(missing & is_copied[cell_row[:, None], cell_column])
-    for start in range(0, len(rows), _POINTS):
-        row, column = (each[start : start + _POINTS] for each in (rows, columns))
-        offset = offsets[cell_row[row], cell_column[column]]
-        down, across = row + (area.top - view.top), column + (area.left - view.left)
-        from_row = np.clip(down + offset[:, 0], 0, view.height - 1)
-        from_column = np.clip(across + offset[:, 1], 0, view.width - 1)
-        copied = enlarged(down, across)
-        copied -= enlarged(from_row, from_column)
-        copied += seen[from_row, from_column]
-        copied = np.clip(np.rint(copied), 0, 255).astype(np.uint8)
-        usable = ~is_missing[from_row, from_column]
-        pixels[row[usable], column[usable]] = copied[usable]
-
-
-def _enlarger(small: np.ndarray, view: Box) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """A function from `n` rows and columns of the large window to bilinear values of the small one.
-
-    The function returns `(n, 3)` float32. Rows of the small window are enlarged beforehand: two
-    values are looked up for each pixel, not four.
     """
 
-    def places(side: int, full: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        place = np.clip((np.arange(full) + 0.5) * (side / full) - 0.5, 0, side - 1)
-        low = place.astype(np.int32)
-        return low, np.minimum(low + 1, side - 1), (place - low).astype(np.float32)[:, None]
+    def __init__(self, small: np.ndarray, source: np.ndarray, view: Box) -> None:
+        height, width = source.shape[:2]
+        scale = np.array([view.height / height, view.width / width])
+        own = np.moveaxis(np.indices((height, width)), 0, -1)
+        self._view = view
+        self._offsets = np.rint((source - own) * scale).astype(np.int32)
+        self._is_copied = source[..., 0] >= 0
+        self._top, self._bottom, self._down = _between(height, view.height)
+        # Rows are enlarged beforehand: two values are looked up for each pixel, not four.
+        left, right, across = _between(width, view.width)
+        values = small.astype(np.float32)
+        wide = values[:, left]
+        self._wide = (wide + across * (values[:, right] - wide)).reshape(-1, 3)
 
-    left, right, across = places(small.shape[1], view.width)
-    top, bottom, down = places(small.shape[0], view.height)
-    values = small.astype(np.float32)
-    wide = values[:, left]
-    wide = (wide + across * (values[:, right] - wide)).reshape(-1, 3)
+    def write(
+        self,
+        pixels: np.ndarray,
+        missing: np.ndarray,
+        area: Box,
+        image: np.ndarray,
+        remaining: np.ndarray,
+    ) -> None:
+        """Writes copies over the enlarged fill of a part of the window.
 
-    def enlarged(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        upper = wide.take(top[rows] * view.width + columns, axis=0)
-        lower = wide.take(bottom[rows] * view.width + columns, axis=0)
-        return upper + down[rows] * (lower - upper)
+        Args:
+            pixels: `(area.height, area.width, 3)` uint8, the enlarged fill; copies are written in
+                place. Pixels that were not copied, or whose source is missing, keep their value.
+            missing: `(area.height, area.width)` bool, the pixels to fill.
+            area: The part of the window.
+            image: `(H, W, 3)` uint8, the photograph.
+            remaining: `(H, W)` bool, its missing pixels.
+        """
+        view, (height, width) = self._view, self._is_copied.shape
+        seen, is_missing = image[view.slices], remaining[view.slices]
+        top, left = area.top - view.top, area.left - view.left
+        # The small pixel under each row and column of the area.
+        cell_row = np.arange(top, top + area.height) * height // view.height
+        cell_column = np.arange(left, left + area.width) * width // view.width
+        rows, columns = np.nonzero(missing & self._is_copied[cell_row[:, None], cell_column])
+        for start in range(0, len(rows), _POINTS):
+            row, column = (each[start : start + _POINTS] for each in (rows, columns))
+            offset = self._offsets[cell_row[row], cell_column[column]]
+            down, across = row + top, column + left
+            from_row = np.clip(down + offset[:, 0], 0, view.height - 1)
+            from_column = np.clip(across + offset[:, 1], 0, view.width - 1)
+            copied = self._enlarged(down, across)
+            copied -= self._enlarged(from_row, from_column)
+            copied += seen[from_row, from_column]
+            copied = np.clip(np.rint(copied), 0, 255).astype(np.uint8)
+            usable = ~is_missing[from_row, from_column]
+            pixels[row[usable], column[usable]] = copied[usable]
 
-    return enlarged
+    def _enlarged(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Bilinear values `(n, 3)` float32 of the small window at `n` pixels of the large one."""
+        upper = self._wide.take(self._top[rows] * self._view.width + columns, axis=0)
+        lower = self._wide.take(self._bottom[rows] * self._view.width + columns, axis=0)
+        return upper + self._down[rows] * (lower - upper)
+
+
+def _between(side: int, full: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `full` places the two of `side` around it, and the share of the second."""
+    place = np.clip((np.arange(full) + 0.5) * (side / full) - 0.5, 0, side - 1)
+    low = place.astype(np.int32)
+    return low, np.minimum(low + 1, side - 1), (place - low).astype(np.float32)[:, None]

@@ -30,7 +30,7 @@ import numpy as np
 
 from musical_tf.contract import STRATEGIES
 
-from .full_size_copies import copy_full_size
+from .full_size_copies import FullSizeCopies
 from .resampling import from_model, from_model_fitted, to_model
 from .windows import Box, Window, bounds, plan
 
@@ -178,11 +178,13 @@ def _paste(
         parts = iter([(slice(0, area.height), fitted[area.within(around)])])
     else:
         parts = from_model(filled, view, area)
-    is_copied = source is not None and window.scale > 1 and bool((source >= 0).any())
+    copies = None
+    if source is not None and window.scale > 1 and (source >= 0).any():
+        copies = FullSizeCopies(filled, source, view)
     for rows, pixels in parts:
-        if source is not None and is_copied:
+        if copies is not None:
             strip = area._replace(top=area.top + rows.start, bottom=area.top + rows.stop)
             pixels = pixels.copy()
-            copy_full_size(pixels, mine[rows], filled, source, view, strip, result, remaining)
+            copies.write(pixels, mine[rows], strip, result, remaining)
         np.copyto(target[rows], pixels, where=mine[rows, :, None])
     remaining[area.slices][mine] = False

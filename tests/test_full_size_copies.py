@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from serving.full_size_copies import copy_full_size
+from serving.full_size_copies import FullSizeCopies
 from serving.windows import Box
 
 SCALE = 4
@@ -32,7 +32,8 @@ def filled_by(source, image, hole, small, view=None):
     rows, columns = np.nonzero(hole)
     area = Box(rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
     pixels = np.full((area.height, area.width, 3), 9, np.uint8)
-    copy_full_size(pixels, hole[area.slices], small, source, view, area, image, hole)
+    copies = FullSizeCopies(small, source, view)
+    copies.write(pixels, hole[area.slices], area, image, hole)
     result = image.copy()
     result[area.slices][hole[area.slices]] = pixels[hole[area.slices]]
     return result
@@ -85,7 +86,8 @@ def test_memory_does_not_grow_with_the_window():
     area = Box(100, 200, 400, 600)
     pixels = np.full((300, 400, 3), 9, np.uint8)
     tracemalloc.start()
-    copy_full_size(pixels, hole[area.slices], small, source, view, area, image, hole)
+    copies = FullSizeCopies(small, source, view)
+    copies.write(pixels, hole[area.slices], area, image, hole)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (pixels == 80).all()
