@@ -121,25 +121,6 @@ def test_a_folder_of_masks_is_walked_in_order_and_drawn_at_random(tmp_path):
     assert drawn == {hole.tobytes() for hole in holes}
 
 
-def any_pixel_under(hole, size):
-    """The rule written as loops: hole if any source pixel that the target pixel touches is."""
-    height, width = hole.shape
-    result = np.zeros((size, size), bool)
-    for row in range(size):
-        for column in range(size):
-            top, bottom = row * height // size, -(-(row + 1) * height // size)
-            left, right = column * width // size, -(-(column + 1) * width // size)
-            result[row, column] = hole[top:bottom, left:right].any()
-    return result
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (100, 37), (16, 16), (20, 200), (33, 31)])
-def test_resizing_a_hole_keeps_every_missing_pixel(shape):
-    hole = rng(1).random(shape) < 0.01
-    hole[3, 5] = True
-    np.testing.assert_array_equal(holes.shrink_hole(hole, 32), any_pixel_under(hole, 32))
-
-
 def test_one_missing_pixel_of_a_large_mask_survives(tmp_path):
     hole = np.zeros((2048, 2048), bool)
     hole[1000, 700] = True

@@ -11,6 +11,7 @@ from .masks import (
     fit_mask,
     load_mask,
     read_mask,
+    stretch_hole,
     threshold_mask,
 )
 from .opening import MAX_PIXELS, READABLE, WRITABLE, ImageError, TooManyPixelsError
@@ -39,5 +40,6 @@ __all__ = [
     "masks_beside",
     "read_mask",
     "read_photograph",
+    "stretch_hole",
     "threshold_mask",
 ]

@@ -333,6 +333,14 @@ def fit_mask(hole: np.ndarray, height: int, width: int) -> np.ndarray:
             f"a mask of {hole.shape[1]} x {hole.shape[0]} pixels has another shape than an image "
             f"of {width} x {height}, so it cannot be scaled to it"
         )
+    return stretch_hole(hole, height, width)
+
+
+def stretch_hole(hole: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scales a hole to any size; a pixel is hole if any pixel that it touches is.
+
+    Nearest neighbor would lose thin strokes, and call pixels known that were not.
+    """
     return np.ascontiguousarray(_any_of_rows(_any_of_rows(hole, height).T, width).T)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from musical_tf.arguments import did_you_mean
-from musical_tf.images import THRESHOLD, masks_beside, read_mask
+from musical_tf.images import THRESHOLD, masks_beside, read_mask, stretch_hole
 
 from .listing import list_images
 
@@ -166,9 +166,10 @@ class FolderHoles(HoleSource):
 
     def _read(self, path: str) -> np.ndarray:
         try:
-            hole = shrink_hole(read_mask(path, name=f"mask {path}"), self.image_size)
+            hole = read_mask(path, name=f"mask {path}")
         except OSError as error:
             raise ValueError(f"mask {path}: {error.strerror}") from error
+        hole = stretch_hole(hole, self.image_size, self.image_size)
         if not hole.any():
             raise ValueError(
                 f"mask {path} is empty: no pixel above {THRESHOLD}, so nothing to fill"
@@ -192,26 +193,6 @@ class FolderHoles(HoleSource):
     def deterministic(self, index: int) -> np.ndarray:
         """Returns the masks one after the other, in the order of their paths, over and over."""
         return self._unpack(index % len(self.paths))
-
-
-def shrink_hole(hole: np.ndarray, size: int) -> np.ndarray:
-    """Resizes a hole so that a pixel is hole if any source pixel it touches is.
-
-    Nearest neighbour would lose thin strokes and call pixels known that were not.
-
-    Args:
-        hole: `(height, width)` bool, of any size.
-        size: Height and width of the result.
-    """
-    for axis in (0, 1):
-        length = hole.shape[axis]
-        position = np.arange(size)
-        start = position * length // size
-        stop = -((position + 1) * -length // size)
-        total = np.cumsum(hole, axis=axis, dtype=np.int64)
-        total = np.insert(total, 0, 0, axis=axis)
-        hole = np.take(total, stop, axis=axis) > np.take(total, start, axis=axis)
-    return hole
 
 
 KINDS: dict[str, type[HoleSource]] = {
