@@ -253,6 +253,10 @@ def test_folder_reads_a_list_of_files(tmp_path):
         (tmp_path / "list.txt").write_bytes(lines.encode(encoding))
         whole = sorted(str(tmp_path / "images" / f"{number}.png") for number in range(40))
         assert listed_paths(tmp_path) == whole
+    (tmp_path / "list.txt").write_text(
+        "images/1.png\nimages/2.png\nimages/3.png\n./images/1.png\n" * 3
+    )
+    assert listed_paths(tmp_path) == [str(tmp_path / "images" / f"{n}.png") for n in (1, 2, 3)]
     for content in (b"\x89PNG\r\n\x1a\n", b"a.png\0b.png", b"\xff\xfe\x00"):
         (tmp_path / "list.bin").write_bytes(content)
         with pytest.raises(ValueError, match="must be a folder or a text file in UTF-8"):

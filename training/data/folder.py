@@ -74,7 +74,8 @@ def _find(data_dir: Path, split: str) -> Listing:
 def _find_in_list(file: Path, split: str) -> Listing:
     lines = [line.strip() for line in read_lines(file)]
     names = [line for line in lines if line and not line.startswith("#")]
-    paths = [_listed_path(file.parent, name) for name in names]
+    # A path that is listed twice might land in two splits.
+    paths = list(dict.fromkeys(_listed_path(file.parent, name) for name in names))
     return listed(_split_by_path(paths, split, file.parent) if paths else [])
 
 
