@@ -1,6 +1,7 @@
 """MUSICAL's generator, objective and registry."""
 
 import dataclasses
+import os
 
 import keras
 import numpy as np
@@ -112,6 +113,9 @@ def test_load_says_what_is_wrong(tmp_path):
         (tmp_path / "generator.keras").write_bytes(content)
         with pytest.raises(ValueError, match="is not a readable generator: it is torn"):
             musical_tf.load(tmp_path)
+    os.mkfifo(tmp_path / "fifo.keras")
+    with pytest.raises(ValueError, match="is not a readable generator: it is torn"):
+        musical_tf.load(tmp_path / "fifo.keras")
     with pytest.raises(ValueError, match="holds a Sequential, expected a generator of one of"):
         musical_tf.load(tmp_path / "other.keras")
 

@@ -106,7 +106,7 @@ def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
             f"No generator at {file}: expected a .keras file, a run directory holding "
             f"{WEIGHTS}, or a model's name ({known})"
         )
-    if file.is_file() and not zipfile.is_zipfile(file):
+    if not file.is_dir() and not (file.is_file() and zipfile.is_zipfile(file)):
         raise ValueError(
             f"{file} is not a readable generator: it is torn, or was never a .keras file"
         )
