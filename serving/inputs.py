@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 """What is taken for a photograph or a mask."""
 
 _KINDS = "a path, a PIL image or a NumPy array"
+_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1", "I;16")
 
 
 class Given(NamedTuple):
@@ -83,12 +84,15 @@ def _hole_of(mask: Picture) -> np.ndarray:
             mask = mask[..., 0]
         if mask.dtype == np.bool_ and mask.ndim == 2:
             return mask
-        if mask.dtype != np.uint8 or mask.ndim not in (2, 3) or mask.size == 0:
+        channels = mask.shape[2] if mask.ndim == 3 else 1
+        if mask.dtype != np.uint8 or mask.ndim not in (2, 3) or mask.size == 0 or channels > 4:
             raise ValueError(
                 f"mask must be bool or uint8 of shape (H, W), got {mask.dtype} {mask.shape}"
             )
         mask = Image.fromarray(mask)
     if isinstance(mask, Image.Image):  # by the rule for files, whose code reads files
+        _check_mode(mask, "mask", (*_MODES, "I;16B"))
+        mask = mask.convert("RGBA") if mask.mode == "PA" else mask
         stream = io.BytesIO()
         mask.save(stream, "PNG", compress_level=1, exif=b"")
         stream.seek(0)
@@ -98,18 +102,21 @@ def _hole_of(mask: Picture) -> np.ndarray:
     raise TypeError(f"mask must be {_KINDS}, got {type(mask).__name__}")
 
 
+def _check_mode(image: Image.Image, what: str, valid: Sequence[str]) -> None:
+    if image.mode not in valid:
+        raise ValueError(f"{what} must have mode {', '.join(valid)}, got {image.mode}; convert it")
+
+
 def _array_of(image: Image.Image) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     """The array of a PIL image as it lies there, not turned by its EXIF."""
-    if image.mode in ("P", "PA") or "transparency" in image.info:
+    _check_mode(image, "image", _MODES)
+    is_deep = image.mode == "I;16"  # and keeps the level that is transparent
+    if image.mode in ("P", "PA") or ("transparency" in image.info and not is_deep):
         gray = image.mode in ("1", "L")
         image = image.convert("LA" if gray else "RGBA" if image.has_transparency_data else "RGB")
     elif image.mode == "1":
         image = image.convert("L")
-    if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
-        raise ValueError(
-            f"image must have mode L, LA, RGB, RGBA, P, 1 or I;16, got {image.mode}; convert it"
-        )
-    info = {key: value for key, value in image.info.items() if key != "transparency"}
+    info = {key: value for key, value in image.info.items() if is_deep or key != "transparency"}
     return np.asarray(image), lambda filled: _image_of(filled, info)
 
 

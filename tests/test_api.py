@@ -76,12 +76,22 @@ def test_a_pil_image_and_a_path_give_a_pil_image(model, tmp_path, mode):
         assert (np.asarray(filled)[HOLE] != before[HOLE]).any()
 
 
+def test_a_transparent_level_of_16_bits_stays(model):
+    image = Image.fromarray(GRAY.astype(np.uint16) * 256 + 7)
+    image.info["transparency"] = 7
+    filled = musical_tf.inpaint(image, HOLE, model=model)
+    assert (filled.mode, filled.info["transparency"]) == ("I;16", 7)
+    np.testing.assert_array_equal(np.asarray(filled)[~HOLE], np.asarray(image)[~HOLE])
+
+
 def test_every_form_of_a_mask_is_the_same_hole(model, tmp_path):
     Image.fromarray(MASK).save(tmp_path / "mask.png")
     masks = (
         *(HOLE, HOLE[..., None], HOLE.astype(np.uint8)),
         *(MASK, MASK[..., None], np.dstack([MASK] * 3)),
         *(Image.fromarray(MASK), Image.fromarray(HOLE), tmp_path / "mask.png"),
+        Image.fromarray(MASK).convert("P").convert("PA"),
+        Image.fromarray(HOLE.astype(np.uint16) * 65535),
     )  # fmt: skip
     for mask in masks:
         np.testing.assert_array_equal(musical_tf.inpaint(RGB, mask, model=model), expected_of(RGB))
@@ -109,6 +119,11 @@ def test_a_turned_file_is_upright_and_a_pil_image_as_it_lies(model, tmp_path):
         (RGB, HOLE / 1, ValueError, "mask must be bool or uint8 .* got float64"),
         (RGB, np.ones_like(HOLE), ValueError, "covers the whole image"),
         (Image.new("CMYK", (48, 40)), HOLE, ValueError, "image must have mode L, .* got CMYK"),
+        *(
+            (RGB, Image.new(mode, (48, 40)), ValueError, f"mask must have mode L, .* got {mode}")
+            for mode in ("CMYK", "YCbCr", "LAB", "HSV", "I", "F", "RGBX", "La")
+        ),
+        (RGB, np.zeros((40, 48, 5), np.uint8), ValueError, r"mask must .* got uint8 \(40, 48, 5"),
         ("none.png", HOLE, FileNotFoundError, "none.png"),
         (RGB, "none.png", FileNotFoundError, "none.png"),
     ],
