@@ -4,10 +4,8 @@ Needs Debian's Chromium, and `npm ci` in examples/web.
 """
 
 import contextlib
-import functools
 import http.server
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,52 +18,39 @@ from benchmarks import measure
 
 PAGE = Path(__file__).with_name("templates") / "browser.html"
 RUNTIME = measure.ROOT / "examples" / "web" / "node_modules" / "onnxruntime-web" / "dist"
+RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PATIENCE = 120_000  # milliseconds for one step in the page
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files with the headers without which a page gets no threads."""
-
-    def end_headers(self) -> None:
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        super().end_headers()
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
 @contextlib.contextmanager
-def _site(image: np.ndarray, files: Mapping[str, Path]) -> Iterator[str]:
-    """The address of a site with the page, the runtime, the image and files by name."""
-    if not RUNTIME.is_dir():
-        raise FileNotFoundError("onnxruntime-web is missing; run npm ci in examples/web")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "ort").mkdir()
-        for file in (
-            "ort.wasm.min.mjs",
-            *(f"ort-wasm-simd-threaded.{kind}" for kind in ("mjs", "wasm")),
-        ):
-            shutil.copy(RUNTIME / file, folder / "ort")
-        shutil.copy(PAGE, folder / "index.html")
-        (folder / "image.bin").write_bytes(image.tobytes())
-        for file_name, file in files.items():
-            shutil.copy(file, folder / file_name)
-        handler = functools.partial(_Handler, directory=name)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{server.server_port}/"
-            server.shutdown()
+def _site(files: Mapping[str, Path]) -> Iterator[str]:
+    """The address of a site with files by path."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def translate_path(self, path: str) -> str:
+            return str(files.get(path, "missing"))
+
+        def end_headers(self) -> None:  # a page without them gets no threads
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+            super().end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 def measure_models(
-    files: Mapping[str, Path], own: str, threads: int, image: np.ndarray, rounds: int
+    models: Mapping[str, Path], own: str, threads: int, image: np.ndarray, rounds: int
 ) -> tuple[list[dict[str, float]], dict[str, int]]:
     """Times models in turns, each in a browser process of its own.
 
     Args:
-        files: Name -> ONNX file.
+        models: Name -> ONNX file.
         own: The name of this project's model; others have MI-GAN's inputs.
         threads: Of WebAssembly.
         image: `(S, S, 3)` uint8, whose hole is the central square of half the side.
@@ -80,34 +65,34 @@ def measure_models(
     """
     from playwright.sync_api import sync_playwright
 
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise FileNotFoundError("Chromium is missing; on Debian and Ubuntu: apt install chromium")
-    with contextlib.ExitStack() as stack:
-        served = {f"{number}.onnx": file for number, file in enumerate(files.values())}
-        address = stack.enter_context(_site(image, served))
-        playwright = stack.enter_context(sync_playwright())
-        launch = functools.partial(playwright.chromium.launch, executable_path=chromium)
-        pages, renderers = {}, {}
-        for number, name in enumerate(files):
+    if not RUNTIME.is_dir():
+        raise FileNotFoundError("onnxruntime-web is missing; run npm ci in examples/web")
+    files = {"/": PAGE, **{f"/ort/{name}": RUNTIME / name for name in RUNTIME_FILES}}
+    files |= {f"/{number}.onnx": file for number, file in enumerate(models.values())}
+    pages, calls, renderers = [], {}, {}
+    with _site(files) as address, sync_playwright() as playwright:
+        for number, name in enumerate(models):
             before = _renderers()
-            page = launch(args=["--no-sandbox"]).new_page()
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            page = browser.new_page()
             page.set_default_timeout(PATIENCE)
             page.goto(address)
             page.wait_for_function("window.is_ready")
-            given = [f"./{number}.onnx", threads, len(image), name == own]
+            given = [f"./{number}.onnx", threads, image.ravel().tolist(), name == own]
             if not page.evaluate("(given) => open_model(...given)", given):
                 raise RuntimeError("the page is not isolated, so that it gets no threads")
             page.evaluate("run_model()")
-            pages[name], renderers[name] = page, _renderers() - before
-        seconds = [
-            {name: page.evaluate("run_model()") for name, page in pages.items()}
-            for _ in range(rounds)
-        ]
+            pages.append(page)
+            calls[name] = lambda page=page: page.evaluate("run_model()")
+            renderers[name] = _renderers() - before
+        seconds = measure.in_rounds(calls, rounds)
         peaks = {
             name: max(map(measure.resident_peak, numbers)) for name, numbers in renderers.items()
         }
-        for page in pages.values():
+        for page in pages:
             page.context.browser.close()
     return seconds, peaks
 

@@ -11,27 +11,25 @@ and resizes too and gets the same pixels. Its conversion to channels first is no
   file to file, over MI-GAN's pipeline and over our session;
 * `browser`: WebAssembly with one and with two threads, both files in onnxruntime-web;
 * `folder`: `musical-inpaint-many` with 1 and 2 workers of one thread, relative to a plain loop over
-  MI-GAN's pipeline in as many processes; whole commands;
+  MI-GAN's pipeline in as many processes; whole commands. The photographs are random crops of those
+  in `--images`;
 * `start`: cold starts, relative to a script that fills one photograph with MI-GAN's pipeline;
 * `growth`: seconds and memory by megapixels and by the share of the hole, for the plots.
 
 Peak memory is that of a command that fills one photograph from file to file, and of its children;
-for servers and folders that of all processes, for the browser that of the page's process. Each row
-has a bound on its time, and `results/cost.json` is written after each. Rows of other weights,
-hardware or software are dropped. The exit code is 1 if a row failed or a ratio is below its bar.
-Needs Linux.
+for servers and folders that of all processes, for the browser that of the page's process.
+`results/cost.json` is written after each row. Rows of other weights, hardware or software are
+dropped. The exit code is 1 if a row failed or a ratio is below its bar. Needs Linux.
 """
 
 import argparse
 import contextlib
-import io
 import json
 import math
-import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -40,8 +38,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks import browser, load_test, measure, models
-from benchmarks.memory_over_time import Memory, run_command
+from benchmarks import browser, cold_start, load_test, measure, models
+from benchmarks.measure import Memory, run_command
+from benchmarks.servers import running_server
 from serving import named_models
 from serving.session import InpaintingSession
 
@@ -50,6 +49,7 @@ OURS, MIGAN = "ours", "MI-GAN"
 THREADS = 2
 CLIENTS = (1, 8, 32)
 WORKERS = (1, 2)
+FOLDER_SIZE = (800, 600)
 MEGAPIXELS = (0.0625, 0.25, 1, 3, 6, 12, 24)
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 SHARE = 0.01
@@ -59,6 +59,26 @@ MODEL_BAR, BAR = 2.0, 1.0
 """Ratios to reach where the model is the cost, and elsewhere."""
 
 Row = dict[str, Any]
+
+MIGAN_SCRIPT = """
+import os, sys
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import numpy as np, onnxruntime
+from PIL import Image
+threads, model, mask, output, *photos = sys.argv[1:]
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = int(threads)
+session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+known = 255 - np.asarray(Image.open(mask).convert("L"))
+for photo in photos:
+    image = np.asarray(Image.open(photo).convert("RGB"))
+    feed = {"image": image.transpose(2, 0, 1)[None], "mask": known[None, None]}
+    filled = session.run(None, feed)[0][0].transpose(1, 2, 0)
+    is_folder = os.path.isdir(output)
+    file = os.path.join(output, os.path.basename(photo)) if is_folder else output
+    Image.fromarray(filled).save(file, quality=90)
+"""
+"""A plain loop over MI-GAN's pipeline from file to file."""
 
 
 def holes(width: int) -> dict[str, np.ndarray]:
@@ -141,6 +161,10 @@ def compare(pairs: list[dict[str, float]]) -> dict[str, Any]:
     return {**figures, "seconds": seconds, "rounds": len(pairs)}
 
 
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}"
+
+
 # ---- photographs
 
 
@@ -151,9 +175,8 @@ def race(row: str, migan: str, width: int, rounds: int) -> dict[str, Any]:
     if not np.array_equal(calls[OURS]()[~hole], image[~hole]):
         raise RuntimeError(f"{row}: known pixels have changed")
     calls[MIGAN]()
-    return compare(
-        [{name: measure.seconds_of(call) for name, call in calls.items()} for _ in range(rounds)]
-    )
+    timed = {name: partial(measure.seconds_of, call) for name, call in calls.items()}
+    return compare(measure.in_rounds(timed, rounds))
 
 
 def peaks_of(row: str, migan: str, width: int) -> dict[str, int]:
@@ -179,7 +202,7 @@ def measure_photograph(row: str, options: argparse.Namespace) -> list[Row]:
     return [{"name": name, "bar": MODEL_BAR, **found, "bytes": peaks}]
 
 
-# ---- server
+# ---- server and browser
 
 
 def measure_server(row: str, options: argparse.Namespace) -> list[Row]:
@@ -189,26 +212,20 @@ def measure_server(row: str, options: argparse.Namespace) -> list[Row]:
         which: load_test.file_loop(lambda image, hole, fill=fill: fill(image, hole)(), files)
         for which, fill in fills.items()
     }
-    with load_test.running_server("photo", "--queue", "64") as (process, port):
+    with running_server("photo", "--queue", "64") as (process, port):
         ways |= {count: load_test.clients(port, count, files) for count in CLIENTS}
         with Memory(process, 0.5, proportional=True) as memory:
-            seconds = options.seconds * options.rounds
-            found = load_test.take_turns(ways, seconds, options.rounds)
+            turns = load_test.take_turns(ways, options.seconds, options.rounds)
     migan_bytes = peaks_of("center", str(options.migan), options.width)[MIGAN]
     rows = []
     for count in CLIENTS:
         for loop, label in ((MIGAN, "MI-GAN"), (OURS, "our session")):
-            rates = zip(found[count]["rates"], found[loop]["rates"], strict=True)
-            figures = compare([{OURS: 1 / server, MIGAN: 1 / plain} for server, plain in rates])
-            many = f"{count} client{'s' if count > 1 else ''}"
-            row_bytes = {OURS: memory.peak(), MIGAN: migan_bytes} if loop == MIGAN else {}
-            bar = BAR if loop == MIGAN else None
-            name = f"server, {many}, against a loop over {label}"
-            rows.append({"name": name, "bar": bar, **figures, "bytes": row_bytes})
+            pairs = [{OURS: 1 / each[count].rate, MIGAN: 1 / each[loop].rate} for each in turns]
+            name = f"server, {counted(count, 'client')}, against a loop over {label}"
+            rows.append({"name": name, "bar": None, **compare(pairs), "bytes": {}})
+            if loop == MIGAN:
+                rows[-1] |= {"bar": BAR, "bytes": {OURS: memory.peak(), MIGAN: migan_bytes}}
     return rows
-
-
-# ---- browser
 
 
 def measure_browser(row: str, options: argparse.Namespace) -> list[Row]:
@@ -217,27 +234,12 @@ def measure_browser(row: str, options: argparse.Namespace) -> list[Row]:
     for threads in (1, THREADS):
         image = models.photograph(256)[0]
         pairs, peaks = browser.measure_models(files, OURS, threads, image, options.rounds)
-        name = f"browser, 256 x 256 px, {threads} thread{'s' if threads > 1 else ''}"
+        name = f"browser, 256 x 256 px, {counted(threads, 'thread')}"
         rows.append({"name": name, "bar": MODEL_BAR, **compare(pairs), "bytes": peaks})
     return rows
 
 
 # ---- folder
-
-
-def make_folder(folder: Path, count: int) -> None:
-    """Writes `photos/`, JPEGs of 800 x 600 of 25 contents, and `mask.png`."""
-    (folder / "photos").mkdir()
-    contents = []
-    for number in range(25):
-        stream = io.BytesIO()
-        image = Image.fromarray(np.roll(photograph(600, 800), 31 * number, axis=1))
-        image.save(stream, "JPEG", quality=90)
-        contents.append(stream.getvalue())
-    for number in range(count):
-        file = folder / "photos" / f"{number:05}.jpg"
-        file.write_bytes(contents[number % len(contents)])
-    Image.fromarray(box(800, 0.02)).save(folder / "mask.png")
 
 
 def loop_over_folder(migan: str, folder: Path, workers: int) -> tuple[float, int]:
@@ -246,59 +248,42 @@ def loop_over_folder(migan: str, folder: Path, workers: int) -> tuple[float, int
     output.mkdir()
     photos = sorted(map(str, (folder / "photos").iterdir()))
     words = ("-c", MIGAN_SCRIPT, "1", migan, str(folder / "mask.png"), str(output))
+
+    def fill(part: int) -> int:
+        return run_command(*words, *photos[part::workers], every=0.1)[1]
+
     peaks: list[int] = []
-
-    def fill(part: int) -> None:
-        peaks.append(run_command(*words, *photos[part::workers], every=0.1)[1])
-
     with ThreadPoolExecutor(workers) as pool:
-        seconds = measure.seconds_of(lambda: list(pool.map(fill, range(workers))))
+        seconds = measure.seconds_of(lambda: peaks.extend(pool.map(fill, range(workers))))
     return seconds, sum(peaks)
 
 
 def measure_folder(row: str, options: argparse.Namespace) -> list[Row]:
     count, rows = options.photographs, []
     with tempfile.TemporaryDirectory() as name:
-        make_folder(Path(name), count)
+        folder, (width, height) = Path(name), FOLDER_SIZE
+        sources = models.photographs_in(options.images)
+        models.write_photographs(folder / "photos", FOLDER_SIZE, count, sources)
+        Image.fromarray(box(width, 0.02)).save(folder / "mask.png")
         for workers in WORKERS:
             words = ["--workers", str(workers), "--threads", "1", "--provider", "cpu"]
             words += ["--image", f"{name}/photos", "--mask", f"{name}/mask.png"]
             words += ["--output", f"{name}/ours-{workers}"]
             own, own_bytes = run_command("serving.predict_many", *words, every=0.1)
-            theirs, their_bytes = loop_over_folder(str(options.migan), Path(name), workers)
+            theirs, their_bytes = loop_over_folder(str(options.migan), folder, workers)
             for done in (f"ours-{workers}", f"migan-{workers}"):
-                found = len(list(Path(name, done).glob("*.jpg")))
+                found = len(list((folder / done).glob("*.jpg")))
                 if found != count:
                     raise RuntimeError(f"{done} must have {count} photographs, got {found}")
-            many = f"{workers} worker{'s' if workers > 1 else ''}"
-            what = f"folder of {count:,} photographs of 800 x 600 px, {many}"
+            what = f"folder of {count:,} photographs of {width} x {height} px"
             figures = compare([{OURS: own, MIGAN: theirs}])
             row_bytes = {OURS: own_bytes, MIGAN: their_bytes}
+            what = f"{what}, {counted(workers, 'worker')}"
             rows.append({"name": what, "bar": BAR, **figures, "bytes": row_bytes})
     return rows
 
 
 # ---- cold starts
-
-MIGAN_SCRIPT = """
-import os, sys
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import numpy as np, onnxruntime
-from PIL import Image
-threads, model, mask, output, *photos = sys.argv[1:]
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = int(threads)
-session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-known = 255 - np.asarray(Image.open(mask).convert("L"))
-for photo in photos:
-    image = np.asarray(Image.open(photo).convert("RGB"))
-    feed = {"image": image.transpose(2, 0, 1)[None], "mask": known[None, None]}
-    filled = session.run(None, feed)[0][0].transpose(1, 2, 0)
-    is_folder = os.path.isdir(output)
-    file = os.path.join(output, os.path.basename(photo)) if is_folder else output
-    Image.fromarray(filled).save(file, quality=90)
-"""
-"""A plain loop over MI-GAN's pipeline from file to file."""
 
 STARTS: dict[str, tuple[str, ...]] = {
     "musical-inpaint, one photograph": ("serving.predict", "PHOTO", "MASK", "OUTPUT"),
@@ -318,8 +303,8 @@ STARTS: dict[str, tuple[str, ...]] = {
 def start_server() -> tuple[float, int]:
     """Seconds until a server is ready, and its memory then."""
     with contextlib.ExitStack() as stack:
-        server = load_test.running_server("photo")
         found: list[tuple[int, int]] = []
+        server = running_server("photo")
         seconds = measure.seconds_of(lambda: found.append(stack.enter_context(server)))
         return seconds, measure.resident_peak(found[0][0])
 
@@ -327,37 +312,34 @@ def start_server() -> tuple[float, int]:
 def measure_start(row: str, options: argparse.Namespace) -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        image, hole = case("center", 256)
-        (Path(name) / "one").mkdir()
-        paths = {word: f"{name}/{word.lower()}.png" for word in ("PHOTO", "MASK", "OUTPUT")}
-        for file in (paths["PHOTO"], f"{name}/one/photo.png"):
-            Image.fromarray(image).save(file)
-        Image.fromarray(hole).save(paths["MASK"])
-        files = (paths["MASK"], paths["OUTPUT"], paths["PHOTO"])
-        kept = f"{name}/kept"
-        theirs = partial(
-            run_command, "-c", MIGAN_SCRIPT, "0", str(options.migan), *files, kept=kept
-        )
+        photo, mask, output = cold_start.write_photograph(Path(name))
+        single = Path(name, "one")
+        single.mkdir()
+        Image.open(photo).save(single / "photo.png")
+        places = {"PHOTO": photo, "MASK": mask, "OUTPUT": output, "FOLDER": str(single)}
+        words = ("-c", MIGAN_SCRIPT, "0", str(options.migan), mask, output, photo)
+        theirs = partial(run_command, *words, kept=f"{name}/kept")
+
+        def own(*words: str) -> tuple[float, int]:
+            if words[0] == "serving.server":
+                return start_server()
+            places["OUTPUTS"] = tempfile.mkdtemp(dir=name)
+            return run_command(*(places.get(word, word) for word in words), kept=f"{name}/kept")
+
         for label, words in STARTS.items():
-            pairs, peaks = [], {OURS: 0, MIGAN: 0}
-            for number in range(1 + min(options.rounds, 3)):
-                places = {**paths, "FOLDER": f"{name}/one", "OUTPUTS": f"{name}/many-{number}"}
-                own = partial(run_command, *(places.get(word, word) for word in words), kept=kept)
-                calls = {OURS: start_server if words[0] == "serving.server" else own}
-                if words[0].startswith("serving"):
-                    calls[MIGAN] = theirs
-                found = {which: call() for which, call in calls.items()}
-                if number == 0:  # it compiles the modules
-                    continue
-                pairs.append({which: seconds for which, (seconds, _) in found.items()})
-                peaks |= {which: max(peaks[which], peak) for which, (_, peak) in found.items()}
+            calls = {OURS: partial(own, *words)}
+            if words[0].startswith("serving"):
+                calls[MIGAN] = theirs
+            measure.in_rounds(calls, 1)  # compiles the modules
+            found = measure.in_rounds(calls, min(options.rounds, 3))
+            pairs = [{which: each[which][0] for which in calls} for each in found]
             rows.append({"name": f"cold start, {label}", "bar": None})
-            if MIGAN in pairs[0]:
+            if MIGAN in calls:
                 rows[-1] |= {"bar": BAR, **compare(pairs)}
             else:
                 median = statistics.median(pair[OURS] for pair in pairs)
                 rows[-1]["seconds"] = {OURS: round(median, 4)}
-            rows[-1]["bytes"] = {which: peak for which, peak in peaks.items() if peak}
+            rows[-1]["bytes"] = {which: max(each[which][1] for each in found) for which in calls}
     return rows
 
 
@@ -392,32 +374,16 @@ def measure_growth(row: str, options: argparse.Namespace) -> list[Row]:
 
 # ---- the command
 
-ROWS: dict[str, tuple[Callable[[str, argparse.Namespace], list[Row]], int]] = {
-    "center": (measure_photograph, 300),
-    **{name: (measure_photograph, 300) for name in HOLES},
-    "server": (measure_server, 300),
-    "browser": (measure_browser, 300),
-    "start": (measure_start, 400),
-    "growth": (measure_growth, 600),
-    "folder": (measure_folder, 1800),
+ROWS: dict[str, Callable[[str, argparse.Namespace], list[Row]]] = {
+    "center": measure_photograph,
+    **dict.fromkeys(HOLES, measure_photograph),
+    "server": measure_server,
+    "browser": measure_browser,
+    "start": measure_start,
+    "growth": measure_growth,
+    "folder": measure_folder,
 }
-"""Row of the command line -> measurement and its bound in seconds."""
-
-
-@contextlib.contextmanager
-def bounded(seconds: float, what: str) -> Iterator[None]:
-    """Raises TimeoutError where the body has not ended within so many seconds."""
-
-    def end(*_: Any) -> None:
-        raise TimeoutError(f"{what} took more than {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+"""Row of the command line -> measurement."""
 
 
 def kept(record: dict[str, Any]) -> dict[str, Any]:
@@ -436,6 +402,8 @@ def kept(record: dict[str, Any]) -> dict[str, Any]:
                      help=f"of {', '.join(ROWS)}"),
     measure.argument("--photographs", type=measure.at_least(1), default=1000, metavar="N",
                      help="in the folder"),
+    measure.argument("--images", type=Path, metavar="DIR",
+                     help="photographs to crop for the folder; by default scikit-image's"),
     measure.argument("--seconds", type=float, default=2.0, help="of a server's turn"),
     measure.argument("--width", type=measure.at_least(64), default=4000, metavar="PIXELS",
                      help="of large photographs, 3/4 as high"),
@@ -447,10 +415,8 @@ def main(options: argparse.Namespace) -> int:
     record = measure.record(options.command, {"weights_sha256": contract.weights_sha256})
     cost, bad = kept(record), []
     for row in options.rows:
-        function, bound = ROWS[row]
         try:
-            with bounded(bound, row):
-                found = function(row, options)
+            found = ROWS[row](row, options)
         except (OSError, ValueError, RuntimeError) as error:
             bad.append(f"{row}: {error}")
             print(bad[-1], file=sys.stderr, flush=True)

@@ -42,7 +42,6 @@ def dynamic_int8(model: Any) -> Any:
     import onnx
 
     quantization = importlib.import_module(f"{onnx_runtime.load().__name__}.quantization")
-
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, source)
@@ -88,16 +87,12 @@ def held_out(run: Path, data_dir: str | None, count: int) -> tuple[dict, np.ndar
     return {**described, "photographs": len(images)}, images, holes
 
 
-def quality(run: Run, images: np.ndarray, holes: np.ndarray, reference: np.ndarray) -> dict:
+def quality(results: np.ndarray, images: np.ndarray, holes: np.ndarray, reference: np.ndarray):
     """Differences from `reference` in the holes, in gray levels, and from the photographs in dB."""
     from musical_tf.metrics import authors_metrics
 
-    results = in_batches(run, images, holes)
     difference = np.abs(results[holes].astype("int16") - reference[holes])
-    metrics = [
-        authors_metrics(image, result, hole)
-        for image, result, hole in zip(images, results, holes, strict=True)
-    ]
+    metrics = [authors_metrics(*each) for each in zip(images, results, holes, strict=True)]
     return {
         "grey_levels_max": int(difference.max()),
         "grey_levels_mean": float(difference.mean()),
@@ -113,8 +108,14 @@ def in_batches(run: Run, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(run(images[part], masks[part])) for part in parts])
 
 
-def compare(options: argparse.Namespace) -> dict:
-    """All figures, ready for JSON."""
+@measure.command(
+    measure.argument("--run", required=True, type=Path, metavar="DIR", help="run directory"),
+    measure.argument("--data-dir", metavar="DIR", help="default: the recipe's own"),
+    measure.argument("--photographs", type=measure.at_least(1), default=100, metavar="N"),
+    measure.argument("--simplifiers", action="store_true", help="add onnxslim and onnxsim"),
+    rounds=40,
+)
+def main(options: argparse.Namespace) -> None:
     from export import command_line, convert, parity, precision, serving_module
 
     command_line.quiet_tensorflow()
@@ -126,38 +127,28 @@ def compare(options: argparse.Namespace) -> dict:
     if options.simplifiers:
         found |= simplified(model)
     runtimes = {label: parity.onnx_runtime(each) for label, each in found.items()}
-    reference = in_batches(inpaint, images, holes)
-    timed = {**runtimes, "again": parity.onnx_runtime(model)}
     image = np.random.default_rng(0).integers(0, 256, (1, TIMED_SIDE, TIMED_SIDE, 3), "uint8")
     mask = models.square_hole(TIMED_SIDE, TIMED_SIDE // 2)
+    timed = {**runtimes, "again": parity.onnx_runtime(model)}
     calls = {label: partial(run, image, mask) for label, run in timed.items()}
     seconds = measure.take_turns(calls, options.rounds)
     ratios = {
         label: {kind: value / seconds["float32"][kind] for kind, value in each.items()}
         for label, each in seconds.items()
     }
+    reference = in_batches(inpaint, images, holes)
     files = {
         label: {
             "bytes": each.ByteSize(),
             "nodes": len(each.graph.node),
-            **quality(runtimes[label], images, holes, reference),
+            **quality(in_batches(runtimes[label], images, holes), images, holes, reference),
             "time_of_float32": ratios[label],
         }
         for label, each in found.items()
     }
     timing = {"timed_side": TIMED_SIDE, "rounds": options.rounds, "float32_again": ratios["again"]}
-    return {**described, **timing, "files": files}
-
-
-@measure.command(
-    measure.argument("--run", required=True, type=Path, metavar="DIR", help="run directory"),
-    measure.argument("--data-dir", metavar="DIR", help="default: the recipe's own"),
-    measure.argument("--photographs", type=measure.at_least(1), default=100, metavar="N"),
-    measure.argument("--simplifiers", action="store_true", help="add onnxslim and onnxsim"),
-    rounds=40,
-)
-def main(options: argparse.Namespace) -> None:
-    measure.publish("export_precision", options.command, compare(options))
+    figures = {**described, **timing, "files": files}
+    measure.publish("export_precision", options.command, figures)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,14 @@ The photographs are scikit-image's, cut and scaled to size. Writes `results/inpu
 """
 
 import argparse
-import itertools
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from benchmarks import measure, training_step
+from benchmarks import measure, models, training_step
+from benchmarks.training_step import Case
 from training.data import datasets
 from training.data.holes import open_masks
 from training.data.photographs import CACHE_BYTES
@@ -40,27 +37,8 @@ SOURCES = {
     f"{STREET}, brush strokes": ((936, 537), 350 / 256, "random", "irregular"),
     "12 megapixels, 4000 x 3000": ((4000, 3000), 350 / 256, "random", "center"),
 }
-STEPS = {"lite, batch 16": ("lite", 16), "paper, batch 5": ("paper", 5)}
+STEPS = {"lite, batch 16": Case("lite", SIZE, 16), "paper, batch 5": Case("paper", SIZE, 5)}
 PRECISIONS = ("float32", "mixed_bfloat16")
-
-
-def write_photographs(folder: Path, size: tuple[int, int], count: int = FILES) -> None:
-    """Writes JPEGs of one size, no two alike."""
-    from skimage import data
-
-    folder.mkdir(parents=True)
-    originals = [Image.fromarray(each()) for each in (data.astronaut, data.chelsea, data.coffee)]
-    random = np.random.default_rng(0)
-    for number in range(count):
-        original = originals[number % len(originals)]
-        part = 0.7 + 0.3 * random.random()
-        width = min(original.width, original.height * size[0] / size[1]) * part
-        height = width * size[1] / size[0]
-        left = random.random() * (original.width - width)
-        top = random.random() * (original.height - height)
-        box = (left, top, left + width, top + height)
-        photograph = original.resize(size, Image.Resampling.BICUBIC, box=box)
-        photograph.save(folder / f"{number:03d}.jpg", quality=90)
 
 
 def pipeline(folder: Path, source: str, batch: int, in_memory: bool):
@@ -87,62 +65,46 @@ def arriving(folder: Path, source: str, in_memory: bool, seconds: float, batch: 
     return count / (time.perf_counter() - start)
 
 
-def step_times(folder: Path, preset: str, batch: int, precision: str, rounds: int) -> dict:
+def step_times(folder: Path, case: Case, precision: str, rounds: int) -> dict[str, Any]:
     """Seconds of a step on a batch that is ready, and of one that the pipeline feeds."""
     from training.fit import repeatable
 
     with repeatable():
-        case = training_step.Case("musical", preset, SIZE, batch, training_step.ALONE)
         trainer = training_step.trainer_of(case, precision)
-        ready = training_step.batch_of(SIZE, batch)
-        fed = iter(pipeline(folder, STREET, batch, in_memory=False))
+        ready = training_step.batch_of(case)
+        fed = iter(pipeline(folder, STREET, case.batch, in_memory=False))
         calls = {"ready": lambda: trainer.update(ready), "fed": lambda: trainer.update(next(fed))}
         seconds = measure.take_turns(calls, rounds)
-    return {**seconds, "images_per_second": batch / seconds["ready"]["median"]}
-
-
-def measure_all(seconds: float, rounds: int) -> dict[str, Any]:
-    """Images a second of every source and every step."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folders = {}
-        for source, (size, *_) in SOURCES.items():
-            folders[source] = Path(temporary) / f"{size[0]}x{size[1]}"
-            if not folders[source].exists():
-                write_photographs(folders[source], size)
-        arrive = {
-            f"{source}, {where}": arriving(folder, source, where == "from memory", seconds)
-            for source, folder in folders.items()
-            for where in ("from files", "from memory")
-        }
-        steps = {
-            f"{name}, {precision}": step_times(folders[STREET], preset, batch, precision, rounds)
-            for (name, (preset, batch)), precision in itertools.product(STEPS.items(), PRECISIONS)
-        }
-    return {"images_per_second": arrive, "steps": steps}
-
-
-def ratios(measured: dict[str, Any]) -> dict[str, float]:
-    """Arriving relative to the step that takes most, and fed relative to ready."""
-    steps = measured["steps"]
-    fastest = max(steps, key=lambda name: steps[name]["images_per_second"])
-    most = steps[fastest]["images_per_second"]
-    said = {
-        f"{source}: images a second / of the step of {fastest}": value / most
-        for source, value in measured["images_per_second"].items()
-    }
-    for name, found in steps.items():
-        label = f"step of {name}: fed from files of 936 x 537 / on a batch that lies ready"
-        said[label] = measure.ratio(found, "fed", "ready")
-    return said
+    return {**seconds, "images_per_second": case.batch / seconds["ready"]["median"]}
 
 
 @measure.command(
     measure.argument("--seconds", type=float, default=5.0, help="for each source"), rounds=3
 )
 def main(options: argparse.Namespace) -> None:
-    measured = measure_all(options.seconds, options.rounds)
-    figures = {"times": measured, "ratios": ratios(measured)}
-    measure.publish("input_pipeline", options.command, figures)
+    arrive, steps, said = {}, {}, {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for source, (size, *_) in SOURCES.items():
+            folder = Path(temporary) / f"{size[0]}x{size[1]}"
+            if not folder.exists():
+                models.write_photographs(folder, size, FILES)
+            for place in ("from files", "from memory"):
+                rate = arriving(folder, source, place == "from memory", options.seconds)
+                arrive[f"{source}, {place}"] = rate
+        street = Path(temporary) / "936x537"
+        for name, case in STEPS.items():
+            for precision in PRECISIONS:
+                found = step_times(street, case, precision, options.rounds)
+                steps[f"{name}, {precision}"] = found
+    fastest = max(steps, key=lambda name: steps[name]["images_per_second"])
+    for source, rate in arrive.items():
+        label = f"{source}: images a second / of the step of {fastest}"
+        said[label] = rate / steps[fastest]["images_per_second"]
+    for name, found in steps.items():
+        label = f"step of {name}: fed from files of 936 x 537 / on a batch that lies ready"
+        said[label] = measure.ratio(found, "fed", "ready")
+    times = {"images_per_second": arrive, "steps": steps}
+    measure.publish("input_pipeline", options.command, {"times": times, "ratios": said})
 
 
 if __name__ == "__main__":

@@ -9,17 +9,20 @@ import contextlib
 import ctypes
 import functools
 import json
+import multiprocessing
 import os
-import pkgutil
 import shlex
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
+import psutil
 
 from musical_tf.files import write_whole
 from training.evaluation import provenance
@@ -30,6 +33,10 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]
+Result = TypeVar("Result")
+
+
+# ---- command lines
 
 
 def argument(*names: str, **options: Any) -> Argument:
@@ -44,28 +51,30 @@ def command(*arguments: Argument, rounds: int | None = None) -> Callable[[Callab
 
     The description is the first paragraph of the module. `options.command` is what was typed, with
     absolute paths shortened to their last name. The exit code is the function's result, 0 for None,
-    and 2 after an error, which is one line.
+    and 2 after an error, which is one line. `--results` names another folder for the results.
 
     Args:
         *arguments: From `argument`.
         rounds: Default of `--rounds`; None for a command line without it.
     """
+    if rounds is not None:
+        counted = argument("--rounds", type=at_least(1), default=rounds, help="times each is timed")
+        arguments = (counted, *arguments)
 
     def decorate(work: Callable[[argparse.Namespace], int | None]) -> Callable[..., int]:
-        module = _module_name(work)
-        document = sys.modules[work.__module__].__doc__ or ""
+        module = work.__globals__["__spec__"].name
+        description = " ".join((work.__globals__["__doc__"] or "").split("\n\n")[0].split())
 
         @functools.wraps(work)
         def main(argv: Sequence[str] | None = None) -> int:
+            global RESULTS
             words = list(sys.argv[1:] if argv is None else argv)
-            description = " ".join(document.split("\n\n")[0].split())
             parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-            if rounds is not None:
-                help_text = "times each is timed (default: %(default)s)"
-                parser.add_argument("--rounds", type=at_least(1), default=rounds, help=help_text)
             for names, options in arguments:
                 parser.add_argument(*names, **options)
+            parser.add_argument("--results", type=Path, metavar="DIR", help="(default: results)")
             chosen = parser.parse_args(words)
+            RESULTS = chosen.results or RESULTS
             shown = [Path(word).name if os.path.isabs(word) else word for word in words]
             chosen.command = shlex.join(["python", "-m", module, *shown])
             try:
@@ -79,9 +88,7 @@ def command(*arguments: Argument, rounds: int | None = None) -> Callable[[Callab
     return decorate
 
 
-def _module_name(function: Callable) -> str:
-    name = function.__module__
-    return sys.modules["__main__"].__spec__.name if name == "__main__" else name
+# ---- results
 
 
 def record(command: str, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,11 +96,12 @@ def record(command: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     return {"command": command, **provenance.describe(), **figures}
 
 
-def keep(name: str, figures: Mapping[str, Any]) -> None:
-    """Writes `results/NAME.json`, whole or not at all."""
-    os.makedirs(RESULTS, exist_ok=True)
-    write_whole(RESULTS / f"{name}.json", (json.dumps(figures, indent=1) + "\n").encode())
-    print(f"wrote results/{name}.json", flush=True)
+def keep(name: str, figures: Mapping[str, Any], folder: Path | None = None) -> None:
+    """Writes `NAME.json` in a folder, by default that of results, whole or not at all."""
+    file = (folder or RESULTS) / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, (json.dumps(figures, indent=1) + "\n").encode())
+    print(f"wrote {file.parent.name}/{file.name}", flush=True)
 
 
 def publish(name: str, command: str, figures: Mapping[str, Any], digits: int = 2) -> None:
@@ -106,10 +114,20 @@ def publish(name: str, command: str, figures: Mapping[str, Any], digits: int = 2
     keep(name, record(command, figures))
 
 
+# ---- times
+
+
 def seconds_of(call: Callable[[], Any]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
+
+
+def in_rounds(
+    calls: Mapping[Hashable, Callable[[], Result]], rounds: int
+) -> list[dict[Any, Result]]:
+    """Calls all in turns, so many times; returns the results of each round by name."""
+    return [{name: call() for name, call in calls.items()} for _ in range(rounds)]
 
 
 def ratio(seconds: Mapping[str, Mapping[str, float]], above: str, below: str) -> float:
@@ -117,17 +135,7 @@ def ratio(seconds: Mapping[str, Mapping[str, float]], above: str, below: str) ->
     return seconds[above]["median"] / seconds[below]["median"]
 
 
-def check_same(one: Any, other: Any, name: str = "the forms", most: float = 1e-3) -> None:
-    """Refuses to time forms whose results, arrays or lists of arrays, differ by more than `most`.
-
-    Raises:
-        RuntimeError: With the name and the difference.
-    """
-    pairs = zip(one, other, strict=True) if isinstance(one, list | tuple) else [(one, other)]
-    for first, second in pairs:
-        difference = float(np.abs(np.asarray(first) - np.asarray(second)).max())
-        if not difference <= most:
-            raise RuntimeError(f"{name} differ by {difference}, at most {most} is allowed")
+# ---- memory and processes
 
 
 def resident_peak(process: int | str = "self") -> int:
@@ -146,36 +154,101 @@ def restart_peak() -> int:
     return resident_peak()
 
 
-def in_own_process(
-    function: Callable[..., Any], *arguments: Any, timeout: float | None = None
-) -> Any:
-    """Calls a function of a module in a new process; JSON must hold its arguments and result.
+def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Calls a function of a module in a new process, whose memory holds no other work.
 
     Raises:
-        RuntimeError: If the process fails; with the end of its stderr.
-        TimeoutError: If the process took more than `timeout` seconds and was killed.
+        RuntimeError: If the process is killed. An error of the function is raised here.
     """
-    call = [f"{_module_name(function)}:{function.__name__}", json.dumps(arguments)]
-    words = [sys.executable, "-m", "benchmarks.measure", *call]
-    try:
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"{shlex.join(call)} took more than {timeout:g} s") from error
-    if done.returncode:
-        end = done.stderr.strip()[-2000:]
-        raise RuntimeError(f"{shlex.join(call)} ended with {done.returncode}: {end}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
-def _call(name: str, arguments: str) -> int:
-    """Calls a function for `in_own_process` and prints its result."""
-    try:
-        print(json.dumps(pkgutil.resolve_name(name)(*json.loads(arguments))))
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+class Memory:
+    """The memory of a process and of its children, sampled every so many seconds in a thread.
+
+    `proportional` divides pages that several processes share between them.
+
+    Attributes:
+        samples: `(seconds since the start, bytes of the process, bytes of its children)`.
+    """
+
+    def __init__(self, process: int, every: float = 2.0, proportional: bool = False) -> None:
+        self.process = process
+        self.samples: list[tuple[float, int, int]] = []
+        self._every, self._proportional = every, proportional
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        started = time.monotonic()
+        while not self._stop.wait(self._every):
+            own, *children = [self._bytes_of(each) for each in process_tree(self.process)] or [0]
+            self.samples.append((time.monotonic() - started, own, sum(children)))
+
+    def _bytes_of(self, process: psutil.Process) -> int:
+        with contextlib.suppress(psutil.Error):
+            if self._proportional:
+                return process.memory_full_info().pss
+            return process.memory_info().rss
+        return 0
+
+    def peak(self) -> int:
+        """Bytes that the process and its children held together at most."""
+        return max((own + children for _, own, children in self.samples), default=0)
 
 
-if __name__ == "__main__":
-    sys.exit(_call(*sys.argv[1:]))
+def process_tree(number: int) -> list[psutil.Process]:
+    """A process and its children; empty once it has ended."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(number)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def processor_seconds(process: int) -> float:
+    """Processor time of a process and its children, ended ones included."""
+    seconds = 0.0
+    for each in process_tree(process):
+        with contextlib.suppress(psutil.Error):
+            seconds += sum(each.cpu_times()[:4])  # user and system, its own and ended children's
+    return seconds
+
+
+def run_command(*words: str, every: float = 0.05, kept: str = "") -> tuple[float, int]:
+    """Seconds of `python -m WORDS`, or of another call of Python, and the peak of its memory.
+
+    Args:
+        *words: A module or `-c`, and its arguments.
+        every: Seconds between samples of the memory; 0 to take none, for the exact time.
+        kept: Folder that keeps compiled modules and optimized graphs, as for an installed program.
+
+    Raises:
+        RuntimeError: If the command fails.
+    """
+    call = [sys.executable, *(words if words[0] == "-c" else ("-m", *words))]
+    places = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": kept, "MUSICAL_CACHE": kept}
+    environment = os.environ | (places if kept else {})
+    with tempfile.TemporaryFile() as output:
+        started = time.perf_counter()
+        process = subprocess.Popen(call, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        memory = Memory(process.pid, every, proportional=True)
+        try:
+            with memory if every else contextlib.nullcontext():
+                process.wait()
+                seconds = time.perf_counter() - started
+        finally:
+            process.kill()
+        if process.returncode:
+            output.seek(0)
+            end = output.read().decode(errors="replace").strip()[-500:]
+            raise RuntimeError(f"{words[0]} ended with {process.returncode}: {end}")
+    return seconds, memory.peak()

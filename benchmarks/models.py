@@ -6,18 +6,20 @@ under a name that contains a digest of their sources. MI-GAN's published pipelin
 """
 
 import hashlib
+import io
 import os
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from benchmarks import measure
-from musical_tf import onnx_runtime
+from musical_tf import images, onnx_runtime
 from musical_tf.files import write_whole
 
 FOLDER = measure.ROOT / "build" / "benchmark_models"
@@ -31,22 +33,68 @@ without fixed sizes."""
 ARGUMENTS = (
     measure.argument("--threads", type=int, default=2, help="of each model"),
     measure.argument(
-        "--models",
-        type=Path,
-        default=FOLDER,
-        metavar="DIR",
-        help="where models are kept (default: build/benchmark_models)",
+        "--models", type=Path, default=FOLDER, metavar="DIR", help="where models are kept"
     ),
 )
 
 
+# ---- what they fill
+
+
 def photograph(side: int, batch: int = 1) -> np.ndarray:
     """`(B, S, S, 3)` uint8: scikit-image's `astronaut`."""
-    from PIL import Image
     from skimage import data
 
     image = Image.fromarray(data.astronaut()).resize((side, side), Image.Resampling.BICUBIC)
     return np.repeat(np.asarray(image)[None], batch, axis=0)
+
+
+def encoded(image: Image.Image, image_format: str) -> bytes:
+    """An image file."""
+    stream = io.BytesIO()
+    image.save(stream, image_format, quality=90)
+    return stream.getvalue()
+
+
+def write_photographs(
+    folder: Path, size: tuple[int, int], count: int, sources: Sequence[Path] = ()
+) -> None:
+    """Writes JPEGs of one size in pixels: random crops of photographs, by default scikit-image's.
+
+    The sources take turns. No two of the crops are alike.
+    """
+    from skimage import data
+
+    folder.mkdir(parents=True)
+    own = [Image.fromarray(each()) for each in (data.astronaut, data.chelsea, data.coffee)]
+    random = np.random.default_rng(0)
+    for number in range(count):
+        if sources:
+            with Image.open(sources[number % len(sources)]) as file:
+                original = ImageOps.exif_transpose(file).convert("RGB")
+        else:
+            original = own[number % len(own)]
+        part = 0.7 + 0.3 * random.random()
+        width = min(original.width, original.height * size[0] / size[1]) * part
+        height = width * size[1] / size[0]
+        left = random.random() * (original.width - width)
+        top = random.random() * (original.height - height)
+        box = (left, top, left + width, top + height)
+        crop = original.resize(size, Image.Resampling.BICUBIC, box=box)
+        crop.save(folder / f"{number:05d}.jpg", quality=90)
+
+
+def photographs_in(folder: Path | None) -> list[Path]:
+    """The photographs in a folder and its subfolders; none for None.
+
+    Raises:
+        ValueError: If the folder has none.
+    """
+    found = sorted(folder.rglob("*")) if folder else []
+    found = [path for path in found if path.suffix.lower() in images.READABLE]
+    if folder and not found:
+        raise ValueError(f"--images must hold photographs, got {folder}")
+    return found
 
 
 def square_hole(side: int, hole_side: int, batch: int = 1) -> np.ndarray:
@@ -62,30 +110,23 @@ def center_hole(side: int, batch: int = 1) -> np.ndarray:
     return square_hole(side, side // 2, batch)[..., None] / np.float32(255)
 
 
+# ---- models
+
+
 def exported(folder: Path, preset: str, **options: Any) -> Path:
     """The ONNX file of an untrained `musical` generator, `options` being fields of its `Config`."""
-    path = folder / _file_name(preset, options)
+    digest = hashlib.sha256()
+    for package in ("musical_tf", "export"):
+        for file in sorted((measure.ROOT / package).rglob("*.py")):
+            digest.update(file.read_bytes())
+    label = "-".join([preset, *(f"{name}_{value}" for name, value in options.items())])
+    path = folder / f"{label}-{digest.hexdigest()[:12]}.onnx"
     if not path.is_file():
-        measure.in_own_process(export, str(folder), preset, options)
+        measure.in_own_process(export, path, preset, options)
     return path
 
 
-def _file_name(preset: str, options: Mapping[str, Any]) -> str:
-    library = measure.ROOT / "musical_tf"
-    digest = hashlib.sha256()
-    for file in (
-        *sorted(library.glob("*.py")),
-        *sorted((library / "layers").glob("*.py")),
-        *(library / "methods" / name for name in ("base.py", "musical.py")),
-        *sorted((measure.ROOT / "export").glob("*.py")),
-        Path(__file__),
-    ):
-        digest.update(file.read_bytes())
-    label = "-".join([preset, *(f"{name}_{value}" for name, value in options.items())])
-    return f"{label}-{digest.hexdigest()[:12]}.onnx"
-
-
-def export(folder: str, preset: str, options: Mapping[str, Any]) -> None:
+def export(path: Path, preset: str, options: dict[str, Any]) -> None:
     """Exports a model for `exported`, in a process of its own."""
     from export import command_line, convert
 
@@ -109,10 +150,10 @@ def export(folder: str, preset: str, options: Mapping[str, Any]) -> None:
     prediction = np.asarray(generator([image, center_hole(128)], training=False))
     if not np.isfinite(prediction).all() or prediction.std() < 1e-3:
         raise RuntimeError(f"{preset} gives {prediction.min()} to {prediction.max()}")
-    reference = options.get("attention_implementation") == "reference"
-    model = convert.build_model((OfFixedSize if reference else InpaintingFunction)(generator))
-    os.makedirs(folder, exist_ok=True)
-    write_whole(Path(folder, _file_name(preset, options)), model.SerializeToString())
+    is_reference = options.get("attention_implementation") == "reference"
+    model = convert.build_model((OfFixedSize if is_reference else InpaintingFunction)(generator))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, model.SerializeToString())
 
 
 def migan(folder: Path) -> Path:

@@ -26,9 +26,19 @@ import numpy as np
 
 from benchmarks import measure, models
 
-SIDE = 256
-LARGE_SIDE = 512
+SIDE, LARGE_SIDE = 256, 512
 REFERENCE = "paper, reference"
+SMALL, LARGE = (f"{side} x {side}" for side in (SIDE, LARGE_SIDE))
+SECOND = f"paper, {LARGE}, second picture"
+PEAKS: dict[str, tuple] = {
+    f"paper, {SMALL}": ("paper", SIDE),
+    f"{REFERENCE}, {SMALL}": (REFERENCE, SIDE),
+    f"paper, {LARGE}": ("paper", LARGE_SIDE),
+    f"{SECOND}, ONNX Runtime's defaults": ("paper", LARGE_SIDE, 2),
+    f"{SECOND}, enable_mem_pattern off, as in `serving`": ("paper", LARGE_SIDE, 2, False),
+    f"paper, {LARGE}, attention_max_scores {models.MAX_SCORES}": ("bounded", LARGE_SIDE),
+}
+"""Name -> model, side, and the last arguments of `peak`."""
 
 
 def check(image: np.ndarray, mask: np.ndarray, results: dict[str, np.ndarray]) -> None:
@@ -59,9 +69,8 @@ def attention_share(path: Path, threads: int, rounds: int) -> float:
             models.ours(session, image, mask)()
         events = json.loads(Path(session.end_profiling()).read_text())
     nodes = [event for event in events if event["name"].endswith("_kernel_time")]
-    runs = [event for event in events if event["name"] == "model_run"]
     shares = []
-    for run in runs[1:]:  # the first is the warm-up
+    for run in [event for event in events if event["name"] == "model_run"][1:]:  # one warm-up
         spent = {True: 0, False: 0}
         for event in nodes:
             if run["ts"] <= event["ts"] < run["ts"] + run["dur"]:
@@ -72,30 +81,21 @@ def attention_share(path: Path, threads: int, rounds: int) -> float:
 
 
 def peak(path: str, side: int, threads: int, times: int = 1, pattern: bool = True) -> int:
-    """Fills an image of `side` pixels `times` times; the peak of this process in bytes."""
+    """Fills the center hole of an image `times` times; the peak of this process in bytes."""
     session = models.open_session(path, threads, pattern=pattern)
-    image, mask = models.photograph(side), models.square_hole(side, side // 2)
+    call = models.ours(session, models.photograph(side), models.square_hole(side, side // 2))
     for _ in range(times):
-        models.ours(session, image, mask)()
+        call()
     return measure.resident_peak()
 
 
-def peaks_of(files: dict[str, Path], threads: int) -> dict[str, int]:
-    """Peaks of processes in bytes by name."""
-    small, large = f"{SIDE} x {SIDE}", f"{LARGE_SIDE} x {LARGE_SIDE}"
-    second = f"paper, {large}, second picture"
-    cases: dict[str, tuple] = {
-        f"paper, {small}": ("paper", SIDE),
-        f"{REFERENCE}, {small}": (REFERENCE, SIDE),
-        f"paper, {large}": ("paper", LARGE_SIDE),
-        f"{second}, ONNX Runtime's defaults": ("paper", LARGE_SIDE, 2),
-        f"{second}, enable_mem_pattern off, as in `serving`": ("paper", LARGE_SIDE, 2, False),
-        f"paper, {large}, attention_max_scores {models.MAX_SCORES}": ("bounded", LARGE_SIDE),
-    }
-    return {
-        label: measure.in_own_process(peak, str(files[name]), side, threads, *more)
-        for label, (name, side, *more) in cases.items()
-    }
+def added_by_fill(path: str, side: int) -> int:
+    """Bytes that filling the center hole of an image adds to a process with the loaded model."""
+    session = models.open_session(path, 1, pattern=False)
+    call = models.ours(session, models.photograph(side), models.square_hole(side, side // 2))
+    loaded = measure.restart_peak()
+    call()
+    return measure.resident_peak() - loaded
 
 
 def measure_times(files: dict[str, Path], options: argparse.Namespace) -> dict[str, Any]:
@@ -111,14 +111,13 @@ def measure_times(files: dict[str, Path], options: argparse.Namespace) -> dict[s
     check(image, mask, {name: call() for name, call in calls.items()})
     seconds = measure.take_turns(calls, rounds)
     share = attention_share(files["paper"], threads, rounds)
-    ratios = {
-        "MI-GAN's pipeline / `lite`": measure.ratio(seconds, "MI-GAN", "lite"),
-        "`paper` with the reference attention / `paper`": measure.ratio(
-            seconds, REFERENCE, "paper"
-        ),
-        "`paper` with bounded attention / `paper`": measure.ratio(seconds, "bounded", "paper"),
-        "attention / all of `paper`": share,
+    pairs = {
+        "MI-GAN's pipeline / `lite`": ("MI-GAN", "lite"),
+        "`paper` with the reference attention / `paper`": (REFERENCE, "paper"),
+        "`paper` with bounded attention / `paper`": ("bounded", "paper"),
     }
+    ratios = {name: measure.ratio(seconds, *pair) for name, pair in pairs.items()}
+    ratios["attention / all of `paper`"] = share
     return {"rounds": rounds, "times": seconds, "attention_share": share, "ratios": ratios}
 
 
@@ -133,10 +132,12 @@ def main(options: argparse.Namespace) -> None:
     }
     times = measure_times(files, options)
     measure.publish("onnx_models", options.command, {**threads, **times}, digits=3)
-    peaks = peaks_of(files, options.threads)
+    peaks = {}
+    for label, (name, side, *more) in PEAKS.items():
+        words = (str(files[name]), side, options.threads, *more)
+        peaks[label] = measure.in_own_process(peak, *words)
+        print(f"{peaks[label] / 1e9:6.2f} GB  {label}", flush=True)
     memory = {name: f"{value / 1e9:.2f} GB" for name, value in peaks.items()}
-    for name, text in memory.items():
-        print(f"{text:>9}  {name}")
     figures = {**threads, "peak_bytes": peaks, "quantities": memory}
     measure.publish("onnx_memory", options.command, figures)
 

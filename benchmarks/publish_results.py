@@ -24,15 +24,14 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import plots, result_tables
+from benchmarks import measure, plots, result_tables
 from benchmarks.result_tables import Record
 from export.ship import describe_stage, describe_stages
 from musical_tf import named_models
 from musical_tf.files import write_whole
 from training.evaluation import page as comparison_page
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "results"
+ROOT, RESULTS = measure.ROOT, measure.RESULTS
 CARDS = named_models.FOLDER
 DOCUMENTS = tuple(
     ROOT / name
@@ -87,15 +86,13 @@ def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> Record:
         label = evaluations[folder]
         if label and "verdicts" in source:
             raise ValueError(f"{folder} is a comparison, whose methods have labels: {label!r}")
-        methods += [
-            {
+        for method in source["methods"]:
+            kept = {
                 "label": label if label and method["kind"] != "baseline" else method["label"],
                 "seconds_per_image": method["seconds_per_image"],
                 "metrics": method["aggregates"]["all"]["metrics"],
-                **{key: method[key] for key in COMPARED if method.get(key)},
             }
-            for method in source["methods"]
-        ]
+            methods.append(kept | {key: method[key] for key in COMPARED if method.get(key)})
         labels = {method.get("name"): method["label"] for method in source["methods"]}
         verdicts += [
             {**verdict, "ranking": [labels[name] for name in verdict["ranking"]]}
@@ -105,7 +102,11 @@ def condense(evaluations: dict[Path, str], runs: dict[str, Path]) -> Record:
     for label in runs:
         if label not in known:
             raise ValueError(f"--run names {label!r}, which is none of {', '.join(known)}")
-    record |= {"methods": methods, "training": {k: describe_run(run) for k, run in runs.items()}}
+    record |= {"methods": methods, "training": {}}
+    for label, run in runs.items():
+        stage = describe_stage(run)
+        kept = ("recipe", "minutes", "cpu_minutes", "last")
+        record["training"][label] = {key: stage[key] for key in kept}
     return record | ({"verdicts": verdicts} if verdicts else {})
 
 
@@ -120,12 +121,6 @@ def documents(folders: Sequence[Path], name: str) -> dict[str, bytes]:
         comparison_page.write(Path(folder), results, ())
         page = (Path(folder) / "index.html").read_bytes()
     return {f"{name}.md": (folders[0] / "results.md").read_bytes(), f"{name}.html": page}
-
-
-def describe_run(run: Path) -> Record:
-    """A run's recipe, without the folder of its photographs, its minutes and last losses."""
-    stage = describe_stage(run)
-    return {key: stage[key] for key in ("recipe", "minutes", "cpu_minutes", "last")}
 
 
 def describe_tries(
@@ -204,13 +199,6 @@ def with_tables(text: str) -> str:
     return BLOCK.sub(rewrite, text)
 
 
-def keep(name: str, record: Record) -> None:
-    """Writes `results/NAME.json`, whole or not at all."""
-    file = RESULTS / f"{name}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, (json.dumps(record, indent=1) + "\n").encode())
-
-
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
     """`KEY[=VALUE]` strings."""
     return dict(text.partition("=")[::2] for text in texts)
@@ -234,30 +222,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _keep_evaluations(arguments: argparse.Namespace) -> None:
-    """Does `add` or `training`."""
-    evaluations = {Path(each): label for each, label in _pairs(arguments.evaluation).items()}
-    if arguments.verb == "add":
-        runs = {label: Path(run) for label, run in _pairs(arguments.run).items()}
-        keep(arguments.name, condense(evaluations, runs))
-        for file, content in documents(list(evaluations), arguments.name).items():
-            write_whole(RESULTS / file, content)
-        return
-    tries = {k: v.split(",") for k, v in _pairs(arguments.tries).items()}
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    """`KEY[=VALUE]` strings."""
+    return dict(text.partition("=")[::2] for text in texts)
+
+
+def _evaluations(arguments: argparse.Namespace) -> dict[Path, str]:
+    return {Path(folder): label for folder, label in _pairs(arguments.evaluation).items()}
+
+
+def add(arguments: argparse.Namespace) -> None:
+    evaluations = _evaluations(arguments)
+    runs = {label: Path(run) for label, run in _pairs(arguments.run).items()}
+    measure.keep(arguments.name, condense(evaluations, runs), RESULTS)
+    for file, content in documents(list(evaluations), arguments.name).items():
+        write_whole(RESULTS / file, content)
+
+
+def training(arguments: argparse.Namespace) -> None:
+    tries = {label: runs.split(",") for label, runs in _pairs(arguments.tries).items()}
     if len(tries) < len(arguments.tries) or any("" in (k, *v) for k, v in tries.items()):
         got = " ".join(arguments.tries)
         raise ValueError(f"expected LABEL=RUN[,RUN...], each label once, got {got}")
     folders = {label: [Path(run) for run in runs] for label, runs in tries.items()}
-    record = describe_tries(folders, evaluations, arguments.about, arguments.verdict)
-    keep(f"training/{arguments.name}", record)
+    words = arguments.about, arguments.verdict
+    record = describe_tries(folders, _evaluations(arguments), *words)
+    measure.keep(arguments.name, record, RESULTS / "training")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
+    verbs = {"add": add, "training": training, "tables": lambda _: None}
     try:
-        if arguments.verb != "tables":
-            _keep_evaluations(arguments)
+        verbs[arguments.verb](arguments)
         for document in DOCUMENTS:
             write_whole(document, with_tables(document.read_text()).encode())
         plots.write_cost(RESULTS / "cost.json", ROOT / "docs" / "images" / "cost.svg")

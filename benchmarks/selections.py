@@ -35,13 +35,11 @@ def select_one(entry: dict, folder: Path) -> dict:
     """Selects one object by its box."""
     pixels = read_photograph(folder / entry["file"]).pixels
     truth = hole_of(entry["outline"], pixels.shape)
-    rows, columns = np.flatnonzero(truth.any(axis=1)), np.flatnonzero(truth.any(axis=0))
-    margin = round(0.03 * max(np.ptp(rows), np.ptp(columns)))
+    left, top, right, bottom = Image.fromarray(truth).getbbox()
+    margin = round(0.03 * max(right - left - 1, bottom - top - 1))
     box = (
-        max(0, int(columns[0]) - margin),
-        max(0, int(rows[0]) - margin),
-        min(truth.shape[1], int(columns[-1]) + margin),
-        min(truth.shape[0], int(rows[-1]) + margin),
+        *(max(0, left - margin), max(0, top - margin)),
+        *(min(truth.shape[1], right - 1 + margin), min(truth.shape[0], bottom - 1 + margin)),
     )
     started = time.process_time()
     found = selecting.select(pixels, box, np.zeros_like(truth), selecting.cut_out)

@@ -32,7 +32,6 @@ import numpy as np
 
 from benchmarks import measure, models
 from musical_tf import named_models as library
-from musical_tf.files import write_whole
 from serving import named_models
 from serving.session import InpaintingSession
 from training.data import holes
@@ -133,10 +132,9 @@ class Watched:
         hidden = np.where(holes[:1, ..., None], 255 - images[:1], images[:1])
         if not self._shown and not np.array_equal(self.fill(hidden, holes[:1])[0], filled[0]):
             raise RuntimeError("what lies under a hole decides how it is filled")
-        if self._raw is None:
-            change = np.abs(filled.astype(int) - images)[~holes]
-        else:
-            change = np.abs(self._raw(images[:1], holes[:1]).astype(int) - images[:1])[~holes[:1]]
+        count = 1 if self._raw else len(images)
+        watched = self._raw(images[:1], holes[:1]) if self._raw else filled
+        change = np.abs(watched.astype(int) - images[:count])[~holes[:count]]
         self.known_change = max(self.known_change, int(change.max(initial=0)))
         return filled
 
@@ -201,7 +199,7 @@ def measure_setting(
     }
     return {
         "model": setting.model,
-        "weights_sha256": library.card(setting.model)["files"]["keras"]["sha256"],
+        "weights_sha256": weights_of(setting.model),
         "dataset": setting.dataset,
         "side": setting.side,
         "whole": setting.whole,
@@ -213,6 +211,10 @@ def measure_setting(
         "bars": dict(setting.bars),
         "missed": missed(setting, figures),
     }
+
+
+def weights_of(model: str) -> str:
+    return library.card(model)["files"]["keras"]["sha256"]
 
 
 def missed(setting: Setting, figures: dict[str, dict[str, Any]]) -> list[str]:
@@ -244,27 +246,25 @@ def kept_in(path: Path) -> dict[str, dict[str, Any]]:
 
 def is_kept(setting: Setting, path: Path) -> bool:
     """Whether a setting was measured with the present weights at the present test scale."""
-    weights = library.card(setting.model)["files"]["keras"]["sha256"]
-    wanted = {"weights_sha256": weights, "shorter_side": setting.side, "resampling": "bicubic"}
+    wanted = {"weights_sha256": weights_of(setting.model), "shorter_side": setting.side}
+    wanted["resampling"] = "bicubic"
     record = kept_in(path).get(setting.name, {})
     return all(record.get(key) == value for key, value in wanted.items())
 
 
-def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
+def keep(path: Path, settings: dict[str, dict[str, Any]], cards: bool = True) -> None:
     """Adds settings to the results and to the cards; those of older weights are dropped."""
-    before = kept_in(path)
     hashes = {each["model"]: each["weights_sha256"] for each in settings.values()}
     kept = {
         name: each
-        for name, each in before.items()
+        for name, each in kept_in(path).items()
         if hashes.get(each["model"], each["weights_sha256"]) == each["weights_sha256"]
     } | settings
-    order = {setting.name: index for index, setting in enumerate(SETTINGS)}
-    kept = dict(sorted(kept.items(), key=lambda pair: order.get(pair[0], len(order))))
-    write_whole(path, (json.dumps({"settings": kept}, indent=1) + "\n").encode())
-    for model in hashes:
-        file = library.FOLDER / f"{model}.json"
-        card = json.loads(file.read_text())
+    names = [setting.name for setting in SETTINGS]
+    kept = {name: kept[name] for name in [*names, *kept] if name in kept}
+    measure.keep(path.stem, {"settings": kept}, path.parent)
+    for model in hashes if cards else ():
+        card = library.card(model)
         card["metrics"] = [
             {
                 **{key: each[key] for key in PLACE if key in each},
@@ -273,7 +273,7 @@ def keep(path: Path, settings: dict[str, dict[str, Any]]) -> None:
             for each in kept.values()
             if each["model"] == model
         ]
-        write_whole(file, (json.dumps(card, indent=1) + "\n").encode())
+        measure.keep(model, card, library.FOLDER)
 
 
 @measure.command(
@@ -301,20 +301,19 @@ def main(options: argparse.Namespace) -> int:
     ]
     if not chosen:
         raise ValueError(f"nothing to measure: give --{', --'.join(folders)}")
-    said, others = [], {}
-    if not options.no_migan:
-        others = migan(options.models, options.threads)
+    file, said = measure.RESULTS / RESULTS.name, []
+    others = {} if options.no_migan else migan(options.models, options.threads)
     for setting in chosen:
         for watched in others.values():
             watched.known_change = 0
-        figures = measure_setting(
-            setting, folders[setting.dataset], others, options.limit, options.threads
-        )
+        data_dir, limit = folders[setting.dataset], options.limit
+        figures = measure_setting(setting, data_dir, others, limit, options.threads)
         for name, each in figures["methods"].items():
             values = "  ".join(f"{key} {value:.4f}" for key, value in each["metrics"].items())
             print(f"{name:8}{values}  known pixels {each['known_change']}")
         said += [f"{setting.name}: {problem}" for problem in figures["missed"]]
-        keep(RESULTS, {setting.name: measure.record(options.command, figures)})
+        kept = {setting.name: measure.record(options.command, figures)}
+        keep(file, kept, cards=file == RESULTS)
     print("\n".join(said) or f"{len(chosen)} settings measured, every bar is reached")
     return 1 if said else 0
 

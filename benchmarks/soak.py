@@ -18,27 +18,21 @@ import argparse
 import contextlib
 import json
 import random
-import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.load_test import running_server
-from benchmarks.memory_over_time import Memory, processor_seconds
-from benchmarks.soak_requests import (
-    PATIENCE,
-    Good,
-    Hostile,
-    Load,
-    get,
-    good_requests,
-    hostile_requests,
-)
+import numpy as np
+from scipy import stats
+
+from benchmarks import measure, servers
+from benchmarks.measure import Memory, processor_seconds
+from benchmarks.soak_requests import Good, Hostile, Load, good_requests, hostile_requests
 from serving.session import InpaintingSession
 
 HOSTILE_SHARE = 0.1
@@ -52,6 +46,50 @@ RIGHT = ("answered", "refused", "not offered, all clients busy")
 
 BURST = 200
 """Hostile files at once, at the end."""
+
+GROWTH = 0.05
+"""Growth in an hour, of the median memory after the warm-up, that counts as flat."""
+
+WARM_UP = 0.15
+"""Share of the time that the slope leaves out."""
+
+PARTS = 60
+"""Equal parts of the time."""
+
+SLOPE = (
+    "Theil-Sen slope of the low quartiles of the parts after the warm-up: the quartile leaves out "
+    "the running requests, the estimator single steps"
+)
+"""The statistic that decides."""
+
+
+def summary(memory: Memory) -> dict[str, Any]:
+    """Medians and low quartiles of memory in equal parts of the time, and the slopes."""
+    times, *kinds = np.array(memory.samples, float).T
+    parts = np.array_split(np.arange(len(times)), min(PARTS, len(times)))
+    minutes = np.array([times[part].mean() / 60 for part in parts])
+    warm = minutes >= WARM_UP * times[-1] / 60
+    figures: dict[str, Any] = {
+        "slope": SLOPE,
+        "warm_up_minutes": round(WARM_UP * times[-1] / 60, 1),
+        "growth_that_counts_as_flat": GROWTH,
+        "minutes": minutes.round(2).tolist(),
+    }
+    for name, values in zip(("server", "children"), kinds, strict=True):
+        shares = [np.quantile(values[part], (0.5, 0.25)) / 2**20 for part in parts]
+        medians, low = np.transpose(shares)
+        slope = 60 * float(stats.theilslopes(low[warm], minutes[warm]).slope)
+        typical = float(np.median(medians[warm]))
+        figures[name] = {
+            "mib": medians.round(1).tolist(),
+            "low_quartile_mib": low.round(1).tolist(),
+            "median_mib": round(typical, 1),
+            "peak_mib": round(float(values.max()) / 2**20, 1),
+            "slope_mib_per_hour": round(slope, 2),
+            "growth_per_hour": round(slope / typical, 4),
+            "grows": slope > GROWTH * typical,
+        }
+    return figures
 
 
 @dataclass
@@ -74,30 +112,27 @@ class Spell:
 
     def figures(self) -> dict[str, float]:
         """Rates."""
-        used = self.processor_seconds
+        used, seconds = self.processor_seconds, self.seconds
         return {
             "answered": self.answered,
-            "minutes": round(self.seconds / 60, 1),
-            "answered_per_second": round(self.answered / self.seconds, 3),
+            "minutes": round(seconds / 60, 1),
+            "answered_per_second": round(self.answered / seconds, 3),
             "processor_seconds_per_answer": round(used / max(1, self.answered), 3),
-            "cores_used": round(used / self.seconds, 2),
+            "cores_used": round(used / seconds, 2),
         }
 
 
 def _four_clients(load: Load, requests: list[Good], seconds: float) -> None:
     """Four clients that send good requests, one after the other."""
     end = time.monotonic() + seconds
-    choice = random.Random(0)
 
-    def one_client() -> None:
+    def one_client(seed: int) -> None:
+        choice = random.Random(seed)
         while time.monotonic() < end:
             load.send_good(choice.choice(requests))
 
-    threads = [threading.Thread(target=one_client) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(one_client, range(4)))
 
 
 def _offer(
@@ -121,27 +156,20 @@ def _offer(
 def _burst(load: Load, hostile: list[Hostile], good: Good) -> float:
     """Sends `BURST` hostile files; returns the seconds until a good request is answered."""
     files = [request for request in hostile if request.manner == "whole"]
-    threads = [load.send(files[number % len(files)], wait=True) for number in range(BURST)]
+    for number in range(BURST):
+        load.send(files[number % len(files)], wait=True)
     started = time.monotonic()
-    while load.good["answered"] == 0 and time.monotonic() < started + 2 * PATIENCE:
+    while load.good["answered"] == 0 and time.monotonic() < started + 2 * servers.PATIENCE:
         load.send_good(good)
         time.sleep(0.2)
     seconds = time.monotonic() - started
-    for thread in threads:
-        thread.join()
+    load.drain()
     return seconds
-
-
-def _ended(port: int) -> dict[str, int]:
-    """Worker processes that the server has ended, by reason."""
-    lines = get(port, "/metrics")[1].decode()
-    found = re.findall(r'^musical_workers_ended_total\{reason="(\w+)"\} (\S+)$', lines, re.M)
-    return {reason: int(float(count)) for reason, count in found}
 
 
 def _report(minutes: float, load: Load, memory: Memory) -> None:
     _, server, children = memory.samples[-1] if memory.samples else (0, 0, 0)
-    hostile = sum(sum(each.values()) for each in load.hostile.values())
+    hostile = sum(each.total() for each in load.hostile.values())
     print(
         f"{minutes:.1f} min: good {dict(load.good)}, hostile {hostile}, server {server >> 20} MiB, "
         f"children {children >> 20} MiB, faults {load.faults[-2:]}",
@@ -160,7 +188,7 @@ def main(options: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     good = good_requests(InpaintingSession(options.model))
     hostile = hostile_requests(good[0])
-    with running_server(options.model) as (process, port):
+    with servers.running_server(options.model) as (process, port):
         four, load, started = Load(port), Load(port), time.monotonic()
         alone, offered, capacities = Spell(), Spell(), []
         end = started + 60 * options.minutes
@@ -182,22 +210,20 @@ def main(options: argparse.Namespace) -> int:
             minutes = (time.monotonic() - started) / 60
         after = Load(port)
         recovery = _burst(after, hostile, good[0])
-        ready, ended = get(port, "/readyz")[0], _ended(port)
+        ready = servers.send(port, "/readyz").status
+        ended = servers.metric(port, "musical_workers_ended_total")
     offers = load.good.total()
+    failed = offers - sum(load.good[name] for name in RIGHT)
     figures = {
         "minutes": round(minutes, 1),
         "capacities_per_second": capacities,
         "alone": alone.figures(),
         "at_twice_the_capacity": offered.figures(),
-        "good": {
-            "offered": offers,
-            **load.good,
-            "failed": offers - sum(load.good[name] for name in RIGHT),
-        },
+        "good": {"offered": offers, **load.good, "failed": failed},
         "hostile": {name: dict(load.hostile[name]) for name in sorted(load.hostile)},
         "slowest_seconds": {name: round(load.slowest[name], 1) for name in sorted(load.slowest)},
-        "workers_ended": ended,
-        "memory": memory.summary(),
+        "workers_ended": {reason: int(count) for reason, count in ended.items()},
+        "memory": summary(memory),
         "after_the_burst": {
             "hostile_files": BURST,
             "seconds_until_a_good_answer": round(recovery, 1),

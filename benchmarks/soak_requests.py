@@ -2,21 +2,20 @@
 
 import base64
 import contextlib
-import http.client
 import io
 import json
 import socket
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import urllib3
 from PIL import Image
 
 from benchmarks import hostile_files, models
-from serving.server.settings import Settings
+from benchmarks.servers import FILL, PATIENCE, form, send
 from serving.session import InpaintingSession
 
 CLIENTS = 96
@@ -24,9 +23,6 @@ CLIENTS = 96
 
 SLOW_CLIENTS = 3
 """Clients at a time that send a byte a second; each holds a place of the queue."""
-
-PATIENCE = Settings.timeout + 20
-"""Seconds within which any request must have its answer."""
 
 FAULTS = 50
 """Faults that are kept in words."""
@@ -55,10 +51,10 @@ class Good:
         image = Image.fromarray(pixels)
         if alpha:
             image.putalpha(Image.fromarray(np.where(hole, 0, 255).astype(np.uint8)))
-        self.files = {"image": encoded(image, image_format)}
+        self.files = {"image": models.encoded(image, image_format)}
         if not alpha:
             mask = Image.fromarray(hole.astype(np.uint8) * 255)
-            self.files["mask"] = encoded(mask, "PNG")
+            self.files["mask"] = models.encoded(mask, "PNG")
         self.body, self.content_type = form(self.files)
         if is_json:
             texts = {name: base64.b64encode(each).decode() for name, each in self.files.items()}
@@ -142,17 +138,23 @@ class Load:
         self._clients = threading.Semaphore(CLIENTS)
         self._slow_clients = threading.Semaphore(SLOW_CLIENTS)
 
-    def send(self, request: Good | Hostile, wait: bool = False) -> threading.Thread | None:
-        """Sends a request in a thread; None if all clients are busy and `wait` is False."""
+    def send(self, request: Good | Hostile, wait: bool = False) -> None:
+        """Sends a request in a thread, unless all clients are busy and `wait` is False."""
+        is_good = isinstance(request, Good)
         if not self._clients.acquire(blocking=wait):
-            if isinstance(request, Good):
+            if is_good:
                 with self._lock:
                     self.good["not offered, all clients busy"] += 1
-            return None
-        run = self.send_good if isinstance(request, Good) else self._send_hostile
-        thread = threading.Thread(target=self._released, args=(run, request), daemon=True)
-        thread.start()
-        return thread
+            return
+        run = self.send_good if is_good else self._send_hostile
+
+        def work() -> None:
+            try:
+                run(request)
+            finally:
+                self._clients.release()
+
+        threading.Thread(target=work, daemon=True).start()
 
     def drain(self) -> None:
         """Waits until no client is busy."""
@@ -160,21 +162,15 @@ class Load:
             self._clients.acquire()
         self._clients.release(CLIENTS)
 
-    def _released(self, run: Callable[[Any], None], request: Good | Hostile) -> None:
-        try:
-            run(request)
-        finally:
-            self._clients.release()
-
     def send_good(self, request: Good) -> None:
         """Sends a good request in this thread."""
         started = time.monotonic()
         try:
-            status, content, headers = post(self.port, request.body, request.content_type)
-            outcome = f"{status} {_code(content)}"
-            if status == 200:
-                outcome = "answered" if request.is_answered_by(content) else "wrong pixels"
-            elif outcome == "503 queue_full" and "Retry-After" in headers:
+            answer = send(self.port, FILL, request.body, request.content_type)
+            outcome = _outcome(answer)
+            if answer.status == 200:
+                outcome = "answered" if request.is_answered_by(answer.data) else "wrong pixels"
+            elif outcome == "503 queue_full" and "Retry-After" in answer.headers:
                 outcome = "refused"
         except Exception as error:
             outcome = f"{type(error).__name__}: {error}"
@@ -186,9 +182,9 @@ class Load:
         started = time.monotonic()
         try:
             outcome = self._try_hostile(request)
-        except TimeoutError:
+        except (TimeoutError, urllib3.exceptions.TimeoutError):
             outcome = "no answer in time"
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, urllib3.exceptions.HTTPError) as error:
             outcome = f"connection closed ({type(error).__name__})"
         seconds = time.monotonic() - started
         late = outcome == "no answer in time" or seconds > PATIENCE
@@ -207,8 +203,7 @@ class Load:
 
     def _try_hostile(self, request: Hostile) -> str:
         if request.manner == "whole":
-            status, content, _ = post(self.port, request.body, request.content_type)
-            return f"{status} {_code(content) if status != 200 else 'ok'}"
+            return _outcome(send(self.port, FILL, request.body, request.content_type))
         if request.manner in ("slowly", "silent"):
             if not self._slow_clients.acquire(blocking=False):
                 return "not sent, enough slow clients"
@@ -243,57 +238,22 @@ class Load:
     def _connect(self, request: Hostile) -> socket.socket:
         """A connection on which the request's headers are sent."""
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-        lines = [
-            "POST /v1/inpaint HTTP/1.1",
-            "Host: 127.0.0.1",
-            f"Content-Length: {len(request.body)}",
-            f"Content-Type: {request.content_type}",
-        ]
-        connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        connection.sendall(
+            f"POST {FILL} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(request.body)}\r\n"
+            f"Content-Type: {request.content_type}\r\n\r\n".encode()
+        )
         return connection
-
-
-def post(port: int, body: bytes, content_type: str) -> tuple[int, bytes, Mapping[str, str]]:
-    """Sends one request; returns status, content and headers."""
-    return _request(port, "POST", "/v1/inpaint", body, {"Content-Type": content_type})
-
-
-def get(port: int, path: str) -> tuple[int, bytes]:
-    """Sends one request without a body; returns status and content."""
-    return _request(port, "GET", path)[:2]
-
-
-def _request(port: int, *words: Any) -> tuple[int, bytes, Mapping[str, str]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    with contextlib.closing(connection):
-        connection.request(*words)
-        response = connection.getresponse()
-        return response.status, response.read(), response.headers
-
-
-def form(files: dict[str, bytes]) -> tuple[bytes, str]:
-    """A form: body and content type."""
-    parts = b"".join(
-        b'--limit\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\n\r\n%s\r\n'
-        % (name.encode(), content)
-        for name, content in files.items()
-    )
-    return parts + b"--limit--\r\n", "multipart/form-data; boundary=limit"
-
-
-def encoded(image: Image.Image, image_format: str) -> bytes:
-    """An image file."""
-    stream = io.BytesIO()
-    image.save(stream, image_format, quality=90)
-    return stream.getvalue()
 
 
 def _decoded(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
-def _code(content: bytes) -> str:
+def _outcome(answer: urllib3.BaseHTTPResponse) -> str:
+    """Status and code of an answer."""
+    if answer.status == 200:
+        return "200 ok"
     try:
-        return json.loads(content)["error"]["code"]
+        return f"{answer.status} {answer.json()['error']['code']}"
     except (ValueError, LookupError, TypeError):
-        return "without a code"
+        return f"{answer.status} without a code"

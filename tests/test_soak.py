@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import soak_requests
-from benchmarks.memory_over_time import Memory, processor_seconds
+from benchmarks import models, soak, soak_requests
+from benchmarks.measure import Memory, processor_seconds
 from tests.serving_model import reference_fill
 
 # Of the model's training size, so that nothing is enlarged and the reference is exact.
@@ -24,7 +24,7 @@ def test_only_the_right_pixels_are_an_answer(session, is_json):
     good = soak_requests.Good(session, PIXELS, HOLE, is_json=is_json)
 
     def is_right(pixels):
-        content = soak_requests.encoded(Image.fromarray(pixels), "PNG")
+        content = models.encoded(Image.fromarray(pixels), "PNG")
         if is_json:
             content = json.dumps({"image": base64.b64encode(content).decode()}).encode()
         return good.is_answered_by(content)
@@ -59,7 +59,7 @@ def test_memory_that_grows_is_seen(growth, spikes, grows, step):
         grown = growth * (index // step * step) / 1800
         server = 300 + grown + rng.uniform(-8, 8) + start + spike
         memory.samples.append((index * 2, int(server * 2**20), 2**26))
-    summary = memory.summary()
+    summary = soak.summary(memory)
     assert summary["server"]["grows"] == grows
     assert not summary["children"]["grows"]
     assert summary["children"]["median_mib"] == 64
