@@ -199,7 +199,7 @@ def measure_setting(
     }
     return {
         "model": setting.model,
-        "weights_sha256": weights_of(setting.model),
+        "weights_sha256": library.card(setting.model)["files"]["keras"]["sha256"],
         "dataset": setting.dataset,
         "side": setting.side,
         "whole": setting.whole,
@@ -211,10 +211,6 @@ def measure_setting(
         "bars": dict(setting.bars),
         "missed": missed(setting, figures),
     }
-
-
-def weights_of(model: str) -> str:
-    return library.card(model)["files"]["keras"]["sha256"]
 
 
 def missed(setting: Setting, figures: dict[str, dict[str, Any]]) -> list[str]:
@@ -236,28 +232,13 @@ def missed(setting: Setting, figures: dict[str, dict[str, Any]]) -> list[str]:
     return sorted(found)
 
 
-def kept_in(path: Path) -> dict[str, dict[str, Any]]:
-    """The settings that were measured before; none without a file."""
-    try:
-        return json.loads(path.read_text())["settings"]
-    except FileNotFoundError:
-        return {}
-
-
-def is_kept(setting: Setting, path: Path) -> bool:
-    """Whether a setting was measured with the present weights at the present test scale."""
-    wanted = {"weights_sha256": weights_of(setting.model), "shorter_side": setting.side}
-    wanted["resampling"] = "bicubic"
-    record = kept_in(path).get(setting.name, {})
-    return all(record.get(key) == value for key, value in wanted.items())
-
-
 def keep(path: Path, settings: dict[str, dict[str, Any]], cards: bool = True) -> None:
     """Adds settings to the results and to the cards; those of older weights are dropped."""
     hashes = {each["model"]: each["weights_sha256"] for each in settings.values()}
+    before = json.loads(path.read_text())["settings"] if path.is_file() else {}
     kept = {
         name: each
-        for name, each in kept_in(path).items()
+        for name, each in before.items()
         if hashes.get(each["model"], each["weights_sha256"]) == each["weights_sha256"]
     } | settings
     names = [setting.name for setting in SETTINGS]

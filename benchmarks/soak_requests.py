@@ -8,6 +8,8 @@ import socket
 import threading
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,32 +137,25 @@ class Load:
         self.hostile: dict[str, Counter[str]] = defaultdict(Counter)
         self.slowest: dict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
-        self._clients = threading.Semaphore(CLIENTS)
+        self._clients = ThreadPoolExecutor(CLIENTS)
+        self._running: set[Future] = set()
         self._slow_clients = threading.Semaphore(SLOW_CLIENTS)
 
     def send(self, request: Good | Hostile, wait: bool = False) -> None:
         """Sends a request in a thread, unless all clients are busy and `wait` is False."""
         is_good = isinstance(request, Good)
-        if not self._clients.acquire(blocking=wait):
+        if len(self._running) >= CLIENTS and not wait:
             if is_good:
                 with self._lock:
                     self.good["not offered, all clients busy"] += 1
             return
-        run = self.send_good if is_good else self._send_hostile
-
-        def work() -> None:
-            try:
-                run(request)
-            finally:
-                self._clients.release()
-
-        threading.Thread(target=work, daemon=True).start()
+        sent = self._clients.submit(self.send_good if is_good else self._send_hostile, request)
+        self._running.add(sent)
+        sent.add_done_callback(self._running.discard)
 
     def drain(self) -> None:
         """Waits until no client is busy."""
-        for _ in range(CLIENTS):
-            self._clients.acquire()
-        self._clients.release(CLIENTS)
+        wait_for(set(self._running))
 
     def send_good(self, request: Good) -> None:
         """Sends a good request in this thread."""
