@@ -114,6 +114,26 @@ def test_16_bits_in_16_bits_out_with_exact_known_samples(kind):
     assert "become 8" in images.lost_in(photograph, "WEBP")[0]
 
 
+@pytest.mark.parametrize("kind", DEEP_FILES)
+def test_no_cut_file_of_16_bits_is_read_with_other_samples(kind):
+    write, channels, options = DEEP_FILES[kind]
+    content = write(deep(channels), **options)
+    samples = read(content).samples
+    for cut in (*range(1, 20), 50, 100, 500):
+        try:
+            found = read(content[:-cut]).samples
+        except images.ImageError:
+            continue
+        np.testing.assert_array_equal(found, samples)
+
+
+def test_strips_that_are_too_short_are_damage():
+    content = bytearray(tiff(deep()))
+    (tag,) = (tag for tag in bounds.tiff_pages(bytes(content))[0] if tag.number == 279)
+    struct.pack_into("<I", content, tag.data, 100)
+    assert "its pixels reach beyond its end" in refusal(bytes(content[:-100]))
+
+
 @pytest.mark.parametrize("image_format", sorted(set(images.WRITABLE.values())))
 def test_every_mode_and_depth_that_is_written_is_read(image_format):
     compressions = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits")

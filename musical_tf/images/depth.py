@@ -290,8 +290,15 @@ def _gray_tags(content: bytes) -> tuple[dict[int, tuple[int, ...]], tuple[int, i
     values = {
         number: bounds.tag_value(content, tags[number]) for number in _PLANE_TAGS if number in tags
     }
+    starts, sizes = (_all_numbers(content, tags[number]) for number in places)
+    ends = (start + size for start, size in zip(starts, sizes, strict=True))
+    needed = 0  # without compression, a decoder reads as many bytes, whatever the sizes are
+    if values.get(259, (1,)) == (1,) and 322 not in values:
+        needed = 2 * values[256][0] * values[257][0] * _tag(content, 277, 1)
+    if max(ends) > len(content) or sum(sizes) < needed:  # it would read what is appended
+        raise DepthError("it is damaged: its pixels reach beyond its end")
     values |= {258: (16,), 262: (1,), 277: (1,), 284: (1,)}
-    return values | {number: _all_numbers(content, tags[number]) for number in places}, places
+    return values | dict(zip(places, (starts, sizes), strict=True)), places
 
 
 def _all_numbers(content: bytes, tag: bounds.Tag) -> tuple[int, ...]:
