@@ -74,14 +74,14 @@ def open_regular(path: str | Path) -> BinaryIO:
         flags |= getattr(os, name, 0)
     try:
         descriptor = os.open(path, flags)
-        mode = os.fstat(descriptor).st_mode
     except OSError as error:
-        if error.errno != errno.ENXIO:
+        if error.errno != errno.ENXIO:  # a socket, or a device that is not there
             raise
-        mode = stat.S_IFSOCK
-    if stat.S_ISREG(mode):
-        return os.fdopen(descriptor, "rb")
-    if mode != stat.S_IFSOCK:
+        mode = os.stat(path).st_mode
+    else:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return os.fdopen(descriptor, "rb")
         os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

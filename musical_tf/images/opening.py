@@ -229,10 +229,11 @@ def _bound_metadata(image: Image.Image, notes: list[str]) -> None:
 
 def _note_channels(image: Image.Image, is_multiplied: bool, notes: list[str]) -> None:
     """Names the channels of a TIFF that are rounded, or left out: those of no known meaning."""
-    if is_multiplied and "A" in image.mode and image.getchannel("A").getextrema() != (255, 255):
+    has_alpha = image.mode.endswith("A")
+    if is_multiplied and has_alpha and image.getchannel("A").getextrema() != (255, 255):
         notes.append("its colors were multiplied by its alpha: the division rounded them")
     tags = getattr(image, "tag_v2", {})  # none where this project has decoded the pixels itself
-    lost = len(tags.get(_EXTRA_SAMPLES, ())) - ("A" in image.mode)
+    lost = len(tags.get(_EXTRA_SAMPLES, ())) - has_alpha
     if lost > 0:
         notes.append(f"{lost} extra channel(s) were dropped: they are not marked as opacity")
 
