@@ -28,14 +28,17 @@ def listed() -> str:
 
 
 def table() -> str:
-    """The names and the photographs that each model was trained on, a line each."""
+    """The names and the photographs that each model was trained on, in 80 columns."""
+    import textwrap  # few commands need it
+
     rows = []
     for name in names():
+        label = f"{name}{' (default)' if name == DEFAULT else ''}"
         try:
             data = library.card(name)["data"]
         except (OSError, ValueError, KeyError):  # no card
             data = ""
-        rows.append(f"{name}{' (default)' if name == DEFAULT else '':10}  {data}".rstrip())
+        rows.append(textwrap.fill(f"{label:<17}{data}", 80, subsequent_indent=" " * 17).rstrip())
     return "\n".join(rows) or listed()
 
 
