@@ -513,8 +513,19 @@ class App:
         self.says("is painted")
 
     def fill(self, path: Path) -> np.ndarray:
+        shown = self.page.get_attribute("#picture img", "src")
         self.page.click("#run")
         self.says("Filled in")
+        self.page.wait_for_function(
+            """(before) => {
+                const images = document.querySelectorAll("#picture img");
+                return images.length === 1 && images[0].src !== before;
+            }""",
+            arg=shown,
+        )
+        return self.download(path)
+
+    def download(self, path: Path) -> np.ndarray:
         with self.page.expect_download() as download:
             self.page.click("#download")
         download.value.save_as(path)
@@ -590,6 +601,36 @@ def test_app_fills_as_python_does_or_says_what_is_wrong(browser, model, expected
         app.open(PHOTO, MASK)
         app.page.click("#run")
         app.says("model.onnx is missing")
+
+
+@pytest.mark.examples
+@pytest.mark.browser
+def test_app_gives_another_fill_and_takes_it_back(browser, tmp_path):
+    from playwright.sync_api import expect
+
+    photo, mask = tmp_path / "photo.png", tmp_path / "mask.png"
+    hole = np.zeros((256, 256), bool)
+    hole[100:160, 100:150] = True
+    Image.fromarray(hole).convert("L").save(mask)
+    Image.open(ROOT / "serving" / "page" / "sample-rocket.jpg").crop((0, 0, 256, 256)).save(photo)
+    with browser.new_context() as context, served_app(PHOTO_MODEL, tmp_path / "site") as url:
+        app = App(context, url)
+        app.open(photo, mask)
+        button = app.page.locator("#run-label")
+        expect(button).to_have_text("Fill")
+        first = app.fill(tmp_path / "first.png")
+        expect(button).to_have_text("Another")
+        another = app.fill(tmp_path / "another.png")
+        assert (another[hole] != first[hole]).any(axis=1).mean() > 0.5
+        np.testing.assert_array_equal(another[~hole], first[~hole])
+        app.page.click("#undo")
+        np.testing.assert_array_equal(app.download(tmp_path / "undone.png"), first)
+        app.page.click("#redo")
+        np.testing.assert_array_equal(app.download(tmp_path / "redone.png"), another)
+        app.page.click("#undo")
+        app.page.click("#undo")
+        expect(button).to_have_text("Fill")
+        assert app.errors == []
 
 
 # ---- a model server
