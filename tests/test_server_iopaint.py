@@ -68,8 +68,15 @@ def ask(client, **fields):
             "8",
         ),
         (IMAGE_URL, MASK_URL, WEB_PAGE | LARGE_EXAMPLE, "42"),
+        (IMAGE_URL, MASK_URL, {"sd_seed": "9"}, "9"),
+        (IMAGE_URL, MASK_URL, {"sd_seed": "any"}, "42"),
+        (IMAGE_URL, MASK_URL, {"sd_seed": None}, "42"),
+        (IMAGE_URL, MASK_URL, {"sd_seed": 2**70}, "42"),
     ],
-    ids=["web page", "krita", "script", "other fields", "large example"],
+    ids=[
+        *("web page", "krita", "script", "other fields", "large example"),
+        *("text of digits", "text", "null", "too large"),
+    ],
 )
 def test_the_answer_is_the_filled_png(client, image, mask, more, seed):
     answer = ask(client, image=image, mask=mask, **more)

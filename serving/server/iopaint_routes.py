@@ -85,16 +85,23 @@ def _inpaint(service: Service, content: bytearray, job: Job) -> tuple[Filled, in
     for name in FILES:
         if name not in fields:
             raise RequestError(422, f"invalid_{name}", f"{name} must be base64, got none")
-    seed = fields.get("sd_seed", _DEFAULT_SEED)
-    if not isinstance(seed, int) or isinstance(seed, bool) or abs(seed) >= 2**63:
-        seed = _DEFAULT_SEED
-    if seed == -1:
-        seed = random.randint(*_RANDOM_SEEDS)
+    seed = _seed_of(fields.get("sd_seed", _DEFAULT_SEED))
     given = {name: fields[name] for name in FILES}
     if seed != _DEFAULT_SEED and service.sessions[service.default].has_variants:
         given["seed"] = seed % (LARGEST_SEED + 1)
     filled, _ = service.inpaint(given, job)
     return filled, seed
+
+
+def _seed_of(value: Any) -> int:
+    """The number that IOPaint reads, which takes texts of digits too; the default for others."""
+    try:
+        seed = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return _DEFAULT_SEED
+    if seed == -1:
+        return random.randint(*_RANDOM_SEEDS)
+    return seed if abs(seed) < 2**63 else _DEFAULT_SEED
 
 
 def _model_info(name: str) -> dict[str, Any]:
