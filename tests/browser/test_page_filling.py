@@ -325,7 +325,7 @@ def test_another_fill_by_touch_in_german_can_be_cancelled(visit, variants):
     screen.drag((40, 40), (70, 40))
     fill_by(screen, lambda: page.tap("#run"))
     first = screen.pixels()
-    run.to_have_text("Andere")
+    run.to_have_text("Anders")
     box = page.locator("#toolbar").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= PHONE["width"]
@@ -333,7 +333,7 @@ def test_another_fill_by_touch_in_german_can_be_cancelled(visit, variants):
     page.tap("#run")
     run.to_have_text("Abbrechen")
     page.tap("#run")
-    run.to_have_text("Andere")
+    run.to_have_text("Anders")
     assert np.array_equal(screen.pixels(), first)
     page.unroute("**/v1/inpaint")
     fill_by(screen, lambda: page.tap("#run"))
