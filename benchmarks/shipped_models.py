@@ -40,7 +40,7 @@ from training.data.photographs import center_crop
 from training.evaluation import measuring, statistics
 from training.evaluation.measuring import Fill
 
-RESULTS = measure.RESULTS / "shipped_models.json"
+RESULTS = measure.ROOT / "results" / "shipped_models.json"
 
 PSNR, SSIM, L1, LPIPS = "authors/psnr", "authors/ssim", "authors/l1_percent", "lpips/alex"
 TELEA, MIGAN = "Telea", "MI-GAN"
