@@ -1,9 +1,9 @@
 """Conversion of an inpainting function to ONNX, and the export of a run to a checked ONNX file."""
 
 import contextlib
-import gc
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -159,7 +159,7 @@ def convert(function: Any, opset: int = 17) -> Any:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     signature = function.input_signature
     traced = tf.function(function.python_function, signature, autograph=False)
-    with _collecting_garbage(), box_sums_by_convolutions():
+    with _optimizing_in_place(), box_sums_by_convolutions():
         model, _ = tf2onnx.convert.from_function(
             traced,
             input_signature=signature,
@@ -179,35 +179,21 @@ def convert(function: Any, opset: int = 17) -> Any:
 
 
 @contextlib.contextmanager
-def _collecting_garbage() -> Iterator[None]:
-    """Collects garbage before each of tf2onnx' optimizations of the graph.
+def _optimizing_in_place() -> Iterator[None]:
+    """Lets tf2onnx optimize the graph itself, and not a copy with its weights in each pass.
 
-    Each works on a copy, weights included, and leaves the one before in cycles. Python counts
-    objects and not bytes, and would keep fifty of them: twice the memory of anything else here. The
-    optimizations say their names to a logger, whose handler collects.
+    The copies are for passes that fail. Here such a failure is an error.
     """
-
-    class Collector(logging.Handler):
-        def emit(self, record):
-            if record.msg == "Apply %s":  # not at every constant that is folded
-                gc.collect()
-
-    logger = logging.getLogger("tf2onnx.optimizer")
-    before = logger.level, logger.propagate
-    collector = Collector()
-    logger.addHandler(collector)
-    logger.setLevel(logging.NOTSET + 1)
-    logger.propagate = False
-    gc.collect()
-    gc.freeze()  # all that is there already: a collection looks at the conversion's objects only
+    name = "TF2ONNX_CATCH_ERRORS"
+    before = os.environ.get(name)
+    os.environ[name] = "FALSE"
     try:
         yield
     finally:
-        gc.unfreeze()
-        gc.collect()
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
-        logger.removeHandler(collector)
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def check_model(path: str | Path) -> None:
