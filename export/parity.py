@@ -79,7 +79,8 @@ def measure_parity(
         share of hole pixels that were copied from the same place.
     """
     cases = []
-    for height, width in ((64, 64), (83, 118), (training_size, training_size)):
+    sizes = ((64, 64), (83, 118), (training_size, training_size))
+    for height, width in dict.fromkeys(sizes):  # each once, if it was trained at 64 pixels
         holes = _holes(height, width)
         batches = [[name] for name in holes]
         if max(height, width) < 128:
