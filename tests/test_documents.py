@@ -181,7 +181,9 @@ def test_notebook_runs(name, monkeypatch):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.source = re.sub(r"musical_tf\.(serving|training)\b", r"\1", cell.source)
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    # Of a start and of a cell's output they are 60 and 4 seconds: too short on a busy machine.
+    limits = dict.fromkeys(("timeout", "startup_timeout", "iopub_timeout"), 600)
+    NotebookClient(notebook, kernel_name="python3", **limits).execute()
     for cell, outputs in zip(notebook.cells, kept, strict=True):
         results = [each for each in cell.get("outputs", []) if each.output_type != "stream"]
         assert [each.data.keys() for each in results] == [
