@@ -4,6 +4,7 @@ Only after a change that is meant to change what a network computes; the diff of
 so.
 """
 
+import functools
 from pathlib import Path
 
 import keras
@@ -38,6 +39,7 @@ def noisy(generator: keras.Model, size: float) -> keras.Model:
     return generator
 
 
+@functools.cache
 def deepfill_generator(**fields) -> keras.Model:
     """Weights that tell answers apart, and leave most of them unclipped."""
     generator = musical_tf.create("deepfill_v1", width=4, dtype="float32", **fields)
@@ -50,6 +52,7 @@ def deepfill_generator(**fields) -> keras.Model:
     return generator
 
 
+@functools.cache
 def narrow_generator(name: str) -> keras.Model:
     """A generator of the structure of a golden, narrow enough to store what it computes."""
     if name.startswith("musical"):

@@ -3,6 +3,8 @@
 A check asserts; it takes the method's name, a preset and the fields that make it small.
 """
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -55,7 +57,9 @@ def randomize(model, seed=0):
     return model
 
 
+@functools.cache
 def random_generator(method, preset="paper", **narrow):
+    """A generator of these weights; tests share it, so they must not change it."""
     return randomize(musical_tf.create(method, preset, dtype="float32", **narrow))
 
 
@@ -69,6 +73,7 @@ def check_shapes(method, preset, sizes, **narrow):
         assert prediction.dtype == tf.float32
         assert np.abs(prediction).max() <= 1.0
     assert generator.count_params() > 0
+    return generator
 
 
 def check_saved_and_loaded(method, tmp_path, size, dtype, **narrow):
@@ -170,22 +175,22 @@ def check_mixed_precision_step(method, config, size, batch=2):
     return logs
 
 
-def check_resume(method, config, size, tmp_path, batch=2):
-    """Two steps, a checkpoint and two more; from the checkpoint the two are the same, bit for bit.
+def check_resume(method, config, size, tmp_path, steps=1, batch=2):
+    """Steps, a checkpoint and as many more: from the checkpoint these are the same, bit for bit.
 
     The second trainer starts from another seed: everything has to come from the checkpoint.
     """
-    data = [batch_of(size, batch=batch, seed=step) for step in range(4)]
+    data = [batch_of(size, batch=batch, seed=step) for step in range(2 * steps)]
     whole = make_trainer(method, config, size)
-    for each in data[:2]:
+    for each in data[:steps]:
         whole.update(each)
     recipe = {"method": method, "config": {}}
-    checkpoints.save(tmp_path, whole.state(), step=2, epoch=0, recipe=recipe)
-    logs = [whole.update(each) for each in data[2:]]
+    checkpoints.save(tmp_path, whole.state(), step=steps, epoch=0, recipe=recipe)
+    logs = [whole.update(each) for each in data[steps:]]
 
     second = make_trainer(method, config, size, seed=99)
     checkpoints.restore(checkpoints.newest(tmp_path)[0], second.state())
-    assert [second.update(each) for each in data[2:]] == logs
+    assert [second.update(each) for each in data[steps:]] == logs
     one, two = whole.state(), second.state()
     for name in one:
         for index, (a, b) in enumerate(zip(one[name], two[name], strict=True)):

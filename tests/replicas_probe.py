@@ -68,6 +68,8 @@ def musical_trainer(placement):
 
 
 def train(trainer, size=tiny.SIZE, order=range(BATCH)):
+    # One device needs no graph, which takes longer to trace than these steps take.
+    tf.config.run_functions_eagerly(trainer.strategy is None)
     logs = [
         trainer.update({name: tf.gather(values, list(order)) for name, values in batch.items()})
         for batch in batches(size=size)

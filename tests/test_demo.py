@@ -4,6 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from training import demo, recipes
@@ -65,7 +66,9 @@ TINY = [
 def run_here(module, *words):
     """In the place of `demo.run`: each step in this process, which has TensorFlow already."""
     print(f"$ {module}")
+    tf.config.run_functions_eagerly(module == "training.fit")  # two steps: a trace takes longer
     code = importlib.import_module(module).main([str(word) for word in words])
+    tf.config.run_functions_eagerly(False)
     if code:
         raise demo.CommandError(code)
 

@@ -7,46 +7,50 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+FAILURES = {
+    "pass": None,
+    "assert number < 0, 'negative'": "negative",
+    "held.append(b'x' * 2**20)": "the process grew by",
+    "b'x' * 2**29": "a turn took 5",
+    "time.sleep(0.03)": "DeadlineExceeded",
+}
 PROPERTY = """
 import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.properties import conftest
 held = []
 
-@settings(max_examples=5)
+@settings(max_examples=5, {deadline})
 @given(st.integers(0, 10**6))
-def test_property(number):
+def test_{number}(number):
     {body}
+"""
+RUN = """
+import sys
+sys.path.insert(0, {root!r})
+import pytest, tests.properties
+words = ["-p", "tests.properties.conftest", "--hypothesis-profile", "fuzz", "-q", "-x"]
+for number in range({count}):
+    print("turns of a property:", pytest.main([*words, f"test_{{number}}.py"]))
 """
 
 
-@pytest.mark.parametrize(
-    ("body", "failure"),
-    [
-        ("pass", None),
-        ("assert number < 0, 'negative'", "negative"),
-        ("held.append(b'x' * 2**20)", "the process grew by"),
-        ("b'x' * 2**29", "a turn took 5"),
-        ("time.sleep(0.03)", "DeadlineExceeded"),
-    ],
-)
-def test_what_must_not_happen_is_a_failure(body, failure, tmp_path):
-    text = PROPERTY.format(body=body)
-    if "sleep" in body:
-        text = text.replace("max_examples=5", "max_examples=5, deadline=10")
-    (tmp_path / "test_it.py").write_text(text)
-    words = ["-p", "tests.properties.conftest", "--hypothesis-profile", "fuzz", "-q", "-x"]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; sys.path.insert(0, {str(ROOT)!r}); import tests.properties, "
-            f"pytest; sys.exit(pytest.main({[*words, str(tmp_path)]!r}))",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode != 0) == (failure is not None), done.stdout
-    assert failure is None or failure in done.stdout
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """What pytest says of a property of each body, in one process."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    for number, body in enumerate(FAILURES):
+        deadline = "deadline=10" if "sleep" in body else ""
+        text = PROPERTY.format(body=body, deadline=deadline, number=number)
+        (folder / f"test_{number}.py").write_text(text)
+    code = RUN.format(root=str(ROOT), count=len(FAILURES))
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(FAILURES, done.stdout.split("turns of a property:"), strict=False))
+
+
+@pytest.mark.parametrize("body", FAILURES)
+def test_what_must_not_happen_is_a_failure(body, reports):
+    report, failure = reports[body], FAILURES[body]
+    assert ("failed" in report) == (failure is not None), report
+    assert failure is None or failure in report

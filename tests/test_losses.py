@@ -1,3 +1,5 @@
+import shutil
+
 import h5py
 import keras
 import numpy as np
@@ -322,26 +324,27 @@ def keras_vgg16(arrays):
     return model
 
 
+@pytest.fixture(scope="module")
+def weights_files(keras_vgg16, tmp_path_factory):
+    """Its weights in both layouts that Keras has, by suffix."""
+    folder = tmp_path_factory.mktemp("vgg16")
+    files = {suffix: folder / f"vgg16{suffix}" for suffix in (".h5", ".weights.h5")}
+    write_published_layout(keras_vgg16, files[".h5"])
+    keras_vgg16.save_weights(files[".weights.h5"])
+    return files
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
-def test_keras_weights_are_brought_to_the_scale_of_the_packaged_ones(
-    keras_vgg16, faces, tmp_path, suffix
-):
-    path = tmp_path / f"vgg16{suffix}"
-    if suffix == ".h5":
-        write_published_layout(keras_vgg16, path)
-    else:
-        keras_vgg16.save_weights(path)
-    layer = losses.VGG16Features(path, normalization="none")
+def test_keras_weights_are_brought_to_the_scale_of_the_packaged_ones(weights_files, faces, suffix):
+    layer = losses.VGG16Features(weights_files[suffix], normalization="none")
     np.testing.assert_allclose(layer.scales, [1 / 170, 1 / 190, 1 / 150], rtol=1e-4)
     expected = losses.VGG16Features(normalization="none")(faces)
     for each, reference in zip(layer(faces), expected, strict=True):
         np.testing.assert_allclose(each, reference, atol=1e-4 * float(ops.max(reference)))
 
 
-def test_keras_weights_see_keras_own_preprocessing(keras_vgg16, faces, tmp_path):
-    path = tmp_path / "vgg16.weights.h5"
-    keras_vgg16.save_weights(path)
-    layer = losses.VGG16Features(path)
+def test_keras_weights_see_keras_own_preprocessing(keras_vgg16, weights_files, faces):
+    layer = losses.VGG16Features(weights_files[".weights.h5"])
     levels = keras.applications.vgg16.preprocess_input((faces + 1) * 127.5)
     pool3 = keras.Model(keras_vgg16.input, keras_vgg16.get_layer("block3_pool").output)(levels)
     expected = np.asarray(pool3) * layer.scales[2]
@@ -400,9 +403,8 @@ def test_wrong_keras_files_are_explained_and_kept(tmp_path):
         losses.VGG16Features(__file__)
 
 
-def test_a_keras_file_that_lacks_a_layer_is_refused(keras_vgg16, tmp_path):
-    path = tmp_path / "partial.weights.h5"
-    keras_vgg16.save_weights(path)
+def test_a_keras_file_that_lacks_a_layer_is_refused(weights_files, tmp_path):
+    path = shutil.copy(weights_files[".weights.h5"], tmp_path / "partial.weights.h5")
     with h5py.File(path, "r+") as file:
         layers = [name for name in file["layers"] if file["layers"][name]["vars"]]
         file["layers"][layers[2]]["vars"]["0"][...] = np.nan

@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from serving.server import create_app, main, uvicorn_server
@@ -74,6 +75,12 @@ class Running:
             return True
         return False
 
+    def workers(self):
+        """Its worker processes."""
+        found = psutil.Process(self.process.pid).children()
+        assert len(found) == 2
+        return found
+
     def end(self, *signals):
         """Sends signals, waits, and returns exit code, output and errors."""
         for number in signals:
@@ -115,8 +122,13 @@ def read_answer(connection):
     return response.status, response.read()
 
 
+def assert_ended(workers):
+    assert psutil.wait_procs(workers, timeout=WAIT)[1] == []
+
+
 def test_sigterm_finishes_what_has_begun_and_refuses_what_comes(model):
     with running(model) as server:
+        workers = server.workers()
         assert re.fullmatch(
             r"musical-serve: http://127\.0\.0\.1:\d+ serves tiny model\.onnx "
             r"\(musical, lite, 64 pixels\) on CPUExecutionProvider; Ctrl-C ends it\n",
@@ -136,42 +148,31 @@ def test_sigterm_finishes_what_has_begun_and_refuses_what_comes(model):
         assert (code, errors) == (0, "")
         assert output.count("POST /v1/inpaint HTTP/1.1") == 2
         assert output.count("\n") == output.count("HTTP/1.1") + 1  # it says nothing more
+        assert_ended(workers)
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="it needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_no_process_outlives_it(model, number):
+def test_workers_end_with_a_server_that_is_killed_and_not_by_signals_of_their_own(model):
     with running(model) as server:
-        workers = [int(path.name) for path in Path("/proc").glob("[0-9]*") if is_worker(path)]
-        ours = [pid for pid in workers if parent_of(pid) == server.process.pid]
-        assert len(ours) == 2
-        for pid in ours:  # as systemd does, and it has to serve nevertheless
-            os.kill(pid, signal.SIGTERM)
+        workers = server.workers()
+        for worker in workers:  # as systemd does, and it has to serve nevertheless
+            worker.terminate()
         assert server.request("POST", "/v1/inpaint", *form())[0] == 200
-        code, _, errors = server.end(number)
-        assert (code, errors) == ((-9 if number == signal.SIGKILL else 0), "")
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ours))
-
-
-def is_worker(path):
-    with contextlib.suppress(OSError):
-        return b"serving.server" in (path / "cmdline").read_bytes().split(b"\0")
-    return False
-
-
-def parent_of(pid):
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        assert server.workers() == workers
+        code, _, errors = server.end(signal.SIGKILL)
+        assert (code, errors) == (-9, "")
+        assert_ended(workers)
 
 
 def test_a_second_ctrl_c_ends_it_at_once(model):
     with running(model) as server, server.connect() as connection:
+        workers = server.workers()
         connection.sendall(raw_form()[0])
         wait_until(lambda: server.metric("musical_requests_in_flight") == 2)
         server.process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(0.5)
         assert server.end(signal.SIGINT)[::2] == (130, "")
+        assert_ended(workers)
 
 
 def test_an_answer_before_the_end_of_the_body_arrives(model):

@@ -187,24 +187,22 @@ def test_long_scratch_is_followed_by_small_sharp_windows():
     assert sum(window.view.height * window.view.width for window in placed) < 12 * 64 * 64
 
 
+DIGITS = [(2800, 3300 + 60 * i, 2880, 3340 + 60 * i) for i in range(9)]
+
+
 @pytest.mark.parametrize(
-    ("hole", "scale", "most"),
+    ("make", "scale", "most"),
     [
-        (wire(3000, 4000, 8), 1, 6.5),
-        (wire(3000, 4000, 80), 3, 2.8),
-        (
-            square_hole(
-                (3000, 4000), *((2800, 3300 + 60 * i, 2880, 3340 + 60 * i) for i in range(9))
-            ),
-            1.5,
-            2,
-        ),
-        (square_hole((3000, 4000), (1100, 1750, 2500, 2250)), 7.4, 1),
+        (lambda shape: wire(*shape, 8), 1, 6.5),
+        (lambda shape: wire(*shape, 80), 3, 2.8),
+        (lambda shape: square_hole(shape, *DIGITS), 1.5, 2),
+        (lambda shape: square_hole(shape, (1100, 1750, 2500, 2250)), 7.4, 1),
     ],
+    ids=["wire", "stroke", "date stamp", "person"],
 )
-def test_twelve_megapixels_take_little_work(hole, scale, most):
-    """A wire, a stroke, a date stamp and a person; pixels of the model in whole windows."""
-    placed = tiling.plan(hole, 256).windows
+def test_twelve_megapixels_take_little_work(make, scale, most):
+    """Pixels of the model, in whole windows."""
+    placed = tiling.plan(make((3000, 4000)), 256).windows
     assert max(window.scale for window in placed) <= scale
     pixels = sum(window.view.height * window.view.width / window.scale**2 for window in placed)
     assert pixels <= most * 256**2

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -146,13 +147,11 @@ def test_work_that_ends_soon_after_it_was_given_up_costs_no_worker(pool):
     assert pool.alive == 2
 
 
-HOSTILE = hostile_files.requests(encoded(PHOTO), encoded(PHOTO[..., 0]))
-
-
 def test_hostile_files_end_in_time_and_the_next_good_one_is_read(pool):
     codec, options = Codec(pool, new_job()), {"name": "image", "max_pixels": 50_000_000}
     refused = []
-    for name, files in HOSTILE.items():
+    hostile = hostile_files.requests(encoded(PHOTO), encoded(PHOTO[..., 0]))
+    for name, files in hostile.items():
         started = time.process_time()
         try:
             codec.read_photograph(io.BytesIO(files["image"]), **options)
@@ -161,7 +160,7 @@ def test_hostile_files_end_in_time_and_the_next_good_one_is_read(pool):
             refused.append(name)
         assert time.process_time() - started < 2  # the server's own; the worker has its limits
     served = {"PNG, 49 megapixels in 150 kB", "PNG, EXIF tag of a huge count"}
-    assert set(HOSTILE) - set(refused) <= served
+    assert set(hostile) - set(refused) <= served
     photograph = codec.read_photograph(io.BytesIO(encoded(PHOTO)), **options)
     np.testing.assert_array_equal(photograph.pixels, PHOTO)
 
@@ -327,18 +326,10 @@ def test_a_server_that_is_killed_leaves_no_process_not_even_one_that_works():
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as server:
-        processes = [int(number) for number in server.stdout.readline().split()]
+        processes = [psutil.Process(int(number)) for number in server.stdout.readline().split()]
         server.kill()
     assert len(processes) == 2
-    wait_until(lambda: not any(is_running(process) for process in processes))
-
-
-def is_running(process):
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    assert psutil.wait_procs(processes, timeout=WAIT)[1] == []
 
 
 def test_a_worker_imports_neither_a_model_nor_a_server(pool):
