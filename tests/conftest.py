@@ -61,3 +61,11 @@ def eager():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def compiled(eager):
+    """Asked for by tests that are about the graph."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(False)

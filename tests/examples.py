@@ -14,6 +14,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
+WEB = EXAMPLES / "web"
 PHOTO, MASK = EXAMPLES / "photo.png", EXAMPLES / "mask.png"
 
 

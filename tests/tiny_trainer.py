@@ -1,10 +1,13 @@
 """A trainer whose networks are small enough to see through, and batches for it."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from musical_tf.methods.base import Objective
+from training import checkpoints
 from training.optimization import dtype_policy
 from training.trainer import Trainer
 
@@ -83,6 +86,15 @@ def batch_at(step: int) -> dict[str, tf.Tensor]:
     hole = np.zeros((2, SIZE, SIZE, 1), np.float32)
     hole[:, 4:10, 5:12] = 1.0
     return {"image": tf.constant(image), "hole": tf.constant(hole)}
+
+
+RECIPE = {"method": "tiny", "seed": 3, "steps": 6, "config": {"width": 6, "scales": [1, 3]}}
+
+
+def save(trainer: Trainer, folder: Path, recipe=RECIPE, **options) -> Path:
+    return checkpoints.save(
+        folder, trainer.state(), step=int(trainer.step), epoch=0, recipe=recipe, **options
+    )
 
 
 def values(trainer: Trainer) -> dict[str, list[np.ndarray]]:
