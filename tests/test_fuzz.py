@@ -52,5 +52,5 @@ def reports(tmp_path_factory):
 @pytest.mark.parametrize("body", FAILURES)
 def test_what_must_not_happen_is_a_failure(body, reports):
     report, failure = reports[body], FAILURES[body]
-    assert ("failed" in report) == (failure is not None), report
+    assert ("stopping after 1 failures" in report) == (failure is not None), report
     assert failure is None or failure in report

@@ -142,7 +142,6 @@ def test_wrong_use_of_streams_is_named_in_one_line(call, photo, mask, tmp_path, 
     ("words", "message"),
     [
         (["photo.png"], "required: --mask, --output"),
-        (["a", "b", "c", "d"], "unrecognized arguments: d"),
         (["--version"], f"musical-inpaint {musical_tf.__version__}"),
         (["--list-models"], "photo (default)  4,009 photographs"),
     ],
@@ -200,17 +199,14 @@ def test_the_models_own_strategy_unless_told_otherwise(call, tmp_path):
 
 
 def test_each_seed_is_a_variant(call, photo, mask, tmp_path):
-    model = write_model(tmp_path / "variants.onnx", copies=100, has_seed=True)
+    metadata = metadata_for(contract="2", strategy="original")
+    path = tmp_path / "variants.onnx"
+    model = write_model(path, metadata=metadata, copies=100, has_seed=True)
+    inputs = {"image": photo, "mask": mask, "output": tmp_path / "out.png"}
     for seed in (0, 3):
-        output = tmp_path / f"{seed}.png"
-        assert (
-            call(
-                model=model, image=photo, mask=mask, output=output, seed=seed, strategy="original"
-            )[0]
-            == 0
-        )
-        assert (load(output)[centre()] == 100 + seed).all()
-    refused = call(image=photo, mask=mask, output=tmp_path / "no.png", seed=1)
+        assert call(model=model, seed=seed, **inputs)[0] == 0
+        assert (load(inputs["output"])[centre()] == 100 + seed).all()
+    refused = call(**inputs, seed=1)
     assert_one_error(refused, 2, "seed must be 0", "no variants")
 
 
@@ -453,14 +449,12 @@ def test_input_is_never_replaced_unless_asked(call, album, mask, model):
     link.hardlink_to(photo)
     assert_one_error(call(image=photo, mask=mask, output=link), 2, "would replace its input")
     assert photo.read_bytes() == before
-    assert_one_error(
-        call("--overwrite-input", image=photo, mask=mask, output=mask), 2, "replace a mask"
-    )
+    refused = call("--overwrite-input", image=photo, mask=mask, output=mask)
+    assert_one_error(refused, 2, "replace a mask")
     copy = album / "model.png"
     copy.write_bytes(model.read_bytes())
-    assert_one_error(
-        call(model=copy, image=photo, mask=mask, output=copy), 2, "replace a mask or the model"
-    )
+    refused = call(model=copy, image=photo, mask=mask, output=copy)
+    assert_one_error(refused, 2, "replace a mask or the model")
     assert call("--overwrite-input", image=photo, mask=mask, output=photo)[0] == 0
     np.testing.assert_array_equal(load(photo), reference_fill(picture(), centre()))
 
@@ -479,12 +473,10 @@ def test_outputs_that_would_collide_are_left_out_and_named(call, album):
         assert len(list((album / "out").iterdir())) >= 2
 
 
-def test_missing_and_foreign_models(call, photo, mask, tmp_path):
-    inputs = {"image": photo, "mask": mask, "output": tmp_path / "out.png"}
-    missing = tmp_path / "missing.onnx"
-    assert_one_error(call(model=missing, **inputs), 2, missing, "no such model file")
+def test_a_foreign_model_is_refused(call, photo, mask, tmp_path):
     foreign = write_model(tmp_path / "foreign.onnx", metadata={})
-    assert_one_error(call(model=foreign, **inputs), 2, foreign, "not a model exported by")
+    refused = call(model=foreign, image=photo, mask=mask, output=tmp_path / "out.png")
+    assert_one_error(refused, 2, foreign, "not a model exported by")
     assert not (tmp_path / "out.png").exists()
 
 
@@ -528,6 +520,7 @@ def test_what_libraries_say_about_a_damaged_file_is_not_repeated(call, mask, tmp
     content[20:60] = bytes(40)  # libtiff tells stderr of every line that it cannot decode
     torn.write_bytes(content)
     _, _, err = call(image=tmp_path, mask=mask, output=tmp_path / "out")
+    assert "torn.tif" in err
     assert all(line.startswith("musical-inpaint: ") for line in err.splitlines())
 
 
@@ -539,9 +532,7 @@ def test_unwritable_output_is_a_failure_while_working(call, photo, mask, tmp_pat
         call(image=photo, mask=mask, output="/proc/nowhere/out.png"), 1, "/proc/nowhere"
     )
     code, out, err = call(image=photo.parent, mask=mask, output="/proc/nowhere")
-    assert code == 1
-    assert "failed" in out
-    assert err.count("error: ") == 1
+    assert (code, "failed" in out, err.count("error: ")) == (1, True, 1)
 
 
 @pytest.mark.parametrize(
@@ -550,7 +541,6 @@ def test_unwritable_output_is_a_failure_while_working(call, photo, mask, tmp_pat
         (["--strategy", "zoom"], "choose from crop, resize, original"),
         (["--polarity", "grey"], "choose from white, black"),
         (["--threshold", "high"], "invalid int value: 'high'"),
-        (["--colour", "red"], "unrecognized arguments: --colour"),
         (["--over"], "unrecognized arguments: --over"),
     ],
 )
@@ -607,39 +597,3 @@ def test_the_guide_knows_every_flag():
     flags = {flag for action in predict._parser()._actions for flag in action.option_strings}
     mentioned = set(re.findall(r"--[a-z][a-z-]+", GUIDE))
     assert {flag for flag in flags if flag.startswith("--")} - mentioned == {"--help"}
-
-
-# On Linux a new process inherits its parent's `ru_maxrss`, and pytest with TensorFlow in it may
-# have needed more than what is measured here; `VmHWM` begins anew.
-MEASURE = """
-import re, sys
-from pathlib import Path
-import numpy as np
-from serving.session import InpaintingSession
-
-def peak_kibibytes():
-    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
-
-session = InpaintingSession(sys.argv[1], ["cpu"], threads=1)
-image = np.full((4000, 6000, 3), 90, np.uint8)
-hole = np.zeros((4000, 6000), bool)
-hole[200:260, 300:380] = True
-hole[1500:3000, 2000:3800] = True
-hole[np.arange(3900), np.arange(3900) + 20] = True
-before = peak_kibibytes()
-filled = session.inpaint(image, hole, "crop")
-after = peak_kibibytes()
-assert np.array_equal(filled[~hole], image[~hole])
-assert np.ptp(filled[hole]) <= 2
-print((after - before) // 1024)
-"""
-
-
-def test_a_24_megapixel_photograph_takes_bounded_memory(model):
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(model)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    mebibytes = int(done.stdout)
-    # 8 bytes a pixel beside image and hole, as `InpaintingSession` promises.
-    assert 50 < mebibytes < 8 * 24e6 / 2**20

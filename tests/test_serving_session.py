@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +14,8 @@ from serving.tiling import STRATEGIES
 from tests.serving_model import metadata_for, reference_fill, write_model
 
 onnxruntime = onnx_runtime.load()
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -411,3 +416,42 @@ def test_a_seed_where_there_is_one_fill_is_refused(session, with_variants):
     for seed in (-1, 2**31):
         with pytest.raises(ValueError, match=f"seed must be within 0 and .*got {seed}"):
             with_variants.inpaint(image, hole, seed=seed)
+
+
+# On Linux a new process inherits its parent's `ru_maxrss`, and pytest with TensorFlow in it may
+# have needed more than what is measured here; `VmHWM` begins anew.
+MEASURE = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from serving.session import InpaintingSession
+
+def peak_kibibytes():
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+session = InpaintingSession(sys.argv[1], ["cpu"], threads=1)
+image = np.full((4000, 6000, 3), 90, np.uint8)
+hole = np.zeros((4000, 6000), bool)
+hole[200:260, 300:380] = True
+hole[1500:3000, 2000:3800] = True
+hole[np.arange(3900), np.arange(3900) + 20] = True
+before = peak_kibibytes()
+filled = session.inpaint(image, hole, "crop")
+after = peak_kibibytes()
+assert np.array_equal(filled[~hole], image[~hole])
+assert np.ptp(filled[hole]) <= 2
+print((after - before) // 1024)
+"""
+
+
+def test_a_24_megapixel_photograph_takes_bounded_memory(session):
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(session.model_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    mebibytes = int(done.stdout)
+    # 8 bytes a pixel beside image and hole, as `InpaintingSession` promises.
+    assert 50 < mebibytes < 8 * 24e6 / 2**20
