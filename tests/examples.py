@@ -3,7 +3,6 @@
 import importlib.util
 import shutil
 import socket
-import subprocess
 import venv
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+from .processes import ROOT, succeed
+
 EXAMPLES = ROOT / "examples"
 WEB = EXAMPLES / "web"
 PHOTO, MASK = EXAMPLES / "photo.png", EXAMPLES / "mask.png"
@@ -28,18 +28,6 @@ def import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def run(*command: str | Path, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=600, **options
-    )
-
-
-def succeed(*command: str | Path, **options) -> str:
-    done = run(*command, **options)
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def program(*names: str, package: str) -> str:

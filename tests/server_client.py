@@ -5,24 +5,18 @@ import base64
 import contextlib
 import io
 import re
-import struct
 import threading
-import zlib
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 from starlette.testclient import TestClient
 
 from serving.server import create_app
 from serving.server.settings import Settings
 from serving.session import InpaintingSession
+from tests.pictures import SRGB
+from tests.pictures import encoded as png
 from tests.waiting import WAIT, wait_until
-
-
-def png(array, **options):
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, "PNG", **options)
-    return stream.getvalue()
 
 
 def decoded(content):
@@ -38,9 +32,8 @@ def rotated_jpeg():
     exif[0x0112] = 6  # lies on its side
     exif[0x010F] = "A camera"
     stream = io.BytesIO()
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(PHOTO.transpose(1, 0, 2)[::-1].copy()).save(
-        stream, "JPEG", exif=exif, icc_profile=profile, quality=80
+        stream, "JPEG", exif=exif, icc_profile=SRGB, quality=80
     )
     return stream.getvalue()
 
@@ -57,15 +50,6 @@ HOLE = np.zeros(PHOTO.shape[:2], bool)
 HOLE[10:20, 30:50] = True
 IMAGE, MASK = png(PHOTO), png(HOLE.astype(np.uint8) * 255)
 BYTES = bytes(range(256)) * 8
-
-
-def header_only_png(width, height):
-    def chunk(kind, content):
-        crc = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + crc
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
 
 
 @contextlib.contextmanager

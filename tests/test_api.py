@@ -1,9 +1,6 @@
 """`musical_tf.inpaint`: every form of photograph and mask, and what it imports."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +9,9 @@ from PIL import Image
 import musical_tf
 from musical_tf import named_models as library
 from serving import named_models
+from tests.processes import run_python
 from tests.serving_model import metadata_for, reference_fill, write_model
 
-ROOT = Path(__file__).resolve().parents[1]
 RGB = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
 HOLE = np.zeros((40, 48), bool)
 HOLE[10:20, 15:30] = True
@@ -161,28 +158,23 @@ import musical_tf
 from musical_tf import named_models as library
 
 def loaded():
-    return {{"keras", "tensorflow", "onnxruntime", "{serving}"}} & set(sys.modules)
+    return {"keras", "tensorflow", "onnxruntime", "serving"} & set(sys.modules)
 
 assert not loaded(), loaded()
 assert "photo" in musical_tf.list_models()
 musical_tf.inpaint
-assert loaded() == {{"{serving}"}}, loaded()
+assert loaded() == {"serving"}, loaded()
 sys.modules["onnxruntime"] = None
 try:
     musical_tf.inpaint("photo.jpg", "mask.png")
 except ImportError as error:
     print(error)
-assert loaded() == {{"{serving}", "onnxruntime"}}, loaded()
+assert loaded() == {"serving", "onnxruntime"}, loaded()
 """
 
 
 def test_the_library_imports_what_a_call_needs():
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTS.format(serving="serving")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python("-c", IMPORTS)
     assert (done.returncode, done.stderr) == (0, "")
     assert "pip install 'musical-tf[serve]'" in done.stdout
 
@@ -201,9 +193,8 @@ for imports in ("import keras, musical_tf", "import musical_tf, keras"):
 
 def test_keras_loads_a_generator_whichever_is_imported_first():
     """Under JAX, which takes a fraction of TensorFlow's time to import."""
-    command = [sys.executable, "-c", LOADS, str(library.file("faces"))]
     environment = os.environ | {"KERAS_BACKEND": "jax"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = run_python("-c", LOADS, library.file("faces"), env=environment)
     assert (done.returncode, done.stdout.split()) == (0, ["musical"] * 2), done.stderr
 
 
@@ -213,5 +204,5 @@ def test_the_hint_without_keras():
         "try:\n    musical_tf.load('faces')\n"
         "except ModuleNotFoundError as error:\n    print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-c", code)
     assert 'pip install "musical-tf[train]"' in done.stdout, done.stderr

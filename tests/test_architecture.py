@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import ROOT
+
 FOLDERS = ("training", "export", "serving")
 """Top-level in a checkout, inside `musical_tf` when installed; so never imported by these names."""
 

@@ -1,17 +1,14 @@
 """Every command line ends on Ctrl-C with one line, even while it imports."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from export import ship, to_onnx, to_saved_model
 from serving import predict, predict_many
+from tests.processes import run_python
 from training import compare, demo, evaluate, fit_jax, options
 
-ROOT = Path(__file__).parents[1]
 INTERRUPTING = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
 
 
@@ -27,13 +24,7 @@ INTERRUPTING = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\nti
 )
 def test_ctrl_c_during_an_import_is_one_line(command, tmp_path):
     (tmp_path / "numpy.py").write_text(INTERRUPTING)
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(*command, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
 
 
@@ -51,13 +42,7 @@ def test_tensorflow_is_imported_without_its_messages(command, tmp_path):
         "import os\nprint(os.environ['TF_CPP_MIN_LOG_LEVEL'], flush=True)\nos._exit(0)\n"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(*command, env=environment | {"PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "3\n")
 
 

@@ -8,16 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.processes import ROOT, run_python, succeed
 from training import checkpoints, fit, recipes
 from training.data import pipeline
 from training.distribution import Cluster, Distribution, read_cluster
 
-ROOT = Path(__file__).parents[1]
 TWO = ["a:1", "b:2"]
 
 
@@ -121,9 +120,7 @@ def test_the_parts_of_a_pipeline_are_the_whole_batch():
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory):
     output = tmp_path_factory.mktemp("probe") / "result.json"
-    command = [sys.executable, "-m", "tests.replicas_probe", "2", str(output)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    succeed(sys.executable, "-m", "tests.replicas_probe", "2", output, cwd=ROOT)
     return json.loads(output.read_text())
 
 
@@ -182,11 +179,7 @@ def test_a_run_goes_on_with_another_number_of_replicas(tmp_path):
     assert fit.main([*RUN, "--steps", "4", "--run-dir", str(straight)]) == 0
     command = [sys.executable, "-m", "training.fit", "--strategy", "mirrored", "--replicas", "2"]
     there = ["--run-dir", str(run_dir)]
-    done = subprocess.run(
-        [*command, *RUN, "--steps", "2", *there], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2 replicas" in done.stdout
+    assert "2 replicas" in succeed(*command, *RUN, "--steps", "2", *there, cwd=ROOT)
     assert fit.main([*there, "--resume", "--steps", "4"]) == 0
     assert losses(run_dir) == pytest.approx(losses(straight), rel=1e-4)
     assert list(losses(run_dir)) == [1, 2, 3, 4]
@@ -240,14 +233,8 @@ def test_a_process_that_stays_alone_ends(tmp_path):
         "cluster = distribution.read_cluster(os.environ['TF_CONFIG'])\n"
         "distribution.open_distribution('multiworker', cluster=cluster, wait_seconds=2)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "TF_CONFIG": tf_config({"worker": addresses})},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environment = os.environ | {"TF_CONFIG": tf_config({"worker": addresses})}
+    done = run_python("-c", code, env=environment)
     assert done.returncode == -signal.SIGKILL
     expected = f"waited 2 seconds for the other processes of TF_CONFIG, {addresses[1]}; start"
     assert expected in done.stderr

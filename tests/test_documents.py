@@ -4,7 +4,6 @@ import importlib
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from PIL import Image
 import musical_tf
 from serving import named_models, predict
 from tests import test_packaging as packaging
+from tests.processes import ROOT, succeed
 
-ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = packaging.setup_cfg()["metadata"]["url"]
 DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "MODEL_CARD.md", "CHANGELOG.md"),
@@ -153,14 +152,9 @@ def test_readme_fits_and_renders_on_a_package_index_and_ci_runs_its_command():
 
 
 def test_the_site_builds_and_asks_no_other_host(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "-d", tmp_path],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    words = ("-m", "mkdocs", "build", "--quiet", "--strict", "-d", tmp_path)
+    succeed(sys.executable, *words, cwd=ROOT, env=environment)
     pages = list(tmp_path.rglob("*.html"))
     assert {"index.html", "model_card.html", "layers.html", "fill.html"} <= {p.name for p in pages}
     for page in pages:
@@ -221,8 +215,7 @@ def test_tutorial_runs(name, tmp_path, monkeypatch):
             if arguments[:2] == ["-m", "serving.predict"]:  # needs no process of its own
                 assert predict.main(arguments[2:]) == 0
                 continue
-            done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
-            assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}{done.stderr}"
+            succeed(sys.executable, *arguments)
     assert commands >= 3
     filled, photo = (np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("filled", "photo"))
     hole = np.asarray(Image.open(tmp_path / "mask.png").convert("L")) > 127

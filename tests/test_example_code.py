@@ -19,9 +19,8 @@ from .examples import (
     import_file,
     pixels,
     program,
-    run,
-    succeed,
 )
+from .processes import run, succeed
 from .serving_model import write_model
 
 

@@ -30,16 +30,14 @@ from .examples import (
     EXAMPLES,
     MASK,
     PHOTO,
-    ROOT,
     WEB,
     free_port,
     import_file,
     pixels,
     program,
-    run,
-    succeed,
     virtual_environment,
 )
+from .processes import ROOT, run, succeed
 
 onnxruntime = onnx_runtime.load()
 

@@ -6,7 +6,6 @@ import math
 import os
 import re
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
@@ -29,11 +28,10 @@ from musical_tf.inference import InpaintingFunction
 from musical_tf.methods.musical import MusicalGenerator
 from serving.memory import estimate_memory
 from serving.session import InpaintingSession
+from tests.processes import ROOT, succeed
 from tests.tiny_run import fill, holes, one_line, photographs, write_run
 
 onnxruntime = onnx_runtime.load()
-
-CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -447,7 +445,7 @@ def saved_model(run, tmp_path_factory):
 
 def documented(document, language):
     """The code blocks of a page of the documents that are in `language`."""
-    text = (CHECKOUT / "docs" / document).read_text(encoding="utf-8")
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
 
 
@@ -459,14 +457,8 @@ def test_saved_model_serves_requests_without_our_package(saved_model, generator,
     requests += [json.loads(block) for block in documented("serving_savedmodel.md", "json")]
     (tmp_path / "requests.json").write_text(json.dumps(requests))
     (tmp_path / "serve.py").write_text(SERVE)
-    answer = subprocess.run(
-        [sys.executable, "serve.py", str(saved_model), "requests.json"],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    by_column, by_row, *of_documents = json.loads(answer.stdout)
+    answers = succeed(sys.executable, "serve.py", saved_model, "requests.json", cwd=tmp_path)
+    by_column, by_row, *of_documents = json.loads(answers)
     expected = np.asarray(InpaintingFunction(generator)(image, mask)).astype(int)
     assert np.abs(np.array(by_column["outputs"]) - expected).max() <= 1
     assert by_row == {"predictions": by_column["outputs"]}
@@ -526,7 +518,7 @@ class TestDocument:
         assert (filled[mask > 127] != names["image"][mask > 127]).any()
 
     def test_it_names_all_of_the_metadata(self, exported):
-        text = (CHECKOUT / "docs" / "onnx.md").read_text(encoding="utf-8")
+        text = (ROOT / "docs" / "onnx.md").read_text(encoding="utf-8")
         table = text[text.index("| key | value |") : text.index("The opset is")]
         named = {
             key
@@ -542,15 +534,9 @@ class TestDocument:
 )
 def test_help_states_the_contract(command, tmp_path):
     """A script puts its checkout on the path: the working directory may be any."""
-    script = [] if "-m" in command else [str(CHECKOUT / "export" / command.pop(0))]
+    script = [] if "-m" in command else [ROOT / "export" / command.pop(0)]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(
-        [sys.executable, *script, *command, "--help"],
-        cwd=tmp_path if script else CHECKOUT,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    words = [sys.executable, *script, *command, "--help"]
+    shown = succeed(*words, cwd=tmp_path if script else ROOT, env=environment)
     for words in ("--run DIR", "{uint8,float32}", "{nhwc,nchw}", "above 127 = hole", "inpainted"):
-        assert words in " ".join(result.stdout.split())
+        assert words in " ".join(shown.split())

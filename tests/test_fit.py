@@ -24,6 +24,7 @@ from PIL import Image
 
 import musical_tf
 from musical_tf.run_directory import RunDirectory
+from tests.processes import run_python
 from training import checkpoints, fit, networks, options, recipes, runs
 
 TINY = [
@@ -124,13 +125,7 @@ def test_a_run_of_another_process_resumed_here_is_the_uninterrupted_one(straight
     run_dir = tmp_path / "run"
     arguments = [*QUICK, *WATCHED, "--steps", 2, "--run-dir", run_dir]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "training.fit", *map(str, arguments)],
-        cwd=Path(__file__).parent.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python("-m", "training.fit", *arguments, env=environment)
     assert (done.returncode, done.stderr) == (0, "")  # nothing of TensorFlow's start
     assert read_log(run_dir) == read_log(straight)[:2]
     # Another length, and nothing else said: the run folder knows the rest.
@@ -218,7 +213,7 @@ def test_a_missing_data_folder_is_reported_before_tensorflow_starts(tmp_path):
         f"code = fit.main(['--dataset', 'folder', '--data-dir', {str(tmp_path / 'none')!r}])\n"
         "assert code == 2, code\nassert 'tensorflow' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_python("-c", script)
     assert done.returncode == 0, done.stderr
     assert "is not there" in done.stderr
 

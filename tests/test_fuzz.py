@@ -1,12 +1,11 @@
 """The profile `fuzz` of the properties fails on errors, slow cases and memory."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import ROOT, succeed
+
 FAILURES = {
     "pass": None,
     "assert number < 0, 'negative'": "negative",
@@ -44,9 +43,8 @@ def reports(tmp_path_factory):
         text = PROPERTY.format(body=body, deadline=deadline, number=number)
         (folder / f"test_{number}.py").write_text(text)
     code = RUN.format(root=str(ROOT), count=len(FAILURES))
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return dict(zip(FAILURES, done.stdout.split("turns of a property:"), strict=False))
+    said = succeed(sys.executable, "-c", code, cwd=folder)
+    return dict(zip(FAILURES, said.split("turns of a property:"), strict=False))
 
 
 @pytest.mark.parametrize("body", FAILURES)

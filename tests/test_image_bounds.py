@@ -13,13 +13,7 @@ from PIL import ExifTags, Image
 
 from musical_tf import images
 from musical_tf.images import bounds
-from tests.test_images import picture, png_chunk
-
-
-def encoded(pixels, image_format, **options):
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, image_format, **options)
-    return stream.getvalue()
+from tests.pictures import encoded, picture, png_chunk
 
 
 def read(content):

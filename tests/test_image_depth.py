@@ -13,8 +13,8 @@ from PIL import ExifTags, Image, ImageCms
 
 from musical_tf import images
 from musical_tf.images import bounds
-from tests.test_image_bounds import encoded, read, refusal, with_chunk
-from tests.test_images import SRGB, picture, png_chunk, reread
+from tests.pictures import SRGB, encoded, picture, png_chunk, reread
+from tests.test_image_bounds import read, refusal, with_chunk
 
 
 def deep(channels=3, height=24, width=32):

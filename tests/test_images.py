@@ -1,33 +1,13 @@
 import io
 import os
 import struct
-import zlib
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 
 from musical_tf import files, images
-
-
-def picture(height=24, width=32, channels=3, seed=0):
-    """A smooth picture with some texture, uint8."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    base = np.stack([y * 5, x * 4, (x + y) * 3, 255 - y * 4], axis=-1)[..., :channels]
-    return np.clip(base + rng.integers(0, 8, base.shape), 0, 255).astype(np.uint8)
-
-
-def reread(content):
-    return Image.open(io.BytesIO(content))
-
-
-def png_chunk(kind, content):
-    checksum = struct.pack(">I", zlib.crc32(kind + content))
-    return struct.pack(">I", len(content)) + kind + content + checksum
-
-
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+from tests.pictures import SRGB, header_only_png, picture, reread
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -325,8 +305,7 @@ def test_missing_file_and_folder_are_os_errors(tmp_path):
 
 def test_pixel_limit_is_checked_before_decoding(tmp_path):
     path = tmp_path / "bomb.png"
-    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b""))
+    path.write_bytes(header_only_png(20000, 20000))
     for read in (images.read_photograph, images.read_mask):
         with pytest.raises(images.ImageError, match=r"more .*than the limit of"):
             read(path)

@@ -1,9 +1,7 @@
 """What pixels come out of a photograph, what is skipped, and that batch s is that of (seed, s)."""
 
 import io
-import struct
 import time
-import zlib
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from training.data.datasets import open_dataset
 from training.data.holes import BoxHole, open_masks
 from training.data.photographs import UnusableImageError
 
+from .pictures import header_only_png
 from .test_datasets import SIZE, write
 
 
@@ -92,17 +91,6 @@ def test_large_jpegs_are_reduced_while_decoding_and_look_the_same():
     assert decode(Image.new("RGB", (30, 16)), side=64).shape == (64, 120, 3)
 
 
-def bomb(width, height):
-    """A PNG of a few bytes that claims to be `width` x `height`."""
-
-    def chunk(kind, content):
-        checksum = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + checksum
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0"))
-
-
 @pytest.fixture
 def mixed(tmp_path):
     """Eight grey photographs, value 10 x number, among as many files that cannot be used."""
@@ -116,7 +104,7 @@ def mixed(tmp_path):
     (folder / "c-empty.png").touch()
     write(folder / "d-tiny.png", (15, 15))
     write(folder / "h-long.png", (20 * 20, 20))
-    (folder / "i-bomb.png").write_bytes(bomb(60000, 60000))
+    (folder / "i-bomb.png").write_bytes(header_only_png(60000, 60000))
     (folder / "j-garbled.jpg").write_bytes(whole[:700] + bytes(9000))
     (folder / "k-dangling.png").symlink_to(tmp_path / "nowhere")
     return tmp_path

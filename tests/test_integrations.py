@@ -24,14 +24,12 @@ from .examples import (
     EXAMPLES,
     MASK,
     PHOTO,
-    ROOT,
     free_port,
     import_file,
     pixels,
-    run,
-    succeed,
     virtual_environment,
 )
+from .processes import ROOT, run, succeed
 
 
 @pytest.fixture(scope="module")

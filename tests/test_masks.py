@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from musical_tf import images
-from tests.test_images import picture
+from tests.pictures import picture
 
 LEVELS = np.array([[0, 1, 127, 128, 254, 255]], np.uint8)
 

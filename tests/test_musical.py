@@ -1,6 +1,5 @@
 """MUSICAL's generator, objective and registry."""
 
-import dataclasses
 import os
 
 import keras
@@ -53,22 +52,6 @@ def test_paper_has_the_figures_maps():
             assert np.std(layer.kernel) == pytest.approx(0.02, rel=0.1)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_saved_and_loaded_it_is_the_same(tmp_path, dtype):
-    generator = musical_tf.create("musical", "lite", dtype=dtype, patch_sizes=(3,), **NARROW)
-    generator.save(tmp_path / "generator.keras")
-    restored = musical_tf.load(tmp_path, dtype=dtype)
-    assert restored.config == generator.config
-    assert restored.preset == "lite"
-    assert restored.config.patch_sizes == (3,)
-    data = list(batch_of(32).values())
-    assert generator(data).dtype == tf.float32
-    np.testing.assert_array_equal(restored(data), generator(data))
-    in_float32 = musical_tf.load(tmp_path / "generator.keras")
-    assert in_float32.get_layer("attention").compute_dtype == "float32"
-    np.testing.assert_allclose(in_float32(data), generator(data), atol=2e-2)
-
-
 def test_the_attention_may_stand_one_level_further_in():
     generator = musical_tf.create("musical", preset="lite", attention_level=4, **NARROW)
     assert generator.get_layer("attention").output.shape[1:] == (None, None, 4 * NARROW["width"])
@@ -89,13 +72,6 @@ def test_a_field_that_leaves_the_weights_alone_may_differ_when_loaded(tmp_path):
     )
     with pytest.raises(ValueError, match=r"musical has no option\(s\) \['unheard_of'\]"):
         musical_tf.load(tmp_path / "g.keras", unheard_of=1)
-
-
-def test_config_round_trip_and_dict():
-    config = musical.Config.from_preset("official", width=24, patch_sizes=[1, 3, 5])
-    assert musical.Config(**dataclasses.asdict(config)) == config
-    assert (config.attention_variant, config.lambda_hole) == ("official", 6.0)
-    assert musical.Config() == musical.Config.from_preset("paper")
 
 
 def test_registry_knows_its_methods():

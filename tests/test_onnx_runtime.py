@@ -1,13 +1,10 @@
 """ONNX Runtime is imported with its telemetry disabled."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import ROOT, run_python
 
 WATCH = """
 import importlib.abc, os, sys
@@ -23,10 +20,7 @@ sys.meta_path.insert(0, Watch())
 def value_at_import(statement, arguments=(), **environment):
     """What the variable was when a fresh process imported ONNX Runtime."""
     clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    done = subprocess.run(
-        [sys.executable, "-c", WATCH + statement, *map(str, arguments)],
-        cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_python("-c", WATCH + statement, *arguments, env=clean | environment)
     assert done.stdout.startswith("telemetry disabled: "), done.stderr
     return done.stdout.removeprefix("telemetry disabled: ").strip()
 

@@ -15,8 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import musical_tf
+from tests.processes import ROOT, run_python, succeed
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE_FOLDERS = {
     "musical_tf": "musical_tf",
     "musical_tf.training": "training",
@@ -99,10 +99,7 @@ def source(tmp_path_factory) -> Path:
 
 def build(source: Path, target: Path) -> Path:
     code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-c", code, target], cwd=source, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    succeed(sys.executable, "-c", code, target, cwd=source)
     (path,) = target.glob("*.whl")
     return path
 
@@ -121,14 +118,8 @@ def installed(wheel, tmp_path_factory) -> Path:
     return folder
 
 
-def run(installed: Path, code: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=cwd or installed,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-    )
+def run_installed(installed: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess:
+    return run_python(*words, cwd=cwd, env=os.environ | {"PYTHONPATH": str(installed)})
 
 
 # ---- one place for everything
@@ -185,8 +176,9 @@ def test_two_wheels_hold_the_project_under_one_name(source, wheel, tmp_path):
 
 
 def test_installed_serving_runs_without_tensorflow(installed, tmp_path):
-    done = run(
+    done = run_installed(
         installed,
+        "-c",
         "import sys\n"
         "for name in ('tensorflow', 'keras', 'onnx', 'tf2onnx'): sys.modules[name] = None\n"
         "import musical_tf, numpy; print(musical_tf.__file__, musical_tf.list_models())\n"
@@ -218,13 +210,7 @@ def test_installed_serving_starts_its_worker_processes(installed, tmp_path):
         "print(pool.run(Job(None), worker.command, 'x')[-1])\n"
         "pool.close()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "program.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-    )
+    done = run_installed(installed, "program.py", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "main"
     assert len(done.stdout.splitlines()) == 2
@@ -311,7 +297,7 @@ def test_console_script_names_the_extra_that_is_missing(installed, tmp_path, scr
         f"import sys; sys.modules[{absent!r}] = None; sys.argv = {[script, *arguments]}\n"
         f"from {module} import {function}; sys.exit({function}())"
     )
-    done = run(installed, code, cwd=tmp_path)
+    done = run_installed(installed, "-c", code, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == (
         f"{script}: error: the Python package {absent} is not installed; "

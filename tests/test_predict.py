@@ -4,7 +4,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +11,8 @@ from PIL import Image
 
 import musical_tf
 from serving import named_models, predict, terminal
+from tests.processes import ROOT
 from tests.serving_model import metadata_for, reference_fill, write_model
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -18,15 +18,10 @@ from PIL import Image
 
 from musical_tf import files
 from serving import filling, offline, pairing, predict, predict_many
+from tests.processes import ROOT
 from tests.serving_model import metadata_for, write_model
 
-ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {"model": "abc", "strategy": "crop"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
 
 
 def make_folder(folder: Path, count: int, side: int = 40) -> None:

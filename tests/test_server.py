@@ -15,6 +15,7 @@ from serving.server import create_app
 from serving.server.inpaint_request import FORMATS
 from serving.server.schemas import OPTIONS, Options, option_schemas
 from serving.session import InpaintingSession
+from tests.pictures import header_only_png
 from tests.server_client import (
     BYTES,
     HOLE,
@@ -23,7 +24,6 @@ from tests.server_client import (
     PHOTO,
     decoded,
     error_of,
-    header_only_png,
     png,
     post,
     post_json,
@@ -128,13 +128,6 @@ def test_json_is_answered_with_json(client):
         "mask": "gray, levels 0, 255: levels above 127 are the hole",
         "hole_share": float(response.headers["x-hole-share"]),
     }
-
-
-def test_json_takes_data_urls_line_breaks_and_null(client):
-    expected = post(client, with_alpha(), None).content
-    url = "data:image/png;base64," + base64.encodebytes(with_alpha()).decode()
-    response = post_json(client, image=url, mask=None)
-    assert base64.b64decode(response.json()["image"]) == expected
 
 
 def test_what_is_loaded_and_the_limits(client, session):
@@ -270,15 +263,6 @@ def test_a_strategy_that_needs_too_much_memory_is_refused(model):
         assert (response.status_code, error_of(response)[0]) == (413, "too_many_pixels")
         assert "use strategy crop or resize" in error_of(response)[1]
         assert post(client, png(photo), png(mask)).status_code == 200
-
-
-# ---- the application as a server sees it: messages in, messages out
-
-
-# ---- tokens
-
-
-# ---- state
 
 
 # ---- several models

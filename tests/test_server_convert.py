@@ -16,7 +16,6 @@ from tests.server_client import (
     HOLE,
     MASK,
     PHOTO,
-    InpaintingSession,
     decoded,
     error_of,
     png,
@@ -25,12 +24,10 @@ from tests.server_client import (
     serving,
     with_alpha,
 )
-from tests.serving_model import write_model
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    session = InpaintingSession(write_model(tmp_path_factory.mktemp("model") / "model.onnx"))
+def client(session):
     with serving(session, max_pixels=100_000) as client:
         yield client
 

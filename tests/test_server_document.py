@@ -15,10 +15,10 @@ from benchmarks import measure
 from serving.server import command_line, create_app
 from serving.server.metrics import Metrics
 from serving.session import InpaintingSession
+from tests.processes import ROOT
 from tests.test_server_process import running
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "server.md").read_text("utf-8")
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from serving.session import InpaintingSession
+from tests.pictures import header_only_png
 from tests.server_client import (
     HOLE,
     IMAGE,
@@ -16,7 +17,6 @@ from tests.server_client import (
     PHOTO,
     decoded,
     error_of,
-    header_only_png,
     png,
     post,
     post_json,

@@ -9,6 +9,7 @@ from PIL import Image
 
 from serving.server.inpaint_request import RequestError
 from serving.server.schemas import read_options
+from tests.pictures import encoded
 from tests.server_client import (
     HOLE,
     IMAGE,
@@ -151,12 +152,6 @@ def test_a_file_that_nobody_chose_is_no_mask(client):
     assert base64.b64decode(blank.json()["image"]) == expected.content
 
 
-def encoded(name, **options):
-    stream = io.BytesIO()
-    Image.fromarray(PHOTO).save(stream, name, **options)
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize(
     ("given", "asked", "media_type", "kind"),
     [
@@ -171,12 +166,12 @@ def encoded(name, **options):
     ],
 )
 def test_the_answer_has_the_format_that_was_asked_for(client, given, asked, media_type, kind):
-    response = post(client, encoded(given), format=asked)
+    response = post(client, encoded(PHOTO, given), format=asked)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == media_type
     assert Image.open(io.BytesIO(response.content)).format == kind
     if kind in ("PNG", "TIFF", "BMP") or (given, kind) == ("PNG", "WEBP"):
-        source = decoded(encoded(given))
+        source = decoded(encoded(PHOTO, given))
         np.testing.assert_array_equal(decoded(response.content)[~HOLE], source[~HOLE])
 
 
@@ -197,7 +192,7 @@ def test_png_ignores_the_quality(client):
 
 
 def test_an_unpainted_jpeg_is_encoded_again_when_a_quality_is_asked_for(client):
-    image, empty = encoded("JPEG", quality=95), png(np.zeros_like(HOLE, np.uint8))
+    image, empty = encoded(PHOTO, "JPEG", quality=95), png(np.zeros_like(HOLE, np.uint8))
     same = post(client, image, empty, format="same")
     small = post(client, image, empty, format="same", quality=10)
     assert (same.status_code, small.status_code) == (200, 200)

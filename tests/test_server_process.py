@@ -13,7 +13,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -22,11 +21,10 @@ import pytest
 from serving.server import create_app, main, uvicorn_server
 from serving.server.settings import Settings
 from serving.session import InpaintingSession
+from tests.processes import ROOT, run_python
 from tests.server_client import form_request
 from tests.serving_model import write_model
 from tests.waiting import WAIT, wait_until
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Running:
@@ -344,7 +342,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(model, absent)
         f"import sys; sys.modules[{absent!r}] = None\n"
         f"from serving.server import main; sys.exit(main(['--model', {str(model)!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-c", code)
     assert done.returncode == 1
     assert done.stderr == (
         f"musical-serve: error: the Python package {absent} is not installed; "
@@ -358,5 +356,5 @@ def test_the_rest_of_serving_needs_none_of_the_servers_packages(model):
         "import serving.session, serving.server.jobs, serving.server.inpaint_request\n"
         "from serving.predict import main; main(['--help'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from serving.server import selecting
+from tests.pictures import header_only_png
 from tests.server_client import (
     BYTES,
     decoded,
     error_of,
-    header_only_png,
     metric,
     png,
     post,

@@ -1,7 +1,5 @@
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,11 +9,10 @@ from musical_tf import onnx_runtime
 from serving.memory import BYTES_PER_PAIR, BYTES_PER_PIXEL, estimate_memory
 from serving.session import InpaintingSession, ModelError, ProviderError
 from serving.tiling import STRATEGIES
+from tests.processes import ROOT, succeed
 from tests.serving_model import metadata_for, reference_fill, write_model
 
 onnxruntime = onnx_runtime.load()
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -445,13 +442,6 @@ print((after - before) // 1024)
 
 
 def test_a_24_megapixel_photograph_takes_bounded_memory(session):
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(session.model_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    mebibytes = int(done.stdout)
+    mebibytes = int(succeed(sys.executable, "-c", MEASURE, session.model_path, cwd=ROOT))
     # 8 bytes a pixel beside image and hole, as `InpaintingSession` promises.
     assert 50 < mebibytes < 8 * 24e6 / 2**20

@@ -11,12 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
 from benchmarks import hostile_files
 from musical_tf import images
@@ -25,22 +23,16 @@ from serving.server.jobs import AbandonedError, Job
 from serving.server.settings import Settings
 from serving.server.worker import TooCostlyError
 from serving.server.worker_pool import Codec, WorkerPool
+from tests.pictures import encoded, png_chunk
+from tests.processes import ROOT
 from tests.test_image_depth import ALPHA, png16, tiff
-from tests.test_images import png_chunk
 from tests.waiting import WAIT, wait_until
 
-ROOT = Path(__file__).resolve().parents[1]
 TURNED = struct.pack("<HHHIII", 1, 274, 3, 1, 6, 0)  # a directory of one tag: the orientation
 
 
 def new_job():
     return Job(lambda job: None)
-
-
-def encoded(array, image_format="PNG"):
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, image_format)
-    return stream.getvalue()
 
 
 @contextlib.contextmanager

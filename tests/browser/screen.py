@@ -280,12 +280,6 @@ def photograph(width: int = 120, height: int = 80, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def encode(pixels: np.ndarray, image_format: str = "PNG", **options) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, image_format, **options)
-    return stream.getvalue()
-
-
 def decode(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)))
 

@@ -5,7 +5,8 @@ import pytest
 
 from serving.server import output_folder
 
-from .screen import encode, photograph
+from ..pictures import encoded as encode
+from .screen import photograph
 
 pytestmark = pytest.mark.browser
 

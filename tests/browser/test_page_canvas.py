@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .screen import encode, photograph
+from ..pictures import encoded as encode
+from .screen import photograph
 
 pytestmark = pytest.mark.browser
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from .screen import encode, photograph
+from ..pictures import encoded as encode
+from .screen import photograph
 
 pytestmark = pytest.mark.browser
 

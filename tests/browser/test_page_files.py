@@ -9,7 +9,8 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from .screen import BRING_FILE, PAGE, decode, encode, photograph
+from ..pictures import encoded as encode
+from .screen import BRING_FILE, PAGE, decode, photograph
 
 pytestmark = pytest.mark.browser
 

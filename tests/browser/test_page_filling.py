@@ -11,8 +11,9 @@ from PIL import Image
 
 from serving.session import InpaintingSession
 
+from ..pictures import encoded as encode
 from ..serving_model import write_model
-from .screen import DESKTOP, PHONE, Server, decode, encode, photograph
+from .screen import DESKTOP, PHONE, Server, decode, photograph
 
 pytestmark = pytest.mark.browser
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ..page_texts import PAGE
-from .screen import PHONE, encode, photograph
+from ..pictures import encoded as encode
+from .screen import PHONE, photograph
 
 pytestmark = pytest.mark.browser
 

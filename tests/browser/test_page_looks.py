@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from .screen import PHONE, decode, encode, photograph
+from ..pictures import encoded as encode
+from .screen import PHONE, decode, photograph
 
 pytestmark = pytest.mark.browser
 

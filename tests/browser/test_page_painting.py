@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .screen import BRING_FILE, decode, encode, photograph
+from ..pictures import encoded as encode
+from .screen import BRING_FILE, decode, photograph
 
 pytestmark = pytest.mark.browser
 

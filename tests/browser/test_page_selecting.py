@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from .screen import encode
+from ..pictures import encoded as encode
 
 pytestmark = pytest.mark.browser
 

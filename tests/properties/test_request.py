@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from starlette.testclient import TestClient
 
 from musical_tf import images
@@ -21,6 +20,7 @@ from serving.server.inpaint_request import FILES
 from serving.server.schemas import OPTIONS
 from serving.server.settings import Settings
 from serving.session import InpaintingSession
+from tests.pictures import encoded
 from tests.serving_model import write_model
 
 from .files import MAX_PIXELS, changed, files, in_json, json_values
@@ -57,16 +57,10 @@ def client():
     return client
 
 
-def png(array):
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, "PNG")
-    return stream.getvalue()
-
-
 @st.composite
 def requests(draw):
     """The fields of a request, and whether they are as they should be."""
-    fields = {"image": png(PHOTO), "mask": png(HOLE.astype(np.uint8) * 255)}
+    fields = {"image": encoded(PHOTO), "mask": encoded(HOLE.astype(np.uint8) * 255)}
     for name in draw(st.sets(st.sampled_from(OPTIONS), max_size=3)):
         fields[name] = draw(st.sampled_from(CHOICES[name]))
     is_good = fields.get("format") != "tiff" and fields.get("dilate") != "256"

@@ -1,0 +1,25 @@
+"""Programs that tests start."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout."""
+
+
+def run(*command: str | Path, **options) -> subprocess.CompletedProcess:
+    words = [str(word) for word in command]
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, **options)
+
+
+def succeed(*command: str | Path, **options) -> str:
+    """What it says on stdout."""
+    done = run(*command, **options)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def run_python(*words: str | Path, cwd: Path = ROOT, **options) -> subprocess.CompletedProcess:
+    """Runs the interpreter of the tests in the checkout, where it imports our packages."""
+    return run(sys.executable, *words, cwd=cwd, **options)
