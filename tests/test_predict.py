@@ -518,8 +518,7 @@ def test_what_libraries_say_about_a_damaged_file_is_not_repeated(call, mask, tmp
     content[20:60] = bytes(40)  # libtiff tells stderr of every line that it cannot decode
     torn.write_bytes(content)
     _, _, err = call(image=tmp_path, mask=mask, output=tmp_path / "out")
-    assert "torn.tif" in err
-    assert all(line.startswith("musical-inpaint: ") for line in err.splitlines())
+    assert err == ""
 
 
 def test_unwritable_output_is_a_failure_while_working(call, photo, mask, tmp_path):
