@@ -21,7 +21,7 @@ STAMP := $(VENV)/installed-$(ACCELERATOR)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-examples lint format docs clean
+.PHONY: help install demo test suite test-slow test-examples lint style types format docs clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,7 +48,10 @@ $(STAMP): setup.cfg pyproject.toml musical_tf/version.py
 demo: install ## erase a sign from a photograph, then train, evaluate and export, in four minutes; writes demo/
 	@$(BIN)/python -m training.demo --output demo
 
-test: install lint ## check style and run the tests
+test: style ## check style and types and run the tests
+	@$(MAKE) --no-print-directory --jobs=2 types suite
+
+suite: install # mypy uses one core, so that the tests start beside it
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not examples and not browser"
 
 test-slow: install ## run the tests that need minutes
@@ -60,9 +63,13 @@ test-examples: install ## run the ONNX file in Node.js, C++, Chromium and behind
 		$(PIP) install -qq --no-compile --prefer-binary --editable '.[examples]'; }
 	$(BIN)/python -m pytest -m "examples or browser"
 
-lint: install ## check style and types alone
+lint: style types ## check style and types alone
+
+style: install
 	@$(BIN)/python -m ruff check --quiet .
 	@$(BIN)/python -m ruff format --quiet --check .
+
+types: install
 	@$(BIN)/python -m mypy --no-error-summary
 
 format: install ## rewrite the files in the project's style
