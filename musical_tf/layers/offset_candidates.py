@@ -9,16 +9,13 @@ from keras import ops
 from musical_tf.layers.gaussian_blur import gaussian_blur
 from musical_tf.layers.offset_maps import erode, rows_of
 
-CELL = 4
-"""Pixels per position, along each side, of the maps on which candidates are found."""
-
-MATCHED = (-1, 0, 1)
+MATCHED = (-2, 0, 2)
 """Rows and columns of the positions of a patch that are compared when candidates are found."""
 
 QUERY_STEP = 2
 """Positions between two patches for which the most similar patch is found."""
 
-MOST_QUERIES = 512
+MOST_QUERIES = 256
 """Patches for which the most similar one is found, at most; a bound on memory and time."""
 
 KNOWN_CANDIDATES, GUIDE_CANDIDATES = 24, 16
@@ -34,9 +31,13 @@ UNUSABLE = 1e6
 """Squared distance of a patch that may not be matched."""
 
 
-def frequent_offsets(guide, hole):
-    """The most frequent offsets, `(K, 2)` int32 in pixels."""
-    cells, missing = ops.average_pool(guide, CELL, CELL), ops.max_pool(hole, CELL, CELL)
+def frequent_offsets(guide, missing):
+    """The most frequent offsets, `(K, 2)` int32 in positions.
+
+    Args:
+        guide: `(1, h, w, 3)`.
+        missing: `(1, h, w, 1)`, 1 where a position is missing.
+    """
     height, width = ops.shape(missing)[1:3]
     reach = 2 * max(MATCHED) + 1
     usable = erode(1.0 - missing, reach)
@@ -50,8 +51,8 @@ def frequent_offsets(guide, hole):
 
     chosen = []
     for maps, asked, count, among_known in (
-        (cells, usable * near, KNOWN_CANDIDATES, True),
-        (gaussian_blur(cells, 1.5), missing, GUIDE_CANDIDATES, False),
+        (guide, usable * near, KNOWN_CANDIDATES, True),
+        (gaussian_blur(guide, 1.5), missing, GUIDE_CANDIDATES, False),
     ):
         patches = _patches(maps)
         patches = patches - ops.mean(patches, axis=0, keepdims=True)
@@ -69,15 +70,14 @@ def frequent_offsets(guide, hole):
         queries = rows_of(queries, ops.minimum(picked, found))
         similarity = _similarity(rows_of(patches, queries), patches, unusable)
         if among_known:
-            asked_places = rows_of(places, queries)
-            near_by = ops.sum(ops.square(asked_places), axis=1, keepdims=True) - shortest**2
-            too_close = _similarity(asked_places, places, 0.0) >= near_by
-            similarity = ops.where(too_close, -UNUSABLE, similarity)
+            similarity = ops.minimum(
+                similarity, _distance(rows_of(places, queries), places, shortest)
+            )
         # Keras's `argmax` has an operation that ONNX lacks.
         match = ops.cast(ops.top_k(similarity, 1)[1][:, 0], "int32")
         down = rows_of(rows, match) - rows_of(rows, queries)
         right = rows_of(columns, match) - rows_of(columns, queries)
-        chosen.append(CELL * _frequent(down, right, votes, height, width, count))
+        chosen.append(_frequent(down, right, votes, height, width, count))
     return ops.concatenate(chosen)
 
 
@@ -89,6 +89,20 @@ def _similarity(queries, keys, penalty):
     squares = (ops.sum(ops.square(keys), axis=1) + penalty)[:, None]
     queries = ops.concatenate([2.0 * queries, -ops.ones_like(queries[:, :1])], axis=1)
     return ops.matmul(queries, ops.transpose(ops.concatenate([keys, squares], axis=1)))
+
+
+def _distance(queries, keys, shortest):
+    """`(Q, 2)`, `(K, 2)` places -> `(Q, K)`: above `UNUSABLE` at more than `shortest`, else below.
+
+    One matrix product as well. Squared distances are whole numbers, at least half a unit away from
+    the bound.
+    """
+    ones, squares = (ops.ones_like(keys[:, :1]), ops.sum(ops.square(keys), axis=1, keepdims=True))
+    bound = ops.floor(ops.square(shortest)) + 0.5
+    own = ops.sum(ops.square(queries), axis=1, keepdims=True) - bound
+    queries = ops.concatenate([-2.0 * queries, ops.ones_like(own), own], axis=1)
+    keys = ops.concatenate([keys, squares, ones], axis=1)
+    return ops.matmul(4.0 * UNUSABLE * queries, ops.transpose(keys))
 
 
 def _frequent(down, right, votes, height, width, count):

@@ -12,8 +12,6 @@ References:
     Pérez, Gangnet, Blake, "Poisson Image Editing", SIGGRAPH 2003 (the joining of the copies).
 """
 
-from typing import Any, NamedTuple
-
 import keras
 import numpy as np
 from keras import ops
@@ -25,37 +23,19 @@ from musical_tf.layers.offset_candidates import frequent_offsets
 from musical_tf.layers.offset_graph import WEIGHTS, Graph, Nodes, Scale, expected_roughness
 from musical_tf.layers.offset_maps import erode, rows_of, with_margin
 
-SIZE_MULTIPLE = 4
-"""Divisor of height and width: the pixels under a position of the coarsest level."""
-
 PAINTED = -1
 """Row and column in `source` of a pixel that was not copied."""
 
 
-class Level(NamedTuple):
-    """One level of the coarse-to-fine search.
+FACTOR = 2
+"""Pixels along each side that share an offset. Half the resolution: a search at the full one, and a
+coarser one before it, find hardly better offsets in more time."""
 
-    Attributes:
-        factor: Pixels per position along each side.
-        kept: Number of offsets that a position takes over from the coarser level; 0 at the coarsest
-            level, where every position has all candidates.
-        labels: Number of offsets of a position that belief propagation chooses from. They are the
-            best ones next to the neighbors' offsets of the coarser level.
-        rounds: Rounds of belief propagation.
-        guide_sigma: Standard deviation of the blur under which copy and guide are compared, in
-            positions.
-    """
+LABELS = 8
+"""Number of offsets of a position, the best ones, that belief propagation chooses from."""
 
-    factor: int
-    kept: int
-    labels: int
-    rounds: int
-    guide_sigma: float
-
-
-LEVELS = (Level(4, 0, 12, 5, 1.0), Level(2, 3, 6, 3, 1.5))
-"""Two pixels share an offset: a search at the full resolution finds hardly better ones, in twice
-the time."""
+ROUNDS = 8
+"""Rounds of belief propagation."""
 
 THICK = 13
 """Side in pixels of a square of missing pixels. A hole in which none fits is painted, a wire for
@@ -79,9 +59,7 @@ class OffsetCopying(keras.layers.Layer):
        prediction in the hole. The most frequent offsets of both are the candidates (He and Sun).
     2. Offsets: an energy prefers copies that agree with the blurred prediction, have the roughness
        of the surroundings, continue the known pixels at the border, and agree with each other where
-       the offset changes. It is minimized by belief propagation, at a quarter of the
-       resolution and then at half of it. There a position keeps its few best offsets and adds those
-       of its neighbors and shifts by one position.
+       the offset changes. It is minimized by belief propagation at half the resolution.
     3. Joining: the gradients of the copies are integrated (Poisson), with the known pixels at the
        border and a weak pull to the prediction.
 
@@ -92,7 +70,7 @@ class OffsetCopying(keras.layers.Layer):
     whatever the policy.
 
     Call arguments:
-        prediction: `(B, H, W, 3)` float in [-1, 1]. H and W are multiples of 4.
+        prediction: `(B, H, W, 3)` float in [-1, 1]. H and W are even.
         image: `(B, H, W, 3)` float in [-1, 1]. Values under the hole are ignored.
         hole: `(B, H, W, 1)`, 1 = missing.
         seed: Scalar integer, which of the plausible fills. 0 is the best one. Others prefer other
@@ -106,7 +84,7 @@ class OffsetCopying(keras.layers.Layer):
         pixel both are -1, and `filled` is the prediction there.
 
     Raises:
-        ValueError: If a known side is not a multiple of 4.
+        ValueError: If a known side is odd.
     """
 
     def __init__(self, **options):
@@ -117,12 +95,11 @@ class OffsetCopying(keras.layers.Layer):
         """Checks the sides.
 
         Raises:
-            ValueError: If a known side is not a multiple of 4.
+            ValueError: If a known side is odd.
         """
-        if any(side is not None and side % SIZE_MULTIPLE for side in prediction_shape[1:3]):
+        if any(side is not None and side % FACTOR for side in prediction_shape[1:3]):
             raise ValueError(
-                f"height and width must be multiples of {SIZE_MULTIPLE}, "
-                f"got {tuple(prediction_shape)}"
+                f"height and width must be multiples of {FACTOR}, got {tuple(prediction_shape)}"
             )
 
     def call(
@@ -169,25 +146,18 @@ class OffsetCopying(keras.layers.Layer):
     def _copy(self, guide, hole, seed):
         """Rows and columns `(N, 2)` of the missing pixels of one sample, fill `(N, 3)`, source."""
         guide = 0.5 * guide + 0.5
-        scales = [Scale(guide, hole, level.factor, seed) for level in LEVELS]
-        expected = expected_roughness(scales, self.membrane)
-        graph: Any = None
-        labels = beliefs = None
-        for level, scale, roughness in zip(LEVELS, scales, expected, strict=True):
-            coarser, graph = graph, Graph(scale, roughness, level.guide_sigma)
-            if coarser is None:
-                labels = graph.labels_of(frequent_offsets(guide, hole) // level.factor)
-            else:
-                labels = _inherit(graph, level, coarser, labels, beliefs)
-            labels, energies = _prune(graph, labels, level)
-            beliefs = _propagate(graph, labels, energies, level.rounds)
+        scale = Scale(guide, hole, FACTOR, seed)
+        graph = Graph(scale, expected_roughness(scale, self.membrane))
+        labels, energies = _prune(graph, graph.labels_of(frequent_offsets(scale.guide, scale.hole)))
+        beliefs = _propagate(graph, labels, energies)
+        best = _pick(labels, _least(beliefs, 1))
 
         nodes = Nodes(guide, hole)
-        best = _best(labels, beliefs, 1)
-        parent = _parents(nodes, graph)
+        parent = graph.position(nodes.row // FACTOR, nodes.column // FACTOR)
+        parent = ops.minimum(rows_of(graph.node, parent), graph.count - 1)
         copied = rows_of(rows_of(graph.is_usable, best), parent)
-        down, right = (rows_of(steps[:, 0], parent) for steps in _offsets(graph, best))
-        best = nodes.labels_at(nodes.row + down, nodes.column + right)[:, None]
+        row, column = (FACTOR * rows_of(steps, parent) for steps in graph.steps_to(best))
+        best = nodes.labels_at(nodes.row + row, nodes.column + column)[:, None]
         best = ops.where(copied, best, nodes.here)
         joined = _join(nodes, best, gaussian_blur(1.0 - hole, TRUST_SIGMA))
         source = ops.where(copied, nodes.place(best), PAINTED)
@@ -196,16 +166,14 @@ class OffsetCopying(keras.layers.Layer):
         return places[:-1], ops.clip(2.0 * joined - 1.0, -1.0, 1.0)[:-1], source[:-1]
 
 
-def _prune(graph, labels, level):
-    """The `level.labels` labels `(N, L)` of least energy, and their energies."""
+def _prune(graph, labels):
+    """The `LABELS` labels of least energy, `(N, LABELS)`, and their energies."""
     energies = graph.energies(labels)
-    if labels.shape[1] == level.labels:
-        return labels, energies
-    order = _least(energies, level.labels)
+    order = _least(energies, LABELS)
     return _pick(labels, order), _pick(energies, order)
 
 
-def _propagate(graph, labels, energies, rounds):
+def _propagate(graph, labels, energies):
     """Min-sum belief propagation: `(N, L)` labels -> `(N, L)` energies, the least is best."""
     seams = graph.seams(labels)
     has_neighbor = (graph.neighbors < graph.count)[..., None]
@@ -219,7 +187,7 @@ def _propagate(graph, labels, energies, rounds):
         sent = ops.where(has_neighbor, sent - ops.min(sent, axis=2, keepdims=True), 0.0)
         return DAMPING * messages + (1.0 - DAMPING) * sent
 
-    messages = ops.fori_loop(0, rounds, one_round, ops.zeros_like(seams[..., 0]))
+    messages = ops.fori_loop(0, ROUNDS, one_round, ops.zeros_like(seams[..., 0]))
     return energies + ops.sum(messages, axis=0)
 
 
@@ -233,45 +201,6 @@ def _pick(values, order):
     count, width = ops.shape(values)
     index = order + width * ops.arange(count)[:, None]
     return rows_of(ops.reshape(values, (-1,)), index)
-
-
-def _best(labels, beliefs, number):
-    """The `number` labels of least energy, `(N, number)`."""
-    return _pick(labels, _least(beliefs, number))
-
-
-def _parents(nodes, coarser):
-    """`(N,)` int32: the node of the coarser level over each node."""
-    parent = coarser.position(nodes.row // 2, nodes.column // 2)
-    return ops.minimum(rows_of(coarser.node, parent), coarser.count - 1)
-
-
-def _offsets(nodes, labels):
-    """Rows and columns, `(N, L)` each, that labels lead down and right, at twice the resolution."""
-    row = labels // nodes.pitch
-    column = labels - row * nodes.pitch
-    return 2 * (row - 1 - nodes.row[:, None]), 2 * (column - 1 - nodes.column[:, None])
-
-
-def _inherit(graph, level, coarser, labels, beliefs):
-    """Labels `(N, L)` of a finer level: the parent's best, its neighbors', and shifts."""
-    down, right = _offsets(coarser, _best(labels, beliefs, level.kept))
-    parent = _parents(graph, coarser)
-    beside = rows_of(ops.transpose(coarser.neighbors), parent)  # (N, 4)
-    beside = ops.where(beside < coarser.count, beside, parent[:, None])
-    rows, columns = (
-        own[:, None]
-        + ops.concatenate([rows_of(steps, parent), rows_of(steps[:, 0], beside)], axis=1)
-        for own, steps in ((graph.row, down), (graph.column, right))
-    )
-    found = graph.labels_at(rows, columns)
-    shifts = [
-        down * graph.pitch + right for down, right in np.ndindex(3, 3) if (down, right) != (1, 1)
-    ]
-    shifted = found[:, :1] + ops.stack(shifts)[None] - graph.pitch - 1
-    first = graph.pitch + 1
-    shifted = ops.clip(shifted, first, graph.position(graph.height - 1, graph.width - 1))
-    return ops.concatenate([found, shifted], axis=1)
 
 
 def _join(graph, labels, known_share):

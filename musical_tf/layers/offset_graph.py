@@ -28,16 +28,19 @@ class Weights:
         preference: What a seed adds at most to the energy of a label, see `preference`.
     """
 
-    guide: float = 1.5
-    roughness: float = 0.01
+    guide: float = 2.5
+    roughness: float = 0.02
     border: float = 4.0
     change: float = 4e-3
     screen: float = 0.006
     trusted_screen: float = 24.0
-    preference: float = 0.1
+    preference: float = 0.16
 
 
 WEIGHTS = Weights()
+
+GUIDE_SIGMA = 2.5
+"""Standard deviation of the blur under which copy and guide are compared, in positions."""
 
 SEEDS = 99991
 """Seeds that differ by a multiple of this prime are the same."""
@@ -47,10 +50,9 @@ INVALID = 10.0
 
 
 class Scale:
-    """Guide, hole, roughness and preference at one level: `(1, h, w, C)`."""
+    """Guide, hole, roughness and preference at a resolution: `(1, h, w, C)`."""
 
     def __init__(self, guide, hole, factor, seed):
-        self.factor = factor
         self.guide = ops.average_pool(guide, factor, factor)
         self.hole = ops.max_pool(hole, factor, factor)
         self.roughness = roughness_of(self.guide)
@@ -84,28 +86,13 @@ def roughness_of(image):
     return ops.sqrt(gaussian_blur(ops.mean(ops.square(detail), axis=-1, keepdims=True), 4.0) + 1e-6)
 
 
-def expected_roughness(scales, membrane):
-    """The roughness that a membrane over the surroundings expects, `(1, h, w, 1)` per scale."""
-    coarsest = scales[0].factor
-    maps, holes = [], []
-    for scale in scales:
-        reliable, roughness = erode(1.0 - scale.hole, 9), scale.roughness
-        if scale.factor < coarsest:
-            window = coarsest // scale.factor
-            share = ops.average_pool(reliable, window, window)
-            roughness = ops.average_pool(roughness * reliable, window, window)
-            roughness = roughness / ops.maximum(share, 1e-3)
-            reliable = ops.cast(share > 0.0, "float32")
-        maps.append(roughness)
-        holes.append(1.0 - reliable)
-    expected = membrane(ops.concatenate(maps), ops.concatenate(holes))
-    for index, scale in enumerate(scales):
-        window = coarsest // scale.factor
-        yield ops.repeat(ops.repeat(expected[index : index + 1], window, 1), window, 2)
+def expected_roughness(scale, membrane):
+    """The roughness that a membrane over the surroundings expects, `(1, h, w, 1)`."""
+    return membrane(scale.roughness, 1.0 - erode(1.0 - scale.hole, 9))
 
 
 class Nodes:
-    """The missing positions of one level.
+    """The missing positions at a resolution.
 
     A *position* is a flat index into a map with a margin of one. A *label* of a node is the
     position that its color is copied from.
@@ -160,6 +147,11 @@ class Nodes:
         inside = ops.logical_and(inside, ops.logical_and(columns >= 0, columns < self.width))
         return ops.where(inside, self.position(rows, columns), self.nowhere)
 
+    def steps_to(self, labels):
+        """`(N, 1)` labels -> rows down and columns to the right that they lead, `(N,)` each."""
+        place = self.place(labels)
+        return place[:, 0] - self.row, place[:, 1] - self.column
+
     def place(self, labels):
         """`(N, 1)` labels -> `(N, 2)` row and column, without the margin."""
         row = labels // self.pitch
@@ -177,11 +169,11 @@ class Graph(Nodes):
         is_usable: `(P,)` bool, known with known neighbors.
     """
 
-    def __init__(self, scale, expected, guide_sigma):
+    def __init__(self, scale, expected):
         super().__init__(scale.guide, scale.hole)
         usable = with_margin(erode(1.0 - scale.hole, 3), 0.0)
         self.is_usable = usable[:, 0] > 0.5
-        blurred = WEIGHTS.guide**0.5 * with_margin(gaussian_blur(scale.guide, guide_sigma))
+        blurred = WEIGHTS.guide**0.5 * with_margin(gaussian_blur(scale.guide, GUIDE_SIGMA))
         found, expected = (
             WEIGHTS.roughness**0.5 * ops.log(ops.maximum(with_margin(each), 1e-3))
             for each in (scale.roughness, expected)
