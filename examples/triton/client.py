@@ -100,8 +100,9 @@ def request_windows(
     """
     fill = load_tiling().fill
 
-    def run(window: np.ndarray, window_hole: np.ndarray) -> np.ndarray:
-        return request(client, model, window, window_hole.astype(np.uint8) * np.uint8(255))
+    def run(windows: np.ndarray, holes: np.ndarray) -> list[np.ndarray]:
+        masks = holes.astype(np.uint8) * np.uint8(255)
+        return [request(client, model, *pair) for pair in zip(windows, masks, strict=True)]
 
     return fill(image, hole, run, working_size)
 
