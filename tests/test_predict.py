@@ -417,7 +417,7 @@ def test_names_that_would_steer_a_terminal_are_escaped(call, album):
 
 def test_progress_shows_images_and_windows_on_a_terminal_only(call, tmp_path, mask, monkeypatch):
     hole = np.zeros((300, 400), bool)
-    hole[20:30, ::100] = hole[250:260, ::100] = True
+    hole[20:30, 20:380] = True  # long: several windows, one after the other
     image = save(tmp_path / "images" / "one.png", picture(300, 400))
     inputs = {"image": image.parent, "mask": save(tmp_path / "m.png", hole), "strategy": "crop"}
     _, _, err = call(**inputs, output=tmp_path / "out")
