@@ -126,7 +126,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
 def in_rounds(
     calls: Mapping[Hashable, Callable[[], Result]], rounds: int
 ) -> list[dict[Any, Result]]:
-    """Calls all in turns, so many times; returns the results of each round by name."""
+    """Calls each function once a round; returns the results of every round by name."""
     return [{name: call() for name, call in calls.items()} for _ in range(rounds)]
 
 
@@ -165,7 +165,7 @@ def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 class Memory:
-    """The memory of a process and of its children, sampled every so many seconds in a thread.
+    """The memory of a process and of its children, sampled at intervals in a thread.
 
     `proportional` divides pages that several processes share between them.
 

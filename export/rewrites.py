@@ -206,9 +206,9 @@ _BROADCASTING = {*_ARITHMETIC, *_COMPARING, "Select", "SelectV2"}
 
 
 def give_scalars_a_rank(graph, nodes):
-    """Gives scalar constants beside maps of one channel as many axes of size 1 as the map has.
+    """Reshapes scalar constants that are combined with maps of one channel to the map's rank.
 
-    ONNX Runtime takes sixty times as long to broadcast a scalar of no axis over a last axis of 1.
+    ONNX Runtime broadcasts a scalar of rank 0 over a last axis of size 1 sixty times as slowly.
     """
     from tf2onnx import utils
 

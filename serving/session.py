@@ -6,6 +6,7 @@ Needs onnxruntime, numpy, scipy and Pillow only. The file says what it is in its
 
 import operator
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +182,7 @@ class InpaintingSession:
         if strategy is None:
             strategy = self.contract.strategy
 
-        def run(images: np.ndarray, holes: np.ndarray) -> Any:
-            return self.run_windows(images, holes, fill, seed)
-
+        run = partial(self.run_windows, fill=fill, seed=seed)
         size = operator.index(working_size)
         filled = tiling.fill(given.pixels, given.hole, run, size, strategy, progress)
         return given.give_back(filled)

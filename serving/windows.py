@@ -2,7 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,9 +28,9 @@ _THIN = 0.0875  # thickness to which a long hole is shrunk: sharper windows fill
 _SOFTEST = 3.0  # scale up to which a long hole is shrunk
 _FEW = 4  # windows around compact holes that get all the context there is; more get less:
 _GROUP_CONTEXT = 0.03125  # context on each side, or half a hole's length if that is more
-_SIZES = 16  # lengths that a window's side may have
-_WINDOW_COST = 1 / 8  # side of the square whose pixels cost what a window costs beside its pixels
 _SOFTEST_GROUP = 1.5  # scale up to which they are shrunk to the thickness `_THIN`
+_SIZES = 16  # number of lengths that a window's side may have
+_WINDOW_COST = 1 / 8  # each window costs as much as a square of this side, beside its own pixels
 _MARGIN = 0.125  # share of a square's side that is context between the hole and the square's edge
 _MOST_ENLARGED = 4.0  # times that a small photograph is enlarged for the model, at most
 
@@ -305,13 +305,13 @@ def _chain(
             continue
         box, scale = Box(*boxes[index].tolist()), float(scales[index])
         side = int(scale * working_size + 1e-6)
+        context = int(contexts[index] * side)
         if in_one[index]:
             # Nothing of this size waits further up, so the window is centred on what lies below.
             reach = int(_GROUP * side)
             area = Box(box.top, box.left, box.top + reach, box.left + reach)
             group = np.append(boxes[waiting_inside(area, scale)], boxes[index : index + 1], axis=0)
             around = np.append(group[:, :2].min(axis=0), group[:, 2:].max(axis=0))[None]
-            context = int(contexts[index] * side)
             if _cost(around, side, context) > _cost(group, side, context):
                 around = boxes[index : index + 1]  # each hole has a window of its own
             cores = [Box(*around[0].tolist())]
@@ -321,7 +321,6 @@ def _chain(
             cores = _split(labels, index + 1, box, length, most, cell)
         waiting[index] = False
         for core in cores:
-            context = int(contexts[index] * side)
             view = _place(core, side, context, whole)
             if in_one[index]:
                 core = _core_of(view, side, core, whole)
@@ -421,13 +420,12 @@ def _split(
 def _place(core: Box, side: int, context: int, whole: Box) -> Box:
     """`core` with `context` on each side, at most a square of `side`, moved into the image.
 
-    Sides are multiples of a share of `side`: windows of one size can run together.
+    Few different sizes: windows of one size can run together.
     """
-    unit = max(1, side // _SIZES)
 
     def span(low: int, high: int, limit: int) -> tuple[int, int]:
-        length = -(-(high - low + 2 * context) // unit) * unit
-        length = min(max(min(side, length), high - low), limit)
+        length = int(_length(high - low + 2 * context, side))
+        length = min(max(length, high - low), limit)
         start = min(max((low + high - length) // 2, 0), limit - length)
         return start, start + length
 
@@ -437,10 +435,15 @@ def _place(core: Box, side: int, context: int, whole: Box) -> Box:
 
 
 def _cost(boxes: np.ndarray, side: int, context: int) -> int:
-    """What windows around boxes, `(N, 4)`, cost: pixels, and some for each window."""
+    """Cost of a window around each of the boxes, `(N, 4)`, together and in pixels."""
+    sides = _length(boxes[:, 2:] - boxes[:, :2] + 2 * context, side)
+    return int((sides.prod(axis=1) + (_WINDOW_COST * side) ** 2).sum())
+
+
+def _length(least: Any, side: int) -> Any:
+    """The shortest of the lengths a window may have that is at least `least`, or else `side`."""
     unit = max(1, side // _SIZES)
-    sides = -(-(boxes[:, 2:] - boxes[:, :2] + 2 * context) // unit) * unit
-    return int((np.minimum(sides, side).prod(axis=1) + (_WINDOW_COST * side) ** 2).sum())
+    return np.minimum(-(-least // unit) * unit, side)
 
 
 def _core_of(view: Box, side: int, box: Box, whole: Box) -> Box:

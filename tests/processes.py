@@ -14,7 +14,7 @@ def run(*command: str | Path, **options) -> subprocess.CompletedProcess:
 
 
 def succeed(*command: str | Path, **options) -> str:
-    """What it says on stdout."""
+    """Returns what the program prints on stdout."""
     done = run(*command, **options)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from musical_tf.conventions import Tensor
+from musical_tf.conventions import Tensor, per_channel
 
 LEVELS = 8
 """Pyramid levels; known values propagate 256 pixels, beyond which values go to 0."""
@@ -46,8 +46,8 @@ class Membrane(keras.layers.Layer):
         pass
 
     def call(self, values: Tensor, hole: Tensor) -> Tensor:
-        # Channels alike, and no selection below: ONNX Runtime broadcasts and selects slowly.
-        hole = ops.concatenate([hole] * values.shape[-1], axis=-1)
+        # Sums and products below, because ONNX Runtime selects slowly.
+        hole = per_channel(hole, values.shape[-1])
         missing = ops.cast(hole > 0.5, "float32")
         values = ops.where(hole > 0.5, 0.0, ops.cast(values, "float32"))
         levels = [(values, missing)]
@@ -73,7 +73,7 @@ def _double(coarse: Tensor, like: Tensor) -> Tensor:
     height, width = ops.shape(like)[1:3]
     # A resize takes no size that only running shows.
     shares = _spread(ops.ones_like(coarse[:1, :, :, :1]))
-    doubled = _spread(coarse) / ops.concatenate([shares] * coarse.shape[-1], axis=-1)
+    doubled = _spread(coarse) / per_channel(shares, coarse.shape[-1])
     return doubled[:, :height, :width]
 
 

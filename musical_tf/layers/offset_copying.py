@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from musical_tf.conventions import Tensor, composite
+from musical_tf.conventions import Tensor, composite, per_channel
 from musical_tf.layers.gaussian_blur import gaussian_blur
 from musical_tf.layers.membrane import Membrane
 from musical_tf.layers.offset_candidates import frequent_offsets
@@ -25,7 +25,6 @@ from musical_tf.layers.offset_maps import erode, rows_of, with_margin
 
 PAINTED = -1
 """Row and column in `source` of a pixel that was not copied."""
-
 
 FACTOR = 2
 """Pixels along each side that share an offset. Half the resolution: a search at the full one, and a
@@ -226,8 +225,7 @@ def _join(graph, labels, known_share):
     trust = rows_of(with_margin(ops.square(known_share), 0.0), graph.here[:, 0])
     screen = WEIGHTS.screen + WEIGHTS.trusted_screen * trust
     right_side = screen * guide + ops.sum(gradients, axis=0)
-    degree = screen + ops.sum(linked + bordered, axis=0)
-    degree = ops.concatenate([degree] * 3, axis=1)  # not broadcast in every round
+    degree = per_channel(screen + ops.sum(linked + bordered, axis=0), 3)
 
     def apply(values):
         beside = rows_of(ops.pad(values, [[0, 1], [0, 0]]), graph.neighbors)
@@ -254,5 +252,5 @@ def own_places(hole):
     rows, columns = ops.arange(height)[:, None], ops.arange(width)[None]
     rows, columns = rows + ops.zeros_like(columns), columns + ops.zeros_like(rows)
     places = ops.cast(ops.stack([rows, columns], axis=-1), "int32")[None]
-    known = 1 - ops.cast(ops.concatenate([hole, hole], axis=-1), "int32")
+    known = 1 - ops.cast(per_channel(hole, 2), "int32")
     return known * (places - PAINTED) + PAINTED

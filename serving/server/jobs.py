@@ -366,7 +366,7 @@ class Batcher(_Threads):
             holes: `(B, H, W)` bool.
 
         Returns:
-            What the model returns for each.
+            The model's result for each window.
 
         Raises:
             AbandonedError: If the job was abandoned before they ran.
