@@ -12,7 +12,7 @@ adds training and cost, its tables as `results/NAME.md` and its page as `results
 `training` keeps all tries, the failed ones too, as `results/training/NAME.json`, with the figures
 of evaluations. An evaluation's model belongs to a try if LABEL is the try's, or if it was made from
 the try's last run folder. `tables` rewrites every block `<!-- results:NAME -->` ... `<!-- /results
--->` of `DOCUMENTS` from `results/NAME.json`, and the plots of `benchmarks.cost`.
+-->` of `DOCUMENTS` from `results/NAME.json`, and the plots.
 `results:card/NAME` is the card of a model of the package, `results:short/NAME` a record of settings
 in a row each, and `results:training` all records of tries."""
 
@@ -258,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
         verbs[arguments.verb](arguments)
         for document in DOCUMENTS:
             write_whole(document, with_tables(document.read_text()).encode())
-        plots.write_cost(RESULTS / "cost.json", ROOT / "docs" / "images" / "cost.svg")
+        plots.write(RESULTS, ROOT / "docs" / "images")
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

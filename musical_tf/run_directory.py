@@ -1,5 +1,6 @@
 """The folder of a training run: names, readers and writers of its files. Standard library only."""
 
+import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -95,6 +96,19 @@ class RunDirectory:
             }
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{self.time_file} must record a part of a run: {error!r}") from error
+
+    def validations(self) -> list[dict[str, float]]:
+        """`step` and the metrics of each validation, see `training.validation`; empty without one.
+
+        Raises `ValueError` if a line is no row of numbers.
+        """
+        if not self.validation.is_file():
+            return []
+        lines = self.validation.read_text(encoding="utf-8").splitlines()
+        try:
+            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(lines)]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.validation} must hold a number a column: {error}") from error
 
     def losses(self) -> list[dict[str, float]]:
         """The log: `step` and every term of each line. A torn last line is left out.

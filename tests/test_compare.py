@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from skimage import data
 
@@ -19,7 +20,7 @@ from tests.serving_model import metadata_for, write_model
 from tests.tiny_run import one_line, write_run
 from training.compare import main
 from training.data.holes import open_masks
-from training.evaluation import drawings, page, published, statistics, tables
+from training.evaluation import drawings, learning_curves, page, published, statistics, tables
 
 SIZE = 64
 RECIPE = {
@@ -27,6 +28,8 @@ RECIPE = {
     **{"shorter_side": SIZE, "mask": "center", "steps": 400, "batch_size": 16, "seed": 3},
     **{"precision": "float32", "ablation": None},
 }
+
+VALIDATIONS = "step,psnr,ssim,l1_percent\n100,21.5,0.81,4.5\n200,23.25,0.84,3.5\n"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,7 @@ def runs(tmp_path_factory, photographs):
     part = {"from_step": 0, "to_step": 100, "seconds": 60.0, "cpu_seconds": 90.0}
     parts = [part, part | {"from_step": 100, "to_step": 250, "seconds": 30.0}]
     (whole / "time.json").write_text(json.dumps(parts))
+    (whole / "validation.csv").write_text(VALIDATIONS)
     ablated = recipe | {"ablation": "no_attention", "steps": 20}
     write_run(folder / "ablated", preset="lite", attention=False, **ablated)
     (folder / "ablated" / "checkpoints" / "step-00000020").mkdir(parents=True)
@@ -127,6 +131,20 @@ class TestResults:
         ablated = training["musical-lite-no-attention"]
         assert (ablated["steps"], ablated["minutes"]) == (20, None)
         assert training["telea"] is None
+
+    def test_learning_curves(self, compared):
+        """Of the runs that were validated; minutes are 3.0 for 250 steps."""
+        methods = [m for m in read(compared)["methods"] if m["name"] == "musical-lite"]
+        axes = Figure().subplots(3, 2)
+        learning_curves.plot(axes, methods)
+        drawn = [[axis.lines[0].get_xydata().tolist() for axis in row] for row in axes]
+        assert drawn[0] == [[[100, 21.5], [200, 23.25]], [[1.2, 21.5], [2.4, 23.25]]]
+        assert drawn[2][0] == [[100, 4.5], [200, 3.5]]
+        page = (compared / "index.html").read_text()
+        svg = page[page.index("<svg", page.index("Learning curves</h2>")) : page.rindex("</svg>")]
+        assert "MUSICAL lite" in svg
+        assert "GLC lite" not in svg
+        assert learning_curves.draw([{"training": None}, {"training": {"steps": 1}}, {}]) is None
 
     def test_cost(self, compared, runs):
         methods = {m["name"]: m for m in read(compared)["methods"]}

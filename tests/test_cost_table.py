@@ -152,20 +152,28 @@ def test_every_row_is_measured_or_named_as_missing():
     assert line.partition(": ")[2].rstrip(".").split(", ") == list(cost.ROWS)
 
 
-def test_growth_becomes_a_plot(tmp_path):
+def test_growth_and_learning_curves_become_plots(tmp_path):
     points = [
         {"axis": axis, "at": at, "of": name, "seconds": at + 1, "bytes": 1e9}
         for axis in plots.COST_AXES
         for at in (1, 3)
         for name in ("ours", "MI-GAN")
     ]
-    results, plot = tmp_path / "cost.json", tmp_path / "cost.svg"
-    plots.write_cost(results, plot)
-    assert not plot.exists()
-    results.write_text(json.dumps({"cost": {"growth": {"figures": points}}}))
-    plots.write_cost(results, plot)
-    assert ElementTree.fromstring(plot.read_bytes()).tag.endswith("svg")
-    assert plot.read_bytes() == plots.draw_cost(points)
+    validations = [{"step": step, "psnr": 20, "ssim": 0.8, "l1_percent": 4} for step in (1, 2)]
+    training = {"steps": 2, "cpu_minutes": 1, "validations": validations}
+    records = {
+        "cost": {"cost": {"growth": {"figures": points}}},
+        "race": {"methods": [{"label": "A", "training": training}, {"label": "Telea"}]},
+        "other": {"methods": [{"label": "Telea"}]},
+    }
+    for name, record in records.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    plots.write(tmp_path, tmp_path)
+    drawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
+    assert sorted(drawn) == ["cost.svg", "race_curves.svg"]
+    assert all(ElementTree.fromstring(svg).tag.endswith("svg") for svg in drawn.values())
+    plots.write(tmp_path, tmp_path)
+    assert drawn["cost.svg"] == (tmp_path / "cost.svg").read_bytes()
 
 
 def test_both_boxes_have_their_share():

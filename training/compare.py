@@ -8,8 +8,8 @@ writes into the output folder
   costs;
 * `results.md`: the tables: who wins by which metric, the papers' tables beside the papers' own
   figures, hole sizes, cost, training;
-* `index.html` and `images/`: the same with the pictures, and which pixels and positions the holes
-  were filled from;
+* `index.html` and `images/`: the same with the pictures, which pixels and positions the holes
+  were filled from, and the learning curves of runs that were validated;
 * `figure.png`: the first photographs of the split in the layout of the MUSICAL paper's Figures 3
   to 5; `images/ablations.png` in that of its Figure 6, where runs are ablations.
 
@@ -158,7 +158,8 @@ def _training(candidate: Candidate) -> dict[str, Any] | None:
     if not Path(source).is_dir():
         return None
     recipe = {key: value for key, value in model.recipe.items() if key != "data_dir"}
-    return {"recipe": recipe, **RunDirectory(source).duration()}
+    run = RunDirectory(source)
+    return {"recipe": recipe, **run.duration(), "validations": run.validations()}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -70,11 +70,7 @@ class Validation(Periodic):
 
     def on_begin(self, trainer: Any, step: int) -> None:
         super().on_begin(trainer, step)
-        self.rows = []
-        if self.run.validation.is_file():
-            lines = self.run.validation.read_text(encoding="utf-8").splitlines()
-            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(lines)]
-            self.rows = [row for row in rows if row["step"] <= step]
+        self.rows = [row for row in self.run.validations() if row["step"] <= step]
         if self.exhausted:
             trainer.stop_training = True
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from PIL import Image
 
-from . import drawings, explanations, tables
+from . import drawings, explanations, learning_curves, tables
 from .drawings import Sample
 from .statistics import (
     describe_metric,
@@ -85,6 +86,8 @@ def write(
         sections[0] |= {"title": "Every metric", "notes": [seconds]}
         sections.insert(0, _section("winners", [tables.winners_table(results)], words=True))
         sections += [_section(slug(t.title.lower()), [t]) for t in tables.after_metrics(results)]
+        if curves := learning_curves.draw(results["methods"]):
+            sections.append(_curves_section(curves.decode()))
     if figures:
         sections[1:1] = _figure_sections(pictures, results, figures)
     text = render(
@@ -115,6 +118,15 @@ def _section(name: str, shown: Sequence[tables.Table], words: bool = False) -> d
     first, count = shown[0], len(shown)
     title = first.title if count == 1 else ""
     return {"id": name, "title": title, "tables": shown, "words": words, "notes": first.notes}
+
+
+def _curves_section(svg: str) -> dict[str, Any]:
+    text = (
+        "Each run's validations while it trained, on the split val. The minutes are the run's mean "
+        "CPU time for a step times the steps."
+    )
+    plot = Markup(svg[svg.index("<svg") :])
+    return {"id": "curves", "title": "Learning curves", "plot": plot, "text": text}
 
 
 def _figure_sections(
