@@ -52,6 +52,7 @@ STARTS_WORKERS = tuple(
         "allocator",
         "inpaint_request",
         "jobs",
+        "request_terms",
         "selecting",
         "settings",
         "worker",

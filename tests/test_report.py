@@ -13,7 +13,7 @@ from PIL import Image
 
 from musical_tf.metrics import HIGHER_IS_BETTER
 from training.evaluation import drawings, page, statistics, tables
-from training.evaluation.drawings import Sample
+from training.evaluation.sample import Sample, show_hole
 
 
 def _row(file, fraction, **metrics):
@@ -177,7 +177,7 @@ class TestMarkdown:
 
 
 def test_hole_is_hatched(samples):
-    shown = drawings.show_hole(samples[0].image, samples[0].hole)
+    shown = show_hole(samples[0].image, samples[0].hole)
     hole = samples[0].hole
     np.testing.assert_array_equal(shown[~hole], samples[0].image[~hole])
     assert {tuple(pixel) for pixel in shown[hole]} == {(178,) * 3, (226,) * 3}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from serving import predict
 from serving.server import create_app
-from serving.server.inpaint_request import FORMATS
+from serving.server.request_terms import FORMATS
 from serving.server.schemas import OPTIONS, Options, option_schemas
 from serving.session import InpaintingSession
 from tests.pictures import header_only_png

@@ -9,8 +9,8 @@ import tracemalloc
 import pytest
 
 from serving.server import command_line, guard, request_body
-from serving.server.inpaint_request import RequestError
 from serving.server.request_body import parse_json
+from serving.server.request_terms import RequestError
 from tests.server_client import IMAGE, MASK, error_of, serving, text
 
 ADDRESS = "http://localhost:8080"

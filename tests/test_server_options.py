@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.server.inpaint_request import RequestError
+from serving.server.request_terms import RequestError
 from serving.server.schemas import read_options
 from tests.pictures import encoded
 from tests.server_client import (

@@ -15,58 +15,20 @@ import numpy as np
 
 from musical_tf import images
 
+from .request_terms import OWN_FORMATS, Box, RequestError, invalid_option
 from .worker import TooCostlyError
 
 if TYPE_CHECKING:
     from .schemas import Options
 
-FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP", "avif": "AVIF"}
-"""What an answer may be: name in the request -> Pillow's."""
-
-OWN_FORMATS = FORMATS | {"tiff": "TIFF", "bmp": "BMP"}
-"""What an answer in the image's own format may be."""
-
 FILES = ("image", "mask")
 OF_CONVERT = ("image", "filled"), ("format", "quality", "metadata", "crop")
 """Files and options of a request to encode a photograph."""
-
-Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels; right and bottom are outside."""
 
 Fill = Callable[[np.ndarray, np.ndarray, "Options"], np.ndarray]
 """Fills `(image uint8 (H, W, 3), hole bool (H, W), options)`; returns uint8 `(H, W, 3)`."""
 
 _LONGEST_SIDE = {"webp": 16383, "jpeg": 65535, "avif": 65535}
-
-
-class RequestError(Exception):
-    """Why a request gets no image.
-
-    Attributes:
-        status: HTTP status.
-        code: The reason for programs.
-        message: The reason for people.
-        headers: Further headers of the answer.
-    """
-
-    def __init__(
-        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = dict(headers or {})
-
-
-def invalid_option(message: str) -> RequestError:
-    """The error of an option, a field or a parameter that cannot be used."""
-    return RequestError(400, "invalid_option", message)
-
-
-def unavailable(code: str, message: str, seconds: int) -> RequestError:
-    """The error 503 for a client that may try again after so many seconds."""
-    return RequestError(503, code, message, {"Retry-After": str(seconds)})
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from fastapi.params import Depends
 from ..options import LARGEST_SEED
 from . import request_body
 from .guard import IOPAINT
-from .inpaint_request import FILES, Filled, RequestError, invalid_option
+from .inpaint_request import FILES, Filled
 from .job_routes import work_on
 from .jobs import Job
+from .request_terms import RequestError, invalid_option
 from .service import Service
 
 _EXAMPLE = "paint_by_example_example_image"  # a third file, which no model here uses

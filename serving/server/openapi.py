@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from .inpaint_request import OWN_FORMATS
+from .request_terms import OWN_FORMATS
 from .schemas import option_schemas
 
 

@@ -16,7 +16,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message
 
-from .inpaint_request import FILES, RequestError, invalid_option
+from .inpaint_request import FILES
+from .request_terms import RequestError, invalid_option
 from .schemas import OPTIONS
 
 FORM, JSON = "multipart/form-data", "application/json"

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from ..options import FillOptions, described, option
-from .inpaint_request import FORMATS, Box, RequestError, invalid_option
+from .request_terms import FORMATS, Box, RequestError, invalid_option
 
 _NOTHING = ("", "null", "undefined")  # scripts write null into forms like this
 _ALIASES = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from . import worker
-from .inpaint_request import Box, Filled, RequestError, invalid_option, read_image
+from .inpaint_request import Filled, read_image
+from .request_terms import Box, RequestError, invalid_option
 
 OF_SELECT = ("photograph", "strokes"), ("box",)
 """Files and options of a request to select an object."""

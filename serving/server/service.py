@@ -15,16 +15,11 @@ from .. import tiling
 from ..options import FillOptions
 from ..session import InpaintingSession
 from . import output_folder, request_body, schemas, selecting
-from .inpaint_request import (
-    Filled,
-    convert_request,
-    fill_request,
-    invalid_option,
-    unavailable,
-)
-from .job_routes import AnsweringRequests
+from .answering import AnsweringRequests
+from .inpaint_request import Filled, convert_request, fill_request
 from .jobs import AbandonedError, Batcher, Job, JobQueue
 from .metrics import Metrics
+from .request_terms import invalid_option, unavailable
 from .settings import Settings
 from .worker_pool import Codec, WorkerError, WorkerPool
 

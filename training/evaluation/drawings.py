@@ -1,7 +1,6 @@
 """Pictures side by side: the contact sheet, and figures in the layout of the papers'."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +8,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from . import published, tables
+from .sample import Sample
 from .statistics import describe_metric, ranking_metric, worst_and_best
 
 PAPER, INK, MUTED = (250, 249, 247), (28, 27, 26), (112, 107, 101)
-
-
-@dataclass
-class Sample:
-    """One image kept for showing.
-
-    Attributes:
-        number: Position in the results' `images`.
-        image: `(H, W, 3)` uint8, the truth.
-        hole: `(H, W)` bool, True = missing.
-        predictions: Method name -> `(H, W, 3)` uint8, composited.
-    """
-
-    number: int
-    image: np.ndarray
-    hole: np.ndarray
-    predictions: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def picture(self, key: str) -> np.ndarray:
-        """`(H, W, 3)` uint8: "input", "truth" or a method's result."""
-        if key == "input":
-            return show_hole(self.image, self.hole)
-        return self.image if key == "truth" else self.predictions[key]
-
-
-def show_hole(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """The image with its hole hatched, which shows on bright and on dark photographs."""
-    rows, columns = np.indices(hole.shape)
-    hatch = np.where((rows + columns) % 8 < 2, np.uint8(178), np.uint8(226))
-    return np.where(hole[..., None], hatch[..., None], image)
 
 
 def fit_cell(picture: np.ndarray, longest: int) -> Image.Image:

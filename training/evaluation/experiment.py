@@ -10,10 +10,10 @@ import numpy as np
 from ..data.datasets import DATASETS
 from . import attention_maps, explanations, page, provenance, source_maps, tables
 from .command_line import DEFAULT_IMAGE_SIZE, choose_baselines, choose_protocols
-from .drawings import Sample
 from .measuring import Candidate, EvaluationSet, Measured, baseline_candidates, measure
 from .output_folder import OutputFolder
 from .predictors import Predictor, RunPredictor
+from .sample import Sample
 from .statistics import aggregate
 
 SHARED_OPTIONS = {"dataset": "--dataset", "image_size": "--image-size", "mask": "--mask"}

@@ -19,7 +19,7 @@ from ..data.holes import HoleSource, open_masks
 from ..data.photographs import Photographs
 from ..data.pipeline import evaluation_samples
 from . import baselines
-from .drawings import Sample
+from .sample import Sample
 from .statistics import first_ranked, hole_bucket, worst_and_best
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from . import drawings, explanations, learning_curves, tables
-from .drawings import Sample
+from .sample import Sample
 from .statistics import (
     describe_metric,
     metrics_of,

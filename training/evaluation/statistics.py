@@ -9,12 +9,11 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from musical_tf.metric_directions import HIGHER_IS_BETTER
 
-if TYPE_CHECKING:
-    from .drawings import Sample
+from .sample import Sample
 
 Row = Mapping[str, Any]
 
@@ -130,8 +129,8 @@ def ranking_metric(results: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def worst_and_best(
-    rows: Sequence[Row], samples: "Sequence[Sample]", ranking: tuple[str, str], count: int
-) -> "list[Sample]":
+    rows: Sequence[Row], samples: Sequence[Sample], ranking: tuple[str, str], count: int
+) -> list[Sample]:
     """The `count` samples to show, worst first: all, or the worst and the best half of them.
 
     `number` of a sample points into `rows`; `ranking` is a method and a metric.
@@ -139,7 +138,7 @@ def worst_and_best(
     method, metric = ranking
     sign = 1.0 if describe_metric(metric).better == "higher" else -1.0
 
-    def goodness(sample: "Sample") -> float:
+    def goodness(sample: Sample) -> float:
         value = rows[sample.number]["metrics"][method][metric]
         return math.inf if value is None else sign * value  # undefined: equal to the truth
 
