@@ -5,6 +5,7 @@ second half of this file plants each violation in a tree of its own, so that no 
 """
 
 import ast
+import graphlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,6 +223,35 @@ def test_the_walk_reaches_every_part():
     }
     assert {"keras", "tensorflow", "onnxruntime", "numpy", "PIL", "musical_tf"} <= seen
     assert all((ROOT / file).is_file() for file in MAY_IMPORT_TENSORFLOW)
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """Each module of the product -> the modules that it imports, in functions and for types too.
+
+    A module names its own packages freely.
+    """
+    files = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for folder in ("musical_tf", *FOLDERS)
+        for path in (root / folder).rglob("*.py")
+    }
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        names = {found.name for found in imports(path, root)}
+        known = {
+            next((n for n in (name, name.rpartition(".")[0]) if n in files), "") for name in names
+        }
+        graph[module] = {name for name in known - {""} if not f"{module}.".startswith(f"{name}.")}
+    return graph
+
+
+def test_no_modules_import_each_other_in_a_circle(tmp_path):
+    graphlib.TopologicalSorter(import_graph(ROOT)).prepare()
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "a.py").write_text("from .b import f")
+    (tmp_path / "serving" / "b.py").write_text("def f():\n    from . import a")
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(import_graph(tmp_path)).prepare()
 
 
 @pytest.fixture
