@@ -12,7 +12,7 @@ import tifffile
 from PIL import ExifTags, Image
 
 from musical_tf import images
-from musical_tf.images import bounds
+from musical_tf.images import bounds, png
 from tests.pictures import encoded, picture, png_chunk
 
 
@@ -38,8 +38,8 @@ def exif_of(kind, count, data):
     return b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 33434, kind, count, 26) + bytes(4) + data
 
 
-def with_chunk(png, kind, data):
-    return png[:33] + png_chunk(kind, data) + png[33:]
+def with_chunk(content, kind, data):
+    return content[:33] + png_chunk(kind, data) + content[33:]
 
 
 @pytest.mark.parametrize("magic", [b"P1", b"P2", b"P3"])
@@ -196,6 +196,25 @@ def test_pages_of_a_tiff_that_overlap_are_bounded():
     assert f"at most {bounds.MAX_TAGS} tags" in refusal(bytes(content + rest))
 
 
+def test_a_pointer_behind_the_last_page_of_a_tiff_is_no_page():
+    for following in (3, 10**9):
+        content = bytearray(encoded(picture(), "TIFF"))
+        first = struct.unpack_from("<I", content, 4)[0]
+        count = struct.unpack_from("<H", content, first)[0]
+        struct.pack_into("<I", content, first + 2 + 12 * count, following)
+        np.testing.assert_array_equal(read(bytes(content)).pixels, picture())
+
+
+def test_tiles_of_a_tiff_are_bounded():
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, picture(), photometric="rgb", tile=(16, 32), metadata=None)
+    content = bytearray(stream.getvalue())
+    np.testing.assert_array_equal(read(bytes(content)).pixels, picture())
+    (tag,) = (tag for tag in bounds.tiff_pages(content)[0] if tag.number == 323)
+    struct.pack_into("<H", content, tag.data, 32768)
+    assert "tiles of a TIFF must be at most" in refusal(bytes(content))
+
+
 def test_large_profiles_are_dropped_with_a_note():
     content = tagged_tiff(34675, 7, bounds.MAX_PROFILE + 1, bytes(bounds.MAX_PROFILE + 1))
     photograph = read(content)
@@ -228,6 +247,8 @@ ZEROS = bytes(bounds.MAX_PROFILE + 1)
         (b"iCCP", packed(ZEROS), "color profile was dropped"),
         *((kind, b"\0", f"dropped: {kind.decode()}") for kind in (b"gAMA", b"cHRM", b"pHYs")),
         (b"sRGB", b"", "dropped: sRGB"),
+        *((kind, b"x\0", f"dropped: {kind.decode()}") for kind in (b"iCCP", b"acTL", b"tRNS")),
+        (b"fcTL", b"", "dropped: fcTL"),
     ],
 )
 @pytest.mark.parametrize("last", [False, True])
@@ -264,17 +285,47 @@ def test_chunks_of_a_wrong_checksum_are_dropped(kind):
     assert f"dropped: {kind.decode()}" in photograph.notes[0]
 
 
+def test_damaged_pixels_of_a_png_are_refused():
+    pixels = picture()
+    pixels[-3:] = 0  # a black border is no damage
+    content = encoded(pixels, "PNG")
+    np.testing.assert_array_equal(read(content).pixels, pixels)
+    np.testing.assert_array_equal(read(content[:-14]).pixels, pixels)  # cut in the checksum
+    assert "checksum" in refusal(content[:-13] + bytes([content[-13] ^ 1]) + content[-12:])
+    header, end = content[:33], content[-12:]
+    rows = np.pad(pixels.reshape(24, 96), ((0, 0), (1, 0)))  # each begins with its filter
+    for missing in (1, 2, 23):
+        data = png_chunk(b"IDAT", zlib.compress(rows[: 24 - missing].tobytes()))
+        assert "before its last row" in refusal(header + data + end)
+    passes = [pixels[y::down, x::right] for y, x, down, right in png._PASSES]
+    rows_of_passes = [np.pad(each.reshape(len(each), -1), ((0, 0), (1, 0))) for each in passes]
+    header = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", content[16:28] + b"\1")
+    for count in (7, 6):
+        data = zlib.compress(b"".join(each.tobytes() for each in rows_of_passes[:count]))
+        content = header + png_chunk(b"IDAT", data) + end
+        if count == 7:
+            np.testing.assert_array_equal(read(content).pixels, pixels)
+        else:
+            assert "before its last row" in refusal(content)
+
+
+def test_a_png_without_its_palette_is_damaged():
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 8, 3, 0, 0, 0))
+    data = png_chunk(b"IDAT", zlib.compress(bytes(3)))
+    assert "damaged" in refusal(b"\x89PNG\r\n\x1a\n" + header + data + png_chunk(b"IEND", b""))
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_transparent_key_of_a_png_of_few_bits(bits):
     levels = np.arange(16)[None] % 2**bits
     row = "".join(f"{level:0{bits}b}" for level in levels[0])
     data = zlib.compress(bytes([0, *int(row, 2).to_bytes(2 * bits, "big")]))
-    for key in range(2**bits):
+    for key, unused in [(key, unused) for key in range(2**bits) for unused in (0, 0xFFF0)]:
         content = b"\x89PNG\r\n\x1a\n" + b"".join(
             png_chunk(*chunk)
             for chunk in (
                 (b"IHDR", struct.pack(">IIBBBBB", 16, 1, bits, 0, 0, 0, 0)),
-                (b"tRNS", struct.pack(">H", key)),
+                (b"tRNS", struct.pack(">H", key | unused)),
                 (b"IDAT", data),
                 (b"IEND", b""),
             )
@@ -306,8 +357,9 @@ def test_scans_segments_and_chunks_are_bounded():
     scan = jpeg.rindex(b"\xff\xda")
     assert "at most 100 scans" in refusal(jpeg[:scan] + jpeg[scan:-2] * 200 + jpeg[-2:])
     assert "segments" in refusal(jpeg[:2] + b"\xff\xfe\0\2" * 20_000 + jpeg[2:])
-    png = encoded(picture(), "PNG")
-    assert "chunks" in refusal(png[:33] + png_chunk(b"teSt", b"") * 100_001 + png[33:])
+    chunks = png_chunk(b"teSt", b"") * 100_001
+    content = encoded(picture(), "PNG")
+    assert "chunks" in refusal(content[:33] + chunks + content[33:])
 
 
 def test_a_film_behind_a_jpeg_holds_no_scans():

@@ -1,5 +1,6 @@
 """Depth, color models and the odd files that every viewer shows."""
 
+import base64
 import io
 import struct
 import zlib
@@ -340,6 +341,43 @@ def test_rgb565_bmp_is_read():
     assert photograph.samples is None
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("levels", [(0, 255), (255, 0), (255, 255), (3, 40)])
+def test_bmp_of_two_colors_in_several_bits(bits, levels):
+    indices = np.eye(8, 16, dtype=np.uint8)
+    data = indices if bits == 8 else indices[:, ::2] << 4 | indices[:, 1::2]
+    header = struct.pack("<IiiHHIIiiII", 40, 16, -8, 1, bits, 0, data.size, 0, 0, 2, 0)
+    palette = b"".join(bytes([level, level, level, 0]) for level in levels)
+    head = b"BM" + struct.pack("<IHHI", 62 + data.size, 0, 0, 62) + header + palette
+    photograph = read(head + data.tobytes())
+    np.testing.assert_array_equal(photograph.pixels[..., 0], np.array(levels)[indices])
+
+
+def test_layouts_of_a_tiff_that_are_not_read_are_refused_by_name():
+    gray = tiff(picture(channels=2), planarconfig="separate", **ALPHA)
+    assert "straight alpha of RGB" in refusal(gray)
+    content = bytearray(tiff(picture()))
+    (tag,) = (tag for tag in bounds.tiff_pages(content)[0] if tag.number == 259)
+    struct.pack_into("<H", content, tag.data, 34712)
+    assert "RGB colors, 3 channels of 8 bits" in refusal(bytes(content))
+    assert "compression 34712 is not read" in refusal(bytes(content))
+
+
+def test_palette_of_a_tiff_that_holds_8_bits_a_color():
+    palette = np.random.default_rng(0).integers(0, 256, (3, 256), dtype=np.uint16)
+    for order in "<>":
+        indices = picture(channels=1)
+        content = tiff(indices, photometric="palette", colormap=palette, byteorder=order)
+        np.testing.assert_array_equal(read(content).pixels, palette.T[indices[..., 0]])
+
+
+def test_a_resolution_that_no_format_holds_is_left_out():
+    photograph = read(tiff(picture(), resolution=(2e9, 2e9)))
+    for image_format in ("PNG", "JPEG", "TIFF", "BMP"):
+        content = images.encode_photograph(photograph, photograph.pixels, image_format)
+        assert reread(content).size == (32, 24)
+
+
 def test_cmyk_and_lab_are_converted_or_refused_by_name():
     lab = ImageCms.profileToProfile(
         Image.fromarray(picture()),
@@ -420,6 +458,19 @@ def test_cmyk_is_converted_through_its_profile(image_format):
     assert "CMYK: without a profile its colors are unknown" in refusal_of_photograph(
         stream.getvalue()
     )
+
+
+def test_lossless_jpeg_is_read_and_written():
+    """8 x 8 gray pixels, by libjpeg-turbo's lossless mode, which Pillow does not write."""
+    content = base64.b64decode(
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/wwALCAAIAAgBAREA/8QAFgABAQEAAAAAAAAAAAAAAAAAAwQI/9oACAEBAAEA"
+        "AM/qqqqrSqqqqtKqqqq0qqqqrSqqqqtKqqqq0qqqqrSqqqqv/9k="
+    )
+    photograph = read(content)
+    expected = np.add.outer(np.arange(8) * 9, np.arange(8) * 5)
+    np.testing.assert_array_equal(photograph.pixels[..., 0], expected)
+    written = read(images.encode_photograph(photograph, photograph.pixels))
+    assert np.abs(written.pixels[..., 0].astype(int) - expected).max() < 4
 
 
 @pytest.mark.parametrize(("photometric", "offset"), [("cielab", 0), ("icclab", 128)])

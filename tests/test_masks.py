@@ -169,12 +169,15 @@ def test_labels_of_one_color_are_refused(tmp_path):
     assert not images.read_mask(path).any()
 
 
-@pytest.mark.parametrize("level", [12, 20, 60, 120])
+@pytest.mark.parametrize("level", [12, 20, 60, 120, 127, 180])
 def test_a_dark_mark_in_a_jpeg_is_the_hole(tmp_path, level):
     path = tmp_path / "mask.jpg"
     mark = np.kron(DISC[::8, ::12], np.ones((8, 12), bool))
     Image.fromarray((mark * level).astype(np.uint8)).save(path, quality=90)
     assert np.mean(images.read_mask(path) != mark) < 0.01
+    if level > 20:
+        Image.fromarray((255 - mark * level).astype(np.uint8)).save(path, quality=90)
+        assert np.mean(images.read_mask(path, polarity="black") != mark) < 0.01
 
 
 def test_a_mask_says_how_it_was_read(tmp_path):

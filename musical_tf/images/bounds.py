@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import jpeg
+from . import jpeg, png
 
 # The most that is read or kept. Every number that a tag holds would become a Python object, each
 # tag, chunk and segment takes some microseconds, and a scan is decoded over the whole image.
@@ -23,6 +23,7 @@ MAX_ALL_NUMBERS = 2**18  # in all tags together
 MAX_TAGS = 2**14  # of all directories, which may overlap; files have some dozens a page
 MAX_EXIF_BLOCKS = 8  # in AVIF and HEIC, which may overlap; files have one or two
 MAX_STRIPS = 2**16  # or tiles of a TIFF: the decoder is called for each
+MAX_TILE = 4096  # pixels by which a side of a tile of a TIFF may be longer than the image's
 MAX_PAGES = 64  # of a TIFF
 MAX_CHUNKS = 100_000  # of a PNG
 MAX_UNPACKED = 2**20  # bytes of a compressed chunk that is not the profile: Pillow's own limit
@@ -45,7 +46,10 @@ _PROFILE_TAG = 34675
 _DIRECTORY_TAGS = (34665, 34853, 40965)  # EXIF, GPS, interoperability
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _TEXT_READ = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # for the orientation
-_CHUNK_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9}  # of which Pillow wants all bytes
+# Bytes of chunks of which Pillow wants all; those of a transparent color by the kind of the colors.
+_CHUNK_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"acTL": 8, b"fcTL": 26}
+_KEY_SIZES = {0: 2, 2: 6}
+_FEW_BITS = (b"\1\0", b"\2\0", b"\4\0")  # depth and kind of gray of less than 8 bits
 
 SEVERAL_FRAMES = (
     "it has several frames, and all but the first would be lost; "
@@ -128,7 +132,7 @@ def bounded(content: bytes, image_format: str, notes: list[str]) -> bytes:
             )
         return _mended(content, places, notes)
     if image_format == "BMP":
-        _check_bmp(content)
+        return _bounded_bmp(content)
     if image_format == "PPM":
         pnm_header(content)
     return content
@@ -148,17 +152,6 @@ def bounded_exif(exif: bytes, notes: list[str]) -> bytes | None:
     except BoundError as error:
         notes.append(f"its EXIF was dropped: {error}")
         return None
-
-
-def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and length of the data of each chunk."""
-    position = 8
-    while position + 8 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, position)
-        yield kind, position + 8, length
-        if kind == b"IEND":
-            return
-        position += 12 + length
 
 
 def pnm_header(content: bytes) -> Header:
@@ -182,23 +175,28 @@ def _bounded_png(content: bytes, notes: list[str]) -> bytes:
     """
     pieces, position, dropped = [], 0, set()
     left = MAX_PROFILE
-    for number, (kind, start, length) in enumerate(png_chunks(content)):
+    sizes = _CHUNK_SIZES | ({b"tRNS": _KEY_SIZES[content[25]]} if content[25] in _KEY_SIZES else {})
+    for number, (kind, start, length) in enumerate(png.chunks(content)):
         if number >= MAX_CHUNKS:
             raise BoundError(f"a PNG must have at most {MAX_CHUNKS} chunks, got more")
+        end = start + length
+        checksum = content[end : end + 4]
+        is_whole = checksum == png.checksum(kind, memoryview(content)[start:end])
+        if kind == png.PIXELS and len(checksum) == 4 and not is_whole:
+            raise BoundError("it is damaged: the checksum of its pixels is wrong")
         if not kind[0] & 0x20:  # the image cannot be shown without it
             continue
-        end = start + length
         data, new = content[start:end], b""
-        if kind == b"tRNS" and content[24:26] in (b"\2\0", b"\4\0") and length == 2:
+        if kind == b"tRNS" and content[24:26] in _FEW_BITS and length == 2:
             new = _scaled_key(data, content[24])  # Pillow compares it with levels of 8 bits
         elif kind not in _TEXT_CHUNKS or data[:80].split(b"\0")[0] in _TEXT_READ:
             most = min(MAX_UNPACKED, left)
             unpacked = _unpacked(kind, data, most)
             left = max(0, left - len(unpacked))
-            whole = content[end : end + 4] == _checksum(kind, data)
-            if whole and len(unpacked) <= most and length == _CHUNK_SIZES.get(kind, length):
+            is_read = is_whole and len(unpacked) <= most and length == sizes.get(kind, length)
+            if is_read and kind != b"iCCP":
                 continue
-            if kind != b"iCCP" or not whole:  # `png_profile` has a higher limit than Pillow
+            if kind != b"iCCP" or not is_whole or not unpacked:  # `png_profile` reads the others
                 dropped.add(kind.decode() if kind.isalpha() else "one of no name")
         pieces += [content[position : start - 8], new]
         position = end + 4
@@ -210,10 +208,10 @@ def _bounded_png(content: bytes, notes: list[str]) -> bytes:
 
 def png_profile(content: bytes) -> bytes | None:
     """The color profile of a PNG, at most `MAX_PROFILE` + 1 bytes of it."""
-    for kind, start, length in png_chunks(content):
+    for kind, start, length in png.chunks(content):
         end = start + length
         data = content[start:end] if kind == b"iCCP" else b""
-        if data and content[end : end + 4] == _checksum(kind, data):
+        if data and content[end : end + 4] == png.checksum(kind, data):
             return _unpacked(kind, data, MAX_PROFILE) or None
         if kind == b"IDAT":
             break
@@ -240,11 +238,7 @@ def _scaled_key(data: bytes, bits: int) -> bytes:
     """The chunk of a transparent gray level of a few bits, for levels of 8 bits."""
     most = 2**bits - 1
     data = struct.pack(">H", (data[1] & most) * (255 // most))
-    return struct.pack(">I", 2) + b"tRNS" + data + _checksum(b"tRNS", data)
-
-
-def _checksum(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+    return struct.pack(">I", 2) + b"tRNS" + data + png.checksum(b"tRNS", data)
 
 
 # ---- JPEG
@@ -282,19 +276,27 @@ def _bounded_jpeg(content: bytes, notes: list[str]) -> bytes:
 # ---- BMP
 
 
-def _check_bmp(content: bytes) -> None:
-    """Bounds run-length encoding, which Pillow decodes in Python."""
-    if len(content) < 34 or struct.unpack_from("<I", content, 14)[0] < 40:
-        return
+def _bounded_bmp(content: bytes) -> bytes:
+    """Bounds run-length encoding, which Pillow decodes in Python, and mends a palette.
+
+    Pillow takes pixels of 4 or 8 bits for single bits if they have black and white alone to choose
+    from. A third color, of whatever follows, keeps it from that.
+    """
+    if len(content) < 54 or struct.unpack_from("<I", content, 14)[0] < 40:
+        return content
     width, height = struct.unpack_from("<ii", content, 18)
-    if struct.unpack_from("<I", content, 30)[0] not in (1, 2):
-        return
+    bits, compression, colors = struct.unpack_from("<HI12xI", content, 28)
+    if bits in (4, 8) and colors == 2:
+        content = content[:46] + struct.pack("<I", 3) + content[50:]
+    if compression not in (1, 2):
+        return content
     if abs(width * height) > MAX_RUN_LENGTH_PIXELS or len(content) > MAX_RUN_LENGTH_BYTES:
         raise BoundError(
             f"a run-length encoded BMP must have at most {MAX_RUN_LENGTH_PIXELS} pixels and "
             f"{MAX_RUN_LENGTH_BYTES} bytes, got {abs(width * height)} and {len(content)}; "
             "save it as PNG"
         )
+    return content
 
 
 # ---- TIFF
@@ -322,12 +324,12 @@ def tiff_pages(content: Content) -> list[list[Tag]]:
     return pages
 
 
-def tiff_size(content: bytes) -> tuple[int, int]:
-    """Width and height of the first page as stored; (0, 0) where it does not say."""
+def tiff_size(content: bytes, numbers: tuple[int, int] = (256, 257)) -> tuple[int, int]:
+    """Width and height of the first page as stored, or of a tile; (0, 0) where it does not say."""
     first = {
         tag.number: tag_value(content, tag) for page in tiff_pages(content)[:1] for tag in page
     }
-    width, height = (next(iter(first.get(number, ())), 0) for number in (256, 257))
+    width, height = (next(iter(first.get(number, ())), 0) for number in numbers)
     return width, height
 
 
@@ -337,6 +339,8 @@ def lost_pages(content: bytes) -> str:
     Previews, and masks of transparency, are no pages of their own.
     """
     pages = [{tag.number: tag for tag in page} for page in tiff_pages(content)]
+    # The others have no pixels: damaged pointers, and previews in JPEG.
+    pages = [page for page in pages if {256, 257} <= page.keys() and page.keys() & {273, 324}]
     kinds = [tag_value(content, page[254]) if 254 in page else (0,) for page in pages]
     old = [tag_value(content, page[255]) if 255 in page else (1,) for page in pages]
     smaller = [
@@ -405,7 +409,25 @@ def _bounded_tiff(content: bytes, notes: list[str]) -> bytes:
                     f"a TIFF must have at most {MAX_STRIPS} {what}, got {tag.count}; "
                     "save it with larger ones"
                 )
-    return _mended(content, [(0, len(content))], notes)
+    for side, tile in zip(tiff_size(content), tiff_size(content, (322, 323)), strict=True):
+        if tile > side + MAX_TILE:
+            raise BoundError(
+                f"the tiles of a TIFF must be at most {MAX_TILE} pixels longer than the image, got "
+                f"{tile} for {side}; save it with smaller ones"
+            )
+    return _with_wide_palette(_mended(content, [(0, len(content))], notes))
+
+
+def _with_wide_palette(content: bytes) -> bytes:
+    """The file with the levels of its palette in 16 bits; old writers stored 8."""
+    for tag in (tiff_pages(content) or [[]])[0]:
+        levels = tag_value(content, tag) if (tag.number, tag.kind) == (320, 3) else ()
+        if levels and max(levels) < 256:
+            wide = struct.pack(
+                f"{tiff_order(content)[0]}{tag.count}H", *(257 * level for level in levels)
+            )
+            content = content[: tag.data] + wide + content[tag.data + len(wide) :]
+    return content
 
 
 def _mended(content: bytes, places: list[tuple[int, int]], notes: list[str]) -> bytes:

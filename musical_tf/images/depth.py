@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import bounds
+from . import bounds, png
 
 DEEP_FORMATS = ("PNG", "TIFF", "PPM")
 """Formats that are written with 16 bits a channel."""
@@ -212,6 +212,17 @@ def is_multiplied(content: bytes) -> bool:
     return _tags(content, 338)[:1] == (1,)
 
 
+def layout_of(content: bytes) -> str:
+    """The pixels of a TIFF in words, for messages."""
+    model = _PHOTOMETRIC.get(_tag(content, 262, 0), "unknown")
+    bits, channels = max(_tags(content, 258) or (1,)), _tag(content, 277, 1)
+    extra = _tags(content, 338)
+    return (
+        f"a TIFF with {model} colors, {channels} channels of {bits} bits, extra samples "
+        f"{', '.join(map(str, extra)) or 'none'} and compression {_tag(content, 259, 1)}"
+    )
+
+
 def _tiff_bits(content: bytes) -> int:
     bits = set(_tags(content, 258)) or {1}
     formats = set(_tags(content, 339)) or {1}
@@ -223,8 +234,11 @@ def _tiff_bits(content: bytes) -> int:
     if photometric not in _PHOTOMETRIC:
         raise DepthError(f"photometric interpretation {photometric} is not read: save it as RGB")
     if bits <= {1, 2, 4, 8}:
-        if _tag(content, 284, 1) == 2 and _tags(content, 338) not in ((2,), ()):
-            raise DepthError("its extra channels in planes must be straight alpha: save it as PNG")
+        is_planar, extra = _tag(content, 284, 1) == 2, _tags(content, 338)
+        if is_planar and (channels == 2 or extra not in ((2,), ())):
+            raise DepthError(
+                "its extra channels in planes must be straight alpha of RGB: save it as PNG"
+            )
         return 8
     said = ", ".join(str(number) for number in sorted(bits))
     if bits != {16}:
@@ -401,7 +415,7 @@ def _encode_png(samples: np.ndarray, options: dict[str, Any]) -> bytes:
     pieces = [b"\x89PNG\r\n\x1a\n"]
     written = stream.getvalue()
     replaced = {b"IHDR": header, b"IDAT": b"".join(packed)}
-    for chunk, start, length in bounds.png_chunks(written):
+    for chunk, start, length in png.chunks(written):
         data = replaced.get(chunk, written[start : start + length])
         pieces += [struct.pack(">I", len(data)), chunk, data]
         pieces.append(struct.pack(">I", zlib.crc32(data, zlib.crc32(chunk))))

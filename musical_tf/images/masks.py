@@ -20,6 +20,7 @@ THRESHOLD = 127
 
 _FEW_LEVELS = 16  # a file of more levels is shaded, not labeled
 _JPEG_NOISE = 8  # levels by which a JPEG's black differs from 0
+_JPEG_RINGING = 64  # levels by which a JPEG's gray differs at the edge of what was drawn
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ def load_mask(
     3. Levels above the threshold are the hole ("white"), or levels up to the threshold ("black").
     4. Without a given threshold, the threshold is 127, and strongly colored pixels count as white.
        If no level is above 127, every level but 0 is white where the file has at most 16 levels
-       (labels) and is no JPEG; otherwise levels above half of the highest are. "black" treats a
-       file that has no level up to 127 alike, from the other end.
+       (labels). In a JPEG, if no level is above 191, levels above half of the highest are, and so
+       they are in other files of more levels. "black" treats a file that has no level up to 127
+       (63 in a JPEG) alike, from the other end.
     5. "clear" reads the opacity alone: the transparent part is the hole.
 
     Args:
@@ -126,9 +128,10 @@ def load_mask(
     level = THRESHOLD if threshold is None else threshold
     are_labels = len(found) <= _FEW_LEVELS and not noise
     if threshold is None and len(found) > 1:
-        if noise < found[-1] <= level:  # nothing is bright
+        margin = _JPEG_RINGING if noise else 0
+        if noise < found[-1] <= level + margin:  # nothing is bright
             level = 0 if are_labels else int(found[-1]) // 2
-        elif polarity == "black" and level < found[0] < 255 - noise:  # nothing is dark
+        elif polarity == "black" and level - margin < found[0] < 255 - noise:  # nothing is dark
             level = 254 if are_labels else (int(found[0]) + 255) // 2
     hole = threshold_mask(values, polarity, level)
     side = "above" if polarity == "white" else "up to"

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from musical_tf.files import open_regular
 
-from . import bounds, depth, jpeg
+from . import bounds, depth, jpeg, png
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded by default: Pillow's own limit against decompression bombs."""
@@ -71,22 +72,23 @@ def decoded(
     """
     notes = [] if notes is None else notes
     content = read_content(source, name)
-    with contextlib.ExitStack() as stack:
-        with damage_named(name, max_pixels):
-            profile = bounds.png_profile(content) if content[:4] == b"\x89PNG" else None
-            content, image_format = _checked(content, name, notes)
-            image = stack.enter_context(_opened(content, image_format, name, max_pixels))
-            if profile:
-                image.info["icc_profile"] = profile
-            if refuse is not None:
-                refuse(image, name)
-            if image_format == "JPEG" and not jpeg.has_end_marker(content):
-                image = stack.enter_context(_without_end(content, name, notes))
-            is_multiplied = image_format == "TIFF" and depth.is_multiplied(content)
-            del content
-            image.load()
-            _bound_metadata(image, notes)
-            _note_channels(image, is_multiplied, notes)
+    with contextlib.ExitStack() as stack, damage_named(name, max_pixels):
+        profile = bounds.png_profile(content) if content[:4] == b"\x89PNG" else None
+        content, image_format = _checked(content, name, notes)
+        image = stack.enter_context(_opened(content, image_format, name, max_pixels))
+        if profile:
+            image.info["icc_profile"] = profile
+        if refuse is not None:
+            refuse(image, name)
+        if image_format == "JPEG" and not jpeg.has_end_marker(content):
+            image = stack.enter_context(_without_end(content, name, notes))
+        is_multiplied = image_format == "TIFF" and depth.is_multiplied(content)
+        image.load()
+        if image_format == "PNG" and _may_lack_rows(image) and not png.has_all_rows(content):
+            raise ImageError(f"{name}: it is damaged: it ends before its last row")
+        del content
+        _bound_metadata(image, notes)
+        _note_channels(image, is_multiplied, notes)
         yield image
 
 
@@ -132,7 +134,8 @@ def damage_named(name: str, max_pixels: int) -> Iterator[None]:
             f"{name}: it has more pixels than the limit of {max_pixels}"
         ) from error
     except Exception as error:  # decoders raise whatever damage leads them to, SyntaxError too
-        raise ImageError(f"{name}: it is damaged: {error}") from error
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{name}: it is damaged: {reason}") from error
 
 
 def _checked(content: bytes, name: str, notes: list[str]) -> tuple[bytes, str]:
@@ -171,7 +174,23 @@ def _opened(content: bytes, image_format: str, name: str, max_pixels: int) -> Im
     if image_format == "TIFF":
         depth.bits_of(content, image_format)  # raises for what is not read
     image = depth.open_image(content, image_format)
-    return image or Image.open(io.BytesIO(content), formats=[image_format])
+    try:
+        return image or Image.open(io.BytesIO(content), formats=[image_format])
+    except Image.UnidentifiedImageError as error:
+        if image_format != "TIFF":
+            raise
+        raise ImageError(
+            f"{name}: {depth.layout_of(content)} is not read: save it as PNG"
+        ) from error
+
+
+def _may_lack_rows(image: Image.Image) -> bool:
+    """Whether the last row, or the one before it, is zero, as Pillow leaves rows that are missing.
+
+    Of an interlaced file every other row may be missing.
+    """
+    rows = image.crop((0, max(0, image.height - 2), image.width, image.height))
+    return not np.asarray(rows).reshape(rows.height, -1).any(axis=1).all()
 
 
 def _without_end(content: bytes, name: str, notes: list[str]) -> Image.Image:

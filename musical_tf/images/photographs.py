@@ -36,18 +36,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 
-from . import bounds, depth
+from . import bounds, depth, png
 from .opening import (
     MAX_PIXELS,
     WRITABLE,
     ImageError,
-    damage_named,
     decoded,
     read_content,
     strips,
     turn_upright,
 )
 
+_MAX_DPI = 65535  # that a JPEG holds
 _JPEG_SEGMENT = 65533  # bytes of EXIF that a JPEG holds
 _LOSSLESS_TIFF = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
@@ -115,8 +115,7 @@ def read_photograph(
         stored_size = image.size
         if image_format == "TIFF":  # Pillow has turned it by now
             stored_size = bounds.tiff_size(content)
-        with damage_named(name, max_pixels):
-            samples = depth.samples_of(content, image, image_format)
+        samples = depth.samples_of(content, image, image_format)
         del content
         exif = turn_upright(image)
         if samples is None:
@@ -337,10 +336,11 @@ def _encoding_of(image: Image.Image, content: bytes) -> dict[str, Any]:
     """The options that make Pillow write the image's format the way this file was written."""
     options: dict[str, Any] = {}
     dpi = image.info.get("dpi")
-    if dpi and all(np.isfinite(float(value)) and value > 0 for value in dpi):
+    if dpi and all(0 < float(value) <= _MAX_DPI for value in dpi):
         options["dpi"] = tuple(float(value) for value in dpi)
     if image.format in ("JPEG", "MPO"):
-        options["qtables"] = _tables_of(image)
+        if tables := _tables_of(image):
+            options["qtables"] = tables
         options["subsampling"] = JpegImagePlugin.get_sampling(image)
         options["progressive"] = "progressive" in image.info
     if image.format == "TIFF" and image.info.get("compression") in _LOSSLESS_TIFF:
@@ -353,8 +353,10 @@ def _encoding_of(image: Image.Image, content: bytes) -> dict[str, Any]:
 def _tables_of(image: Any) -> list[list[int]]:
     """The quantization tables in the order of the components that use them.
 
-    A file may give them any numbers; Pillow writes them from number 0.
+    A file may give them any numbers; Pillow writes them from number 0. A lossless file has none.
     """
+    if not image.quantization:
+        return []
     numbers = [component[3] for component in image.layer]
     while len(numbers) > 1 and numbers[-1] == numbers[-2]:
         numbers.pop()
@@ -364,7 +366,7 @@ def _tables_of(image: Any) -> list[list[int]]:
 def _color_chunks(image: Image.Image, content: bytes) -> PngImagePlugin.PngInfo | None:
     """The chunks by which a PNG says what its numbers mean as colors, beside its ICC profile."""
     chunks = {}
-    for kind, start, length in bounds.png_chunks(content):
+    for kind, start, length in png.chunks(content):
         if kind == b"cICP" and length == 4:  # has precedence over a profile
             chunks[kind] = content[start : start + length]
         if kind == b"IDAT":

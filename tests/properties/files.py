@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 
 from musical_tf import images
-from musical_tf.images import bounds
+from musical_tf.images import bounds, png
 from tests.test_image_depth import DEEP_FILES, cmyk_profile, deep, tiff
 
 MAX_PIXELS = 100_000
@@ -97,7 +97,7 @@ def seeds() -> dict[str, bytes]:
 
 def _new_checksums(content):
     """A PNG whose chunks have the checksums of what they hold now."""
-    for _, start, length in list(bounds.png_chunks(content))[:64]:
+    for _, start, length in list(png.chunks(content))[:64]:
         if start + length + 4 <= len(content):
             value = zlib.crc32(bytes(content[start - 4 : start + length]))
             struct.pack_into(">I", content, start + length, value)

@@ -98,9 +98,6 @@ def decode(
     except ImageError as error:
         reason = str(error).removeprefix("photograph: ")
         raise UnusableImageError(f"cannot be read: {reason}") from error
-    # `to_rgb` raises whatever a damaged palette leads Pillow to; none of it may end a training run.
-    except Exception as error:
-        raise UnusableImageError(f"cannot be read: {error or type(error).__name__}") from error
     scale = shorter_side / min(rgb.size)
     width, height = (max(shorter_side, round(side * scale)) for side in rgb.size)
     size = (width, height)
