@@ -27,6 +27,7 @@ export async function describeModel() {
     );
   }
   const model = entries.name ?? "model";
+  side = entries.strategy === "original" ? 0 : Number(entries.training_size);
   start().postMessage({}); // gets the model ready while the visitor paints
   const provider = "WebGPU / WebAssembly"; // the worker knows which
   const variants = placeOfSeed(bytes) > 0;
@@ -51,6 +52,7 @@ function readMetadata(bytes) {
 }
 
 let worker;
+let side = 0; // pixels that the model should see of a photograph's shorter side, at least
 
 function start() {
   return (worker ??= new Worker(new URL("worker.js", import.meta.url), { type: "module" }));
@@ -82,7 +84,7 @@ export async function inpaint(image, name, mask, options) {
       data.error ? reject(new ServerError(data.error)) : resolve(data.pixels);
     worker.onerror = ({ message }) => reject(new ServerError(message ?? "The worker failed."));
     const { buffer } = picture.data;
-    const task = { pixels: picture.data, hole, width, height, method, seed };
+    const task = { pixels: picture.data, hole, width, height, method, seed, side };
     worker.postMessage(task, [buffer, hole.buffer]);
   });
   context.putImageData(new ImageData(pixels, width, height), 0, 0);

@@ -17,7 +17,8 @@ ROOT = HERE.parents[1]
 PAGE = ROOT / "serving" / "page"
 MODEL = ROOT / "serving" / "models" / "photo.onnx"
 OWN = (
-    *(HERE / name for name in ("api.js", "seed.js", "worker.js", "offline.js", "app.css")),
+    *(HERE / f"{name}.js" for name in ("api", "seed", "small", "worker", "offline")),
+    HERE / "app.css",
     HERE.parent / "node" / "full_size.mjs",
 )
 CHANGES = {

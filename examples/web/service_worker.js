@@ -1,6 +1,9 @@
 // Keeps the whole app in the browser, so that it works offline. build.py adds the list of files.
 
 function serve(version, files) {
+  const prefix = `musical ${registration.scope} `; // other apps of the site have caches too
+  const name = prefix + version;
+
   addEventListener("install", (event) => event.waitUntil(keep()));
   addEventListener("activate", (event) => event.waitUntil(takeOver()));
   addEventListener("fetch", (event) => {
@@ -9,19 +12,19 @@ function serve(version, files) {
   });
 
   async function keep() {
-    const cache = await caches.open(version);
+    const cache = await caches.open(name);
     await cache.addAll(files.map((file) => new Request(file, { cache: "reload" })));
     await skipWaiting();
   }
 
   async function takeOver() {
-    const others = (await caches.keys()).filter((name) => name !== version);
-    await Promise.all(others.map((name) => caches.delete(name)));
+    const old = (await caches.keys()).filter((one) => one.startsWith(prefix) && one !== name);
+    await Promise.all(old.map((one) => caches.delete(one)));
     await clients.claim();
   }
 
   async function answer({ request }) {
-    const cache = await caches.open(version);
+    const cache = await caches.open(name);
     const kept = (await cache.match(request, { ignoreSearch: true })) ?? (await fetch(request));
     // Browsers allow threads only on pages that are isolated from other sites.
     const headers = new Headers(kept.headers);

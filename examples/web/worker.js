@@ -2,6 +2,7 @@
 
 import { fill } from "./full_size.mjs";
 import { setSeed } from "./seed.js";
+import { fillEnlarged } from "./small.js";
 
 const MODEL = new URL("../model.onnx", import.meta.url);
 const THREADS = 4; // more of them gain little
@@ -11,13 +12,16 @@ const providers = navigator.gpu ? ["webgpu", "wasm"] : ["wasm"];
 let opening;
 let opened = 0; // the seed that the open model has as its default
 
-addEventListener("message", async ({ data: { pixels, hole, width, height, method, seed = 0 } }) => {
+addEventListener("message", async ({ data }) => {
+  const { pixels, hole, width, height, method, side, seed = 0 } = data;
   try {
     if (seed !== opened) await close();
     opened = seed;
     await attempt(async ({ run }) => {
       if (!pixels) return; // the page only wanted the model to be ready
-      await fill((...window) => run(method, ...window), pixels, hole, width, height, 4);
+      const fillOne = (...photograph) =>
+        fill((...window) => run(method, ...window), ...photograph, 4);
+      await fillEnlarged(fillOne, pixels, hole, width, height, side);
       postMessage({ pixels }, [pixels.buffer]);
     });
   } catch (error) {
