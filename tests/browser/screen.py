@@ -185,7 +185,10 @@ class Screen:
         return self
 
     def wait_open(self, name: str = "photo.png"):
-        self.expect_status(f"{name} is open")
+        """Waits until the photograph is open and in its place, in any language."""
+        self.expect("#file-name").to_have_text(name)
+        self.expect_status(name)
+        self.next_frame()
         return self
 
     def point(self, x: float, y: float) -> tuple[float, float]:
@@ -257,6 +260,13 @@ class Screen:
             }"""
         )
         return np.frombuffer(base64.b64decode(encoded), np.uint8).reshape(height, width, 4)
+
+    def expect_pixels(self, expected: np.ndarray):
+        """Waits until this photograph is on the screen: first it is decoded."""
+        deadline = time.monotonic() + 20
+        while not np.array_equal(self.pixels()[..., : expected.shape[2]], expected):
+            assert time.monotonic() < deadline, "another photograph is on the screen"
+            self.page.wait_for_timeout(100)
 
     def painted(self, x: float, y: float) -> bool:
         """Whether a point of the photograph is covered with paint on the screen."""

@@ -107,6 +107,39 @@ def test_phone(visit, server):
     assert server.recorder.mask()[75, 90]
 
 
+@pytest.mark.parametrize("code", ["en", "de"])
+def test_at_no_width_is_a_control_cut_off_or_covered(visit, server, code):
+    def answer(route):
+        known = route.fetch().json()
+        known["models"] = [known | {"model": name} for name in ("photo", "faces")]
+        route.fulfill(json=known)
+
+    screen = visit("about:blank", locale=code, reduced_motion="reduce")
+    page = screen.page
+    screen.url = server.url
+    page.route("**/v1/model", answer)
+    page.goto(server.url)
+    screen.expect("#choice").to_be_visible()
+    screen.open(encode(photograph())).wait_open()
+    for width in (320, 390, 521, 721, 768, 861, 1016, 1017, 1041, 1181, 1400):
+        page.set_viewport_size({"width": width, "height": 800})
+        screen.next_frame()
+        found = page.evaluate(
+            """() => {
+                const hits = [...document.querySelectorAll(".bar > *, button, input, select")]
+                    .filter((one) => one.checkVisibility() && !one.closest(".unseen, dialog"))
+                    .filter((one) => !one.matches(".unseen"));
+                return hits.filter((one) => {
+                    const { left, right, top, bottom } = one.getBoundingClientRect();
+                    const at = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+                    const isCovered = one.matches(":not(.bar > *)") && !one.contains(at);
+                    return left < 0 || right > innerWidth || isCovered;
+                }).map((one) => one.id || one.dataset.tool);
+            }"""
+        )
+        assert found == [], width
+
+
 def _luminance(colour: tuple[float, ...]) -> float:
     channels = [value / 255 for value in colour[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
