@@ -4,12 +4,16 @@ import { fail } from "./access.js";
 import { album, editor, element, isPainted, onChoice, push, stage, timeline } from "./editor.js";
 import { run } from "./filling.js";
 import { t } from "./language.js";
-import { hush, say } from "./notices.js";
+import { hush, say, sayBusy } from "./notices.js";
 import { chooseFile, show } from "./opening.js";
 import { isResult } from "./photographs.js";
 import { downloadResult } from "./saving.js";
 
 export function showAlbum() {
+  if (editor.running) {
+    sayBusy();
+    return;
+  }
   const items = [...album].map(([source, { photograph }]) => {
     const item = document.createElement("li");
     const button = document.createElement("button");

@@ -10,7 +10,7 @@ import "./keys.js";
 import { t, useLanguage } from "./language.js";
 import { isMask, openMask } from "./masks.js";
 import { complain, hush, say } from "./notices.js";
-import { chooseFile, clear, openPhotograph, openPhotographs, redo, undo } from "./opening.js";
+import { chooseFile, clear, openPhotographs, redo, undo } from "./opening.js";
 import { largestSize, setSize, showSize } from "./painting.js";
 import { isResult } from "./photographs.js";
 import "./pointer.js";
@@ -62,7 +62,8 @@ for (const button of document.querySelectorAll("[data-sample]")) {
     try {
       const response = await fetch(button.dataset.sample);
       if (!response.ok) throw new Error(t("The server does not answer. Is it still running?"));
-      await openPhotograph(await response.blob(), button.dataset.name);
+      const blob = await response.blob();
+      await openPhotographs([new File([blob], button.dataset.name, { type: blob.type })]);
     } catch (error) {
       complain(error.message);
     }

@@ -66,10 +66,11 @@ form.addEventListener("input", () => {
 
 /** Cuts the photograph to the frame, and fills what is new. */
 async function apply() {
+  hush();
+  if (!editor.frame || editor.running) return; // left since a message offered to try again
   const { photograph } = timeline.current;
   const { width, height } = photograph;
   const [left, top, right, bottom] = editor.frame;
-  hush();
   try {
     if (
       Math.min(right, width) <= Math.max(left, 0) ||
@@ -132,7 +133,7 @@ function newParts({ width: oldWidth, height: oldHeight }, [left, top], { width, 
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!editor.running) apply();
+  apply();
 });
 element("canvas-cancel").addEventListener("click", () => editCanvas(false));
 form.addEventListener("keydown", (event) => {

@@ -21,63 +21,65 @@ import { measure, update } from "./view.js";
 
 let opening = 0;
 
-/** Opens files: the first is shown, the others are in the list of photographs. */
+/**
+ * Opens files: the first that can be shown is, the others are in the list of photographs. What was
+ * open before is one step back.
+ */
 export async function openPhotographs(files) {
-  const [first, ...others] = files;
-  if (!first) return;
-  await openPhotograph(first, first.name);
-  const failures = [];
-  for (const file of others) {
-    try {
-      const photograph = await readPhotograph(file, file.name);
-      album.set(photograph.source, { photograph, strokes: [] });
-    } catch (error) {
-      failures.push(error.message);
-    }
-  }
-  if (failures.length) complain(failures.join(" "));
-  else if (others.length) say(t("{count} photographs are open.", { count: files.length }));
-  update();
-}
-
-async function readPhotograph(blob, name) {
-  if (blob.type && !blob.type.startsWith("image/")) {
-    throw new Error(t("{name} is not a photograph.", { name }));
-  }
-  const photograph = await readAny(blob, name, editor.limits);
-  checkLimits(photograph, editor.limits);
-  return photograph;
-}
-
-/** Opens an image file; what was open before is one step back. */
-export async function openPhotograph(blob, name) {
   if (editor.running) {
     sayBusy();
     return;
   }
   const turn = (opening += 1);
   hush();
-  try {
-    const photograph = await readPhotograph(blob, name);
-    if (turn !== opening) return;
-    if (editor.running) {
-      sayBusy(); // since it was being decoded
-      return;
+  let count = 0;
+  const failed = new Map();
+  for (const file of files) {
+    try {
+      const photograph = await readPhotograph(file);
+      const isShown = !count && turn === opening && !editor.running;
+      count += 1;
+      if (isShown) await begin(photograph);
+      else album.set(photograph.source, { photograph, strokes: [] });
+    } catch (error) {
+      failed.set(file, error);
     }
-    endStroke();
-    abandonRectangle();
-    const before = timeline.current?.photograph;
-    push({ photograph, strokes: [] });
-    if (before?.width !== photograph.width || before.height !== photograph.height) {
-      editor.size = defaultSize(photograph);
-    }
-    await show();
-    stage.focus({ preventScroll: true });
-    say(t("{name} is open. Paint over what should go.", { name }));
-  } catch (error) {
-    if (turn !== opening) return;
-    fail(error, () => openPhotograph(blob, name));
   }
+  const errors = [...failed.values()];
+  const asks = errors.find(({ status }) => status === 401);
+  if (asks || errors.length === 1) {
+    fail(asks ?? errors[0], () => openPhotographs([...failed.keys()]));
+  } else if (errors.length) {
+    complain(errors.map(({ message }) => message).join(" "));
+  } else if (count > 1) {
+    say(t("{count} photographs are open.", { count }));
+  }
+  update();
+}
+
+/** Shows a photograph that is new. */
+async function begin(photograph) {
+  endStroke();
+  abandonRectangle();
+  const before = timeline.current?.photograph;
+  push({ photograph, strokes: [] });
+  if (before?.width !== photograph.width || before.height !== photograph.height) {
+    editor.size = defaultSize(photograph);
+  }
+  await show();
+  stage.focus({ preventScroll: true });
+  const { name } = photograph;
+  say(t("{name} is open. Paint over what should go.", { name }));
+}
+
+async function readPhotograph(file) {
+  const { name, type } = file;
+  if (type && !type.startsWith("image/")) {
+    throw new Error(t("{name} is not a photograph.", { name }));
+  }
+  const photograph = await readAny(file, editor.limits);
+  checkLimits(photograph, editor.limits);
+  return photograph;
 }
 
 /** Brings the screen to the current state. */

@@ -23,10 +23,16 @@ export async function read(blob, name, original = null) {
 }
 
 /** The same for a file that a visitor opens: the server converts what the browser cannot show. */
-export async function readAny(blob, name, limits) {
+export async function readAny(file, limits) {
+  const { name } = file;
+  compare(name, file.size, limits.max_bytes, 2 ** 20, t("MB"));
+  // A copy, which lasts when the file is changed or deleted. A folder has no content.
+  const content = await file.arrayBuffer().catch(() => {
+    throw new Error(t("{name} cannot be shown.", { name }));
+  });
+  const blob = new Blob([content], { type: file.type });
   let image = await decode(blob);
   if (image) return makeReadable(photographOf(blob, name, image));
-  compare(name, blob.size, limits.max_bytes, 2 ** 20, t("MB"));
   try {
     image = await decode(await convert(blob, name, { format: "png" }));
   } catch (error) {

@@ -88,5 +88,12 @@ def test_a_crop_is_exact_and_an_impossible_canvas_is_an_error(visit):
     screen.expect("#divider").to_be_visible()
     page.keyboard.press("k")
     screen.expect("#toolbar").to_be_hidden()
-    page.keyboard.press("Escape")
+    type_sides(page, left=-10)
+    page.route("**/v1/convert", lambda route: route.abort())
+    page.keyboard.press("Enter")
+    screen.expect("#message-text").to_contain_text("does not answer")
+    page.click("#canvas-cancel")
     screen.expect("#toolbar").to_be_visible()
+    page.click("#retry")  # of a canvas that is not changed any more
+    screen.expect("#message").to_be_hidden()
+    screen.expect("#file-size").to_have_text("103 × 75")

@@ -55,6 +55,54 @@ def test_errors_are_sentences_and_nothing_is_lost(visit):
     screen.expect("#file-name").to_have_text("photo.png")
 
 
+def test_of_several_files_the_first_that_can_be_shown_is(visit):
+    screen = visit()
+    files = [("broken.png", "image/png"), ("notes.txt", "text/plain"), ("good.png", "image/png")]
+    with screen.page.expect_file_chooser() as chooser:
+        screen.page.click("#pick")
+    chooser.value.set_files(
+        [
+            {
+                "name": name,
+                "mimeType": kind,
+                "buffer": encode(photograph()) if "good" in name else b"-",
+            }
+            for name, kind in files
+        ]
+    )
+    screen.wait_open("good.png")
+    for name in ("broken.png cannot be shown", "notes.txt is not a photograph"):
+        screen.expect("#message-text").to_contain_text(name)
+
+    # A folder is dropped as a file that cannot be read.
+    screen.page.evaluate(
+        """() => {
+            const folder = new File([], "holiday");
+            folder.arrayBuffer = () => Promise.reject(new DOMException("", "NotReadableError"));
+            const data = new DataTransfer();
+            const event = new DragEvent("drop", { dataTransfer: data, bubbles: true });
+            Object.defineProperty(data, "types", { value: ["Files"] });
+            Object.defineProperty(data, "files", { value: [folder] });
+            document.body.dispatchEvent(event);
+        }"""
+    )
+    screen.expect("#message-text").to_have_text("holiday cannot be shown.")
+
+
+def test_while_a_photograph_is_filled_no_list_is_shown(visit):
+    screen = visit().open(encode(photograph())).wait_open()
+    page = screen.page
+    page.route("**/v1/inpaint", lambda route: None)  # never answered
+    screen.drag((20, 20), (50, 50))
+    page.click("#run")
+    screen.expect("#run").to_have_text("Cancel")
+    page.click("#album", force=True)
+    screen.expect_status("Being filled")
+    screen.expect("#album-dialog").to_be_hidden()
+    page.keyboard.press("Escape")
+    screen.expect_status("Cancelled")
+
+
 def test_a_busy_server_is_asked_again(visit):
     screen = visit().open(encode(photograph())).wait_open()
     page = screen.page
