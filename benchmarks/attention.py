@@ -14,7 +14,7 @@ The attention (patch sizes 1 and 3) of a 64 x 64 map with a center hole of half 
 * in ONNX Runtime, each graph as `export/to_onnx.py` writes it.
 
 Every part has a process of its own, because of the memory that the literal form leaves behind. Peak
-memory is that of one training step of the attention. Writes `results/attention.json`.
+memory is that of one training step of the attention. Writes `results/attention.json`. Needs Linux.
 """
 
 import argparse
@@ -117,10 +117,6 @@ def step_times(batch: int, channels: int, rounds: int, xla: bool = False) -> Tim
     return timed(calls, max(2, rounds // 2))
 
 
-def xla_step_times(batch: int, channels: int, rounds: int) -> Times:
-    return step_times(batch, channels, rounds, xla=True)
-
-
 def onnx_times(batch: int, channels: int, rounds: int) -> Times:
     """Both forms as graphs of fixed shapes in ONNX Runtime."""
     import tensorflow as tf
@@ -176,7 +172,7 @@ def aligned_times(batch: int, channels: int, rounds: int) -> Times:
 def one_step_peak(implementation: str, batch: int, channels: int) -> int:
     """Bytes that one training step of the attention adds to the memory of the process."""
     step = compiled(gradient_of(forward(implementation)), features_and_hole(batch, channels))
-    before = measure.resident_peak()
+    before = measure.restart_peak()
     step()
     return measure.resident_peak() - before
 
@@ -184,7 +180,7 @@ def one_step_peak(implementation: str, batch: int, channels: int) -> int:
 PARTS = {
     "forward": forward_times,
     "forward and backward": step_times,
-    "forward and backward, XLA": xla_step_times,
+    "forward and backward, XLA": functools.partial(step_times, xla=True),
     "onnx": onnx_times,
     "precision": precision_times,
     "aligned": aligned_times,

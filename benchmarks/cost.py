@@ -11,8 +11,8 @@ and resizes too and gets the same pixels. Its conversion to channels first is no
   file to file, over MI-GAN's pipeline and over our session;
 * `browser`: WebAssembly with one and with two threads, both files in onnxruntime-web;
 * `folder`: `musical-inpaint-many` with 1 and 2 workers of one thread, relative to a plain loop over
-  MI-GAN's pipeline in as many processes; whole commands. The photographs are random crops of those
-  in `--images`;
+  MI-GAN's pipeline in as many processes; whole commands. The photographs are random crops of
+  scikit-image's;
 * `start`: cold starts, relative to a script that fills one photograph with MI-GAN's pipeline;
 * `growth`: seconds and memory by megapixels and by the share of the hole, for the plots.
 
@@ -23,12 +23,12 @@ dropped. The exit code is 1 if a row failed or a ratio is below its bar. Needs L
 """
 
 import argparse
-import contextlib
 import json
 import math
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -38,15 +38,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks import browser, cold_start, load_test, measure, models
+from benchmarks import browser, measure, models, servers
 from benchmarks.measure import Memory, run_command
-from benchmarks.servers import running_server
+from musical_tf import named_models as library
 from serving import named_models
 from serving.session import InpaintingSession
 
 NAME = "cost"
 OURS, MIGAN = "ours", "MI-GAN"
-THREADS = 2
 CLIENTS = (1, 8, 32)
 WORKERS = (1, 2)
 FOLDER_SIZE = (800, 600)
@@ -138,7 +137,7 @@ def photograph(height: int, width: int) -> np.ndarray:
 
 
 def prepare(
-    which: str, migan: str, threads: int = THREADS
+    which: str, migan: str, threads: int = models.THREADS
 ) -> Callable[[np.ndarray, np.ndarray], Callable[[], np.ndarray]]:
     """Opens a model; returns a function that makes the call that fills a photograph's hole."""
     if which == OURS:
@@ -179,15 +178,20 @@ def race(row: str, migan: str, width: int, rounds: int) -> dict[str, Any]:
     return compare(measure.in_rounds(timed, rounds))
 
 
+def write_case(row: str, width: int, folder: str, suffix: str = ".jpg") -> list[str]:
+    """Writes a row's photograph and its mask; returns the words of a command that fills it."""
+    files = [f"{folder}/{name}" for name in (f"photo{suffix}", "mask.png", f"output{suffix}")]
+    for array, file in zip(case(row, width), files, strict=False):
+        Image.fromarray(array).save(file, quality=95)
+    return files
+
+
 def peaks_of(row: str, migan: str, width: int) -> dict[str, int]:
     """The peak memory in bytes of commands that fill one photograph, from file to file."""
-    with tempfile.TemporaryDirectory() as name:
-        files = [f"{name}/{file}" for file in ("photo.jpg", "mask.png", "output.jpg")]
-        for array, file in zip(case(row, width), files, strict=False):
-            Image.fromarray(array).save(file, quality=95)
-        photo, mask, output = files
+    with tempfile.TemporaryDirectory() as folder:
+        photo, mask, output = write_case(row, width, folder)
         words = {
-            OURS: ("serving.predict", *files),
+            OURS: ("serving.predict", photo, mask, output),
             MIGAN: ("-c", MIGAN_SCRIPT, "0", migan, mask, output, photo),
         }
         return {which: run_command(*each)[1] for which, each in words.items()}
@@ -206,21 +210,25 @@ def measure_photograph(row: str, options: argparse.Namespace) -> list[Row]:
 
 
 def measure_server(row: str, options: argparse.Namespace) -> list[Row]:
-    files = load_test.files_of(256, 128)
+    image, hole = (Image.fromarray(each) for each in case("center", options.width))
+    files = {"image": models.encoded(image, "JPEG"), "mask": models.encoded(hole, "PNG")}
     fills = {which: prepare(which, str(options.migan)) for which in (OURS, MIGAN)}
-    ways: dict[Any, load_test.Way] = {
-        which: load_test.file_loop(lambda image, hole, fill=fill: fill(image, hole)(), files)
+    work: dict[Any, servers.Work] = {
+        which: servers.loop(lambda image, hole, fill=fill: fill(image, hole)(), files)
         for which, fill in fills.items()
     }
-    with running_server("photo", "--queue", "64") as (process, port):
-        ways |= {count: load_test.clients(port, count, files) for count in CLIENTS}
+    with servers.running_server("photo", "--queue", "64") as (process, port):
+        work |= {count: servers.clients(port, count, files) for count in CLIENTS}
+        for each in work.values():
+            servers.rate(each, 0.1)  # the first run allocates
+        turns = {key: partial(servers.rate, each, options.seconds) for key, each in work.items()}
         with Memory(process, 0.5, proportional=True) as memory:
-            turns = load_test.take_turns(ways, options.seconds, options.rounds)
+            rates = measure.in_rounds(turns, options.rounds)
     migan_bytes = peaks_of("center", str(options.migan), options.width)[MIGAN]
     rows = []
     for count in CLIENTS:
         for loop, label in ((MIGAN, "MI-GAN"), (OURS, "our session")):
-            pairs = [{OURS: 1 / each[count].rate, MIGAN: 1 / each[loop].rate} for each in turns]
+            pairs = [{OURS: 1 / each[count], MIGAN: 1 / each[loop]} for each in rates]
             name = f"server, {counted(count, 'client')}, against a loop over {label}"
             rows.append({"name": name, "bar": None, **compare(pairs), "bytes": {}})
             if loop == MIGAN:
@@ -231,7 +239,7 @@ def measure_server(row: str, options: argparse.Namespace) -> list[Row]:
 def measure_browser(row: str, options: argparse.Namespace) -> list[Row]:
     files = {OURS: named_models.find("photo"), MIGAN: options.migan}
     rows = []
-    for threads in (1, THREADS):
+    for threads in (1, models.THREADS):
         image = models.photograph(256)[0]
         pairs, peaks = browser.measure_models(files, OURS, threads, image, options.rounds)
         name = f"browser, 256 x 256 px, {counted(threads, 'thread')}"
@@ -262,8 +270,7 @@ def measure_folder(row: str, options: argparse.Namespace) -> list[Row]:
     count, rows = options.photographs, []
     with tempfile.TemporaryDirectory() as name:
         folder, (width, height) = Path(name), FOLDER_SIZE
-        sources = models.photographs_in(options.images)
-        models.write_photographs(folder / "photos", FOLDER_SIZE, count, sources)
+        models.write_photographs(folder / "photos", FOLDER_SIZE, count)
         Image.fromarray(box(width, 0.02)).save(folder / "mask.png")
         for workers in WORKERS:
             words = ["--workers", str(workers), "--threads", "1", "--provider", "cpu"]
@@ -302,17 +309,15 @@ STARTS: dict[str, tuple[str, ...]] = {
 
 def start_server() -> tuple[float, int]:
     """Seconds until a server is ready, and its memory then."""
-    with contextlib.ExitStack() as stack:
-        found: list[tuple[int, int]] = []
-        server = running_server("photo")
-        seconds = measure.seconds_of(lambda: found.append(stack.enter_context(server)))
-        return seconds, measure.resident_peak(found[0][0])
+    started = time.perf_counter()
+    with servers.running_server("photo") as (process, _):
+        return time.perf_counter() - started, measure.resident_peak(process)
 
 
 def measure_start(row: str, options: argparse.Namespace) -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        photo, mask, output = cold_start.write_photograph(Path(name))
+        photo, mask, output = write_case("center", 256, name, ".png")
         single = Path(name, "one")
         single.mkdir()
         Image.open(photo).save(single / "photo.png")
@@ -402,17 +407,15 @@ def kept(record: dict[str, Any]) -> dict[str, Any]:
                      help=f"of {', '.join(ROWS)}"),
     measure.argument("--photographs", type=measure.at_least(1), default=1000, metavar="N",
                      help="in the folder"),
-    measure.argument("--images", type=Path, metavar="DIR",
-                     help="photographs to crop for the folder; by default scikit-image's"),
     measure.argument("--seconds", type=float, default=2.0, help="of a server's turn"),
     measure.argument("--width", type=measure.at_least(64), default=4000, metavar="PIXELS",
                      help="of large photographs, 3/4 as high"),
     rounds=5,
 )  # fmt: skip
 def main(options: argparse.Namespace) -> int:
-    options.migan = (options.migan or models.migan(models.FOLDER)).absolute()
-    contract = InpaintingSession("photo", ["cpu"]).contract
-    record = measure.record(options.command, {"weights_sha256": contract.weights_sha256})
+    options.migan = (options.migan or models.migan()).absolute()
+    weights = library.card("photo")["files"]["keras"]["sha256"]
+    record = measure.record(options.command, {"weights_sha256": weights})
     cost, bad = kept(record), []
     for row in options.rows:
         try:

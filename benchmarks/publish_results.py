@@ -199,11 +199,6 @@ def with_tables(text: str) -> str:
     return BLOCK.sub(rewrite, text)
 
 
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    """`KEY[=VALUE]` strings."""
-    return dict(text.partition("=")[::2] for text in texts)
-
-
 def _parser() -> argparse.ArgumentParser:
     head, usage, *_ = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(description=head, epilog=" ".join(usage.split()))

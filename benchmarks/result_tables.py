@@ -37,7 +37,6 @@ FORMS = {
     "quantities": "ratios",
     "methods": "methods",
     "files": "precision",
-    "seconds_each": "load",
     "hostile": "soak",
 }
 """Key of a record -> its template."""

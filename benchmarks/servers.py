@@ -1,21 +1,30 @@
-"""Servers that benchmarks start, and requests to them."""
+"""Servers that benchmarks start, requests to them, and loops that do the same without a server."""
 
 import contextlib
+import io
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import urllib3
 
 from benchmarks import measure
+from serving.server.inpaint_request import fill_request
+from serving.server.schemas import Options
 from serving.server.settings import Settings
 
 PATIENCE = Settings.timeout + 20
 """Seconds within which any request must have its answer."""
 
 FILL = "/v1/inpaint"
+
+Work = Callable[[float], int]
+"""Fills photographs until a time of `time.perf_counter`; returns their number."""
 
 
 @contextlib.contextmanager
@@ -72,3 +81,54 @@ def metric(port: int, name: str) -> dict[str, float]:
     lines = send(port, "/metrics").data.decode()
     found = re.findall(rf'^{name}(?:\{{\w+="(\w+)"\}})? (\S+)$', lines, re.M)
     return {label: float(value) for label, value in found}
+
+
+# ---- photographs a second
+
+
+def rate(work: Work, seconds: float) -> float:
+    """Photographs a second in a turn of so many seconds."""
+    started = time.perf_counter()
+    count = work(started + seconds)
+    return count / (time.perf_counter() - started)
+
+
+def loop(fill: Callable[[np.ndarray, np.ndarray], np.ndarray], files: Mapping[str, bytes]) -> Work:
+    """A loop in this process that decodes, fills and encodes, as a request does."""
+
+    def answer() -> None:
+        streams = {name: io.BytesIO(content) for name, content in files.items()}
+        limit = Settings.max_pixels
+        fill_request(streams, Options(), limit, lambda i, h, *_: fill(i, h), lambda: None)
+
+    return lambda end: _repeat(answer, end)
+
+
+def clients(port: int, count: int, files: Mapping[str, bytes]) -> Work:
+    """Clients of a server that send the same files, each with a connection of its own."""
+    body, content_type = form(files)
+
+    def one_client(end: float) -> int:
+        with connections(port) as pool:
+
+            def post() -> None:
+                headers = {"Content-Type": content_type}
+                response = pool.request("POST", FILL, body=body, headers=headers)
+                if response.status != 200:
+                    raise RuntimeError(f"the server answered {response.status}: {response.data!r}")
+
+            return _repeat(post, end)
+
+    def work(end: float) -> int:
+        with ThreadPoolExecutor(count) as threads:
+            return sum(threads.map(one_client, [end] * count))
+
+    return work
+
+
+def _repeat(call: Callable[[], Any], end: float) -> int:
+    count = 0
+    while time.perf_counter() < end:
+        call()
+        count += 1
+    return count

@@ -1,18 +1,19 @@
 """Measures the memory of filling a 24-megapixel photograph, and compares it with the bounds.
 
-    python -m benchmarks.serving_memory --model model.onnx
+    python -m benchmarks.serving_memory [--model MODEL]
 
 Every figure is the peak of a process of its own. The base is a process that has loaded the model
 and run it once at its training size; the difference, divided by the photograph's pixels, must stay
 below the bound, or the exit code is 1. `session` rows include the caller's photograph and hole, 4
 bytes a pixel; `command` rows all of `musical-inpaint`: decoding, mask, filling, encoding. Runs
 beyond the training size must stay below the session's estimate. Writes
-`results/serving_memory.json`. Needs Linux."""
+`results/serving_memory.json`. Needs Linux.
+"""
 
 import argparse
+import itertools
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -39,32 +40,28 @@ ORIGINALS = ((256, 128), (512, 64), (512, 256), (1024, 16))
 
 def make_hole(name: str) -> np.ndarray:
     """`(H, W)` bool: one hole of 400 x 500, 400 of up to 60 pixels, or 30 % in one."""
+    boxes = {"one": [(1000, 2000, 400, 500)], "huge": [(500, 1000, 2400, 3000)]}
+    random = np.random.default_rng(0)
+    many = random.integers((0, 0, 10, 10), (HEIGHT, WIDTH, 61, 61), (400, 4))
     hole = np.zeros((HEIGHT, WIDTH), bool)
-    if name == "one":
-        hole[1000:1400, 2000:2500] = True
-    elif name == "many":
-        rng = np.random.default_rng(0)
-        for _ in range(400):
-            height, width = rng.integers(10, 61, 2)
-            top, left = rng.integers(HEIGHT - height), rng.integers(WIDTH - width)
-            hole[top : top + height, left : left + width] = True
-    else:
-        hole[500:2900, 1000:4000] = True
+    for top, left, height, width in boxes.get(name, many):
+        hole[top : top + height, left : left + width] = True
     return hole
 
 
-def make_photograph() -> np.ndarray:
-    """`(H, W, 3)` uint8: smooth colors with grain, as large in a file as a photograph."""
-    rng = np.random.default_rng(0)
-    colors = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
-    pixels = np.array(colors.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
-    for row in pixels:
-        grain = rng.integers(-6, 7, (WIDTH, 1), dtype=np.int16)
-        row[:] = np.clip(row + grain, 0, 255)
-    return pixels
+def write_photographs(folder: Path) -> None:
+    """Smooth colors with grain, so that a file is as large as a photograph's; and a mask."""
+    random = np.random.default_rng(0)
+    colors = Image.fromarray(random.integers(0, 256, (40, 60, 3), np.uint8))
+    pixels = np.array(colors.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.int16)
+    pixels += random.integers(-6, 7, (HEIGHT, WIDTH, 1), np.int16)
+    photograph = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    for suffix in COMMAND_BOUNDS:
+        photograph.save(folder / f"photo{suffix}")
+    Image.fromarray(make_hole("one")).save(folder / "mask.png")
 
 
-def gray(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def gray(height: int, width: int) -> np.ndarray:
     """`(H, W, 3)` uint8, which takes no other memory to make."""
     return np.full((height, width, 3), 90, np.uint8)
 
@@ -82,40 +79,24 @@ def load(model: str) -> InpaintingSession:
     return session
 
 
-def measure_base(model: str) -> int:
-    """Bytes of a process with the model and without a photograph."""
-    load(model)
+def session_peak(model: str, strategy: str | None = None, hole_name: str = "one") -> int:
+    """Bytes of a process that fills a photograph, with None of one that only has the model."""
+    session = load(model)
+    if strategy:
+        image, hole = gray(HEIGHT, WIDTH), make_hole(hole_name)
+        filled = session.inpaint(image, hole, strategy)
+        if not (filled[~hole] == 90).all():
+            raise RuntimeError("known pixels have changed")
     return measure.resident_peak()
 
 
-def refusal(model: str) -> str | None:
-    """The refusal to show the model a whole photograph; None without one."""
-    try:
-        load(model).inpaint(gray(), make_hole("one"), "original")
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def measure_session(model: str, strategy: str, hole_name: str) -> dict[str, Any]:
-    """Fills a photograph."""
-    session, image, hole = load(model), gray(), make_hole(hole_name)
-    started = time.perf_counter()
-    filled = session.inpaint(image, hole, strategy)
-    seconds, peak = time.perf_counter() - started, measure.resident_peak()
-    if not (filled[~hole] == 90).all():
-        raise RuntimeError("known pixels have changed")
-    return {"bytes": peak, "seconds": round(seconds, 2)}
-
-
-def measure_command(model: str, suffix: str, folder: str) -> dict[str, Any]:
-    """Runs the command line on a file."""
+def command_peak(model: str, suffix: str, folder: str) -> int:
+    """Bytes of the command line that fills a file."""
     words = ["--model", model, "--provider", "cpu", "--mask", f"{folder}/mask.png"]
     words += ["--image", f"{folder}/photo{suffix}", "--output", f"{folder}/out{suffix}"]
-    started = time.perf_counter()
     if predict.main(words) != 0:
         raise RuntimeError("the command failed")
-    return {"bytes": measure.resident_peak(), "seconds": round(time.perf_counter() - started, 2)}
+    return measure.resident_peak()
 
 
 def measure_original(model: str, side: int, hole_side: int) -> dict[str, Any]:
@@ -133,54 +114,38 @@ def measure_original(model: str, side: int, hole_side: int) -> dict[str, Any]:
 # ---- all
 
 
-def measure_all(model: str) -> dict[str, Any]:
-    """All measurements, each printed, and those that exceed their bound in `failures`."""
-    own, failures = measure.in_own_process, []
-    base = own(measure_base, model)
-    found = {
-        f"session {strategy} {hole}": (own(measure_session, model, strategy, hole), SESSION_BOUND)
-        for strategy in ("crop", "resize")
-        for hole in HOLES
-    }
-    refused = own(refusal, model)
-    if not refused:
-        failures.append("strategy original was not refused")
-    with tempfile.TemporaryDirectory() as folder:
-        photograph = Image.fromarray(make_photograph())
-        Image.fromarray(make_hole("one")).save(f"{folder}/mask.png")
-        for suffix, bound in COMMAND_BOUNDS.items():
-            photograph.save(f"{folder}/photo{suffix}")
-            found[f"command {suffix}"] = own(measure_command, model, suffix, folder), bound
-    rows = []
-    for name, (result, bound) in found.items():
-        per_pixel = round((result["bytes"] - base) / (WIDTH * HEIGHT), 2)
-        rows.append({"name": name, **result, "bytes_per_pixel": per_pixel, "bound": bound})
-        print(f"{name}: {per_pixel} bytes a pixel, bound {bound}, {result['seconds']} s")
+@measure.command(
+    measure.argument("--model", default="photo", metavar="MODEL", help="name or .onnx file")
+)
+def main(options: argparse.Namespace) -> int:
+    model = str(InpaintingSession(options.model, ["cpu"]).model_path.resolve())
+    own, failures, rows = measure.in_own_process, [], []
+    base = own(session_peak, model)
+
+    def add(name: str, peak: int, bound: int) -> None:
+        per_pixel = round((peak - base) / (WIDTH * HEIGHT), 2)
+        rows.append({"name": name, "bytes": peak, "bytes_per_pixel": per_pixel, "bound": bound})
+        print(f"{name}: {per_pixel} bytes a pixel, bound {bound}", flush=True)
         if per_pixel > bound:
             failures.append(f"{name} takes {per_pixel} bytes a pixel, more than {bound}")
+
+    for strategy, hole in itertools.product(("crop", "resize"), HOLES):
+        peak = own(session_peak, model, strategy, hole)
+        add(f"session {strategy} {hole}", peak, SESSION_BOUND)
+    with tempfile.TemporaryDirectory() as folder:
+        write_photographs(Path(folder))
+        for suffix, bound in COMMAND_BOUNDS.items():
+            add(f"command {suffix}", own(command_peak, model, suffix, folder), bound)
     originals = [own(measure_original, model, *sides) for sides in ORIGINALS]
     for row in originals:
         if row["bytes"] > row["estimate"]:
             failures.append("original {side}, hole {hole_side}: above the estimate".format(**row))
-    return {
-        "model": {"file_bytes": Path(model).stat().st_size, "process_bytes": base},
-        "photograph": [WIDTH, HEIGHT],
-        "rows": rows,
-        "original_refused": refused,
-        "originals": originals,
-        "failures": failures,
-    }
-
-
-@measure.command(measure.argument("--model", required=True, metavar="FILE", help="an .onnx file"))
-def main(options: argparse.Namespace) -> int:
-    contract = InpaintingSession(options.model, ["cpu"]).contract  # an unusable file is one line
-    figures = measure_all(str(Path(options.model).resolve()))
-    figures["model"] |= {"preset": contract.preset, "training_size": contract.training_size}
+    figures = {"process_bytes": base, "photograph": [WIDTH, HEIGHT], "rows": rows}
+    figures |= {"originals": originals, "failures": failures}
     measure.publish("serving_memory", options.command, figures)
-    for failure in figures["failures"]:
+    for failure in failures:
         print(failure, file=sys.stderr)
-    return 1 if figures["failures"] else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

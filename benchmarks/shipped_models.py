@@ -139,11 +139,11 @@ class Watched:
         return filled
 
 
-def shipped(name: str, threads: int) -> Watched:
+def shipped(name: str) -> Watched:
     """A shipped model as `musical-inpaint` runs it; the file's own outputs are watched."""
     path = named_models.find(name)
-    session = InpaintingSession(path, ["cpu"], threads=threads)
-    alone = models.open_session(path, threads)
+    session = InpaintingSession(path, ["cpu"], threads=models.THREADS)
+    alone = models.open_session(path)
 
     def fill(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         pairs = zip(images, holes, strict=True)
@@ -155,9 +155,9 @@ def shipped(name: str, threads: int) -> Watched:
     return Watched(fill, raw)
 
 
-def migan(folder: Path, threads: int) -> dict[str, Watched]:
+def migan() -> dict[str, Watched]:
     """MI-GAN's pipeline, one photograph at a time, without and with the truth under the hole."""
-    session = models.open_session(models.migan(folder), threads)
+    session = models.open_session(models.migan())
 
     def fill(images: np.ndarray, holes: np.ndarray) -> np.ndarray:
         mask = holes.astype(np.uint8) * np.uint8(255)
@@ -173,7 +173,7 @@ def migan(folder: Path, threads: int) -> dict[str, Watched]:
 
 
 def measure_setting(
-    setting: Setting, data_dir: Path, others: dict[str, Watched], limit: int | None, threads: int
+    setting: Setting, data_dir: Path, others: dict[str, Watched], limit: int | None
 ) -> dict[str, Any]:
     """All methods' figures in one setting, ready for JSON."""
     mask = "center" if setting.share is None else "irregular"
@@ -183,7 +183,7 @@ def measure_setting(
     if setting.share is not None:
         test.holes = holes.IrregularHole(setting.side, setting.share)
     (telea,) = measuring.baseline_candidates(["telea"])
-    fills = {setting.model: shipped(setting.model, threads), TELEA: Watched(telea.fill), **others}
+    fills = {setting.model: shipped(setting.model), TELEA: Watched(telea.fill), **others}
     methods = [
         measuring.Candidate(name, name, "baseline" if name == TELEA else "onnx", fill)
         for name, fill in fills.items()
@@ -271,7 +271,6 @@ def keep(path: Path, settings: dict[str, dict[str, Any]], cards: bool = True) ->
     ),
     measure.argument("--limit", type=int, metavar="N", help="first N photographs (default: all)"),
     measure.argument("--no-migan", action="store_true", help="leave MI-GAN out"),
-    *models.ARGUMENTS,
 )
 def main(options: argparse.Namespace) -> int:
     folders = {setting.dataset: getattr(options, setting.dataset) for setting in SETTINGS}
@@ -283,12 +282,12 @@ def main(options: argparse.Namespace) -> int:
     if not chosen:
         raise ValueError(f"nothing to measure: give --{', --'.join(folders)}")
     file, said = measure.RESULTS / RESULTS.name, []
-    others = {} if options.no_migan else migan(options.models, options.threads)
+    others = {} if options.no_migan else migan()
     for setting in chosen:
         for watched in others.values():
             watched.known_change = 0
         data_dir, limit = folders[setting.dataset], options.limit
-        figures = measure_setting(setting, data_dir, others, limit, options.threads)
+        figures = measure_setting(setting, data_dir, others, limit)
         for name, each in figures["methods"].items():
             values = "  ".join(f"{key} {value:.4f}" for key, value in each["metrics"].items())
             print(f"{name:8}{values}  known pixels {each['known_change']}")

@@ -11,16 +11,15 @@ under the load, answers to hostile requests, the slowest of each kind, the memor
 of its children over time, and the seconds from the burst to a good answer.
 
 Writes `results/soak.json`. The exit code is 1 if a good request failed, a hostile one was not
-answered in time, or memory grew. Ctrl-C or SIGTERM ends the load early. Needs Linux.
+answered in time, or memory grew. Needs Linux.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import random
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -135,21 +134,16 @@ def _four_clients(load: Load, requests: list[Good], seconds: float) -> None:
         list(threads.map(one_client, range(4)))
 
 
-def _offer(
-    load: Load, good: list[Good], hostile: list[Hostile], rate: float, end: float, stop: Any
-) -> None:
-    """Offers good requests at a rate, and hostile ones among them, until `end` or `stop`."""
+def _offer(load: Load, good: list[Good], hostile: list[Hostile], rate: float, end: float) -> None:
+    """Offers good requests at a rate, and hostile ones among them, until `end`."""
     choice = random.Random(1)
-    queue = sorted(hostile, key=lambda _: choice.random())
+    turns = itertools.cycle(sorted(hostile, key=lambda _: choice.random()))
     due = time.monotonic()
-    while (now := time.monotonic()) < end and not stop.is_set():
-        if due > now:
-            stop.wait(min(due - now, 1.0))
-            continue
+    while due < end:
+        time.sleep(max(0, due - time.monotonic()))
         load.send(choice.choice(good))
         if choice.random() < HOSTILE_SHARE:
-            load.send(queue[0])
-            queue = [*queue[1:], queue[0]]
+            load.send(next(turns))
         due += choice.expovariate(rate)
 
 
@@ -167,25 +161,12 @@ def _burst(load: Load, hostile: list[Hostile], good: Good) -> float:
     return seconds
 
 
-def _report(minutes: float, load: Load, memory: Memory) -> None:
-    _, server, children = memory.samples[-1] if memory.samples else (0, 0, 0)
-    hostile = sum(each.total() for each in load.hostile.values())
-    print(
-        f"{minutes:.1f} min: good {dict(load.good)}, hostile {hostile}, server {server >> 20} MiB, "
-        f"children {children >> 20} MiB, faults {load.faults[-2:]}",
-        flush=True,
-    )
-
-
 @measure.command(
     measure.argument("--model", default="photo", metavar="MODEL", help="name or .onnx file"),
     measure.argument("--minutes", type=float, default=60),
     measure.argument("--capacity-seconds", type=float, default=20, help="of each measurement"),
 )
 def main(options: argparse.Namespace) -> int:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     good = good_requests(InpaintingSession(options.model))
     hostile = hostile_requests(good[0])
     with servers.running_server(options.model) as (process, port):
@@ -193,7 +174,7 @@ def main(options: argparse.Namespace) -> int:
         alone, offered, capacities = Spell(), Spell(), []
         end = started + 60 * options.minutes
         with Memory(process) as memory:
-            while time.monotonic() < end and not stop.is_set():
+            while time.monotonic() < end:
                 before = alone.answered, alone.seconds
                 with alone.measured(process, four):
                     _four_clients(four, good, options.capacity_seconds)
@@ -202,10 +183,10 @@ def main(options: argparse.Namespace) -> int:
                 print(f"capacity: {rate:.1f} good requests a second", flush=True)
                 turn = min(end, time.monotonic() + CAPACITY_EVERY)
                 with offered.measured(process, load):
-                    while time.monotonic() < turn and not stop.is_set():
+                    while time.monotonic() < turn:
                         minute = min(turn, time.monotonic() + 60)
-                        _offer(load, good, hostile, 2 * rate, minute, stop)
-                        _report((time.monotonic() - started) / 60, load, memory)
+                        _offer(load, good, hostile, 2 * rate, minute)
+                        print(dict(load.good), load.faults[-2:], flush=True)
                     load.drain()
             minutes = (time.monotonic() - started) / 60
         after = Load(port)

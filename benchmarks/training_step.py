@@ -1,14 +1,10 @@
-"""Measures a training step of MUSICAL, its parts, its discriminator, and a step on a GPU.
+"""Measures a training step of MUSICAL, its parts, and a step on a GPU.
 
     python -m benchmarks.training_step [--rounds 3] [--cases NAME ...]
-    python -m benchmarks.training_step --discriminator PRESET ... [--rounds 3]
     KERAS_BACKEND=jax python -m benchmarks.training_step --jax [--cases NAME ...] [--precisions P]
 
 Every case, a preset at a size and batch in one precision, runs in a process of its own: the whole
 step, its peak memory, and each part alone. Written to `results/training_step.json`.
-
-`--discriminator`: the step with the adversarial term and DenseNet121 from random weights, in turns
-with the step without both. Written to `results/training_discriminator.json`.
 
 `--jax`: the step of MUSICAL without its adversarial term on a GPU under JAX: generator, VGG16,
 losses, back, Adam; with float16 the loss is scaled. XLA compiles the whole step. The batch is ready
@@ -18,6 +14,7 @@ multiplies in TF32, XLA's default. Memory includes compiling. Written to `result
 
 import argparse
 import functools
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import measure, models
+from training.evaluation import provenance
 
 
 class Case(NamedTuple):
@@ -44,9 +42,6 @@ DEFAULT_CASES = ("lite, 128 px, batch 16", "paper, 256 px, batch 5")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 JAX_CALLS = 20
 ALONE = {"lambda_adversarial": 0.0}
-ADVERSARIAL = {"lambda_adversarial": 0.3, "discriminator_weights": "random"}
-ADVERSARIAL_CASES = {"lite": Case("lite", 128, 4), "paper": Case("paper", 256, 2)}
-"""Preset -> the case on which its discriminator is measured."""
 
 
 def arrays_of(size: int, batch: int) -> dict[str, np.ndarray]:
@@ -55,25 +50,28 @@ def arrays_of(size: int, batch: int) -> dict[str, np.ndarray]:
     return {"image": image, "hole": models.center_hole(size, batch)}
 
 
-def batch_of(case: Case) -> dict[str, Any]:
-    """`arrays_of` as TensorFlow's tensors."""
-    import tensorflow as tf
-
-    return {name: tf.constant(each) for name, each in arrays_of(case.size, case.batch).items()}
-
-
-def trainer_of(case: Case, precision: str, **fields: Any) -> Any:
-    """The case's trainer, from random weights; `fields` replace some of its configuration."""
+def trainer_of(case: Case, precision: str) -> Any:
+    """The case's trainer, from random weights, without the adversarial term."""
     from musical_tf.methods import musical
     from training.optimization import dtype_policy
     from training.trainer import Trainer
 
-    config = musical.Config.from_preset(case.preset, **(ALONE | fields))
+    config = musical.Config.from_preset(case.preset, **ALONE)
     with dtype_policy(precision):
         generator = musical.build_generator(config, dtype=precision)
         discriminators = musical.build_discriminators(config, case.size)
         objective = musical.build_objective(config)
         return Trainer(generator, objective, discriminators, precision=precision)
+
+
+def measure_all(measure_one: Callable, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Case -> precision -> what `measure_one` finds in a process of its own."""
+    times: dict[str, dict[str, Any]] = {name: {} for name in options.cases}
+    for name, precision in itertools.product(options.cases, options.precisions):
+        print(name, precision, sep=", ", file=sys.stderr, flush=True)
+        words = name, precision, options.rounds
+        times[name][precision] = measure.in_own_process(measure_one, *words)
+    return times
 
 
 # ---- TensorFlow
@@ -130,7 +128,8 @@ def measure_case(name: str, precision: str, rounds: int) -> dict[str, Any]:
 
     case = CASES[name]
     with repeatable():
-        batch, trainer = batch_of(case), trainer_of(case, precision)
+        arrays, trainer = arrays_of(case.size, case.batch), trainer_of(case, precision)
+        batch = {name: tf.constant(each) for name, each in arrays.items()}
         first_step = measure.seconds_of(lambda: trainer.update(batch))
         step = measure.take_turns({"": lambda: trainer.update(batch)}, rounds)[""]
         peak = measure.resident_peak()
@@ -149,16 +148,11 @@ def measure_case(name: str, precision: str, rounds: int) -> dict[str, Any]:
 
 
 def measure_steps(options: argparse.Namespace) -> None:
-    times: dict[str, dict[str, Any]] = {}
-    said = {}
-    for name in options.cases:
-        times[name] = {}
-        for precision in options.precisions:
-            print(name, precision, sep=", ", file=sys.stderr, flush=True)
-            found = measure.in_own_process(measure_case, name, precision, options.rounds)
-            times[name][precision] = found
+    times, said = measure_all(measure_case, options), {}
+    for name, found_in in times.items():
+        for precision, found in found_in.items():
             label, step = f"{name}, {precision}", found["step"]["median"]
-            plain = times[name].get("float32")
+            plain = found_in.get("float32")
             if plain and precision != "float32":
                 said[f"{label}: step, float32's / this"] = plain["step"]["median"] / step
                 memory = found["peak_bytes"] / plain["peak_bytes"]
@@ -166,25 +160,6 @@ def measure_steps(options: argparse.Namespace) -> None:
             for part, seconds in found["parts"].items():
                 said[f"{label}: {part} / step"] = seconds["median"] / step
     measure.publish("training_step", options.command, {"times": times, "ratios": said})
-
-
-def measure_discriminator(options: argparse.Namespace) -> None:
-    """Steps with the adversarial term and its discriminator, in turns with steps without."""
-    from training.fit import repeatable
-
-    times, said = {}, {}
-    for preset in options.discriminator:
-        case = ADVERSARIAL_CASES[preset]
-        with repeatable():
-            batch, calls = batch_of(case), {}
-            for name, fields in {"without": ALONE, "with": ADVERSARIAL}.items():
-                trainer = trainer_of(case, "float32", **fields)
-                calls[name] = functools.partial(trainer.update, batch)
-            times[str(case)] = measure.take_turns(calls, options.rounds)
-        ratio = measure.ratio(times[str(case)], "with", "without")
-        said[f"{case}: step with discriminator / step without"] = ratio
-        said[f"{case}: discriminator / step"] = 1 - 1 / ratio
-    measure.publish("training_discriminator", options.command, {"times": times, "ratios": said})
 
 
 # ---- JAX
@@ -252,37 +227,28 @@ def measure_jax(options: argparse.Namespace) -> None:
 
     if keras.backend.backend() != "jax":
         raise ValueError(f"KERAS_BACKEND must be jax, got {keras.backend.backend()}")
-    times: dict[str, dict[str, Any]] = {}
-    said = {}
-    for name in options.cases:
-        times[name] = {}
-        for precision in options.precisions:
-            found = measure.in_own_process(measure_jax_case, name, precision, options.rounds)
-            times[name][precision] = found
-            said[f"{name}, {precision}"] = in_words(found, times[name].get("float32"))
-            print(f"{name}, {precision}: {said[f'{name}, {precision}']}", flush=True)
-    record = measure.record(f"KERAS_BACKEND=jax {options.command}", {"times": times})
-    record["hardware"] += f", {found['device']}"
-    measure.keep("gpu_step", {**record, "quantities": said})
+    times = measure_all(measure_jax_case, options)
+    said = {
+        f"{name}, {precision}": in_words(found, found_in.get("float32"))
+        for name, found_in in times.items()
+        for precision, found in found_in.items()
+    }
+    print(*(f"{name}: {words}" for name, words in said.items()), sep="\n")
+    first = times[options.cases[0]][options.precisions[0]]
+    hardware = f"{provenance.hardware()}, {first['device']}"
+    figures = {"hardware": hardware, "times": times, "quantities": said}
+    measure.publish("gpu_step", f"KERAS_BACKEND=jax {options.command}", figures)
 
 
 @measure.command(
     measure.argument("--cases", nargs="+", default=list(DEFAULT_CASES), choices=list(CASES)),
     measure.argument("--precisions", nargs="+", default=list(PRECISIONS[:2]), choices=PRECISIONS),
     measure.argument("--jax", action="store_true", help="measure the step under JAX"),
-    measure.argument(
-        "--discriminator",
-        nargs="+",
-        choices=list(ADVERSARIAL_CASES),
-        help="presets; measure its share of a step",
-    ),
     rounds=3,
 )
 def main(options: argparse.Namespace) -> None:
     if options.jax:
         measure_jax(options)
-    elif options.discriminator:
-        measure_discriminator(options)
     else:
         measure_steps(options)
 

@@ -217,7 +217,7 @@ def objects(folder: Path | None, numbers: Container[int] | None = None) -> Itera
 
 def strip(options: argparse.Namespace) -> Image.Image:
     """The README's strip: the outlined object and the photograph without it, twice."""
-    session = InpaintingSession("photo", ["cpu"], threads=options.threads)
+    session = InpaintingSession("photo", ["cpu"], threads=models.THREADS)
     chosen = list(objects(options.photographs, STRIP))
     pairs = [(each.marked, session.inpaint(each.image, each.missing)) for each in chosen]
     cells = [
@@ -230,8 +230,8 @@ def removals(options: argparse.Namespace) -> Image.Image:
     """Two removals a row: the outlined object, `photo`, MI-GAN."""
     from benchmarks import shipped_models
 
-    session = InpaintingSession("photo", ["cpu"], threads=options.threads)
-    migan = shipped_models.migan(options.models, options.threads)[shipped_models.MIGAN]
+    session = InpaintingSession("photo", ["cpu"], threads=models.THREADS)
+    migan = shipped_models.migan()[shipped_models.MIGAN]
     pictures, captions, details = [], [], []
     for each in objects(options.photographs):
         theirs = migan.fill(each.image[None], each.missing[None])[0]
@@ -265,7 +265,6 @@ PICTURES: dict[str, tuple[Any, dict[str, Any]]] = {
     measure.argument("picture", choices=tuple(PICTURES)),
     measure.argument("--output", required=True, type=Path),
     measure.argument("--photographs", type=Path, metavar="DIR", help="of strip and removals"),
-    *models.ARGUMENTS,
 )
 def main(options: argparse.Namespace) -> None:
     """Runs the command line."""

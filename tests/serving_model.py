@@ -135,3 +135,19 @@ def reference_fill(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """What the model computes: `(H, W, 3)` uint8 and `(H, W)` bool in, uint8 out."""
     mean = np.rint(image[~hole].astype(np.float32).mean(axis=0)).astype(np.uint8)
     return np.where(hole[..., None], mean, image)
+
+
+def write_model_like_migan(path: Path) -> Path:
+    """A file with the inputs of MI-GAN's pipeline that returns the image."""
+    kinds = {"image": 3, "mask": 1, "result": 3}
+    image, mask, result = (
+        helper.make_tensor_value_info(
+            name, onnx.TensorProto.UINT8, [1, channels, "height", "width"]
+        )
+        for name, channels in kinds.items()
+    )
+    node = helper.make_node("Identity", ["image"], ["result"])
+    graph = helper.make_graph([node], "stub", [image, mask], [result])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path

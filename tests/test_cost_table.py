@@ -4,27 +4,17 @@ import json
 from xml.etree import ElementTree
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
 from scipy import ndimage
 
 from benchmarks import cost, measure, models, plots, result_tables
+from tests.serving_model import write_model_like_migan
 
 
 @pytest.fixture(scope="module")
 def migan(tmp_path_factory):
-    """A file with MI-GAN's inputs that returns the image."""
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 3, "height", "width"])
-    mask = helper.make_tensor_value_info("mask", TensorProto.UINT8, [1, 1, "height", "width"])
-    result = helper.make_tensor_value_info("result", TensorProto.UINT8, [1, 3, "height", "width"])
-    node = helper.make_node("Identity", ["image"], ["result"])
-    graph = helper.make_graph([node], "stub", [image, mask], [result])
-    path = tmp_path_factory.mktemp("migan") / "stub.onnx"
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
-    return path
+    return write_model_like_migan(tmp_path_factory.mktemp("migan") / "stub.onnx")
 
 
 def figures(ratio, bar=2.0):
@@ -71,21 +61,6 @@ def test_a_folder_is_filled_in_parts(migan, tmp_path):
     assert seconds > 0
     assert peak > 0
     assert len(list((tmp_path / "migan-2").iterdir())) == 3
-
-
-def test_the_photographs_of_a_folder_are_crops_of_given_ones(tmp_path):
-    red = np.zeros((60, 40, 3), np.uint8) + np.uint8([200, 0, 0])
-    (tmp_path / "given").mkdir()
-    Image.fromarray(red).save(tmp_path / "given" / "RED.PNG")
-    sources = models.photographs_in(tmp_path / "given")
-    models.write_photographs(tmp_path / "photos", (80, 60), 3, sources)
-    for file in (tmp_path / "photos").iterdir():
-        pixels = np.asarray(Image.open(file)).astype(int)
-        assert pixels.shape == (60, 80, 3)
-        assert np.abs(pixels - [200, 0, 0]).max() < 9
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"--images must hold photographs, got .*empty"):
-        models.photographs_in(tmp_path / "empty")
 
 
 def test_a_command_that_fails_is_named():

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import musical_tf
-from benchmarks import measure, onnx_models
+from benchmarks import measure
 from export import parity, to_onnx, to_saved_model
 from export.convert import build_model
 from export.errors import ExportError
@@ -28,7 +28,7 @@ from musical_tf.inference import InpaintingFunction
 from musical_tf.methods.musical import MusicalGenerator
 from serving.memory import estimate_memory
 from serving.session import InpaintingSession
-from tests.processes import ROOT, succeed
+from tests.processes import ROOT, added_by_fill, succeed
 from tests.tiny_run import fill, holes, one_line, photographs, write_run
 
 onnxruntime = onnx_runtime.load()
@@ -263,7 +263,7 @@ class TestBoundedAttention:
         hole[:, 72:216, 72:216] = True
         taken = {}
         for path, bound in ((exported, None), (bounded, self.BOUND)):
-            words = (onnx_models.added_by_fill, str(path), 288)
+            words = (added_by_fill, str(path), 288)
             taken[bound] = measure.in_own_process(*words)
             assert 0.5 < taken[bound] / self.modeled_bytes(288, bound) < 2
             assert taken[bound] <= estimate_memory(hole, bound)
