@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import logging
 import os
 import re
 import sys
@@ -28,6 +27,7 @@ def import_quietly(tensorflow: str) -> None:
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or tensorflow in sys.modules:
         return
+    import logging  # 4 ms that commands without TensorFlow need not spend
     import tempfile
 
     # 3, not 2: the graph optimizer reports as errors what it leaves unoptimized.

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -79,6 +78,8 @@ class ProgressBar:
         line += f"  {self._name}"
         if windows > 1:
             line += f", window {done}/{windows}"
+        import shutil  # only for a terminal: it brings bz2 and lzma
+
         columns = shutil.get_terminal_size().columns
         print(f"\r\x1b[K{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
 

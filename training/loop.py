@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from musical_tf import conventions
 from musical_tf.files import whole_file
 
 from . import checkpoints
@@ -65,6 +64,8 @@ class Loop:
 
     def inpaint(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         """Fills a hole, `(H, W)` bool, of `(H, W, 3)` uint8 RGB; known pixels are kept."""
+        from musical_tf import conventions  # imports Keras
+
         missing = hole[None, ..., None].astype(np.float32)
         prediction = self.predict(conventions.normalize(image[None]), missing)
         filled = np.asarray(conventions.to_uint8(prediction))[0]

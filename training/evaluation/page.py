@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from PIL import Image
 
@@ -30,7 +29,9 @@ PICTURES = "images"
 
 
 @functools.cache
-def _templates() -> jinja2.Environment:
+def _templates() -> Any:
+    import jinja2  # `--help` need not wait for it
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
