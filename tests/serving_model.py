@@ -73,13 +73,14 @@ def write_model(
     inputs, outputs = f"{kind}[{image}] image, {kind}[{mask}] {mask_name}", "inpainted"
     copying = ""
     if copies is not None:
+        number = "seed" if has_seed else "variant"
         inputs += ", int64 seed" if has_seed else ""
         outputs = "predicted"
         copying = f"""
-            more = Mod (seed, fifty)
+            more = Mod ({number}, fifty)
             more_levels = Cast <to = 1> (more)
-            variant = Add (copy, more_levels)
-            with_copies = Where (where, variant, float)
+            copies = Add (copy, more_levels)
+            with_copies = Where (where, copies, float)
             inpainted = Cast <to = {code}> (with_copies)
             mask_shape = Shape ({mask_name})
             source_shape = Concat <axis = 0> (mask_shape, two)
@@ -115,6 +116,7 @@ def write_model(
         "first": np.zeros(1, np.int32),
         "two": np.array([2], np.int64),
         "seed": np.int64(0),
+        "variant": np.int64(0),  # a file without that input has no tensor of its name
         "fifty": np.int64(50),
     }
     used = {name for node in model.graph.node for name in node.input}

@@ -311,8 +311,10 @@ def wait_for(what, process: subprocess.Popen, seconds: float = 300):
     return found
 
 
-def count_outputs(folder: Path) -> int:
-    return sum(1 for kind in ("png", "jpg") for _ in (folder / "out").rglob(f"*.{kind}"))
+def finished(out: Path) -> list[Path]:
+    """The whole results; a worker that is killed leaves a hidden file half written."""
+    paths = (path for kind in ("png", "jpg") for path in out.rglob(f"*.{kind}"))
+    return [path for path in paths if not path.name.startswith(".")]
 
 
 def listening_addresses(process: psutil.Process) -> set[str]:
@@ -335,11 +337,11 @@ def test_killed_job_goes_on_and_every_image_is_filled_once(tmp_path, model):
     out = tmp_path / "out"
 
     driver = start(tmp_path, model)
-    wait_for(lambda: count_outputs(tmp_path) > 40, driver)
+    wait_for(lambda: len(finished(out)) > 40, driver)
     addresses = listening_addresses(psutil.Process(driver.pid))
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
-    done = {path: path.stat() for path in out.rglob("*") if path.suffix in (".png", ".jpg")}
+    done = {path: path.stat() for path in finished(out)}
     assert 40 < len(done) < count
     assert addresses
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
@@ -348,7 +350,7 @@ def test_killed_job_goes_on_and_every_image_is_filled_once(tmp_path, model):
     driver = start(tmp_path, model)
     ledger = out / offline.FOLDER
     runs = {path.name.split("_")[0] for path in ledger.glob("*.jsonl")}
-    wait_for(lambda: count_outputs(tmp_path) > len(done) + 60, driver)
+    wait_for(lambda: len(finished(out)) > len(done) + 60, driver)
     fresh = [path for path in ledger.glob("*.jsonl") if path.name.split("_")[0] not in runs]
     os.kill(int(fresh[0].stem.split("-")[-2]), signal.SIGKILL)
     printed, errors = driver.communicate(timeout=300)
