@@ -1,4 +1,4 @@
-"""The parser of the command lines that read and write files. Standard library only.
+"""The parser of the command lines. Standard library only.
 
 A shell completes their options where argcomplete is installed and registered.
 """

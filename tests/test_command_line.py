@@ -6,6 +6,7 @@ import pytest
 
 from export import ship, to_onnx, to_saved_model
 from serving import predict, predict_many
+from serving.server import command_line
 from tests.processes import run_python
 from training import compare, demo, evaluate, fit_jax, options
 
@@ -49,6 +50,7 @@ def test_tensorflow_is_imported_without_its_messages(command, tmp_path):
 PARSERS = {
     "predict": predict._parser,
     "predict_many": predict_many._parser,
+    "server": command_line._parser,
     "fit": options.make_parser,
     "fit_jax": fit_jax._parser,
     "evaluate": evaluate.build_parser,

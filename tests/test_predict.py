@@ -151,15 +151,17 @@ def test_paths_that_lack_and_what_needs_none(call, capfd, words, message):
     assert error.value.code == (0 if words[0].startswith("--") else 2)
 
 
-def test_a_shell_completes_options(tmp_path):
-    line = "musical-inpaint --dev"
+@pytest.mark.parametrize("program", ["predict", "predict_many", "server"])
+def test_a_shell_completes_options(program, tmp_path):
+    line = f"{program} --dev"
     environment = os.environ | {
         "_ARGCOMPLETE": "1",
         "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"),
         "COMP_LINE": line,
         "COMP_POINT": str(len(line)),
     }
-    subprocess.run([sys.executable, "-m", "serving.predict"], cwd=ROOT, env=environment, check=True)
+    command = [sys.executable, "-m", f"serving.{program}"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
     assert (tmp_path / "words").read_text().strip() == "--device"
 
 

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from musical_tf.arguments import Parser
+
 from .. import named_models, options
 from ..terminal import complain, complain_of_missing, say
 from . import allocator, output_folder
@@ -214,12 +216,13 @@ def _allow_many_connections() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Serves models that are part of the package, or exported by export/to_onnx.py, "
         "over HTTP.",
         allow_abbrev=False,
     )
+    parser.texts = frozenset(("--host", "--token"))
     named_models.add_argument(parser, several=True)
     parser.add_argument(
         "--host",
