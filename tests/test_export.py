@@ -20,10 +20,9 @@ from export import parity, to_onnx, to_saved_model
 from export.convert import build_model
 from export.errors import ExportError
 from export.metadata import describe, set_metadata
-from export.precision import PRECISIONS
 from export.serving_module import load_inpainting
 from musical_tf import onnx_runtime
-from musical_tf.contract import LAYOUTS, OUTPUTS, VALUE_RANGES
+from musical_tf.contract import OUTPUTS
 from musical_tf.inference import InpaintingFunction
 from musical_tf.methods.musical import MusicalGenerator
 from serving.memory import estimate_memory
@@ -280,10 +279,15 @@ class TestBoundedAttention:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("io", VALUE_RANGES)
-def test_every_option_passes_its_own_check(run, tmp_path, io, layout, precision):
+@pytest.mark.parametrize(
+    ("io", "layout", "precision"),
+    [
+        *(("uint8", "nhwc", "float32"), ("float32", "nchw", "float32")),
+        *(("uint8", "nchw", "float16"), ("float32", "nhwc", "float16")),
+        *(("uint8", "nhwc", "int8"), ("float32", "nchw", "int8")),
+    ],
+)
+def test_every_pair_of_options_passes_its_own_check(run, tmp_path, io, layout, precision):
     report = to_onnx.export(run, tmp_path / "model.onnx", io, layout, precision)
     assert report["runtimes"]["onnx"]["precision"] == precision
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
