@@ -6,9 +6,10 @@ import { fill } from "./full_size.mjs";
 process.env.ORT_DISABLE_TELEMETRY = "1"; // read when onnxruntime-node is loaded
 const { InferenceSession, Tensor } = await import("onnxruntime-node");
 
-/** Reads a picture as rows of `channels` bytes a pixel: 3 = RGB, 1 = gray. */
+/** Reads a picture, upright, as rows of `channels` bytes a pixel: 3 = RGB, 1 = gray. */
 async function read(file, channels) {
-  const pixels = sharp(file).toColourspace(channels === 3 ? "srgb" : "b-w").removeAlpha().raw();
+  const upright = sharp(file).autoOrient();
+  const pixels = upright.toColourspace(channels === 3 ? "srgb" : "b-w").removeAlpha().raw();
   const { data, info } = await pixels.toBuffer({ resolveWithObject: true });
   return { data, width: info.width, height: info.height };
 }
@@ -24,7 +25,7 @@ async function main(model, photo, mask, output) {
         `got ${hole.width} x ${hole.height}`,
     );
   }
-  const session = await InferenceSession.create(model);
+  const session = await InferenceSession.create(model, { logSeverityLevel: 3 }); // errors
   const names = session.outputNames.filter((name) => name !== "predicted");
   const run = async (window, windowMask, rows, columns) => {
     const feeds = {

@@ -6,10 +6,7 @@ numbers. Here every reduction becomes a chain over one axis each, and a Squeeze 
 not kept. What is computed stays the same, for any runtime; weights, names and metadata stay.
 """
 
-import os
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -23,12 +20,12 @@ def main() -> int:
     if len(sys.argv) != 3:
         print("usage: prepare.py MODEL OUTPUT", file=sys.stderr)
         return 2
-    source, output = (Path(argument) for argument in sys.argv[1:])
+    source, output = sys.argv[1:]
     try:
         model = onnx.load(source)
         count = split_reductions(model)
         onnx.checker.check_model(model)
-        write(model, output)
+        onnx.save(model, output)
     except Exception as error:  # onnx raises protobuf's exceptions, its own, OSError, ValueError
         print(f"prepare.py: error: {source}: {error}", file=sys.stderr)
         return 1
@@ -92,14 +89,6 @@ def _split(
         squeezed = constant(f"{result}/axes", axes)
         nodes.append(helper.make_node("Squeeze", [value, squeezed], [result]))
     return nodes
-
-
-def write(model: onnx.ModelProto, path: Path) -> None:
-    """Writes the file, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=path.resolve().parent) as folder:
-        part = Path(folder) / "model.onnx"
-        onnx.save(model, part)
-        os.replace(part, path)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 WINDOW = 512  # pixels that the model sees each way, at most
 LEAST = 16  # pixels that a model takes each way, at least
@@ -91,7 +91,7 @@ def main() -> None:
     if len(sys.argv) != 5:
         sys.exit(__doc__)
     model, photo, mask, output = sys.argv[1:]
-    image = np.asarray(Image.open(photo).convert("RGB"))
+    image = np.asarray(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))
     hole = np.asarray(Image.open(mask).convert("L")) > 127
     if hole.shape != image.shape[:2] or hole.all():
         sys.exit(
@@ -99,6 +99,7 @@ def main() -> None:
             f"{image.shape[1]} x {image.shape[0]}, and leave a part of it, "
             f"got {hole.shape[1]} x {hole.shape[0]}, {hole.mean():.0%} white"
         )
+    onnxruntime.set_default_logger_severity(3)  # 3 = errors
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     Image.fromarray(fill(session, image, hole)).save(output)
 

@@ -2,8 +2,8 @@
 
     python client.py localhost:8000 photo.png mask.png output.png
 
-Sends the picture as it is. With --working-size the picture is looked at through windows of that
-size around its holes, as musical-inpaint does: for photographs larger than the training size.
+Sends the whole picture. With --working-size it sends windows of that size around the holes, as
+musical-inpaint does: for photographs larger than the training size.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
@@ -35,7 +35,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        image = np.asarray(Image.open(arguments.photo).convert("RGB"))
+        image = np.asarray(ImageOps.exif_transpose(Image.open(arguments.photo)).convert("RGB"))
         mask = np.asarray(Image.open(arguments.mask).convert("L"))
         if mask.shape != image.shape[:2]:
             raise ValueError(
