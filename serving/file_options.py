@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Iterable
 
-from musical_tf import images
+from musical_tf.image_formats import MAX_PIXELS, WRITABLE
 
 from . import named_models, options
 
-FORMATS = {name.lower(): suffix for suffix, name in reversed(images.WRITABLE.items())}
+FORMATS = {name.lower(): suffix for suffix, name in reversed(WRITABLE.items())}
 """What `--format` takes -> the suffix it gives."""
 
 OWN_FORMAT = "same"
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
     parser.add_argument(
         "--max-pixels",
         type=int,
-        default=images.MAX_PIXELS,
+        default=MAX_PIXELS,
         metavar="N",
         help="refuse larger images (default: %(default)s)",
     )
@@ -80,7 +80,7 @@ def check_numbers(arguments: argparse.Namespace) -> None:
         options.read(arguments, group)
     if arguments.working_size is not None:
         options.check_range("working_size", arguments.working_size, 16, 4096)
-    options.check_range("max_pixels", arguments.max_pixels, 1, 2 * images.MAX_PIXELS)
+    options.check_range("max_pixels", arguments.max_pixels, 1, 2 * MAX_PIXELS)
 
 
 def check_quality(quality: int | None, formats: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from musical_tf.contract import Fill, Strategy
-from musical_tf.images.masks import Polarity
+from musical_tf.image_formats import Polarity
 
 LARGEST_SEED = 2**31 - 1
 

@@ -39,6 +39,7 @@ KERAS_FREE = (
     "musical_tf.command_line",
     "musical_tf.contract",
     "musical_tf.files",
+    "musical_tf.image_formats",
     "musical_tf.images",
     "musical_tf.named_models",
     "musical_tf.onnx_runtime",

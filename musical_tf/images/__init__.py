@@ -1,8 +1,9 @@
 """The one reader and writer of photographs and masks: NumPy and Pillow, no Keras."""
 
+from musical_tf.image_formats import MAX_PIXELS, POLARITIES, READABLE, WRITABLE
+
 from .listing import MASK_NAME, find_images, masks_beside
 from .masks import (
-    POLARITIES,
     THRESHOLD,
     Mask,
     alpha_mask,
@@ -14,7 +15,7 @@ from .masks import (
     stretch_hole,
     threshold_mask,
 )
-from .opening import MAX_PIXELS, READABLE, WRITABLE, ImageError, TooManyPixelsError
+from .opening import ImageError, TooManyPixelsError
 from .photographs import Photograph, encode_photograph, format_of, lost_in, read_photograph
 
 __all__ = [

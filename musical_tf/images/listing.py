@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .opening import READABLE
+from musical_tf.image_formats import READABLE
 
 MASK_NAME = re.compile(r"(.+)_mask\d*", re.DOTALL | re.IGNORECASE)
 """Names that a mask may have beside its photograph: `cat_mask` and `cat_mask001` for `cat`."""

@@ -3,17 +3,15 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from .opening import MAX_PIXELS, STRIP_PIXELS, ImageError, decoded, strips, turn_upright
-from .photographs import Photograph
+from musical_tf.image_formats import MAX_PIXELS, POLARITIES
 
-Polarity = Literal["white", "black", "clear"]
-POLARITIES: tuple[str, ...] = get_args(Polarity)
-"""The parts of a mask that may be the hole."""
+from .opening import STRIP_PIXELS, ImageError, decoded, strips, turn_upright
+from .photographs import Photograph
 
 THRESHOLD = 127
 """The level above which a pixel of a mask is white, where no threshold is given."""

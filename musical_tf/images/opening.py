@@ -12,31 +12,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from musical_tf.files import open_regular
+from musical_tf.image_formats import FORMATS
 
 from . import bounds, depth, jpeg, png
-
-MAX_PIXELS = 89_478_485
-"""Largest image that is decoded by default: Pillow's own limit against decompression bombs."""
-
-_SUFFIXES = {
-    "PNG": ".png",
-    "JPEG": ".jpg .jpeg .jpe .jfif .pjpeg .pjp .mpo",
-    "WEBP": ".webp",
-    "TIFF": ".tif .tiff",
-    "BMP": ".bmp .dib",
-    "PPM": ".ppm .pgm .pbm .pnm",
-    "AVIF": ".avif",
-    "HEIF": ".heic .heif .hif",
-}
-READABLE = {suffix: name for name, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
-"""Suffix -> format. Pillow knows more, among them formats that start other programs to decode."""
-
-WRITABLE = {
-    suffix: name for suffix, name in READABLE.items() if suffix != ".pbm" and name != "HEIF"
-}
-"""Suffix -> format of the outputs. A bilevel PBM has no room for filled pixels."""
-
-FORMATS = sorted(set(READABLE.values()))
 
 # Tags of a TIFF that say how its pixels are stored, and tags that hold copies of the picture.
 _STRUCTURAL_TAGS = (

@@ -36,10 +36,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 
+from musical_tf.image_formats import MAX_PIXELS, WRITABLE
+
 from . import bounds, depth, png
 from .opening import (
-    MAX_PIXELS,
-    WRITABLE,
     ImageError,
     decoded,
     read_content,
