@@ -59,7 +59,8 @@ def quality(results: np.ndarray, images: np.ndarray, holes: np.ndarray, referenc
 def in_batches(run: Run, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
     masks = holes.astype("uint8") * 255
     parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
-    return np.concatenate([np.asarray(run(images[part], masks[part])) for part in parts])
+    outputs = [run(images[part], masks[part])["inpainted"] for part in parts]
+    return np.concatenate([np.asarray(each) for each in outputs])
 
 
 @measure.command(
@@ -86,7 +87,7 @@ def main(options: argparse.Namespace) -> None:
         label: {kind: value / seconds["float32"][kind] for kind, value in each.items()}
         for label, each in seconds.items()
     }
-    reference = in_batches(inpaint, images, holes)
+    reference = in_batches(inpaint.outputs, images, holes)
     files = {
         label: {
             "bytes": each.ByteSize(),

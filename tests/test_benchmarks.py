@@ -141,6 +141,7 @@ measure.RESULTS = pathlib.Path(sys.argv[1])
 measure.in_own_process = lambda function, *words: function(*words)
 training_step.CASES = {"tiny": training_step.Case("lite", 32, 1)}
 training_step.JAX_CALLS = 1
+training_step.ALONE |= {"width": 4, "inner_levels": 1}
 precisions = ["float32", "mixed_bfloat16"]
 training_step.measure_jax(
     argparse.Namespace(cases=["tiny"], precisions=precisions, rounds=1, command="c")
@@ -151,6 +152,7 @@ training_step.measure_jax(
 @pytest.mark.slow
 def test_a_step_under_jax_is_timed(results, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     succeed(sys.executable, "-c", JAX, tmp_path, cwd=measure.ROOT)
     record = results("gpu_step")
     assert record["command"] == "KERAS_BACKEND=jax c"
