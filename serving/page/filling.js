@@ -21,13 +21,13 @@ export async function run() {
   if (editor.running || editor.frame || !timeline.current) return false;
   endStroke();
   abandonRectangle();
+  hush();
   const isAnother = canVary();
   if (!isPainted() && !isAnother) {
     say(t("Nothing is painted yet. Paint over what should go."));
     return false;
   }
   compare(false);
-  hush();
   const { photograph, strokes } = isAnother ? timeline.current.made : timeline.current;
   const seed = isAnother ? timeline.current.made.seed + 1 : 0;
   const { hasVariants, ...options } = chosen();

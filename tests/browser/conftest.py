@@ -67,3 +67,23 @@ def visit(chromium, server):
     finally:
         for screen in screens:
             screen.context.close()
+
+
+@pytest.fixture
+def visit_both_models(visit, server):
+    """Opens the page of a server that offers the models of the package."""
+
+    def answer(route):
+        known = route.fetch().json()
+        known["models"] = [known | {"model": name} for name in ("photo", "faces")]
+        route.fulfill(json=known)
+
+    def open_page(**options) -> Screen:
+        screen = visit("about:blank", **options)
+        screen.url = server.url
+        screen.page.route("**/v1/model", answer)
+        screen.page.goto(server.url)
+        screen.expect("#choice").to_be_visible()
+        return screen
+
+    return open_page

@@ -236,17 +236,8 @@ NARROW = {"width": 320, "height": 568}
     ("code", "names"),
     [("en", ["Everything else", "Portrait"]), ("de", ["Alles andere", "Porträt"])],
 )
-def test_models_of_the_package_are_offered_by_what_they_are_for(visit, server, code, names):
-    def answer(route):
-        known = route.fetch().json()
-        known["models"] = [known | {"model": name} for name in ("photo", "faces")]
-        route.fulfill(json=known)
-
-    screen = visit("about:blank", viewport=NARROW, locale=code)
-    screen.url = server.url
-    screen.page.route("**/v1/model", answer)
-    screen.page.goto(server.url)
-    screen.expect("#choice").to_be_visible()
+def test_models_of_the_package_are_offered_by_what_they_are_for(visit_both_models, code, names):
+    screen = visit_both_models(viewport=NARROW, locale=code)
     screen.expect("#model-choice option").to_have_text(names)
 
     def check_room():

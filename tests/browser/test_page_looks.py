@@ -108,18 +108,9 @@ def test_phone(visit, server):
 
 
 @pytest.mark.parametrize("code", ["en", "de"])
-def test_at_no_width_is_a_control_cut_off_or_covered(visit, server, code):
-    def answer(route):
-        known = route.fetch().json()
-        known["models"] = [known | {"model": name} for name in ("photo", "faces")]
-        route.fulfill(json=known)
-
-    screen = visit("about:blank", locale=code, reduced_motion="reduce")
+def test_at_no_width_is_a_control_cut_off_or_covered(visit_both_models, code):
+    screen = visit_both_models(locale=code, reduced_motion="reduce")
     page = screen.page
-    screen.url = server.url
-    page.route("**/v1/model", answer)
-    page.goto(server.url)
-    screen.expect("#choice").to_be_visible()
     screen.open(encode(photograph())).wait_open()
     for width in (320, 390, 521, 721, 768, 861, 1016, 1017, 1041, 1181, 1400):
         page.set_viewport_size({"width": width, "height": 800})
