@@ -52,11 +52,12 @@ def list_jobs(
         ImageError: If there is nothing to do, if outputs would collide or write over an input, or
             if a format is not writable.
     """
+    for path, what in ((image, "image"), (mask, "mask"), (output, "output")):
+        if isinstance(path, Path) and (root := _real(path)) == Path(root.anchor):
+            raise images.ImageError(f"--{what} must not be the root folder, got {path}")
     for path, what in ((image, "image"), (mask, "mask")):
         if isinstance(path, Path) and not path.exists():
             raise FileNotFoundError(f"{path}: no such {what} file or folder")
-        if isinstance(path, Path) and _real(path) == Path(path.anchor):
-            raise images.ImageError(f"--{what} must not be the root folder, got {path}")
     if image.is_dir():
         jobs, notes = _list_folder(image, mask, output, suffix)
     else:

@@ -48,7 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
-    arguments = parser.parse_intermixed_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--" in words:  # which argparse does not know between paths
+        end_of_options = words.index("--")
+        paths = (
+            f"./{word}" if word.startswith("-") and word != STREAM else word
+            for word in words[end_of_options + 1 :]
+        )
+        words[end_of_options:] = paths
+    arguments = parser.parse_intermixed_args(words)
     for name in ("image", "mask", "output"):
         if getattr(arguments, name) is None and arguments.paths:
             setattr(arguments, name, arguments.paths.pop(0))

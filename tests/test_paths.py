@@ -162,6 +162,16 @@ def test_what_is_no_regular_file_is_refused_at_once(call):
     assert (code, out.startswith("1 filled, 3 failed")) == (1, True)
     code, _, err = call("/", "mask.png", "out")
     assert (code, "--image must not be the root folder" in err) == (2, True)
+    code, _, err = call("photo.png", "mask.png", "/")
+    assert (code, "--output must not be the root folder" in err) == (2, True)
+
+
+def test_paths_behind_two_dashes_may_begin_with_one(call, model):
+    save("-a.png", PIXELS)
+    call("photo.png", "mask.png", "o.png")
+    words = ["--model", str(model), "--", "-a.png", "mask.png", "--b.png"]
+    assert predict.main(words) == 0
+    assert Path("--b.png").read_bytes() == Path("o.png").read_bytes()
 
 
 def test_a_replaced_file_keeps_its_mode_and_a_link_stays_one(call):
