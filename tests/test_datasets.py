@@ -94,9 +94,12 @@ def test_damaged_zip_and_damaged_member(celeba, tmp_path_factory):
     with pytest.raises(UnusableImageError, match=r"000001\.jpg: cannot be unpacked: Bad CRC"):
         photographs.load(0)
     assert photographs.load(1).shape == (SIZE, SIZE, 3)
-    archive.write_bytes(content[:3000])
-    with pytest.raises(ValueError, match="not a whole zip file"):
-        open_dataset("celeba", zipped, "train", SIZE)
+    newer = bytearray(content)
+    newer[newer.index(b"PK\1\2") + 6] = 99  # the version that is needed to unpack it
+    for damaged in (content[:3000], newer):
+        archive.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a whole zip file"):
+            open_dataset("celeba", zipped, "train", SIZE)
 
 
 def test_celeba_as_kaggle_packs_it(celeba):

@@ -250,6 +250,8 @@ def explained(error: pydantic.ValidationError, owner: type, prefix: str = "") ->
     first = found[0]
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
+    if not first["loc"]:  # half of a surrogate pair
+        return f"recipe must be Unicode text: {first['msg']}"
     name, known = prefix + str(first["loc"][0]), [field.name for field in dataclasses.fields(owner)]
     if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"recipe has no {name}; expected {', '.join(known)}"

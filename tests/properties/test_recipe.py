@@ -14,7 +14,10 @@ from .files import changed, json_values
 
 WHOLE = json.loads(resolve("demo").to_json())
 PATHS = [(key,) for key in WHOLE] + [("config", key) for key in WHOLE["config"]]
-WRONG = ("text", "", -1, 0, 1.5, 10**400, 1e308, None, True, [], ["a"], [[1]], {}, {"a": 1})
+WRONG = (
+    *("text", "", "\ud800", -1, 0, 1.5, 10**400, 1e308),
+    *(None, True, [], ["a"], [[1]], {}, {"a": 1}),
+)
 
 
 def with_value(path, value):
@@ -51,6 +54,14 @@ def test_any_change_of_the_text_is_a_recipe_or_an_error(content):
 def test_any_text_is_an_error(text):
     with pytest.raises(ValueError, match="recipe"):
         Recipe.from_json(text)
+
+
+@pytest.mark.parametrize("is_option", [False, True])
+def test_half_of_a_surrogate_pair_is_an_error(is_option):
+    recipe = json.loads(json.dumps(WHOLE))
+    (recipe["config"] if is_option else recipe)["\ud800"] = 1
+    with pytest.raises(ValueError, match="recipe"):
+        Recipe.from_json(json.dumps(recipe)).method_config()
 
 
 def test_text_nested_too_deeply_is_an_error():
