@@ -13,6 +13,7 @@ rest has been done, and the failures are listed at the end. 2: wrong usage or un
 """
 
 import argparse
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
@@ -52,7 +53,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if "--" in words:  # which argparse does not know between paths
         end_of_options = words.index("--")
         paths = (
-            f"./{word}" if word.startswith("-") and word != STREAM else word
+            f"./{word}" if word.startswith("-") and word != "-" else word
             for word in words[end_of_options + 1 :]
         )
         words[end_of_options:] = paths
