@@ -188,6 +188,29 @@ def test_an_answer_before_the_end_of_the_body_arrives(model):
             assert json.load(caught.value)["error"]["code"] == "too_large"
 
 
+@pytest.mark.parametrize(("size", "status"), [(1, 400), (40, 200)])
+def test_a_body_in_tiny_chunks_is_refused(model, size, status):
+    """Of a megabyte by one byte, which would take seconds, hardly any is read."""
+    body, headers = form()
+    body += bytes(1_000_000) if status == 400 else b""
+    chunks = b"".join(
+        b"%x\r\n%b\r\n" % (len(part), part)
+        for part in (body[start : start + size] for start in range(0, len(body), size))
+    )
+    head = "POST /v1/inpaint HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    head += f"Content-Type: {headers['Content-Type']}\r\n\r\n"
+    with running(model) as server:
+        process = psutil.Process(server.process.pid)
+        before = process.cpu_times().user
+        with server.connect() as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(head.encode() + chunks + b"0\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                assert read_answer(connection)[0] == status
+        assert process.cpu_times().user - before < 0.5
+        assert server.request("POST", "/v1/inpaint", *form())[0] == 200
+
+
 def test_crowds_that_hang_up_and_nonsense_are_survived(model):
     rng = np.random.default_rng(0)
     beginning, rest = raw_form()

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
@@ -19,6 +20,11 @@ from .service import Service
 
 _GRACE = 5  # seconds beyond the timeout of a request until a shutdown stops waiting
 _PATIENCE = 10.0  # seconds; a connection without a request is closed after one to two of them
+_FRAMING = 2**17
+"""Bytes around the chunks of a body, beside an eighth of it, that a connection may send.
+
+A chunk costs as much processor time as thousands of bytes, and nobody is answered meanwhile.
+"""
 _QUIT = 130  # exit code of the second Ctrl-C
 
 
@@ -65,7 +71,10 @@ class Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's own, but a client that does not get as far as a request is not waited for."""
+    """uvicorn's own, but a client that does not get as far as a request is not waited for.
+
+    Nor is one that sends a body in tiny chunks.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -79,6 +88,23 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._check.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        cycle = self.cycle
+        before = len(cycle.body) if cycle else 0
+        super().data_received(data)
+        if self.cycle is None:
+            return
+        if self.cycle is not cycle:
+            before = self._body = self._framing = 0
+        body = len(self.cycle.body) - before
+        self._body += body
+        self._framing += len(data) - body
+        is_chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+        if is_chunked and self._framing > _FRAMING + self._body // 8:
+            if self.conn.our_state is h11.SEND_RESPONSE:
+                self.send_400_response("The chunks of the body are too small.")
+            self.transport.close()
 
     def _close_if_idle(self) -> None:
         is_idle = self.cycle is None or self.cycle.response_complete
