@@ -20,7 +20,10 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three photographs of noise: of the crop's size, wider, and too wide to be kept whole."""
+    """Three photographs of noise: of the crop's size, wider, and too wide to be kept whole.
+
+    A fourth file is none.
+    """
     folder = tmp_path_factory.mktemp("photographs")
     random = np.random.default_rng(0)
     for name, width in (("a", SIZE), ("b", 80), ("c", 131)):
@@ -28,10 +31,11 @@ def folder(tmp_path_factory):
         for part in ("train", "val"):
             (folder / part).mkdir(exist_ok=True)
             Image.fromarray(pixels).save(folder / part / f"{name}.png")
+    (folder / "train" / "broken.png").write_bytes(b"no picture")
     return folder
 
 
-def recipe_for(folder, **settings):
+def recipe_for(folder, mask="center+irregular", **settings):
     settings = {"width": 4, "inner_levels": 1, "shorter_side": SIZE} | settings
     return recipes.resolve(
         "folder",
@@ -39,17 +43,21 @@ def recipe_for(folder, **settings):
         preset="lite",
         image_size=SIZE,
         batch_size=16,
-        mask="center+irregular",
+        mask=mask,
         steps=2,
         settings=[f"{key}={value}" for key, value in settings.items()],
     )
+
+
+def read_store(recipe):
+    return jax_data.Store.read(recipe, recipe.open_photographs("train"))
 
 
 @pytest.fixture(scope="module")
 def store(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax_data, "HOLES", 12)
-        return jax_data.Store.read(recipe_for(folder))
+        return read_store(recipe_for(folder))
 
 
 def test_the_store_holds_every_photograph_and_whole_holes(folder, store):
@@ -62,6 +70,15 @@ def test_the_store_holds_every_photograph_and_whole_holes(folder, store):
         np.testing.assert_array_equal(pixels[index, :SIZE, : sizes[index, 1]], kept)
     assert store.arrays["holes"].shape == (12, SIZE * SIZE // 8)
     assert len(np.unique(store.arrays["holes"], axis=0)) > 4
+
+
+def test_the_store_of_a_dataset_that_is_cut_in_the_middle_has_no_margin(folder, monkeypatch):
+    monkeypatch.setattr(jax_data, "HOLES", 2)
+    recipe = recipe_for(folder, crop="center", mask="center")
+    photographs = recipe.open_photographs("train")
+    store = jax_data.Store.read(recipe, photographs)
+    assert store.arrays["photographs"].shape == (3, SIZE, SIZE, 3)
+    assert [path.rpartition("/")[2] for path in photographs.skipped] == ["broken.png"]
 
 
 def draw(store, recipe, seed=0):
@@ -137,14 +154,13 @@ def test_colours_change_as_pillow_changes_them():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "--run-dir must name a folder"),
         (["--run-dir", "new", "--resume"], "nothing to resume"),
         (["--run-dir", "."], "is not empty"),
         (["--run-dir", "new", "--strategy", "mirrored"], "--strategy must be none"),
         (["--run-dir", "new", "--method", "glc"], "method must be musical here, got glc"),
         (["--run-dir", "new", "--set", "lambda_adversarial=0.3"], "adversarial term is for"),
         (["--run-dir", "new", "--seconds", "-1"], "--seconds must be above 0, got -1.0"),
-        (["--run-dir", "new", "--save-every", "0"], "--save-every must be above 0, got 0.0"),
+        (["--run-dir", "new", "--replicas", "2"], "--replicas goes with"),
         (["--run-dir", "new", "--seconds", "9", "--steps", "9"], "takes the place of --steps"),
         (["--run-dir", "new"], "backend must be jax, got tensorflow: set KERAS_BACKEND=jax"),
     ],
@@ -172,21 +188,19 @@ def test_a_run_learns_resumes_bit_for_bit_and_leaves_what_tensorflow_loads(tmp_p
     flags += ["width=4", "inner_levels=1", "learning_rate=0.01", "warmup_steps=5"]
     flags += ["schedule=constant", "lambda_ssim=10", "ema=0.9", "gradient_accumulation=2"]
 
-    def run(name, *arguments, interrupted=False):
+    def run(name, *arguments, stopped_by=None):
         command = [sys.executable, "-m", "training.fit_jax", "--run-dir", str(tmp_path / name)]
-        environment = os.environ | {"KERAS_BACKEND": "jax"}
-        with subprocess.Popen(
-            [*command, *arguments], env=environment, stdout=-1, stderr=-1, text=True
-        ) as process:
-            if interrupted:
+        with subprocess.Popen([*command, *arguments], stdout=-1, stderr=-1, text=True) as process:
+            if stopped_by is not None:
                 next(line for line in process.stdout if line.startswith("step 20/"))
-                process.send_signal(signal.SIGINT)
+                process.send_signal(stopped_by)
             out, error = process.communicate()
-        assert process.returncode == (130 if interrupted else 0), error
+        assert process.returncode == (0 if stopped_by is None else 128 + stopped_by), error
         return out
 
     assert "done: 60 steps" in run("straight", *flags, "--steps", "41")
-    assert "--resume" in run("parts", *flags, "--steps", "100000", interrupted=True)
+    out = run("parts", *flags, "--steps", "100000", stopped_by=signal.SIGTERM)
+    assert "--resume" in out
     run("parts", "--resume", "--steps", "60")
     straight, parts = RunDirectory(tmp_path / "straight"), RunDirectory(tmp_path / "parts")
     logged = straight.losses()

@@ -73,11 +73,14 @@ def fit(arguments: argparse.Namespace, started: float, open_files: contextlib.Ex
         UsageError: If what is asked for cannot be.
         TrainingError: If training fails.
     """
+    import tensorflow as tf
+
     with as_usage_errors():
         cluster = _cluster(arguments)
         run = runs.plan(arguments, open_files, is_chief=cluster is None or cluster.index == 0)
         recipe = run.recipe
-        check_precision(recipe.precision, arguments.force_precision)
+        has_gpu = bool(tf.config.get_visible_devices("GPU"))
+        check_precision(recipe.precision, arguments.force_precision, has_gpu)
         if cluster is not None:
             distribution.check_batch_size(recipe.batch_size, cluster.size)
         if arguments.dry_run:
@@ -235,15 +238,22 @@ def as_usage_errors() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def check_precision(precision: str, forced: bool) -> None:
+def check_precision(precision: str, forced: bool, has_gpu: bool) -> None:
     """Raises UsageError for mixed_float16 without a GPU; names what works instead."""
-    import tensorflow as tf
-
-    if precision == "mixed_float16" and not forced and not tf.config.get_visible_devices("GPU"):
+    if precision == "mixed_float16" and not forced and not has_gpu:
         raise UsageError(
-            "mixed_float16 needs a GPU and TensorFlow sees none; use float32 or mixed_bfloat16, "
-            "or --force-precision if you mean it"
+            "mixed_float16 needs a GPU and there is none to be seen; use float32 or "
+            "mixed_bfloat16, or --force-precision if you mean it"
         )
+
+
+@contextlib.contextmanager
+def as_training_errors(run: Run) -> Iterator[None]:
+    """While a run trains, an error of our own ends it, and names the last good checkpoint."""
+    try:
+        yield
+    except (OSError, ValueError, ArithmeticError) as error:
+        raise TrainingError(f"{error}. {_last_good(run)}") from error
 
 
 def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
@@ -256,14 +266,15 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
 
     recipe = run.recipe
     try:
-        part = trainer.placement.local_part(recipe.batch_size)
-        stream = pipeline.SampleStream(
-            run.photographs, run.holes, recipe.seed, recipe.zoom, recipe.jitter
-        )
-        batches = pipeline.training_pipeline(
-            stream, recipe.batch_size, trainer.finished, recipe.workers or None, part
-        )
-        return trainer.run(batches, run.steps, run.steps_per_epoch, hooks)
+        with as_training_errors(run):
+            part = trainer.placement.local_part(recipe.batch_size)
+            stream = pipeline.SampleStream(
+                run.photographs, run.holes, recipe.seed, recipe.zoom, recipe.jitter
+            )
+            batches = pipeline.training_pipeline(
+                stream, recipe.batch_size, trainer.finished, recipe.workers or None, part
+            )
+            return trainer.run(batches, run.steps, run.steps_per_epoch, hooks)
     except tf.errors.ResourceExhaustedError as error:
         reason = (
             f"out of memory at batch size {recipe.batch_size} and {recipe.image_size} pixels; "
@@ -274,8 +285,6 @@ def train(trainer: "Trainer", run: Run, hooks: Sequence["Callback"]) -> int:
     except tf.errors.OpError as error:
         reason = distribution.explain(_first_line(error), error, trainer.placement)
         raise TrainingError(f"{reason}. {_last_good(run)}") from error
-    except (OSError, ValueError, ArithmeticError) as error:
-        raise TrainingError(f"{error}. {_last_good(run)}") from error
 
 
 def _last_good(run: Run) -> str:

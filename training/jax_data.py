@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .data.photographs import Photographs, UnusableImageError
 from .recipes import Recipe
 
 LONGEST = 1.5
@@ -35,19 +36,24 @@ class Store:
         return f"{len(photographs)} photographs and {len(holes)} holes"
 
     @classmethod
-    def read(cls, recipe: Recipe) -> "Store":
-        """Decodes all photographs of the recipe, and draws the holes.
+    def read(cls, recipe: Recipe, photographs: Photographs) -> "Store":
+        """Decodes all usable photographs of the recipe's training split, and draws the holes.
 
         Raises:
-            ValueError: If a photograph cannot be used; names it.
+            ValueError: If no photograph can be used; names the first few.
         """
-        photographs = recipe.open_photographs("train")
-        longest = int(LONGEST * photographs.shorter_side)
+        photographs.load_usable(range(len(photographs)), 0)
+        photographs.cache_bytes = 0  # each is decoded once
+        is_cut = recipe.crop == "center"
+        longest = recipe.image_size if is_cut else int(LONGEST * photographs.shorter_side)
         pixels = np.zeros((len(photographs), longest, longest, 3), np.uint8)
         sizes = np.zeros((len(photographs), 2), np.int32)
 
         def read(index: int) -> None:
-            image = photographs.load(index)
+            try:
+                image = photographs.load(index)
+            except UnusableImageError:
+                return  # `photographs.skipped` has it
             top, left = (max(0, side - longest) // 2 for side in image.shape[:2])
             image = image[top : top + longest, left : left + longest]
             sizes[index] = image.shape[:2]
@@ -55,9 +61,12 @@ class Store:
             beyond = [(0, longest - side) for side in image.shape[:2]]
             pixels[index] = np.pad(image, [*beyond, (0, 0)], mode="edge")
 
-        with ThreadPoolExecutor() as threads:
+        workers = recipe.workers or min(16, os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers) as threads:
             list(threads.map(read, range(len(photographs))))
-        workers = os.cpu_count() or 1
+        if not sizes.all():
+            usable = sizes[:, 0] > 0
+            pixels, sizes = pixels[usable], sizes[usable]
         # JAX runs threads by now, which a fork would not survive.
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
