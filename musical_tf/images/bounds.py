@@ -48,7 +48,7 @@ _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _TEXT_READ = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # for the orientation
 # Bytes of chunks of which Pillow wants all; those of a transparent color by the kind of the colors.
 _CHUNK_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"acTL": 8, b"fcTL": 26}
-_KEY_SIZES = {0: 2, 2: 6}
+_KEY_SIZES = {b"\0": {b"tRNS": 2}, b"\2": {b"tRNS": 6}}
 _FEW_BITS = (b"\1\0", b"\2\0", b"\4\0")  # depth and kind of gray of less than 8 bits
 
 SEVERAL_FRAMES = (
@@ -175,7 +175,7 @@ def _bounded_png(content: bytes, notes: list[str]) -> bytes:
     """
     pieces, position, dropped = [], 0, set()
     left = MAX_PROFILE
-    sizes = _CHUNK_SIZES | ({b"tRNS": _KEY_SIZES[content[25]]} if content[25] in _KEY_SIZES else {})
+    sizes = _CHUNK_SIZES | _KEY_SIZES.get(content[25:26], {})
     for number, (kind, start, length) in enumerate(png.chunks(content)):
         if number >= MAX_CHUNKS:
             raise BoundError(f"a PNG must have at most {MAX_CHUNKS} chunks, got more")

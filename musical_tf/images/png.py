@@ -45,4 +45,4 @@ def has_all_rows(content: bytes) -> bool:
         while packed and left > 0:
             left -= len(unpacker.decompress(packed, _UNPACKED_AT_ONCE))
             packed = unpacker.unconsumed_tail
-    return left <= 0
+    return left <= 0 or left <= len(unpacker.flush())
