@@ -30,13 +30,13 @@ from .terminal import PROGRAM, clear_line, complain, say
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code, see above."""
     arguments = _parse(argv)
+    from . import predict_files  # NumPy and Pillow, for which --help need not wait
+
     try:
         with warnings.catch_warnings():
             # What Pillow warns of, large images and damaged EXIF, is dealt with in `images`.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             check_numbers(arguments)
-            from . import predict_files  # NumPy and Pillow, for which --help need not wait
-
             return predict_files.run(arguments)
     except (OSError, ValueError) as error:
         complain(say(error))

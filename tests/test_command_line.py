@@ -17,7 +17,8 @@ INTERRUPTING = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\nti
     "command",
     [
         *(["-m", f"training.{name}"] for name in ("fit", "fit_jax", "evaluate", "compare", "demo")),
-        *(["-m", f"serving.{name}"] for name in ("predict", "predict_many", "server")),
+        *(["-m", f"serving.{name}"] for name in ("predict_many", "server")),
+        ["-m", "serving.predict", "a.png", "b.png", "c.png"],
         *(["-m", "export.ship"], ["export/to_onnx.py"], ["export/to_saved_model.py"]),
         ["-c", "from training import console_scripts; console_scripts.fit()"],
     ],

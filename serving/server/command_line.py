@@ -52,8 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         complain(say(error), program=PROGRAM)
         return 2
-    except KeyboardInterrupt:
-        return 130
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -222,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         "over HTTP.",
         allow_abbrev=False,
     )
-    parser.texts = frozenset(("--host", "--token"))
+    parser.texts = frozenset(("--host", "--allow-host", "--token"))
     named_models.add_argument(parser, several=True)
     parser.add_argument(
         "--host",

@@ -10,11 +10,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http import h11_impl
 
 from .service import Service
 
@@ -70,7 +69,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-class _Protocol(H11Protocol):
+class _Protocol(h11_impl.H11Protocol):
     """uvicorn's own, but a client that does not get as far as a request is not waited for.
 
     Nor is one that sends a body in tiny chunks.
@@ -102,7 +101,7 @@ class _Protocol(H11Protocol):
         self._framing += len(data) - body
         is_chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
         if is_chunked and self._framing > _FRAMING + self._body // 8:
-            if self.conn.our_state is h11.SEND_RESPONSE:
+            if self.conn.our_state is h11_impl.h11.SEND_RESPONSE:
                 self.send_400_response("The chunks of the body are too small.")
             self.transport.close()
 
