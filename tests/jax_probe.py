@@ -8,12 +8,12 @@ across a kink of the loss, and the runs then separate.
 """
 
 import sys
-from typing import ClassVar
 
 import keras
 import numpy as np
 
 from musical_tf import methods
+from musical_tf.methods.base import Objective
 from training import recipes
 
 SIZE, BATCH, STEPS = 64, 2, 20
@@ -24,11 +24,11 @@ SCHEDULES = {
 CASES = [(network, schedule) for network in ("convolution", "musical") for schedule in SCHEDULES]
 
 
-class FaintObjective:
+class FaintObjective(Objective):
     """A squared error whose gradients are as small as Adam's epsilon."""
 
-    generator_weights: ClassVar = {"l2": 1e-7}
-    discriminator_steps = 1
+    def __init__(self):
+        super().__init__({"l2": 1e-7})
 
     def generator_terms(self, batch, prediction, discriminators):
         del discriminators
