@@ -87,7 +87,7 @@ def metric(port: int, name: str) -> dict[str, float]:
 
 
 def rate(work: Work, seconds: float) -> float:
-    """Photographs a second in a turn of so many seconds."""
+    """Photographs per second, measured over `seconds`."""
     started = time.perf_counter()
     count = work(started + seconds)
     return count / (time.perf_counter() - started)

@@ -30,7 +30,7 @@ _FEW = 4  # windows around compact holes that get all the context there is; more
 _GROUP_CONTEXT = 0.03125  # context on each side, or half a hole's length if that is more
 _SOFTEST_GROUP = 1.5  # scale up to which they are shrunk to the thickness `_THIN`
 _SIZES = 16  # number of lengths that a window's side may have
-_WINDOW_COST = 1 / 8  # each window costs as much as a square of this side, beside its own pixels
+_WINDOW_COST = 1 / 8  # cost of a window in addition to its pixels: a square of this side
 _MARGIN = 0.125  # share of a square's side that is context between the hole and the square's edge
 _MOST_ENLARGED = 4.0  # times that a small photograph is enlarged for the model, at most
 

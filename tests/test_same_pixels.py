@@ -1,4 +1,4 @@
-"""What a model that copies fills: the same file by every way in, as good after another rounding."""
+"""Fills of a model that copies: the same by every interface, and as good after other rounding."""
 
 import numpy as np
 import pytest

@@ -190,7 +190,7 @@ def test_an_answer_before_the_end_of_the_body_arrives(model):
 
 @pytest.mark.parametrize(("size", "status"), [(1, 400), (40, 200)])
 def test_a_body_in_tiny_chunks_is_refused(model, size, status):
-    """Of a megabyte by one byte, which would take seconds, hardly any is read."""
+    """One megabyte in chunks of one byte would take seconds; most of it is not read."""
     body, headers = form()
     body += bytes(1_000_000) if status == 400 else b""
     chunks = b"".join(

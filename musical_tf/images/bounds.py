@@ -213,7 +213,7 @@ def png_profile(content: bytes) -> bytes | None:
         data = content[start:end] if kind == b"iCCP" else b""
         if data and content[end : end + 4] == png.checksum(kind, data):
             return _unpacked(kind, data, MAX_PROFILE) or None
-        if kind == b"IDAT":
+        if kind == png.PIXELS:
             break
     return None
 

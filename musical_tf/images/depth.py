@@ -414,11 +414,11 @@ def _encode_png(samples: np.ndarray, options: dict[str, Any]) -> bytes:
     packed.append(packer.flush())
     pieces = [b"\x89PNG\r\n\x1a\n"]
     written = stream.getvalue()
-    replaced = {b"IHDR": header, b"IDAT": b"".join(packed)}
+    replaced = {b"IHDR": header, png.PIXELS: b"".join(packed)}
     for chunk, start, length in png.chunks(written):
         data = replaced.get(chunk, written[start : start + length])
         pieces += [struct.pack(">I", len(data)), chunk, data]
-        pieces.append(struct.pack(">I", zlib.crc32(data, zlib.crc32(chunk))))
+        pieces.append(png.checksum(chunk, data))
     return b"".join(pieces)
 
 

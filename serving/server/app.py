@@ -102,7 +102,7 @@ def create_app(
         )
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Envelope, metrics=service.metrics, timeout=settings.timeout)
-    app.add_exception_handler(RequestError, _answer_request_terms)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestError, _answer_request_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _answer_http_error)  # type: ignore[arg-type]
     app.add_exception_handler(ClientDisconnect, _client_left)  # type: ignore[arg-type]
     _add_inpaint(app, service)
@@ -309,7 +309,7 @@ class _Files(StaticFiles):
         return response
 
 
-async def _answer_request_terms(request: Request, error: RequestError) -> Response:
+async def _answer_request_error(request: Request, error: RequestError) -> Response:
     request.scope["musical.code"] = error.code
     return error_answer(request.url.path, error.status, error.code, error.message, error.headers)
 

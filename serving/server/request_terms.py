@@ -1,4 +1,4 @@
-"""What the routes and the work on their requests share: formats, boxes and errors."""
+"""Formats, boxes and errors of requests, for the routes and for what they call."""
 
 from collections.abc import Mapping
 
@@ -38,5 +38,5 @@ def invalid_option(message: str) -> RequestError:
 
 
 def unavailable(code: str, message: str, seconds: int) -> RequestError:
-    """The error 503 for a client that may try again after so many seconds."""
+    """The error 503; the client may try again after `seconds`."""
     return RequestError(503, code, message, {"Retry-After": str(seconds)})

@@ -20,7 +20,7 @@ from .service import Service
 _GRACE = 5  # seconds beyond the timeout of a request until a shutdown stops waiting
 _PATIENCE = 10.0  # seconds; a connection without a request is closed after one to two of them
 _FRAMING = 2**17
-"""Bytes around the chunks of a body, beside an eighth of it, that a connection may send.
+"""Bytes that a chunked request may have around its body, in addition to an eighth of the body.
 
 A chunk costs as much processor time as thousands of bytes, and nobody is answered meanwhile.
 """

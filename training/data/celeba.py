@@ -49,7 +49,7 @@ def _open_archive(archive: Path) -> tuple[Path, set[str], Callable[[str], Binary
     """Opens a zip of images: the prefix of its members' paths, their names, how to open one."""
     try:
         opened = zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, NotImplementedError) as error:  # the second: of a newer version
+    except (zipfile.BadZipFile, NotImplementedError) as error:  # or a version it cannot read
         raise ValueError(f"{archive} is not a whole zip file: {error}") from error
     members = {Path(each.filename).name: each for each in opened.infolist() if not each.is_dir()}
 
