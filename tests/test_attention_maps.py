@@ -7,7 +7,8 @@ from musical_tf import methods
 from musical_tf.conventions import downsample_hole
 from musical_tf.layers import MultiScaleAttention, StridedContextualAttention, attention_maps
 from musical_tf.layers import coherent_attention as coherent
-from musical_tf.layers.attention_maps import Region, attention_weights, pasted_features
+from musical_tf.layers.attention_maps import attention_weights, pasted_features
+from musical_tf.layers.query_window import Region
 
 from .method_contract import batch_of, inputs_of, random_generator
 

@@ -17,33 +17,13 @@ from keras import ops
 
 from musical_tf.conventions import Tensor
 from musical_tf.layers.attention_layer import prepare
+from musical_tf.layers.attention_scores import as_columns
 from musical_tf.layers.box_sums import box_sum, without_border
-from musical_tf.layers.patch_matching import (
-    KNOWN_OFFSET,
-    _as_columns,
-    official_weights,
-    paper_weights,
-)
+from musical_tf.layers.patch_matching import KNOWN_OFFSET, official_weights, paper_weights
+from musical_tf.layers.query_window import Region
 
 BAND_SCORES = 2**24
 """Weights of one band of rows, about, that an `AttentionMap` asks for at a time (64 MB)."""
-
-Extent = tuple[int, int]
-"""First row or column, and one past the last."""
-
-
-@dataclass(frozen=True)
-class Region:
-    """A rectangle of the map: first row and column, and one past the last."""
-
-    rows: Extent
-    columns: Extent
-
-    def crop(self, maps: Tensor, halo: int) -> Tensor:
-        """`(B, H, W, C)` -> the rectangle and `halo` positions around it, zero outside the map."""
-        padded = ops.pad(maps, [[0, 0], [halo, halo], [halo, halo], [0, 0]])
-        (top, bottom), (left, right) = self.rows, self.columns
-        return padded[:, top : bottom + 2 * halo, left : right + 2 * halo]
 
 
 def attention_weights(
@@ -111,8 +91,8 @@ def _official_map_weights(features, hole, region, size, propagation_size, softma
     within = without_border(pasted, (3, 4), radius)
     # The padding has the value of a missing position, whose weight its own is added to.
     border = ops.pad(ops.ones_like(hole), [[0, 0], [radius, radius], [radius, radius], [0, 0]])
-    outside = ops.sum(pasted * _as_columns(1.0 - border), axis=(3, 4), keepdims=True)
-    missing = _as_columns(hole)
+    outside = ops.sum(pasted * as_columns(1.0 - border), axis=(3, 4), keepdims=True)
+    missing = as_columns(hole)
     share = missing / ops.maximum(ops.sum(missing, axis=(3, 4), keepdims=True), 1.0)
     return ops.where(missing > 0.5, within, within / KNOWN_OFFSET) + outside * share
 

@@ -11,7 +11,8 @@ from typing import Any
 from keras import ops
 
 from musical_tf.conventions import Tensor
-from musical_tf.layers.patch_matching import KNOWN_OFFSET, PATCH_NORM_FLOOR
+from musical_tf.layers.attention_scores import PATCH_NORM_FLOOR
+from musical_tf.layers.patch_matching import KNOWN_OFFSET
 
 MASKED_SCORE = -1e30
 """The score of a candidate that may not be used: finite, so that a row without candidates is not

@@ -21,25 +21,30 @@ which a diagonal box sum shifts together are then the outermost and the innermos
 neighbors; either way its sum is a three-dimensional convolution of the array as it lies.
 """
 
-import copy
 import functools
 from collections.abc import Sequence
-from typing import Any
 
-import keras
 from keras import ops
 
 from musical_tf.conventions import Tensor
+from musical_tf.layers.attention_scores import (
+    MASKED_PRODUCT,
+    PATCH_NORM_FLOOR,
+    as_columns,
+    as_rows,
+    gram_matrix,
+    is_known,
+    softmax,
+    times,
+    weighted_sum,
+)
 from musical_tf.layers.box_sums import (
     box_sum,
     diagonal_box_sum,
     query_box_sum,
     without_border,
 )
-
-PATCH_NORM_FLOOR = 1e-4
-"""Patches shorter than this are divided by it instead of by their norm, so that an all-zero patch
-scores 0, not NaN."""
+from musical_tf.layers.query_window import QueryWindow, Region, in_bands
 
 KNOWN_OFFSET = 1e-7
 """What the authors' code adds to the known features and to the zeros around the map, so that a
@@ -48,10 +53,6 @@ patch inside the hole has a direction."""
 ROW_SUM_FLOOR = 1e-6
 """What a row of propagated attention is divided by at least: a query beside the map's border whose
 candidates all lie outside has none."""
-
-MASKED_PRODUCT = -1e20
-"""The inner product of anything with a missing position. It outweighs every other, so that a patch
-with a missing position in it gets no attention, and stays finite when the norms have scaled it."""
 
 
 def attend(
@@ -82,7 +83,7 @@ def attend(
     Returns:
         One `(B, H, W, C)` float32 tensor per patch size.
     """
-    window = _QueryWindow(hole)
+    window = QueryWindow(hole)
     halo = max(_halo(size, propagation_size) for size in patch_sizes)
     margin = max(patch_sizes) // 2
     attend_one_size = (
@@ -91,8 +92,11 @@ def attend(
 
     def fill(features, hole, window):
         keys = features if variant == "paper" else offset_known(features, hole, margin)
-        gram = _marked_gram if variant == "paper" else _gram
-        scores = gram(window.crop(features, halo), keys, hole)  # (B, h, w, W, H)
+        queries = window.crop(features, halo)
+        if variant == "paper":
+            scores = _marked_gram(queries, features, hole)  # (B, h, w, W, H)
+        else:
+            scores = gram_matrix(queries, keys)
         return [
             attend_one_size(
                 without_border(scores, (1, 2), halo - _halo(size, propagation_size)),
@@ -110,12 +114,12 @@ def attend(
     if max_scores is None:
         fillings = fill(features, hole, window)
     else:
-        fillings = _in_bands(fill, features, hole, window, halo, max_scores)
+        fillings = in_bands(fill, features, hole, window, halo, max_scores)
     attended = []
     for size, filling in zip(patch_sizes, fillings, strict=True):
         replaced = hole > 0.5
         if variant == "paper":
-            has_candidate = ops.any(_is_known(hole, size), axis=(1, 2, 3), keepdims=True)
+            has_candidate = ops.any(is_known(hole, size), axis=(1, 2, 3), keepdims=True)
             replaced = ops.logical_and(replaced, has_candidate)
         attended.append(ops.where(replaced, window.paste(filling), features))
     return attended
@@ -132,38 +136,6 @@ def offset_known(features: Tensor, hole: Tensor, margin: int) -> Tensor:
     return ops.pad(known, [[0, 0], around, around, [0, 0]], constant_values=KNOWN_OFFSET)
 
 
-def _in_bands(fill, features, hole, window, halo, max_scores):
-    """What `fill` gives for `window`, computed for as many of its rows at a time as the bound says.
-
-    Every band has the same number of rows; the last may reach below the window.
-    """
-    batch, height, width, _ = ops.shape(features)
-    a_row = batch * (window.right - window.left + 2 * halo) * height * width
-    most = ops.maximum(max_scores // a_row - 2 * halo, 1)
-    window_height = window.bottom - window.top
-    count = (window_height + most - 1) // most
-    rows = (window_height + count - 1) // count
-
-    @keras.remat
-    def fill_band(index, features, hole):
-        return fill(features, hole, window.band(window.top + index * rows, rows))
-
-    bands = ops.map(lambda index: fill_band(index, features, hole), ops.arange(count))
-    return [_join_bands(filling)[:, :window_height] for filling in bands]
-
-
-def _join_bands(bands):
-    """`(N, B, h, w, C)`, one above the other -> `(B, N h, w, C)`."""
-    count, batch, height, width, _ = ops.shape(bands)
-    joined = ops.transpose(bands, (1, 0, 2, 3, 4))
-    return ops.reshape(joined, (batch, count * height, width, bands.shape[-1]))
-
-
-def _is_known(hole, size):
-    """Whether the patch at a position touches no hole position, `(B, H, W, 1)` bool."""
-    return box_sum(hole, size) < 0.5
-
-
 def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_scale, dtype):
     """Steps 1 to 5 of `ContextualAttention` for the window, `(B, h, w, C)`."""
     propagated = _propagate_paper(
@@ -173,11 +145,11 @@ def _attend_paper(gram, features, hole, window, size, propagation_size, softmax_
     if size == 1:
         # Nothing overlaps, so the rows are brought to a sum of one after the product with the
         # features, where there are fewer columns; a channel of ones gives their sums.
-        summed = _weighted_sum(propagated, ops.concatenate([features, inside], axis=-1))
+        summed = weighted_sum(propagated, ops.concatenate([features, inside], axis=-1))
         return summed[..., :-1] / ops.maximum(summed[..., -1:], ROW_SUM_FLOOR)
     overlapped = _overlap_paper(propagated, hole, window, size)
     count = window.crop(box_sum(inside, size), 0)
-    return _weighted_sum(overlapped, features) / ops.maximum(count, 1.0)
+    return weighted_sum(overlapped, features) / ops.maximum(count, 1.0)
 
 
 def _propagate_paper(
@@ -192,9 +164,9 @@ def _propagate_paper(
 
     inner = diagonal_box_sum(gram, size)
     query_scale = window.crop(inverse_norm, radius + reach) * softmax_scale
-    logits = inner * _as_rows(query_scale) * _as_columns(inverse_norm)  # Eq. (1)
-    attention = _times(
-        ops.cast(_softmax(logits), dtype), _as_rows(window.crop(inside, radius + reach))
+    logits = inner * as_rows(query_scale) * as_columns(inverse_norm)  # Eq. (1)
+    attention = times(
+        ops.cast(softmax(logits), dtype), as_rows(window.crop(inside, radius + reach))
     )
     return diagonal_box_sum(attention, propagation_size)  # Eq. (2)
 
@@ -203,8 +175,8 @@ def _overlap_paper(propagated, hole, window, size):
     """The sum over the patches that cover a position, each with rows that sum to one."""
     total = ops.sum(ops.cast(propagated, "float32"), axis=(3, 4), keepdims=True)
     # Queries outside the map may have caught a neighbor's attention; `inside` drops them.
-    query_inside = _as_rows(window.crop(ops.ones_like(hole), size // 2))
-    rescaled = _times(propagated, query_inside / ops.maximum(total, ROW_SUM_FLOOR))
+    query_inside = as_rows(window.crop(ops.ones_like(hole), size // 2))
+    rescaled = times(propagated, query_inside / ops.maximum(total, ROW_SUM_FLOOR))
     # The element d of the patch that query i - d pastes of candidate j lands on i, and is f_(j+d).
     return diagonal_box_sum(rescaled, size)
 
@@ -212,7 +184,7 @@ def _overlap_paper(propagated, hole, window, size):
 def paper_weights(
     features: Tensor,
     hole: Tensor,
-    window: Any,
+    window: Region | QueryWindow,
     size: int,
     propagation_size: int,
     softmax_scale: float,
@@ -229,7 +201,7 @@ def paper_weights(
     options = (size, propagation_size, softmax_scale)
     propagated = _propagate_paper(gram, features, hole, window, *options)
     count = window.crop(box_sum(ops.ones_like(hole), size), 0)
-    return _overlap_paper(propagated, hole, window, size) / _as_rows(ops.maximum(count, 1.0))
+    return _overlap_paper(propagated, hole, window, size) / as_rows(ops.maximum(count, 1.0))
 
 
 def _attend_official(
@@ -244,7 +216,7 @@ def _attend_official(
     gram = without_border(diagonal_box_sum(gram, size), (3, 4), margin)
     options = (size, propagation_size, softmax_scale, dtype)
     weights = _overlap_official(gram, keys, hole, window, *options)
-    return _weighted_sum(weights, keys) * (1.0 / size**2)
+    return weighted_sum(weights, keys) * (1.0 / size**2)
 
 
 def _overlap_official(
@@ -255,18 +227,18 @@ def _overlap_official(
     inside = ops.ones_like(hole)
     energy = ops.sum(ops.square(keys), axis=-1, keepdims=True)
     energy = without_border(box_sum(energy, size), (1, 2), radius)
-    inverse_norm = _as_columns(ops.rsqrt(energy))
+    inverse_norm = as_columns(ops.rsqrt(energy))
 
-    scores = inner * inverse_norm * _as_rows(window.crop(inside, radius + reach))
-    attention = _softmax(softmax_scale * query_box_sum(scores, propagation_size))
-    attention = _times(ops.cast(attention, dtype), _as_rows(window.crop(inside, radius)))
-    return paste_with_margin(_times(attention, inverse_norm), size)
+    scores = inner * inverse_norm * as_rows(window.crop(inside, radius + reach))
+    attention = softmax(softmax_scale * query_box_sum(scores, propagation_size))
+    attention = times(ops.cast(attention, dtype), as_rows(window.crop(inside, radius)))
+    return paste_with_margin(times(attention, inverse_norm), size)
 
 
 def official_weights(
     features: Tensor,
     hole: Tensor,
-    window: Any,
+    window: Region | QueryWindow,
     size: int,
     propagation_size: int,
     softmax_scale: float,
@@ -278,7 +250,7 @@ def official_weights(
     """
     radius = size // 2
     keys = offset_known(features, hole, radius)
-    gram = _gram(window.crop(features, _halo(size, propagation_size)), keys, hole)
+    gram = gram_matrix(window.crop(features, _halo(size, propagation_size)), keys)
     inner = without_border(diagonal_box_sum(gram, size), (3, 4), radius)
     options = (size, propagation_size, softmax_scale)
     return _overlap_official(inner, keys, hole, window, *options) * (1.0 / size**2)
@@ -299,115 +271,14 @@ def _halo(size: int, propagation_size: int) -> int:
     return 2 * (size // 2) + propagation_size // 2
 
 
-class _QueryWindow:
-    """The bounding box of all holes of a batch: the only positions whose attention is ever used.
-
-    Where shapes must be known before the data is (any backend but TensorFlow), the window is the
-    whole map.
-    """
-
-    is_band = False
-    """Whether it may reach below the map, by less than its height."""
-
-    def __init__(self, hole):
-        self.height, self.width = ops.shape(hole)[1:3]
-        self.top, self.bottom = 0, self.height
-        self.left, self.right = 0, self.width
-        if keras.backend.backend() == "tensorflow":
-            missing = hole > 0.5
-            self.top, self.bottom = _extent(ops.any(missing, axis=(0, 2, 3)), self.height)
-            self.left, self.right = _extent(ops.any(missing, axis=(0, 1, 3)), self.width)
-
-    def crop(self, maps, halo):
-        """`(B, H, W, C)` -> the window and `halo` positions around it, zero outside the map."""
-        padded = ops.pad(maps, [[0, 0], [halo, halo], [halo, halo], [0, 0]])
-        if self.is_band:
-            batch, _, width, channels = ops.shape(padded)
-            below = ops.zeros((batch, self.bottom - self.top, width, channels), padded.dtype)
-            padded = ops.concatenate([padded, below], axis=1)
-        return padded[:, self.top : self.bottom + 2 * halo, self.left : self.right + 2 * halo]
-
-    def band(self, top, rows):
-        """The same columns, `rows` rows from `top` on."""
-        band = copy.copy(self)
-        band.top, band.bottom, band.is_band = top, top + rows, True
-        return band
-
-    def paste(self, window):
-        """The window back in its place in a `(B, H, W, C)` map that is zero elsewhere."""
-        batch, height, _, channels = ops.shape(window)
-        left = ops.zeros((batch, height, self.left, channels))
-        right = ops.zeros((batch, height, self.width - self.right, channels))
-        band = ops.concatenate([left, window, right], axis=2)
-        top = ops.zeros((batch, self.top, self.width, channels))
-        bottom = ops.zeros((batch, self.height - self.bottom, self.width, channels))
-        return ops.concatenate([top, band, bottom], axis=1)
-
-
-def _extent(occupied, length):
-    """First and one past the last True of a vector; `(0, 1)` when there is none."""
-    positions = ops.arange(length)
-    past = ops.max(ops.where(occupied, positions + 1, 0))
-    first = ops.min(ops.where(occupied, positions, length))
-    # Without a hole one position is kept, so that no tensor is empty.
-    return ops.where(past > 0, first, 0), ops.maximum(past, 1)
-
-
 def _marked_gram(queries, keys, hole):
-    """`_gram` in which every product with a missing position is `MASKED_PRODUCT`.
+    """`gram_matrix` in which every product with a missing position is `MASKED_PRODUCT`.
 
     One channel more marks them, and the box sums carry the mark to every patch that touches one: no
     pass over the scores is spent on masking them.
     """
     ones = ops.ones_like(queries[..., :1])  # outside the map too: a mark there counts as well
-    return _gram(
+    return gram_matrix(
         ops.concatenate([queries, ones], axis=-1),
         ops.concatenate([keys, MASKED_PRODUCT * hole], axis=-1),
-        hole,
     )
-
-
-def _gram(queries, keys, hole):
-    """`(B, h, w, C)` and `(B, H, W, C)` -> inner products `(B, h, w, W, H)`."""
-    del hole
-    batch, height, width, channels = ops.shape(queries)
-    key_height, key_width = ops.shape(keys)[1:3]
-    flat_queries = ops.reshape(queries, (batch, height * width, channels))
-    flat_keys = ops.reshape(
-        ops.transpose(keys, (0, 3, 2, 1)), (batch, channels, key_width * key_height)
-    )
-    gram = ops.matmul(flat_queries, flat_keys)
-    return ops.reshape(gram, (batch, height, width, key_width, key_height))
-
-
-def _weighted_sum(weights, features):
-    """`(B, h, w, W, H)` weights on `(B, H, W, C)` features -> `(B, h, w, C)` float32."""
-    batch, height, width, key_width, key_height = ops.shape(weights)
-    channels = features.shape[-1]
-    flat_weights = ops.reshape(weights, (batch, height * width, key_width * key_height))
-    flat_features = ops.reshape(
-        ops.transpose(features, (0, 2, 1, 3)), (batch, key_width * key_height, channels)
-    )
-    summed = ops.matmul(flat_weights, ops.cast(flat_features, weights.dtype))
-    return ops.cast(ops.reshape(summed, (batch, height, width, channels)), "float32")
-
-
-def _times(scores, factors):
-    return scores * ops.cast(factors, scores.dtype)
-
-
-def _softmax(logits):
-    """Softmax over the last two axes."""
-    shape = ops.shape(logits)
-    flat = ops.reshape(logits, (*shape[:3], shape[3] * shape[4]))
-    return ops.reshape(ops.softmax(flat, axis=-1), shape)
-
-
-def _as_rows(maps):
-    """`(B, h, w, 1)` -> `(B, h, w, 1, 1)`: one number per query."""
-    return ops.expand_dims(maps, -1)
-
-
-def _as_columns(maps):
-    """`(B, H, W, 1)` -> `(B, 1, 1, W, H)`: one number per candidate."""
-    return ops.transpose(ops.expand_dims(maps, 1), (0, 1, 4, 3, 2))

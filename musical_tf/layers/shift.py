@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from musical_tf.conventions import Tensor
-from musical_tf.layers.patch_matching import MASKED_PRODUCT, _QueryWindow
+from musical_tf.layers.attention_scores import MASKED_PRODUCT
+from musical_tf.layers.query_window import QueryWindow
 
 NORM_FLOOR = 1e-4
 """Features shorter than this are divided by it instead of by their norm, so that an all-zero one
@@ -62,7 +63,7 @@ def shift(decoder: Tensor, encoder: Tensor, hole: Tensor) -> Tensor:
         `(B, H, W, C)`, the dtype of `encoder`; zero at known positions, and everywhere in a sample
         that has none.
     """
-    window = _QueryWindow(hole)
+    window = QueryWindow(hole)
     source = _nearest_known(window.crop(_float32(decoder), 0), encoder, hole)  # (B, h, w)
     batch, height, width, _ = ops.shape(encoder)
     channels = encoder.shape[-1]
@@ -80,7 +81,7 @@ def shift_sources(decoder: Tensor, encoder: Tensor, hole: Tensor) -> Tensor:
         `(B, H, W, 2)` int32, row and column of the source in the feature map; -1 where nothing is
         copied.
     """
-    window = _QueryWindow(hole)
+    window = QueryWindow(hole)
     source = _nearest_known(window.crop(_float32(decoder), 0), encoder, hole)
     width = ops.shape(encoder)[2]
     position = ops.stack([source // width, source % width], axis=-1)

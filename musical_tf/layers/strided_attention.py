@@ -16,8 +16,9 @@ from musical_tf.layers.attention_layer import (
     check_scale,
     prepare,
 )
-from musical_tf.layers.attention_maps import AttentionMap, Region
+from musical_tf.layers.attention_maps import AttentionMap
 from musical_tf.layers.box_sums import box_sum
+from musical_tf.layers.query_window import Region
 
 IMPLEMENTATIONS = {"fast": strided_matching.attend, "reference": strided_attention_reference.attend}
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from musical_tf.conventions import Tensor, downsample_hole
 from musical_tf.layers.attention_reference import MASKED_SCORE
-from musical_tf.layers.patch_matching import PATCH_NORM_FLOOR
+from musical_tf.layers.attention_scores import PATCH_NORM_FLOOR
 
 
 def attend(

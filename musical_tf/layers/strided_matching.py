@@ -16,20 +16,18 @@ convolutions; the tests hold the two together, values and gradients.
 from keras import ops
 
 from musical_tf.conventions import Tensor, downsample_hole
-from musical_tf.layers.attention_maps import Region
 from musical_tf.layers.attention_reference import MASKED_SCORE
-from musical_tf.layers.box_sums import box_sum, diagonal_box_sum
-from musical_tf.layers.patch_matching import (
+from musical_tf.layers.attention_scores import (
     PATCH_NORM_FLOOR,
-    _as_columns,
-    _as_rows,
-    _gram,
-    _in_bands,
-    _is_known,
-    _QueryWindow,
-    _softmax,
-    _weighted_sum,
+    as_columns,
+    as_rows,
+    gram_matrix,
+    is_known,
+    softmax,
+    weighted_sum,
 )
+from musical_tf.layers.box_sums import box_sum, diagonal_box_sum
+from musical_tf.layers.query_window import QueryWindow, Region, in_bands
 
 
 def attend(
@@ -53,7 +51,7 @@ def attend(
         `(B, H, W, C)` float32.
     """
     phases, coarse_hole = space_to_depth(features, rate), downsample_hole(hole, rate)
-    window = _QueryWindow(coarse_hole)
+    window = QueryWindow(coarse_hole)
     channels = features.shape[-1]
 
     def fill(phases, coarse_hole, window):
@@ -61,15 +59,15 @@ def attend(
             phases[..., :channels], coarse_hole, window, patch_size, fuse_size, softmax_scale
         )
         # A query outside the map pastes nothing.
-        inside = _as_rows(window.crop(ops.ones_like(coarse_hole), 1))
-        return [_paste(_softmax(logits) * inside, phases, rate)]
+        inside = as_rows(window.crop(ops.ones_like(coarse_hole), 1))
+        return [_paste(softmax(logits) * inside, phases, rate)]
 
     if max_scores is None:
         (filling,) = fill(phases, coarse_hole, window)
     else:
         halo = patch_size // 2 + fuse_size // 2 + 1
-        (filling,) = _in_bands(fill, phases, coarse_hole, window, halo, max_scores)
-    has_candidate = ops.any(_is_known(coarse_hole, patch_size), axis=(1, 2, 3), keepdims=True)
+        (filling,) = in_bands(fill, phases, coarse_hole, window, halo, max_scores)
+    has_candidate = ops.any(is_known(coarse_hole, patch_size), axis=(1, 2, 3), keepdims=True)
     filling = depth_to_space(window.paste(filling), rate)
     return ops.where(ops.logical_and(hole > 0.5, has_candidate), filling, features)
 
@@ -88,7 +86,7 @@ def sources(
         `(B, H, W, 2)` int32, row and column; a position that keeps its features is its own source.
     """
     coarse_hole = downsample_hole(hole, rate)
-    window = _QueryWindow(coarse_hole)
+    window = QueryWindow(coarse_hole)
     matched = features[:, ::rate, ::rate]
     logits = _logits(matched, coarse_hole, window, patch_size, fuse_size, softmax_scale)
     logits = logits[:, 1:-1, 1:-1]  # (B, h, w, W/r, H/r)
@@ -101,7 +99,7 @@ def sources(
     column = ops.arange(width * rate)[None, None, :]
     own = ops.stack([row + 0 * column, column + 0 * row], axis=-1)  # (1, H, W, 2)
     found = rate * ops.cast(best, own.dtype) + own % rate
-    has_candidate = ops.any(_is_known(coarse_hole, patch_size), axis=(1, 2, 3), keepdims=True)
+    has_candidate = ops.any(is_known(coarse_hole, patch_size), axis=(1, 2, 3), keepdims=True)
     replaced = ops.logical_and(hole > 0.5, has_candidate)
     return ops.cast(ops.where(replaced, found, own), "int32")
 
@@ -126,7 +124,7 @@ def weights(
     coarse_hole = downsample_hole(hole, rate)
     matched = features[:, ::rate, ::rate]
     logits = _logits(matched, coarse_hole, region, patch_size, fuse_size, softmax_scale)
-    attention = _softmax(logits) * _as_rows(region.crop(ops.ones_like(coarse_hole), 1))
+    attention = softmax(logits) * as_rows(region.crop(ops.ones_like(coarse_hole), 1))
     # As in `_paste`: which neighbor a position lies in the patch of, along each axis.
     steps = [-1 if each < (rate + 1) // 2 else 1 for each in range(rate)]
     of_rows = []
@@ -147,12 +145,12 @@ def _logits(matched, hole, window, patch_size, fuse_size, softmax_scale):
     # The root is taken of the floored energy: the gradient of sqrt at 0 is infinite.
     inverse_norm = ops.rsqrt(ops.maximum(box_sum(energy, patch_size), PATCH_NORM_FLOOR**2))
 
-    inner = diagonal_box_sum(_gram(window.crop(matched, halo), matched, hole), patch_size)
-    query_inside = _as_rows(window.crop(ops.ones_like(hole), reach + 1))
-    scores = inner * _as_columns(softmax_scale * inverse_norm) * query_inside
+    inner = diagonal_box_sum(gram_matrix(window.crop(matched, halo), matched), patch_size)
+    query_inside = as_rows(window.crop(ops.ones_like(hole), reach + 1))
+    scores = inner * as_columns(softmax_scale * inverse_norm) * query_inside
     fused = diagonal_box_sum(scores, fuse_size)
     # After the fusing, which takes the scores of all candidates.
-    return fused + _as_columns(ops.where(_is_known(hole, patch_size), 0.0, MASKED_SCORE))
+    return fused + as_columns(ops.where(is_known(hole, patch_size), 0.0, MASKED_SCORE))
 
 
 def _paste(attention, phases, rate):
@@ -166,9 +164,9 @@ def _paste(attention, phases, rate):
         right = _with_neighbor(along_rows, 2, 1)
         for row in rows:
             first, half, last = (channels * (rate * row + each) for each in (0, middle, rate))
-            pasted.append(_weighted_sum(left, phases[..., first:half]))
+            pasted.append(weighted_sum(left, phases[..., first:half]))
             if rate > 1:
-                pasted.append(_weighted_sum(right, phases[..., half:last]))
+                pasted.append(weighted_sum(right, phases[..., half:last]))
     return ops.concatenate(pasted, axis=-1) / 4.0
 
 
