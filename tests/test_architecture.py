@@ -6,6 +6,7 @@ second half of this file plants each violation in a tree of its own, so that no 
 
 import ast
 import graphlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -253,6 +254,31 @@ def test_no_modules_import_each_other_in_a_circle(tmp_path):
     (tmp_path / "serving" / "b.py").write_text("def f():\n    from . import a")
     with pytest.raises(graphlib.CycleError):
         graphlib.TopologicalSorter(import_graph(tmp_path)).prepare()
+
+
+SCRIPT_IMPORT = re.compile(r'\b(?:import|from)\b[\s(]*"\./([^"]+)"')
+
+
+def script_graph(folder: Path) -> dict[str, set[str]]:
+    """Each JavaScript module of a folder -> the modules beside it that it imports or exports."""
+    scripts = {path.name: path.read_text("utf-8") for path in folder.glob("*.js")}
+    return {name: set(SCRIPT_IMPORT.findall(text)) for name, text in scripts.items()}
+
+
+def test_no_scripts_of_the_page_import_each_other_in_a_circle():
+    graph = script_graph(ROOT / "serving" / "page")
+    assert set.union(*graph.values()) == graph.keys() - {"app.js"}  # the walk reaches every script
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize(
+    "source", ['import "./a.js";', 'export {\n  f,\n} from "./a.js";', 'await import("./a.js");']
+)
+def test_a_circle_of_scripts_is_found(tmp_path, source):
+    (tmp_path / "a.js").write_text('import { f } from "./b.js";')
+    (tmp_path / "b.js").write_text(source)
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(script_graph(tmp_path)).prepare()
 
 
 @pytest.fixture

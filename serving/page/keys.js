@@ -23,13 +23,12 @@ import {
   addCorner,
   beginStroke,
   changeSize,
-  endRectangle,
   endStroke,
   extendStroke,
   leaveOpen,
 } from "./painting.js";
 import { copy, download } from "./saving.js";
-import { fitToObject } from "./selecting.js";
+import { endRectangle, fitToObject } from "./selecting.js";
 import { fit, placeBrush, update, zoom, ZOOM_STEP } from "./view.js";
 
 const KEY_STEP = 8; // CSS pixels an arrow key moves the brush by

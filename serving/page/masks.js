@@ -1,20 +1,14 @@
 /** Masks as files: opening one, saving one, growing and shrinking what is painted. */
 
-import { editor, element, isPainted, onChoice, push, timeline } from "./editor.js";
+import { editor, element, onChoice, push, timeline } from "./editor.js";
 import { t } from "./language.js";
 import { complain, hush, say, sayBusy } from "./notices.js";
 import { show } from "./opening.js";
-import { abandonRectangle, endStroke } from "./painting.js";
+import { edgeStep, finishPainting } from "./painting.js";
 import { stem } from "./photographs.js";
 import { save } from "./saving.js";
 import { fitToObject } from "./selecting.js";
 import { encodeMask, MaskStroke } from "./strokes.js";
-
-const STEP = 0.005; // of the photograph's shorter side that growing and shrinking move an edge by
-
-/** By how many pixels an edge moves outwards or inwards. */
-export const edgeStep = ({ width, height }) =>
-  Math.max(1, Math.round(Math.min(width, height) * STEP));
 
 /** Whether a dropped file is a mask for the open photograph: its name has to say so. */
 export const isMask = (name) => timeline.current && /(^|[^a-z])mask/i.test(stem(name));
@@ -51,7 +45,7 @@ export async function openMask(blob, name) {
 
 /** Downloads what is painted as a PNG, white on black. */
 export async function saveMask() {
-  if (!prepare()) return;
+  if (!finishPainting()) return;
   const { photograph, strokes } = timeline.current;
   const { blob } = await encodeMask(photograph.width, photograph.height, strokes);
   save(blob, `${stem(photograph.original.name)}-mask.png`);
@@ -59,7 +53,7 @@ export async function saveMask() {
 
 /** Moves the edge of what is painted outwards, or inwards with a negative direction. */
 export function growMask(direction) {
-  if (!prepare()) return;
+  if (!finishPainting()) return;
   const { photograph, strokes } = timeline.current;
   const { width, height } = photograph;
   const pixels = edgeStep(photograph);
@@ -81,16 +75,6 @@ export function repeatMask() {
   else if (last.width !== photograph.width || last.height !== photograph.height) {
     say(t("The last mask belongs to a photograph of another size."));
   } else replaceStrokes(last.strokes);
-}
-
-/** Ends what is being painted; whether there is a mask to work on. */
-export function prepare() {
-  endStroke();
-  abandonRectangle();
-  if (editor.running) sayBusy();
-  else if (!isPainted()) say(t("Nothing is painted yet. Paint over what should go."));
-  else return true;
-  return false;
 }
 
 function replaceStrokes(strokes) {

@@ -11,12 +11,12 @@ import {
   viewport,
 } from "./editor.js";
 import { t } from "./language.js";
-import { say } from "./notices.js";
-import { selectBox } from "./selecting.js";
-import { BrushStroke, LassoStroke, RectangleStroke } from "./strokes.js";
+import { say, sayBusy } from "./notices.js";
+import { BrushStroke, LassoStroke } from "./strokes.js";
 import { placeBrush, update } from "./view.js";
 
 const SIZE_STEP = 1.2;
+const EDGE_STEP = 0.005; // of the photograph's shorter side that growing and shrinking move an edge by
 const CORNER_REACH = 10; // CSS pixels
 
 /** Begins a stroke, with `isLine` by a straight line from where the last one ended. */
@@ -77,19 +77,24 @@ export function abandonStroke() {
   display.refresh();
 }
 
-export function endRectangle(to) {
-  const { width, height } = timeline.current.photograph;
-  const rectangle = RectangleStroke.between(editor.corner, to, width, height);
-  abandonRectangle();
-  if (rectangle && editor.tool === "select") selectBox(rectangle.box);
-  else if (rectangle) addStroke(rectangle);
-  update();
-}
-
 export function abandonRectangle() {
   editor.corner = display.rectangle = null;
   display.refresh();
 }
+
+/** Ends what is being painted; whether there is a mask to work on. */
+export function finishPainting() {
+  endStroke();
+  abandonRectangle();
+  if (editor.running) sayBusy();
+  else if (!isPainted()) say(t("Nothing is painted yet. Paint over what should go."));
+  else return true;
+  return false;
+}
+
+/** By how many pixels an edge moves outwards or inwards. */
+export const edgeStep = ({ width, height }) =>
+  Math.max(1, Math.round(Math.min(width, height) * EDGE_STEP));
 
 export const defaultSize = ({ width, height }) =>
   Math.max(6, Math.round(Math.min(width, height) * 0.08));

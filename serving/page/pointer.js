@@ -10,12 +10,12 @@ import {
   abandonStroke,
   addCorner,
   beginStroke,
-  endRectangle,
   endStroke,
   extendStroke,
   leaveOpen,
   setSize,
 } from "./painting.js";
+import { endRectangle } from "./selecting.js";
 import { placeBrush, updateZoom } from "./view.js";
 
 const CLICK_REACH = 4; // CSS pixels that a click may move by

@@ -6,20 +6,30 @@ import { compare } from "./comparing.js";
 import { editor, push, timeline } from "./editor.js";
 import { fillOnRelease } from "./filling.js";
 import { t } from "./language.js";
-import { edgeStep, prepare } from "./masks.js";
 import { hush, say } from "./notices.js";
 import { show } from "./opening.js";
-import { encodeMask, MaskStroke } from "./strokes.js";
+import { abandonRectangle, addStroke, edgeStep, finishPainting } from "./painting.js";
+import { encodeMask, MaskStroke, RectangleStroke } from "./strokes.js";
 import { update } from "./view.js";
 
+/** Paints the rectangle that was drawn, or the object in it. */
+export function endRectangle(to) {
+  const { width, height } = timeline.current.photograph;
+  const rectangle = RectangleStroke.between(editor.corner, to, width, height);
+  abandonRectangle();
+  if (rectangle && editor.tool === "select") selectBox(rectangle.box);
+  else if (rectangle) addStroke(rectangle);
+  update();
+}
+
 /** Paints over the object in a box. */
-export function selectBox(box) {
+function selectBox(box) {
   return paintOutline({ box }, timeline.current.strokes, () => selectBox(box));
 }
 
 /** Replaces what is painted by the outline of the object under it. */
 export async function fitToObject() {
-  if (!prepare()) return;
+  if (!finishPainting()) return;
   const { photograph, strokes } = timeline.current;
   const { blob } = await encodeMask(photograph.width, photograph.height, strokes);
   await paintOutline({ strokes: blob }, [], fitToObject);
