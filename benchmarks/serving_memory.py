@@ -109,7 +109,8 @@ def measure_original(model: str, side: int, hole_side: int) -> dict[str, Any]:
     hole = np.zeros((side, side), bool)
     hole[:hole_side, :hole_side] = True
     session.inpaint(gray(side, side), hole, "original")
-    added, estimate = measure.resident_peak() - before, estimate_memory(hole[None])
+    added = measure.resident_peak() - before
+    estimate = estimate_memory(hole[None], factor=session.contract.attention_factor)
     return {"side": side, "hole_side": hole_side, "bytes": added, "estimate": estimate}
 
 

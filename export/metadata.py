@@ -60,6 +60,7 @@ def describe(
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; received {strategy!r}")
     generator = inpaint.generator
     bound = getattr(generator.config, "attention_max_scores", None)
+    factor = getattr(generator.config, "attention_factor", None)
     ablation = recipe.get("ablation")
     return {
         "contract": inpaint.contract,
@@ -77,6 +78,7 @@ def describe(
         "weights_licence": card.get("licence", WEIGHT_LICENCES.get(dataset, OTHER_WEIGHT_LICENCE)),
         "precision": precision,
         **({} if bound is None else {"attention_max_scores": str(bound)}),
+        **({} if factor is None else {"attention_factor": str(factor)}),
         **({} if ablation is None else {"ablation": str(ablation)}),
         **({} if strategy is None else {"strategy": strategy}),
         **{key: card[key] for key in ("name", "data") if key in card},

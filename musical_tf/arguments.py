@@ -18,6 +18,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def complete_by(action: argparse.Action, names: Iterable[str], ending: str) -> None:
+    """Offers a shell names and files with an ending as values of an option."""
+
+    def complete(prefix: str, **_: Any) -> list[str]:
+        from argcomplete.completers import FilesCompleter
+
+        return [*names, *FilesCompleter(ending)(prefix)]
+
+    action.completer = complete  # type: ignore[attr-defined]
+
+
 class Parser(argparse.ArgumentParser):
     """Refuses empty values: an unset shell variable would stand for the working directory.
 

@@ -57,6 +57,7 @@ _LARGEST = {  # beyond that it is no photograph's size, and no memory's
     "training_size": 8192,
     "size_multiple": 1024,
     "attention_max_scores": 10**15,
+    "attention_factor": 1024,
 }
 
 
@@ -85,6 +86,8 @@ class Contract:
         project_version: Version of musical_tf that wrote the file.
         parity: How far ONNX Runtime was from Keras when the file was written.
         attention_max_scores: The bound on its attention's memory; None where there is none.
+        attention_factor: Pixels per position, along each side, of the attention's map; 4 where
+            neither this entry nor the recipe of a model of the package tells it.
         name: What a model that is part of the package, or made from one, is called; None for any
             other.
         data: Its photographs in words; None where the file does not say.
@@ -108,6 +111,7 @@ class Contract:
     project_version: str
     parity: dict[str, Any]
     attention_max_scores: int | None = None
+    attention_factor: int = 4
     name: str | None = None
     data: str | None = None
     strategy: str = "crop"
@@ -148,6 +152,7 @@ class Contract:
                     f"got {digits[:40]!r}"
                 )
             fields[name] = int(digits)
+        fields.setdefault("attention_factor", _factor_of_recipe(metadata))
         valid = {
             "layout": LAYOUTS,
             "io": tuple(VALUE_RANGES),
@@ -168,3 +173,12 @@ class Contract:
                 f"'{PREFIX}parity' must be a JSON object, got {str(fields['parity'])[:40]}"
             )
         return cls(**fields)
+
+
+def _factor_of_recipe(metadata: dict[str, str]) -> int:
+    """`attention_factor` of a file that was written before the entry came."""
+    try:
+        level = json.loads(metadata.get(PREFIX + "recipe", "{}"))["config"]["attention_level"]
+        return {2: 2, 4: 8}.get(level, Contract.attention_factor)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return Contract.attention_factor

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from musical_tf import named_models as library
+from musical_tf.arguments import complete_by
 
 FOLDER = Path(__file__).parent / "models"
 
@@ -83,11 +84,12 @@ def add_argument(parser: argparse.ArgumentParser, several: bool = False) -> None
     text += f"(default: {DEFAULT})"
     if several:
         text += "; the first of several is the default"
-        parser.add_argument(
+        action = parser.add_argument(
             "--model", nargs="+", action=_Several, default=[DEFAULT], metavar="MODEL", help=text
         )
     else:
-        parser.add_argument("--model", default=DEFAULT, metavar="MODEL", help=text)
+        action = parser.add_argument("--model", default=DEFAULT, metavar="MODEL", help=text)
+    complete_by(action, names(), ".onnx")
 
 
 class ListModels(argparse.Action):

@@ -323,7 +323,7 @@ class InpaintingSession:
         if copies:
             names = ["inpainted", "source"]
         if batch > 1 or max(height, width) > self.contract.training_size:
-            check_memory(holes, self.contract.attention_max_scores, self.memory_limit)
+            check_memory(holes, self.contract, self.memory_limit)
             # What such a run took goes back when it ends; the next one may never come.
             options = onnxruntime.RunOptions()
             options.add_run_config_entry(*_GIVE_BACK_MEMORY)

@@ -106,6 +106,7 @@ class TestOnnxFile:
             "musical_tf.project_version": musical_tf.__version__,
             "musical_tf.weights_licence": "CelebA: non-commercial research",
             "musical_tf.precision": "float32",
+            "musical_tf.attention_factor": "4",
         }
         of_float = float_session.get_modelmeta().custom_metadata_map
         assert of_float["musical_tf.preset"] == "official"

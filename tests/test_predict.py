@@ -152,17 +152,25 @@ def test_paths_that_lack_and_what_needs_none(call, capfd, words, message):
 
 
 @pytest.mark.parametrize("program", ["predict", "predict_many", "server"])
-def test_a_shell_completes_options(program, tmp_path):
-    line = f"{program} --dev"
+@pytest.mark.parametrize(
+    ("words", "completed"), [("--dev", "--device"), ("--model f", "faces folder/ found.onnx")]
+)
+def test_a_shell_completes_options_and_models(program, words, completed, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("found.onnx", "found.png", "photo.onnx"):
+        (tmp_path / name).touch()
+    line = f"{program} {words}"
     environment = os.environ | {
         "_ARGCOMPLETE": "1",
         "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"),
         "COMP_LINE": line,
         "COMP_POINT": str(len(line)),
+        "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-m", f"serving.{program}"]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
-    assert (tmp_path / "words").read_text().strip() == "--device"
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
+    found = (tmp_path / "words").read_text().split("\v")
+    assert sorted(word.strip() for word in found) == completed.split()
 
 
 def test_polarity_threshold_and_dilation(call, photo, tmp_path):

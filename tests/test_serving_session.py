@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,7 +7,14 @@ import onnx
 import pytest
 
 from musical_tf import onnx_runtime
-from serving.memory import BYTES_PER_PAIR, BYTES_PER_PIXEL, estimate_memory
+from musical_tf.contract import Contract
+from serving.memory import (
+    BYTES_PER_PAIR,
+    BYTES_PER_PIXEL,
+    MEMORY_LIMIT,
+    check_memory,
+    estimate_memory,
+)
 from serving.session import InpaintingSession, ModelError, ProviderError
 from serving.tiling import STRATEGIES
 from tests.processes import ROOT, succeed
@@ -200,7 +208,7 @@ def test_progress_counts_the_windows_and_may_end_the_filling(session):
 def test_a_run_beyond_the_memory_limit_is_refused_before_it_starts(session):
     image, hole = np.zeros((1600, 1600, 3), np.uint8), np.zeros((1600, 1600), bool)
     hole[:800, :800] = True
-    with pytest.raises(ValueError, match=r"1600 x 1600 .* use strategy crop or resize"):
+    with pytest.raises(ValueError, match=r"1600 x 1600 .* strategy crop or resize"):
         session.inpaint(image, hole, "original")
     assert session.inpaint(image, hole, "crop").shape == image.shape
 
@@ -217,6 +225,33 @@ def test_the_estimate_follows_the_image_and_the_box_around_the_hole():
     assert estimate_memory(holes) == expected(16 * 32)
     holes[1, 39] = True
     assert estimate_memory(holes) == expected(32 * 96)
+    features = 2 * 64 * 96 * BYTES_PER_PIXEL
+    assert 4**4 * (estimate_memory(holes, factor=16) - features) == expected(32 * 96) - features
+
+
+@pytest.mark.parametrize(
+    ("entries", "factor"),
+    [
+        ({}, 4),
+        ({"attention_factor": "2"}, 2),
+        ({"recipe": '{"config": {"attention_level": 2}}'}, 2),
+        ({"recipe": '{"config": {"attention_level": 4}}'}, 8),
+        ({"recipe": '{"config": {"attention_level": [4]}}'}, 4),
+        ({"recipe": '["config"]'}, 4),
+        ({"recipe": "[" * 100_000}, 4),
+    ],
+)
+def test_a_file_tells_how_coarse_its_attention_is(entries, factor):
+    assert Contract.from_metadata(metadata_for(**entries)).attention_factor == factor
+
+
+def test_the_model_of_the_package_may_see_windows_of_twice_its_size():
+    contract = InpaintingSession("photo", ["cpu"]).contract
+    hole = np.ones((1, 512, 512), bool)
+    assert contract.attention_factor == 8
+    check_memory(hole, contract, MEMORY_LIMIT)
+    with pytest.raises(ValueError, match="the model's own is 256"):
+        check_memory(hole, dataclasses.replace(contract, attention_factor=4), MEMORY_LIMIT)
 
 
 def test_a_bound_on_the_attention_bounds_the_estimate(folder):
@@ -237,7 +272,7 @@ def test_a_bound_on_the_attention_bounds_the_estimate(folder):
     image = np.zeros((640, 640, 3), np.uint8)
     assert bounded.inpaint(image, holes[0], "original").shape == image.shape
     bounded.memory_limit = limit - 1
-    with pytest.raises(ValueError, match="use strategy crop or resize"):
+    with pytest.raises(ValueError, match="strategy crop or resize"):
         bounded.inpaint(image, holes[0], "original")
 
 
@@ -246,10 +281,10 @@ def test_a_run_of_the_training_size_is_never_refused(session):
     image, hole = sample(64, 64)
     np.testing.assert_array_equal(frugal.inpaint(image, hole), session.inpaint(image, hole))
     image, hole = sample(65, 64)
-    with pytest.raises(ValueError, match="a higher limit"):
+    with pytest.raises(ValueError, match="a higher memory limit"):
         frugal.inpaint(image, hole, "original")
     images, holes = (np.stack([array] * 2) for array in sample(64, 64))
-    with pytest.raises(ValueError, match=r"2 image\(s\) of 64 x 64 .* a higher limit"):
+    with pytest.raises(ValueError, match=r"2 image\(s\) of 64 x 64 .* a higher memory limit"):
         frugal.inpaint_batch(images, holes)
 
 
