@@ -309,6 +309,32 @@ def test_damaged_pixels_of_a_png_are_refused():
             assert "before its last row" in refusal(content)
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+def test_pixels_of_a_png_are_unpacked_once_whatever_they_are(mode, monkeypatch):
+    monkeypatch.setattr(png, "has_all_rows", lambda content: pytest.fail("unpacked again"))
+    size = 100, 70
+    for content in (bytes(100 * 70 * 4), b"\xff" * 100 * 70 * 4):
+        stream = io.BytesIO()
+        length = len(Image.new(mode, size).tobytes())
+        Image.frombytes(mode, size, content[:length]).save(stream, "PNG")
+        assert read(stream.getvalue()).pixels.shape == (70, 100, 3)
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [b"\xe0JFIF", b"\xe0JFIF\0", b"\xeeAdobe\0", b"\xe2ICC_PROFILE\0",
+     b"\xedPhotoshop 3.0\x008BIM\0"],
+)  # fmt: skip
+def test_segments_of_a_jpeg_that_are_cut_off_cost_themselves_alone(segment):
+    jpeg = encoded(picture(), "JPEG")
+    head = 4 + struct.unpack_from(">H", jpeg, 4)[0]  # behind its JFIF
+    size = struct.pack(">H", len(segment) + 1)
+    odd = b"\xff" + segment[:1] + size + segment[1:]
+    expected = read(jpeg).pixels
+    for content in (jpeg[:head] + odd + jpeg[head:], jpeg[:2] + odd + jpeg[head:]):
+        np.testing.assert_array_equal(read(content).pixels, expected)
+
+
 def test_a_png_without_its_palette_is_damaged():
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 8, 3, 0, 0, 0))
     data = png_chunk(b"IDAT", zlib.compress(bytes(3)))

@@ -342,20 +342,38 @@ def test_rgb565_bmp_is_read():
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("levels", [(0, 255), (255, 0), (255, 255), (3, 40)])
-def test_bmp_of_two_colors_in_several_bits(bits, levels):
-    indices = np.eye(8, 16, dtype=np.uint8)
+@pytest.mark.parametrize("levels", [(0, 255), (255, 0), (255, 255), (3, 40), range(8), range(16)])
+def test_bmp_of_few_colors_in_several_bits(bits, levels):
+    indices = np.eye(8, 16, dtype=np.uint8) * np.uint8(len(levels) - 1)
     data = indices if bits == 8 else indices[:, ::2] << 4 | indices[:, 1::2]
-    header = struct.pack("<IiiHHIIiiII", 40, 16, -8, 1, bits, 0, data.size, 0, 0, 2, 0)
+    header = struct.pack("<IiiHHIIiiII", 40, 16, -8, 1, bits, 0, data.size, 0, 0, len(levels), 0)
     palette = b"".join(bytes([level, level, level, 0]) for level in levels)
-    head = b"BM" + struct.pack("<IHHI", 62 + data.size, 0, 0, 62) + header + palette
+    start = 54 + len(palette)
+    head = b"BM" + struct.pack("<IHHI", start + data.size, 0, 0, start) + header + palette
     photograph = read(head + data.tobytes())
     np.testing.assert_array_equal(photograph.pixels[..., 0], np.array(levels)[indices])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"byteorder": ">"}, {"compression": "zlib", **PREDICTED}, {"tile": (16, 16)},
+     {"photometric": "miniswhite"}],
+)  # fmt: skip
+def test_gray_and_alpha_in_planes_are_read(options):
+    samples = picture(channels=2)
+    turned = {"extratags": [(274, "H", 1, 6, True)], "planarconfig": "separate"}
+    photograph = read(tiff(samples, **ALPHA | turned | options))
+    if "photometric" in options:
+        samples[..., 0] = 255 - samples[..., 0]
+    samples = np.rot90(samples, -1)
+    assert photograph.grey
+    np.testing.assert_array_equal(photograph.pixels[..., 0], samples[..., 0])
+    np.testing.assert_array_equal(photograph.alpha, samples[..., 1])
+
+
 def test_layouts_of_a_tiff_that_are_not_read_are_refused_by_name():
-    gray = tiff(picture(channels=2), planarconfig="separate", **ALPHA)
-    assert "straight alpha of RGB" in refusal(gray)
+    gray = tiff(picture(channels=2), planarconfig="separate", extrasamples=["assocalpha"])
+    assert "straight alpha of 8 bits" in refusal(gray)
     content = bytearray(tiff(picture()))
     (tag,) = (tag for tag in bounds.tiff_pages(content)[0] if tag.number == 259)
     struct.pack_into("<H", content, tag.data, 34712)

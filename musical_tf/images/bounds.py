@@ -246,6 +246,7 @@ def _scaled_key(data: bytes, bits: int) -> bytes:
 
 def _bounded_jpeg(content: bytes, notes: list[str]) -> bytes:
     """Counts segments and scans, and bounds the EXIF, of which Pillow joins all segments."""
+    content = jpeg.usable(content, MAX_SEGMENTS)
     exif: list[tuple[int, int]] = []
     scans = 0
     for number, (marker, start, end) in enumerate(jpeg.segments(content)):
@@ -266,11 +267,8 @@ def _bounded_jpeg(content: bytes, notes: list[str]) -> bytes:
         b"\xff\xe1" + struct.pack(">H", 8 + len(part)) + b"Exif\0\0" + part
         for part in (whole[at : at + 65000] for at in range(0, len(whole), 65000))
     ]
-    pieces, position = [content[: exif[0][0]], *parts], exif[0][1]
-    for start, end in exif[1:]:
-        pieces.append(content[position:start])
-        position = end
-    return b"".join([*pieces, content[position:]])
+    first, *others = exif
+    return b"".join([content[: first[0]], *parts, jpeg.without(content, others, first[1])])
 
 
 # ---- BMP
@@ -280,7 +278,8 @@ def _bounded_bmp(content: bytes) -> bytes:
     """Bounds run-length encoding, which Pillow decodes in Python, and mends a palette.
 
     Pillow takes pixels of 4 or 8 bits for single bits if they have black and white alone to choose
-    from. A third color, of whatever follows, keeps it from that.
+    from, and pixels of 4 bits for bytes if each color is the gray of its own number. More colors,
+    of whatever follows, keep it from that.
     """
     if len(content) < 54 or struct.unpack_from("<I", content, 14)[0] < 40:
         return content
@@ -288,6 +287,8 @@ def _bounded_bmp(content: bytes) -> bytes:
     bits, compression, colors = struct.unpack_from("<HI12xI", content, 28)
     if bits in (4, 8) and colors == 2:
         content = content[:46] + struct.pack("<I", 3) + content[50:]
+    elif bits == 4:
+        content = content[:46] + struct.pack("<I", 256) + content[50:]
     if compression not in (1, 2):
         return content
     if abs(width * height) > MAX_RUN_LENGTH_PIXELS or len(content) > MAX_RUN_LENGTH_BYTES:

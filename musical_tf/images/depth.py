@@ -73,6 +73,10 @@ def open_image(content: bytes, image_format: str) -> Image.Image | None:
         image = Image.fromarray(samples[..., 0]) if is_gray else _upper_bytes(samples)
         image.info.update(_tiff_info(content))
         return _named(image, "TIFF", "RGB;16N")
+    if image_format == "TIFF" and _is_gray_with_alpha_in_planes(content):
+        image = Image.fromarray(_tiff_samples(content).astype(np.uint8))
+        image.info.update(_tiff_info(content))
+        return _named(image, "TIFF")
     if image_format == "TIFF" and is_multiplied(content) and _tag(content, 277) == 2:
         upright = _with_values(content, {274: 1})
         image = Image.open(io.BytesIO(upright), formats=["TIFF"]).convert("LA")
@@ -235,9 +239,10 @@ def _tiff_bits(content: bytes) -> int:
         raise DepthError(f"photometric interpretation {photometric} is not read: save it as RGB")
     if bits <= {1, 2, 4, 8}:
         is_planar, extra = _tag(content, 284, 1) == 2, _tags(content, 338)
-        if is_planar and (channels == 2 or extra not in ((2,), ())):
+        is_gray = channels == 2 and not _is_gray_with_alpha_in_planes(content)
+        if is_planar and (is_gray or extra not in ((2,), ())):
             raise DepthError(
-                "its extra channels in planes must be straight alpha of RGB: save it as PNG"
+                "its extra channels in planes must be straight alpha of 8 bits: save it as PNG"
             )
         return 8
     said = ", ".join(str(number) for number in sorted(bits))
@@ -252,6 +257,14 @@ def _tiff_bits(content: bytes) -> int:
             "straight alpha: save it as PNG"
         )
     return 16
+
+
+def _is_gray_with_alpha_in_planes(content: bytes) -> bool:
+    return (
+        (_tag(content, 277), _tag(content, 284), _tags(content, 338)) == (2, 2, (2,))
+        and set(_tags(content, 258)) == {8}
+        and _tag(content, 262) in (0, 1)
+    )
 
 
 def _tiff_gray(content: bytes) -> np.ndarray:
@@ -300,6 +313,7 @@ def _interleaved(content: bytes, channels: int) -> np.ndarray:
 def _gray_tags(content: bytes) -> tuple[dict[int, tuple[int, ...]], tuple[int, int]]:
     """The tags of a gray image of the file's strips or tiles, and the numbers of their two tags."""
     tags = {tag.number: tag for tag in bounds.tiff_pages(content)[0]}
+    bits = max(_tags(content, 258))
     places = (324, 325) if 324 in tags else (273, 279)
     values = {
         number: bounds.tag_value(content, tags[number]) for number in _PLANE_TAGS if number in tags
@@ -308,10 +322,10 @@ def _gray_tags(content: bytes) -> tuple[dict[int, tuple[int, ...]], tuple[int, i
     ends = (start + size for start, size in zip(starts, sizes, strict=True))
     needed = 0  # without compression, a decoder reads as many bytes, whatever the sizes are
     if values.get(259, (1,)) == (1,) and 322 not in values:
-        needed = 2 * values[256][0] * values[257][0] * _tag(content, 277, 1)
+        needed = bits // 8 * values[256][0] * values[257][0] * _tag(content, 277, 1)
     if max(ends) > len(content) or sum(sizes) < needed:  # it would read what is appended
         raise DepthError("it is damaged: its pixels reach beyond its end")
-    values |= {258: (16,), 262: (1,), 277: (1,), 284: (1,)}
+    values |= {258: (bits,), 262: (1,), 277: (1,), 284: (1,)}
     return values | dict(zip(places, (starts, sizes), strict=True)), places
 
 

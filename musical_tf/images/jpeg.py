@@ -1,5 +1,6 @@
 """Reads the segments of JPEG files, without decoding them."""
 
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 END_OF_IMAGE = 0xD9
 SCAN = 0xDA
 FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_APPLICATION = 0xE0  # the first marker of segments that applications define
+# Those too short for what Pillow reads from them, and Photoshop's own.
+_STUMBLES = re.compile(rb"(?:JFIF|Adobe).{,2}\Z|ICC_PROFILE\0.?\Z|Photoshop 3\.0\0", re.DOTALL)
 
 
 def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
@@ -25,6 +29,31 @@ def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
             return
         position = start + 2 + max(2, struct.unpack_from(">H", content, start + 2)[0])
         yield marker, start, min(position, len(content))
+
+
+def usable(content: bytes, most: int) -> bytes:
+    """The file without those of its first segments that Pillow stumbles over and nobody needs.
+
+    Args:
+        content: The file.
+        most: How many segments are looked at.
+    """
+    places = []
+    for marker, start, end in itertools.islice(segments(content), most):
+        if marker == SCAN:
+            break
+        if marker >= _APPLICATION and _STUMBLES.match(content[start + 4 : min(end, start + 18)]):
+            places.append((start, end))
+    return without(content, places) if places else content
+
+
+def without(content: bytes, places: list[tuple[int, int]], position: int = 0) -> bytes:
+    """The file from a position on, without these parts of it."""
+    pieces = []
+    for start, end in places:
+        pieces.append(content[position:start])
+        position = end
+    return b"".join([*pieces, content[position:]])
 
 
 def has_end_marker(content: bytes) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,8 +62,9 @@ def decoded(
         if image_format == "JPEG" and not jpeg.has_end_marker(content):
             image = stack.enter_context(_without_end(content, name, notes))
         is_multiplied = image_format == "TIFF" and depth.is_multiplied(content)
+        noise = _noise_below(image) if image_format == "PNG" else None
         image.load()
-        if image_format == "PNG" and _may_lack_rows(image) and not png.has_all_rows(content):
+        if _may_lack_rows(image, noise) and not png.has_all_rows(content):
             raise ImageError(f"{name}: it is damaged: it ends before its last row")
         del content
         _bound_metadata(image, notes)
@@ -162,13 +164,33 @@ def _opened(content: bytes, image_format: str, name: str, max_pixels: int) -> Im
         ) from error
 
 
-def _may_lack_rows(image: Image.Image) -> bool:
-    """Whether the last row, or the one before it, is zero, as Pillow leaves rows that are missing.
+def _noise_below(image: Image.Image) -> np.ndarray:
+    """Noise that an image has in its last pixels until they are decoded."""
+    canvas = Image.new(image.mode, image.size)
+    box = _last_box(image)
+    part = canvas.crop(box)
+    part.frombytes(os.urandom(len(part.tobytes())))
+    canvas.paste(part, box)
+    image.im = canvas.im
+    return np.asarray(part)
 
-    Of an interlaced file every other row may be missing.
+
+def _may_lack_rows(image: Image.Image, noise: np.ndarray | None) -> bool:
+    """Whether pixels of the last two rows are as they were: Pillow does not report missing rows.
+
+    Of an interlaced file every other row, or pixel of a row, may be missing.
     """
-    rows = image.crop((0, max(0, image.height - 2), image.width, image.height))
-    return not np.asarray(rows).reshape(rows.height, -1).any(axis=1).all()
+    if noise is None:
+        return False
+    same = np.asarray(image.crop(_last_box(image))) == noise
+    same = same.reshape(*same.shape[:2], -1).all(axis=2)
+    return any(same[:, first::2].all(axis=1).any() for first in range(min(2, same.shape[1])))
+
+
+def _last_box(image: Image.Image) -> tuple[int, int, int, int]:
+    """The end of the last two rows of an image."""
+    width, height = image.size
+    return max(0, width - 64), max(0, height - 2), width, height
 
 
 def _without_end(content: bytes, name: str, notes: list[str]) -> Image.Image:
