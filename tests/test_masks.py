@@ -121,7 +121,8 @@ def test_a_clear_part_that_is_mostly_opaque_is_an_error(tmp_path, alpha):
         images.read_mask(path, polarity="clear")
     layer[..., 3] = 255
     Image.fromarray(layer).save(path)
-    assert not images.read_mask(path, polarity="clear").any()
+    with pytest.raises(images.ImageError, match="must have a clear part"):
+        images.read_mask(path, polarity="clear")
 
 
 @pytest.mark.parametrize("mark", [(255, 0, 0, 255), (255, 255, 255, 0)])

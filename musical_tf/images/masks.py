@@ -116,8 +116,13 @@ def load_mask(
         )
     if polarity == "clear":
         level = 254 - (THRESHOLD if threshold is None else threshold)
+        if found[0] == 255:
+            raise ImageError(
+                f"{name}: a mask must have a clear part for polarity clear, got opaque pixels "
+                "only; set the polarity"
+            )
         hole = values <= level
-        if found[0] < 255 and not hole.any():
+        if not hole.any():
             raise ImageError(
                 f"{name}: the opacity must have levels up to {level}, got {levels}, so nothing is "
                 "selected; set the threshold or the polarity"
@@ -171,13 +176,16 @@ def _levels(
         return values, "gray" if image.mode in ("1", "L") else "color"
     alpha = np.empty_like(values)
     bright = False
-    background = (0 if polarity == "white" else 255,) * 3 + (255,)
+    paper = 0 if polarity == "white" else 255
     for rows, strip in strips(image):
         layers = strip.convert("RGBA")
-        alpha[rows] = np.asarray(layers.getchannel("A"))
+        alpha[rows] = opacity = np.asarray(layers.getchannel("A"))
+        if polarity == "clear" or not opacity.any():
+            values[rows] = paper
+            continue
         colors = _brightest(layers.convert("RGB"), polarity, threshold)
-        bright = bright or bool((colors[alpha[rows] > 0] > (threshold or THRESHOLD)).any())
-        flat = Image.new("RGBA", layers.size, background)
+        bright = bright or bool((colors[opacity > 0] > (threshold or THRESHOLD)).any())
+        flat = Image.new("RGBA", layers.size, (paper, paper, paper, 255))
         flat.alpha_composite(layers)
         values[rows] = _brightest(flat.convert("RGB"), polarity, threshold)
     if polarity == "clear":
