@@ -67,9 +67,7 @@ def export(
         ExportError: If the graph is invalid or differs from Keras by more than `TOLERANCES` allows.
     """
     if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision must be one of {', '.join(PRECISIONS)}; received {precision!r}"
-        )
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     # Here, so that a missing one is found out before the work and not after it.
     import onnx  # noqa: F401
     import tf2onnx  # noqa: F401

@@ -52,12 +52,12 @@ def describe(
     training_size = recipe.get("image_size", DEFAULT_TRAINING_SIZE)
     if not isinstance(training_size, int) or training_size < 1:
         raise ValueError(
-            f"{run}/recipe.json: image_size must be a positive integer; received {training_size!r}"
+            f"{run}/recipe.json: image_size must be a positive integer, got {training_size!r}"
         )
     if strategy is None:
         strategy = card.get("strategy")
     if strategy is not None and strategy not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; received {strategy!r}")
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     generator = inpaint.generator
     bound = getattr(generator.config, "attention_max_scores", None)
     factor = getattr(generator.config, "attention_factor", None)

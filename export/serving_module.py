@@ -38,7 +38,7 @@ def load_inpainting(
 
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "exporting needs the TensorFlow backend of Keras; received "
+            "exporting needs the TensorFlow backend of Keras, got "
             f"KERAS_BACKEND={keras.backend.backend()}"
         )
     import musical_tf

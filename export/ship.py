@@ -151,13 +151,11 @@ def ship(
     from musical_tf import named_models
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(
-            f"--name must be lower-case letters, digits and underscores, received {name!r}"
-        )
+        raise ValueError(f"--name must be lower-case letters, digits and underscores, got {name!r}")
     texts = {"data": data, "licence": licence, "hardware": hardware}
     for flag, text in texts.items():
         if not text.strip():
-            raise ValueError(f"--{flag} must say something, received {text!r}")
+            raise ValueError(f"--{flag} must say something, got {text!r}")
     stages = describe_stages([Path(run) for run in runs])
     models = MODELS if models is None else Path(models)
     weights = named_models.FOLDER if weights is None else Path(weights)

@@ -58,14 +58,14 @@ class InpaintingFunction:
 
     def __init__(self, generator: Any, io: str = "uint8", layout: str = "nhwc"):
         if io not in VALUE_RANGES:
-            raise ValueError(f"io must be one of {', '.join(VALUE_RANGES)}; received {io!r}")
+            raise ValueError(f"io must be one of {', '.join(VALUE_RANGES)}, got {io!r}")
         if layout not in LAYOUTS:
-            raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; received {layout!r}")
+            raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
         multiple = getattr(generator, "size_multiple", None)
         if not isinstance(multiple, int) or multiple < 1:
             raise ValueError(
                 "generator.size_multiple must be a positive integer, the number its input's height "
-                f"and width are multiples of; received {multiple!r}"
+                f"and width are multiples of, got {multiple!r}"
             )
         self.generator = generator
         self.io = io

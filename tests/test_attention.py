@@ -362,12 +362,12 @@ def test_squeeze_excitation_by_hand():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patch_size": 2}, "patch_size must be an odd integer >= 1, received: 2"),
-        ({"patch_size": 0}, "received: 0"),
+        ({"patch_size": 2}, "patch_size must be an odd integer >= 1, got 2"),
+        ({"patch_size": 0}, "got 0"),
         ({"propagation_size": 4}, "propagation_size must be an odd integer"),
         ({"softmax_scale": 0}, "softmax_scale must be above 0"),
-        ({"implementation": "quick"}, r"one of \['fast', 'reference'\], received: 'quick'"),
-        ({"variant": "ours"}, r"one of \['official', 'paper'\], received: 'ours'"),
+        ({"implementation": "quick"}, r"one of \['fast', 'reference'\], got 'quick'"),
+        ({"variant": "ours"}, r"one of \['official', 'paper'\], got 'ours'"),
     ],
 )
 def test_wrong_options_are_named(arguments, message):

@@ -107,7 +107,7 @@ def test_strongest_are_known_sorted_and_the_largest_weights(monkeypatch):
     again = MultiScaleAttention((3,)).attention_maps(features, hole)["3x3"].strongest(4)
     assert again.positions.tolist() == found.positions.tolist()
     np.testing.assert_allclose(again.weights, found.weights, rtol=1e-5)
-    with pytest.raises(ValueError, match="count must be >= 1, received: 0"):
+    with pytest.raises(ValueError, match="count must be >= 1, got 0"):
         scale.strongest(0)
     with pytest.raises(ValueError, match="row 5, column 0: expected a filled position"):
         scale.weights(0, 5, 0)
@@ -165,7 +165,7 @@ def test_every_generator_with_an_attention_has_maps_of_its_hole(method):
         rows, columns = scale.sources[scale.filled].T
         samples = np.nonzero(scale.filled)[0]
         assert not missing[samples, rows, columns].any()
-    with pytest.raises(ValueError, match=r"multiples of .*, received: 36 x 36"):
+    with pytest.raises(ValueError, match=r"multiples of .*, got 36 x 36"):
         generator.attention_maps(inputs_of(batch_of(36)))
     if method in ("shift_net", "csa"):
         (scale,) = maps.values()

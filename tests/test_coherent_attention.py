@@ -139,10 +139,10 @@ def test_half_precision_rounds_the_filling_only():
 
 def test_wrong_arguments_are_refused():
     for bad in (0, 1.5):
-        with pytest.raises(ValueError, match=f"max_scores must be .* received: {bad}"):
+        with pytest.raises(ValueError, match=f"max_scores must be .* got {bad}"):
             CoherentSemanticAttention(max_scores=bad)
     layer = CoherentSemanticAttention()
-    with pytest.raises(ValueError, match=r"received: features \(1, 4, 4, 2\), hole \(1, 4, 3, 1\)"):
+    with pytest.raises(ValueError, match=r"got features \(1, 4, 4, 2\), hole \(1, 4, 3, 1\)"):
         layer(np.zeros((1, 4, 4, 2)), np.zeros((1, 4, 3, 1)))
     with pytest.raises(ValueError, match="Expected features"):
         attention_sources(np.zeros((1, 4, 4, 2)), np.zeros((1, 4, 4)))

@@ -169,7 +169,7 @@ def test_the_discriminator_ends_in_one_score(size, channels):
 def test_wrong_options_are_named():
     with pytest.raises(ValueError, match=r"region must be one of \['center', 'any'\]"):
         context_encoder.Config(region="centre")
-    with pytest.raises(ValueError, match="overlap must be at least 0 and below 32, received: 32"):
+    with pytest.raises(ValueError, match="overlap must be at least 0 and below 32, got 32"):
         context_encoder.Config(overlap=32)
     with pytest.raises(ValueError, match="known_weight must be >= 0"):
         context_encoder.Config(known_weight=-1.0)
@@ -178,7 +178,7 @@ def test_wrong_options_are_named():
 def test_one_photograph_a_batch_is_refused_in_training():
     generator = musical_tf.create("context_encoder", **NARROW)
     generator(inputs_of(batch_of(32, batch=1)))
-    with pytest.raises(ValueError, match="at least 2 photographs, received: 1"):
+    with pytest.raises(ValueError, match="at least 2 photographs, got 1"):
         generator.training_outputs(inputs_of(batch_of(32, batch=1)))
 
 

@@ -151,8 +151,8 @@ def test_a_bound_on_memory_changes_nothing(tmp_path):
 
 def test_wrong_options_are_named():
     for fields, message in (
-        ({"levels": 3}, "levels must be >= 4, received: 3"),
-        ({"width": 24}, r"must divide the 512 of the consistency loss, received: 192"),
+        ({"levels": 3}, "levels must be >= 4, got 3"),
+        ({"width": 24}, r"must divide the 512 of the consistency loss, got 192"),
     ):
         with pytest.raises(ValueError, match=message):
             csa.Config(**fields)
@@ -264,7 +264,7 @@ def test_feature_patches():
     )
     with pytest.raises(ValueError, match="must be at least 1, got 0 and 256"):
         feature_patch_discriminator(0)
-    with pytest.raises(ValueError, match="at least 64 x 64 pixels, received: 32"):
+    with pytest.raises(ValueError, match="at least 64 x 64 pixels, got 32"):
         csa.build_discriminators(csa.Config(), 32)
 
 

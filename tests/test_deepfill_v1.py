@@ -221,12 +221,12 @@ def test_float16_stays_finite_and_known_positions_keep_their_bits():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rate": 0}, "rate must be an integer >= 1, received: 0"),
-        ({"patch_size": 2}, "patch_size must be an odd integer >= 1, received: 2"),
+        ({"rate": 0}, "rate must be an integer >= 1, got 0"),
+        ({"patch_size": 2}, "patch_size must be an odd integer >= 1, got 2"),
         ({"fuse_size": 4}, "fuse_size must be an odd integer"),
         ({"softmax_scale": 0}, "softmax_scale must be above 0"),
-        ({"implementation": "quick"}, r"one of \['fast', 'reference'\], received: 'quick'"),
-        ({"max_scores": 0}, "max_scores must be an integer >= 1 or None, received: 0"),
+        ({"implementation": "quick"}, r"one of \['fast', 'reference'\], got 'quick'"),
+        ({"max_scores": 0}, "max_scores must be an integer >= 1 or None, got 0"),
     ],
 )
 def test_wrong_options_of_the_attention_are_named(arguments, message):
@@ -238,7 +238,7 @@ def test_shapes_that_disagree_or_do_not_divide_are_named():
     layer = StridedContextualAttention(rate=2)
     with pytest.raises(ValueError, match=r"hole \(B, H, W, 1\) .* hole \(1, 4, 4, 1\)"):
         layer(random_features(1, 8, 8, 3), np.zeros((1, 4, 4, 1), "float32"))
-    with pytest.raises(ValueError, match=r"multiples of 2, received: features \(1, 8, 7, 3\)"):
+    with pytest.raises(ValueError, match=r"multiples of 2, got features \(1, 8, 7, 3\)"):
         layer(random_features(1, 8, 7, 3), np.zeros((1, 8, 7, 1), "float32"))
 
 
@@ -266,9 +266,9 @@ def test_mirror_padding_is_numpys(side, padding):
 
 
 def test_wrong_paddings_are_named():
-    with pytest.raises(ValueError, match="padding must be an integer >= 0, received: -1"):
+    with pytest.raises(ValueError, match="padding must be an integer >= 0, got -1"):
         MirrorPadding2D(-1)
-    with pytest.raises(ValueError, match="minimum_side must be an integer >= 1, received: 0"):
+    with pytest.raises(ValueError, match="minimum_side must be an integer >= 1, got 0"):
         MirrorPadding2D(1, 0)
 
 
@@ -535,9 +535,9 @@ def test_the_penalty_is_taken_elsewhere_each_time():
 
 def test_wrong_options_are_named():
     for fields, message in (
-        ({"width": 1}, "width must be >= 2, received: 1"),
+        ({"width": 1}, "width must be >= 2, got 1"),
         ({"critic_steps": 0}, "critic_steps must be >= 1"),
-        ({"discount": 0.0}, "discount must be above 0 and <= 1, received: 0.0"),
+        ({"discount": 0.0}, "discount must be above 0 and <= 1, got 0.0"),
     ):
         with pytest.raises(ValueError, match=message):
             deepfill_v1.Config(**fields)

@@ -321,7 +321,7 @@ class TestRun:
             (["--run", str(run), *more], "--attention-maps: this musical has no attention"),
             (
                 ["--run", str(run_directory), "--image-size", "72", *more],
-                "--attention-maps: height and width must be multiples of 16, received: 72 x 72",
+                "--attention-maps: height and width must be multiples of 16, got 72 x 72",
             ),
             (_arguments(greys, fill_model, tmp_path / "out", more[-1]), "needs --run"),
             (_arguments(greys, fill_model, tmp_path / "out", more[-1], "1"), "at least 2"),

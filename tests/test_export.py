@@ -391,7 +391,7 @@ class TestRefusals:
         model.graph.node[0].op_type = "Unheard"
         with pytest.raises(ExportError, match="ONNX Runtime does not load the graph: "):
             parity.onnx_runtime(model)
-        message = "precision must be one of float32, float16, int8; received 'bfloat16'"
+        message = "precision must be one of float32, float16, int8, got 'bfloat16'"
         with pytest.raises(ValueError, match=message):
             to_onnx.export(run, tmp_path / "model.onnx", precision="bfloat16")
 

@@ -93,7 +93,7 @@ def test_the_discriminator_fits_other_sizes():
 
 
 def test_wrong_options_are_named():
-    with pytest.raises(ValueError, match="width must be >= 2, received: 1"):
+    with pytest.raises(ValueError, match="width must be >= 2, got 1"):
         glc.Config(width=1)
     with pytest.raises(ValueError, match="completion_steps must be >= 0"):
         glc.Config(completion_steps=-1)

@@ -137,7 +137,7 @@ def test_shapes(case):
     if case.wrong:
         height, width = case.wrong
         multiple = generator.size_multiple
-        message = f"must be multiples of {multiple}, received: {height} x {width}"
+        message = f"must be multiples of {multiple}, got {height} x {width}"
         with pytest.raises(ValueError, match=message):
             generator(inputs_of(batch_of(height, width)))
 

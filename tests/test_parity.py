@@ -72,9 +72,9 @@ def test_float32_nchw_is_the_same_function():
 
 
 def test_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match=r"io must be one of uint8, float32; received 'int8'"):
+    with pytest.raises(ValueError, match=r"io must be one of uint8, float32, got 'int8'"):
         InpaintingFunction(Recorder(), io="int8")
-    with pytest.raises(ValueError, match=r"layout must be one of nhwc, nchw; received 'hwc'"):
+    with pytest.raises(ValueError, match=r"layout must be one of nhwc, nchw, got 'hwc'"):
         InpaintingFunction(Recorder(), layout="hwc")
     with pytest.raises(ValueError, match="size_multiple must be a positive integer"):
         InpaintingFunction(lambda inputs, training: inputs[0])

@@ -86,7 +86,7 @@ def test_the_gradient_reaches_the_copied_values_and_no_choice():
 
 
 def test_shift_refuses_other_channels():
-    with pytest.raises(ValueError, match="same number of channels, received: 4 and 3"):
+    with pytest.raises(ValueError, match="same number of channels, got 4 and 3"):
         ShiftConnection()(tf.zeros((1, 2, 2, 4)), tf.zeros((1, 2, 2, 3)), tf.zeros((1, 2, 2, 1)))
 
 
@@ -149,9 +149,9 @@ def test_discriminator_variants(normalization, spectral):
 
 
 def test_sizes_that_do_not_go_through_are_refused_before_the_training():
-    with pytest.raises(ValueError, match="multiple of 256, received: 128; levels=7 is the most"):
+    with pytest.raises(ValueError, match="multiple of 256, got 128; levels=7 is the most"):
         shift_net.build_discriminators(shift_net.Config(), 128)
-    with pytest.raises(ValueError, match="levels must be >= 4, received: 3"):
+    with pytest.raises(ValueError, match="levels must be >= 4, got 3"):
         shift_net.Config(levels=3)
 
 

@@ -172,7 +172,7 @@ class MultiScaleAttention(AttentionLayer):
         _set_options(self, propagation_size, softmax_scale, implementation, variant, max_scores)
         self.patch_sizes = tuple(patch_sizes)
         if not self.patch_sizes:
-            raise ValueError("patch_sizes must name at least one patch size, received: ()")
+            raise ValueError("patch_sizes must name at least one patch size, got ()")
         for size in self.patch_sizes:
             check_odd(patch_size=size)
         self.squeeze_ratio = squeeze_ratio

@@ -53,7 +53,7 @@ def check_shapes(features_shape: Any, hole_shape: Any, multiple: int = 1) -> Non
         multiples = f", H and W multiples of {multiple}" if multiple > 1 else ""
         raise ValueError(
             "Expected features (B, H, W, C) and a hole (B, H, W, 1) of the same B, H, W"
-            f"{multiples}, received: features {tuple(features_shape)}, hole {tuple(hole_shape)}"
+            f"{multiples}, got features {tuple(features_shape)}, hole {tuple(hole_shape)}"
         )
 
 
@@ -61,19 +61,19 @@ def check_odd(**sizes: Any) -> None:
     """Raises `ValueError` on a size that is no odd integer above 0."""
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1 or size % 2 == 0:
-            raise ValueError(f"{name} must be an odd integer >= 1, received: {size!r}")
+            raise ValueError(f"{name} must be an odd integer >= 1, got {size!r}")
 
 
 def check_max_scores(max_scores: Any) -> None:
     """Raises `ValueError` unless it is None or an integer above 0."""
     if max_scores is not None and (not isinstance(max_scores, int) or max_scores < 1):
-        raise ValueError(f"max_scores must be an integer >= 1 or None, received: {max_scores!r}")
+        raise ValueError(f"max_scores must be an integer >= 1 or None, got {max_scores!r}")
 
 
 def check_scale(softmax_scale: Any) -> None:
     """Raises `ValueError` unless it is above 0."""
     if not softmax_scale > 0:
-        raise ValueError(f"softmax_scale must be above 0, received: {softmax_scale!r}")
+        raise ValueError(f"softmax_scale must be above 0, got {softmax_scale!r}")
 
 
 def check_one_of(valid: Iterable[str], **values: Any) -> None:
@@ -81,4 +81,4 @@ def check_one_of(valid: Iterable[str], **values: Any) -> None:
     valid = sorted(valid)
     for name, value in values.items():
         if value not in valid:
-            raise ValueError(f"{name} must be one of {valid}, received: {value!r}")
+            raise ValueError(f"{name} must be one of {valid}, got {value!r}")

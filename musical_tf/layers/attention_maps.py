@@ -63,7 +63,7 @@ def attention_weights(
         if not 0 <= extent[0] < extent[1] <= side:
             raise ValueError(
                 f"region: expected rows and columns inside the map {tuple(features.shape[1:3])}, "
-                f"received: {region}"
+                f"got {region}"
             )
     compute = paper_weights if variant == "paper" else _official_map_weights
     weights = compute(features, hole, region, patch_size, propagation_size, softmax_scale)
@@ -198,7 +198,7 @@ class AttentionMap:
         Raises `ValueError` if `count` is below 1.
         """
         if count < 1:
-            raise ValueError(f"count must be >= 1, received: {count}")
+            raise ValueError(f"count must be >= 1, got {count}")
         count = min(count, self.filled[0].size)
         if self._found is None or self._found.weights.shape[-1] < count:
             self._found = self._find(count)

@@ -32,7 +32,7 @@ class MirrorPadding2D(keras.layers.Layer):
         super().__init__(**kwargs)
         for name, value, least in (("padding", padding, 0), ("minimum_side", minimum_side, 1)):
             if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer >= {least}, received: {value!r}")
+                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
         self.padding = padding
         self.minimum_side = minimum_side
 

@@ -44,7 +44,7 @@ class ShiftConnection(keras.layers.Layer):
     def build(self, decoder_shape, encoder_shape, hole_shape):
         if decoder_shape[-1] != encoder_shape[-1]:
             raise ValueError(
-                "decoder and encoder must have the same number of channels, received: "
+                "decoder and encoder must have the same number of channels, got "
                 f"{decoder_shape[-1]} and {encoder_shape[-1]}"
             )
 

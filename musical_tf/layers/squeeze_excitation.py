@@ -28,7 +28,7 @@ class SqueezeExcitation(keras.layers.Layer):
     def __init__(self, ratio: int = 16, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(ratio, int) or ratio < 1:
-            raise ValueError(f"ratio must be an integer >= 1, received: {ratio!r}")
+            raise ValueError(f"ratio must be an integer >= 1, got {ratio!r}")
         self.ratio = ratio
 
     def build(self, input_shape):

@@ -96,7 +96,7 @@ class StridedContextualAttention(AttentionLayer):
     ):
         super().__init__(**kwargs)
         if not isinstance(rate, int) or rate < 1:
-            raise ValueError(f"rate must be an integer >= 1, received: {rate!r}")
+            raise ValueError(f"rate must be an integer >= 1, got {rate!r}")
         check_odd(patch_size=patch_size, fuse_size=fuse_size)
         check_scale(softmax_scale)
         check_one_of(IMPLEMENTATIONS, implementation=implementation)

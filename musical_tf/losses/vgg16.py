@@ -101,7 +101,7 @@ class VGG16Activations(keras.layers.Layer):
         wanted = [name for name in MAPS if name in self.activations]
         if not wanted or wanted != list(self.activations):
             raise ValueError(
-                f"activations must be some of {', '.join(MAPS)}, in this order, received: "
+                f"activations must be some of {', '.join(MAPS)}, in this order, got "
                 f"{', '.join(self.activations) or 'none'}"
             )
         arrays, mean = self._load_arrays()

@@ -31,15 +31,13 @@ class MethodConfig:
 
     def __post_init__(self):
         if self.preset not in self.PRESETS:
-            raise ValueError(
-                f"preset must be one of {list(self.PRESETS)}, received: {self.preset!r}"
-            )
+            raise ValueError(f"preset must be one of {list(self.PRESETS)}, got {self.preset!r}")
         fields = vars(self)
         least = dict(self.LEAST) | {name: 0 for name in fields if name.startswith("lambda_")}
         for name, smallest in least.items():
             value = fields[name]
             if value is not None and not value >= smallest:  # NaN is not
-                raise ValueError(f"{name} must be >= {smallest}, received: {value!r}")
+                raise ValueError(f"{name} must be >= {smallest}, got {value!r}")
 
     @classmethod
     def from_preset(cls, preset: str = "paper", **overrides) -> Self:
@@ -92,7 +90,7 @@ class MethodGenerator:
         height, width = image.shape[1:3]
         if any(side is not None and side % self.size_multiple for side in (height, width)):
             raise ValueError(
-                f"height and width must be multiples of {self.size_multiple}, received: "
+                f"height and width must be multiples of {self.size_multiple}, got "
                 f"{height} x {width}; musical_tf.inference.InpaintingFunction takes any size"
             )
 

@@ -91,10 +91,10 @@ class Config(MethodConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.region not in REGIONS:
-            raise ValueError(f"region must be one of {list(REGIONS)}, received: {self.region!r}")
+            raise ValueError(f"region must be one of {list(REGIONS)}, got {self.region!r}")
         if not 0 <= self.overlap < FRAME // 4:
             raise ValueError(
-                f"overlap must be at least 0 and below {FRAME // 4}, received: {self.overlap!r}"
+                f"overlap must be at least 0 and below {FRAME // 4}, got {self.overlap!r}"
             )
 
     @property
@@ -176,7 +176,7 @@ class ContextEncoder(MethodGenerator, keras.Model):
         image, hole = (ops.convert_to_tensor(each, dtype="float32") for each in inputs)
         if image.shape[0] == 1:
             raise ValueError(
-                "the Context Encoder trains on batches of at least 2 photographs, received: 1; "
+                "the Context Encoder trains on batches of at least 2 photographs, got 1; "
                 "over one, batch normalisation of the bottleneck leaves nothing"
             )
         window = self.window_of(hole)

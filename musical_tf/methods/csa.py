@@ -114,7 +114,7 @@ class Config(MethodConfig):
         if self.lambda_consistency and TARGET_CHANNELS % channels:
             raise ValueError(
                 f"the attention's channels, width x min({ATTENTION_FACTOR}, width_limit), must "
-                f"divide the {TARGET_CHANNELS} of the consistency loss, received: {channels}; "
+                f"divide the {TARGET_CHANNELS} of the consistency loss, got {channels}; "
                 "without that loss (lambda_consistency=0) they may be any number"
             )
 
@@ -131,7 +131,7 @@ def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Mod
         return {}
     if image_size < 64:
         raise ValueError(
-            "CSA's feature patch discriminator needs images of at least 64 x 64 pixels, received: "
+            "CSA's feature patch discriminator needs images of at least 64 x 64 pixels, got "
             f"{image_size}; train at a larger image size, or without it (lambda_adversarial=0)"
         )
     return {

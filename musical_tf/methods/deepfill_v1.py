@@ -102,7 +102,7 @@ class Config(MethodConfig):
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.discount <= 1:
-            raise ValueError(f"discount must be above 0 and <= 1, received: {self.discount!r}")
+            raise ValueError(f"discount must be above 0 and <= 1, got {self.discount!r}")
 
 
 def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Model]:

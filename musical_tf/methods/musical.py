@@ -145,8 +145,7 @@ class Config(MethodConfig):
         super().__post_init__()
         if not 2 <= self.attention_level <= OUTER_LEVELS:
             raise ValueError(
-                f"attention_level must be within 2 and {OUTER_LEVELS}, "
-                f"received: {self.attention_level!r}"
+                f"attention_level must be within 2 and {OUTER_LEVELS}, got {self.attention_level!r}"
             )
 
     @property

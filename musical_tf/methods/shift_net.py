@@ -120,7 +120,7 @@ def build_discriminators(config: Config, image_size: int) -> dict[str, keras.Mod
         fitting = (image_size & -image_size).bit_length() - 1
         raise ValueError(
             f"Shift-Net with levels={config.levels} takes images whose side is a multiple of "
-            f"{multiple}, received: {image_size}; levels={fitting} is the most that fits"
+            f"{multiple}, got {image_size}; levels={fitting} is the most that fits"
         )
     if config.lambda_adversarial == 0:
         return {}
