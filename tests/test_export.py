@@ -234,8 +234,9 @@ class TestBoundedAttention:
     BOUND = 300_000
 
     @pytest.fixture(scope="class")
-    def bounded(self, run, tmp_path_factory):
-        inpaint = load_inpainting(run, attention_max_scores=self.BOUND)
+    @classmethod
+    def bounded(cls, run, tmp_path_factory):
+        inpaint = load_inpainting(run, attention_max_scores=cls.BOUND)
         model = build_model(inpaint)
         description = describe(run, inpaint)
         set_metadata(model, {**description, "parity": "{}"})
@@ -298,7 +299,8 @@ class TestCopies:
     """A generator whose file copies, as far as Keras: the shipped `photo` has the ONNX side."""
 
     @pytest.fixture(scope="class")
-    def generator(self):
+    @staticmethod
+    def generator():
         return musical_tf.create("musical", preset="lite", width=8, copying=True)
 
     def test_every_source_is_known_and_known_pixels_are_their_own(self, generator):
