@@ -291,7 +291,7 @@ def resolve(
     Raises:
         ValueError: On an unknown name, key, value or combination; lists what is valid.
     """
-    from musical_tf import methods, named_models
+    from musical_tf import methods
 
     spec = datasets.get_spec(dataset)
     pairs = parse_settings(settings)
@@ -306,12 +306,7 @@ def resolve(
         for name in ("method", "preset")
         if (value := pairs.pop(name, given.pop(name, None))) is not None
     }
-    start: dict[str, Any] = {}
-    init = pairs.get("init", given.get("init"))
-    if init is not None and named_models.is_name(init):
-        trained = named_models.card(init)["recipe"]
-        if all(trained[name] == value for name, value in asked.items()):
-            start = trained
+    start = _recipe_of_weights(pairs.get("init", given.get("init")), asked)
     method = asked.get("method", start.get("method", "musical"))
     module = methods.get(method)
     default_preset = "lite" if dataset == "demo" and "lite" in module.PRESETS else "paper"
@@ -323,44 +318,18 @@ def resolve(
         )
     set_values, set_options = read_settings(pairs, module.Config, ("dataset", "method", "preset"))
     given |= set_values
-    options = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in start.get("config", {}).items()
-        if name in _hints(module.Config) and name != "preset"
-    }
-    values = presets.PRESETS.get(preset, presets.paper)()
-    # What another method's own paper says of its training.
-    own = getattr(module, "RECIPE", {}).get(preset, {})
-    values |= own
-    if dataset == "demo":
-        changes = presets.demo()
-        if preset != "lite":
-            # Chosen for `lite`; another preset is shown at its own.
-            del changes["image_size"], changes["learning_rate"]
-        values |= changes | {key: own[key] for key in own if key in OPTIMIZER_KEYS}
-        if method == "musical":
-            options = {"membrane": True} | options
-    values |= {"crop": spec.crop, "flip": spec.flip}
-    options |= set_options
+    values = _default_values(spec, module, preset)
     # Naming one way to say how long replaces the default, which may be the other.
     if given.get("epochs") is not None or given.get("steps") is not None:
         values |= {"epochs": None, "steps": None}
     values |= given
     if isinstance(values["image_size"], int):
         values.setdefault("shorter_side", spec.shorter_side(values["image_size"]))
-
-    where = values.get("data_dir") or spec.data_dir
-    if dataset == "demo" and where is not None:
-        raise ValueError(f"dataset demo is embedded and takes no data directory, got {where}")
-    if dataset != "demo" and where is None:
-        raise ValueError(f"dataset {dataset} needs --data-dir.\n{spec.instructions}")
-    values["data_dir"] = where
+    values["data_dir"] = spec.folder(values.get("data_dir"))
     values["mask"] = str(values["mask"])
     holes.check_masks(values["mask"])
 
-    if method == "musical" and "lambda_adversarial" not in options:
-        # Section 4.1: 0 for CelebA, 0.3 for the other two. `lite` goes without; see its docstring.
-        options["lambda_adversarial"] = 0.0 if preset == "lite" else spec.lambda_adversarial
+    options = _default_options(spec, module, method, preset, start.get("config", {})) | set_options
     config = module.Config.from_preset(preset, **options)
     if values.get("ablation") is not None:
         config = _ablated(config, module, values["ablation"], pairs)
@@ -368,6 +337,49 @@ def resolve(
     # Through JSON, so that a stored recipe is equal: it has lists instead of tuples.
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
     return Recipe.of(with_absolute_paths(values) | named | {"config": plain})
+
+
+def _recipe_of_weights(init: str | None, asked: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the recipe of named weights, unless another method or preset is asked for."""
+    from musical_tf import named_models
+
+    if init is None or not named_models.is_name(init):
+        return {}
+    trained = named_models.card(init)["recipe"]
+    return trained if all(trained[name] == value for name, value in asked.items()) else {}
+
+
+def _default_values(spec, module, preset: str) -> dict[str, Any]:
+    """Returns the fields of `Recipe` by preset, method and dataset."""
+    values = presets.PRESETS.get(preset, presets.paper)()
+    # What another method's own paper says of its training.
+    own = getattr(module, "RECIPE", {}).get(preset, {})
+    values |= own
+    if spec.name == "demo":
+        changes = presets.demo()
+        if preset != "lite":
+            # Chosen for `lite`; another preset is shown at its own.
+            del changes["image_size"], changes["learning_rate"]
+        values |= changes | {key: own[key] for key in own if key in OPTIMIZER_KEYS}
+    return values | {"crop": spec.crop, "flip": spec.flip}
+
+
+def _default_options(
+    spec, module, method: str, preset: str, trained: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns options of the method's configuration: the dataset's and those of trained weights."""
+    options: dict[str, Any] = {}
+    if method == "musical":
+        # Section 4.1: 0 for CelebA, 0.3 for the other two. `lite` goes without; see its docstring.
+        options["lambda_adversarial"] = 0.0 if preset == "lite" else spec.lambda_adversarial
+        if spec.name == "demo":
+            options["membrane"] = True
+    known = set(_hints(module.Config)) - {"preset"}
+    return options | {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in trained.items()
+        if name in known
+    }
 
 
 def with_absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -217,18 +217,47 @@ def encode_photograph(
     if image_format is None:
         written = photograph.format in WRITABLE.values()
         image_format = photograph.format if written else "PNG"
-    alpha = photograph.alpha if alpha is None else alpha
-    if alpha is not None and image_format not in _WITH_ALPHA:
-        if not (alpha == 255).all():
-            raise ImageError(
-                f"{image_format} cannot hold transparency; write one of {', '.join(_WITH_ALPHA)}"
-            )
-        alpha = None  # nothing is transparent
+    alpha = _writable_alpha(photograph.alpha if alpha is None else alpha, image_format)
     image = Image.fromarray(pixels)
     if photograph.grey:
         image = image.convert("L")
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
+    options = _encoder_options(photograph, image_format, quality)
+    deep = None
+    if photograph.samples is not None and image_format in depth.DEEP_FORMATS:
+        deep = _deep_samples(photograph, image, alpha, hole)
+    # Encoders raise whatever a damaged tag or profile leads them to.
+    for dropped in ("", "exif", "icc_profile"):
+        options.pop(dropped, None)
+        try:
+            if deep is not None:
+                return depth.encode(deep, image_format, options)
+            stream = io.BytesIO()
+            image.save(stream, image_format, **options)
+            return stream.getvalue()
+        except MemoryError:
+            raise
+        except Exception as error:
+            failure = error
+    raise ImageError(f"it cannot be written as {image_format}: {failure}") from failure
+
+
+def _writable_alpha(alpha: np.ndarray | None, image_format: str) -> np.ndarray | None:
+    """The alpha that a format is to hold: None if it holds none and nothing is transparent."""
+    if alpha is None or image_format in _WITH_ALPHA:
+        return alpha
+    if not (alpha == 255).all():
+        raise ImageError(
+            f"{image_format} cannot hold transparency; write one of {', '.join(_WITH_ALPHA)}"
+        )
+    return None
+
+
+def _encoder_options(
+    photograph: Photograph, image_format: str, quality: int | None
+) -> dict[str, Any]:
+    """What Pillow's encoder is told: metadata, how much may be lost, how to compress."""
     options: dict[str, Any] = {}
     if image_format in _WITH_EXIF:
         kept = {"icc_profile": photograph.icc_profile, "exif": photograph.exif}
@@ -244,25 +273,9 @@ def encode_photograph(
             options["compression"] = "raw"  # Pillow's compressed TIFFs lose them
     if "dpi" in photograph.encoding and image_format in ("PNG", "JPEG", "TIFF", "BMP"):
         options["dpi"] = photograph.encoding["dpi"]
-    deep = None
-    if photograph.samples is not None and image_format in depth.DEEP_FORMATS:
-        deep = _deep_samples(photograph, image, alpha, hole)
     if image_format == "JPEG" and len(options.get("exif", b"")) > _JPEG_SEGMENT:
         del options["exif"]  # see `lost_in`
-    # Encoders raise whatever a damaged tag or profile leads them to.
-    for dropped in ("", "exif", "icc_profile"):
-        options.pop(dropped, None)
-        try:
-            if deep is not None:
-                return depth.encode(deep, image_format, options)
-            stream = io.BytesIO()
-            image.save(stream, image_format, **options)
-            return stream.getvalue()
-        except MemoryError:
-            raise
-        except Exception as error:
-            failure = error
-    raise ImageError(f"it cannot be written as {image_format}: {failure}") from failure
+    return options
 
 
 def _deep_samples(

@@ -59,6 +59,20 @@ class DatasetSpec:
         """Returns the shorter side after resizing, in pixels: 256, or the paper's 350, for 256."""
         return round(self.shorter_side_ratio * image_size)
 
+    def folder(self, data_dir: str | Path | None) -> str | Path | None:
+        """Returns where the photographs are: as given, or the default; None for embedded ones.
+
+        Raises:
+            ValueError: If there is no default, or a folder is given for embedded photographs.
+        """
+        folder = data_dir or self.data_dir
+        is_embedded = self.name == "demo"
+        if is_embedded and folder is not None:
+            raise ValueError(f"dataset demo is embedded and takes no data directory, got {folder}")
+        if not is_embedded and folder is None:
+            raise ValueError(f"dataset {self.name} needs --data-dir.\n{self.instructions}")
+        return folder
+
 
 def list_images(folder: str | Path) -> list[str]:
     """Lists the images below an existing folder, sorted; see `musical_tf.images.find_images`."""
