@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import sha256, write_whole
+from .files import write_whole
 
 WEIGHTS = "generator.keras"
 """Weights of the last checkpoint, averaged where the recipe averages."""
@@ -133,10 +133,6 @@ class RunDirectory:
         if self.photographs_file.is_file():
             return self._read(self.photographs_file, dict).get("photographs")
         return self._read(manifests[-1], dict)["recipe"].get("photographs") if manifests else None
-
-    def weights_hash(self) -> str:
-        """SHA-256 of the weights; `FileNotFoundError` if there are none yet."""
-        return sha256(self.weights)
 
     def note_skipped(self, skipped: Mapping[str, str]) -> None:
         """Adds photographs that could not be used, one `path: reason` a line.
