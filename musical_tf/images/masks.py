@@ -104,10 +104,7 @@ def load_mask(
         is_plain = not is_white or image.mode.startswith("I") or _is_plain(image, noise)
         if image.mode == "P" and not image.has_transparency_data:
             is_plain = is_plain and len(image.getcolors() or ()) == 1  # labels, maybe of one color
-    counts = np.bincount(values.reshape(-1)[:STRIP_PIXELS], minlength=256)
-    for start in range(STRIP_PIXELS, values.size, STRIP_PIXELS):
-        counts += np.bincount(values.reshape(-1)[start : start + STRIP_PIXELS], minlength=256)
-    found = np.flatnonzero(counts)
+    found = _found_levels(values)
     levels = _say_levels(found)
     if cut_off and found[-1] == 0:
         raise ImageError(
@@ -116,18 +113,9 @@ def load_mask(
         )
     if polarity == "clear":
         level = 254 - (THRESHOLD if threshold is None else threshold)
-        if found[0] == 255:
-            raise ImageError(
-                f"{name}: a mask must have a clear part for polarity clear, got opaque pixels "
-                "only; set the polarity"
-            )
-        hole = values <= level
-        if not hole.any():
-            raise ImageError(
-                f"{name}: the opacity must have levels up to {level}, got {levels}, so nothing is "
-                "selected; set the threshold or the polarity"
-            )
-        return Mask(hole, kind, levels, "the clear part is the hole")
+        return Mask(
+            _clear_part(values, found, level, name), kind, levels, "the clear part is the hole"
+        )
     level = THRESHOLD if threshold is None else threshold
     are_labels = len(found) <= _FEW_LEVELS and not noise
     if threshold is None and len(found) > 1:
@@ -146,6 +134,30 @@ def load_mask(
             "nothing is selected; set the threshold or the polarity"
         )
     return Mask(hole, kind, levels, f"levels {side} {level} are the hole")
+
+
+def _found_levels(values: np.ndarray) -> np.ndarray:
+    """The levels that occur, sorted."""
+    flat = values.reshape(-1)
+    counts = np.zeros(256, int)
+    for start in range(0, flat.size, STRIP_PIXELS):
+        counts += np.bincount(flat[start : start + STRIP_PIXELS], minlength=256)
+    return np.flatnonzero(counts)
+
+
+def _clear_part(opacity: np.ndarray, found: np.ndarray, level: int, name: str) -> np.ndarray:
+    if found[0] == 255:
+        raise ImageError(
+            f"{name}: a mask must have a clear part for polarity clear, got opaque pixels only; "
+            "set the polarity"
+        )
+    hole = opacity <= level
+    if not hole.any():
+        raise ImageError(
+            f"{name}: the opacity must have levels up to {level}, got {_say_levels(found)}, so "
+            "nothing is selected; set the threshold or the polarity"
+        )
+    return hole
 
 
 def _say_levels(found: np.ndarray) -> str:
