@@ -53,6 +53,7 @@ for (const [id, action] of Object.entries(ACTIONS)) {
 for (const button of document.querySelectorAll("[data-tool]")) {
   button.addEventListener("click", (event) => {
     setTool(button.dataset.tool);
+    if (event.pointerType === "touch") say(button.dataset.tip); // a finger sees no tip
     if (event.detail > 0) stage.focus({ preventScroll: true });
   });
 }

@@ -16,7 +16,7 @@ import {
 import { t } from "./language.js";
 import { complain, hush, say, sayBusy } from "./notices.js";
 import { abandonRectangle, defaultSize, endStroke, setSize } from "./painting.js";
-import { checkLimits, isResult, readAny } from "./photographs.js";
+import { checkLimits, isResult, readAny, shorten } from "./photographs.js";
 import { measure, update } from "./view.js";
 
 let opening = 0;
@@ -68,7 +68,7 @@ async function begin(photograph) {
   }
   await show();
   stage.focus({ preventScroll: true });
-  const { name } = photograph;
+  const name = shorten(photograph.name);
   say(t("{name} is open. Paint over what should go.", { name }));
 }
 
@@ -132,16 +132,22 @@ export function redo() {
 async function travel(step) {
   endStroke();
   abandonRectangle();
-  const before = timeline.current.photograph;
+  const before = timeline.current;
   const state = step();
   remember();
   await show();
   if (state !== timeline.current) return;
   const { photograph } = state;
-  if (photograph.source !== before.source)
-    say(t("Back to {name}.", { name: photograph.original.name }));
-  else if (photograph !== before)
-    say(isResult(photograph) ? t("Filled.") : t("Before it was filled."));
+  const { width, height, source } = before.photograph;
+  if (photograph === before.photograph) return;
+  if (photograph.source !== source) {
+    say(t("Back to {name}.", { name: shorten(photograph.original.name) }));
+  } else if (photograph.width !== width || photograph.height !== height) {
+    say(t("The canvas has {width} × {height} pixels.", photograph));
+  } else {
+    const isBefore = before.made?.photograph === photograph || !isResult(photograph);
+    say(isBefore ? t("Before it was filled.") : t("Filled."));
+  }
 }
 
 export function clear() {

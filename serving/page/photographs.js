@@ -120,5 +120,9 @@ export const isResult = (photograph) => photograph !== photograph.original;
 /** Lets go of a photograph that is not needed any more. */
 export const release = ({ image }) => URL.revokeObjectURL(image.src);
 
+/** A file name that fits into a message. */
+export const shorten = (name) =>
+  name.length > 40 ? `${name.slice(0, 24)}…${name.slice(-12)}` : name;
+
 /** A file name without its ending. */
 export const stem = (name) => name.replace(/\.[^.]*$/, "") || "photograph";

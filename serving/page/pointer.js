@@ -4,7 +4,8 @@ import { splitAt } from "./comparing.js";
 import { display, editor, isDrawn, isUpToDate, stage, viewport } from "./editor.js";
 import { fillOnRelease } from "./filling.js";
 import { listen } from "./gestures.js";
-import { sayBusy } from "./notices.js";
+import { t } from "./language.js";
+import { say, sayBusy } from "./notices.js";
 import {
   abandonRectangle,
   abandonStroke,
@@ -57,6 +58,11 @@ listen(stage, {
   end() {
     const { stroke, corner } = editor;
     if (!stroke && !corner) return;
+    if (corner && isClick) {
+      abandonRectangle();
+      if (editor.tool === "select") say(t("Select an object: drag a box around it"));
+      return;
+    }
     if (corner) endRectangle(display.rectangle?.[1] ?? corner);
     if (stroke?.isOpen || (stroke?.isArea && isClick)) {
       leaveOpen();

@@ -58,8 +58,9 @@ def test_the_border_is_dragged_outwards_and_what_is_new_is_filled(visit, server)
     image = Image.open(io.BytesIO(Path(found.value.path()).read_bytes()))
     assert (image.format, image.size) == ("JPEG", (100 + right, 110))
     assert image.getexif()[271] == "camera"
-    for _ in range(2):
+    for status in ("Before it was filled", "The canvas has 120 × 80 pixels"):
         page.keyboard.press("Control+z")
+        screen.expect_status(status)
     screen.expect("#file-size").to_have_text("120 × 80")
     assert np.array_equal(screen.pixels()[..., :3], before)
 

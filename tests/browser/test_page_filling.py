@@ -62,7 +62,7 @@ def test_a_result_is_the_photograph_of_the_next_round_and_every_round_can_be_und
 
     keyboard = screen.page.keyboard
     keyboard.press("Control+z")
-    screen.expect_status("Filled.")
+    screen.expect_status("Before it was filled")
     screen.expect_pixels(first)
     assert screen.painted(85, 60)
     keyboard.press("Control+z")

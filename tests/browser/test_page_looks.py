@@ -63,6 +63,7 @@ def test_phone(visit, server):
     touch("touchEnd")
     assert screen.painted(35, 30)
     choose("lasso")
+    screen.expect_status("Lasso")  # a finger sees no tip
     for corner in ((100, 20), (140, 20), (140, 50), (100, 20)):
         touch("touchStart", corner)
         touch("touchEnd")

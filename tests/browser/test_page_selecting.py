@@ -59,6 +59,9 @@ def test_what_cannot_be_selected_is_said_and_nothing_is_lost(visit, scene):
     page = screen.page
     screen.drag((20, 20), (40, 20))
     page.keyboard.press("s")
+    page.mouse.click(*screen.point(90, 80))
+    screen.expect_status("drag a box")
+    screen.expect("#message").to_be_hidden()
     refusals = [("missing_package", 501), ("nothing_selected", 400)]
 
     def refuse(route):
