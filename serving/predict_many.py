@@ -52,7 +52,7 @@ BLOCK = 16
 _BLOCKS_PER_WORKER = 16  # of a small folder, so that workers end together
 _SHOWN = 10  # failures that are printed; all are in the report
 _LINE_EVERY = 30.0  # seconds between two lines of progress where there is no terminal
-_STARTS = 3  # Ray allows itself 30 s, which is short on a machine that other work keeps busy
+_START_SECONDS = "120"  # Ray's 30 s are short on a machine that other work keeps busy
 _OBJECT_STORE = 100 * 2**20  # bytes; what passes through it are paths
 _LEAST_RAY = "2.60"
 
@@ -180,6 +180,8 @@ def _prepare_ray(address: str | None) -> None:
     # It would write about its own matters beside ours; what ends a job comes as an exception.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if address is None:
+        for wait in ("RAY_gcs_server_port_wait_time_s", "RAY_raylet_start_wait_time_s"):
+            os.environ.setdefault(wait, _START_SECONDS)
         # Ray's own switch for the loopback interface. Its name is that of the systems on which it
         # is the default; everywhere else Ray would listen on the network.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -218,18 +220,14 @@ def _cluster(options: dict[str, Any]) -> Iterator[int]:
         else:
             _knock(address)
             where = {"address": address}
-        for attempt in range(_STARTS if address is None else 1):
-            try:
-                with terminal.silent_libraries():  # what is wrong comes as an exception as well
-                    ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-                break
-            except Exception as error:  # of no common class but this
-                if address is not None:
-                    raise ValueError(
-                        f"no Ray cluster at {address}: {terminal.say(error)}"
-                    ) from error
-                if attempt == _STARTS - 1:
-                    raise RuntimeError(f"it did not start: {terminal.say(error)}") from error
+        try:
+            with terminal.silent_libraries():  # what is wrong comes as an exception as well
+                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # of no common class but this
+            reason = terminal.say(error)
+            if address is not None:
+                raise ValueError(f"no Ray cluster at {address}: {reason}") from error
+            raise RuntimeError(f"it did not start: {reason}") from error
         stack.callback(ray.shutdown)
         resources = ray.cluster_resources()
         if address is not None:
