@@ -147,7 +147,10 @@ def test_app_has_every_function_of_the_servers_page():
     assert servers - {"ServerError"}
     assert servers <= own
     html = (build.PAGE / "index.html").read_text("utf-8")
-    assert "manifest.webmanifest" in build.page_of(html)
+    page = build.page_of(html)
+    assert "manifest.webmanifest" in page
+    for mark in ('data-tool="select"', "mask-outline", "<dt><kbd>S</kbd>", 'value="avif"'):
+        assert (mark in html, mark in page) == (True, False)
     access = (build.PAGE / "access.js").read_text("utf-8")
     app = build.page_of(html) + access.replace("This server runs {name}", "This app runs {name}")
     for words in json.loads((WEB / "words.json").read_text("utf-8")).values():

@@ -447,6 +447,10 @@ def test_app_fills_as_python_does_or_says_what_is_wrong(browser, model, expected
         app.page.click("#run")
         app.says("whole photograph is painted")
         app.page.click("#dismiss")
+        for key in "so":  # what takes a server has no keys
+            app.page.keyboard.press(key)
+        assert app.page.get_attribute("[data-tool=brush]", "aria-pressed") == "true"
+        assert app.page.locator("#message").is_hidden()
         app.page.set_input_files("#mask-input", MASK)
         app.says("mask.png is painted")
         assert_same_picture(app.fill(tmp_path / "filled.png"), expected)

@@ -100,9 +100,8 @@ export async function convert(image, name, { filled, crop, format, quality }) {
 }
 
 /** Finding an object's outline takes a server. */
-export async function select() {
-  throw new ServerError("This page cannot find outlines. Paint over what should go.");
-}
+export const canSelect = false;
+export function select() {}
 
 /** A context with a picture, or with a part of it, drawn into it. */
 async function draw(blob, crop) {

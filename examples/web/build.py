@@ -18,7 +18,6 @@ PAGE = ROOT / "serving" / "page"
 MODEL = ROOT / "serving" / "models" / "photo.onnx"
 OWN = (
     *(HERE / f"{name}.js" for name in ("api", "seed", "small", "worker", "offline")),
-    HERE / "app.css",
     HERE.parent / "node" / "full_size.mjs",
 )
 CHANGES = {
@@ -27,12 +26,10 @@ CHANGES = {
       content="default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:;
         img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'" />
     <link rel="manifest" href="manifest.webmanifest" />
-    <link rel="stylesheet" href="page/app.css" />
     <script type="module" src="page/offline.js"></script>""",
     "Your photograph is sent to this server only, and the server does not store it.": (
         "Your photograph stays on this device."
     ),
-    '<p class="small"><a href="docs" target="_blank">Use it from a program</a></p>': "",
     "PNG keeps every pixel that was not filled exactly. “As it came” has the format and the "
     "quality of your file. Metadata is what the camera wrote: place, time, settings. The color "
     "profile always stays.": (
@@ -40,6 +37,18 @@ CHANGES = {
     ),
 }
 """Passages of the server's `index.html`, and what the app has in their place."""
+REMOVED = (
+    '<p class="small"><a href="docs" target="_blank">Use it from a program</a></p>',
+    '<button class="button" type="button" data-tool="select" aria-pressed="false" '
+    'data-icon="select" data-tip="Select an object: drag a box around it" data-key="S"></button>',
+    "<dt><kbd>S</kbd></dt> <dd>select an object by a box around it</dd>",
+    "<dt><kbd>O</kbd></dt> <dd>fit what is painted to the object under it</dd>",
+    '<button class="button" type="submit" value="mask-outline">Fit the mask to the object</button>',
+    '<option value="avif" translate="no">AVIF</option>',
+    '<label class="field" ><span>Metadata</span ><select name="metadata" id="metadata"> '
+    '<option value="keep">Keep</option> <option value="strip">Remove</option> </select></label >',
+)
+"""Passages that the app lacks: a server finds outlines, and browsers write no AVIF or metadata."""
 MANIFEST = {
     "name": "musical: erase from photographs",
     "short_name": "musical",
@@ -53,12 +62,12 @@ MANIFEST = {
 
 
 def page_of(html: str) -> str:
-    """The server's `index.html` with `CHANGES` made.
+    """The server's `index.html` with `CHANGES` made and without `REMOVED`.
 
     Raises:
         ValueError: If a passage is not there exactly once.
     """
-    for before, after in CHANGES.items():
+    for before, after in (CHANGES | dict.fromkeys(REMOVED, "")).items():
         pattern = r"\s+".join(map(re.escape, before.split()))
         parts = re.split(pattern, html)
         if len(parts) != 2:

@@ -59,7 +59,10 @@ async function open(provider) {
   if (!answer.ok) throw new Error("model.onnx is missing beside this page.");
   const bytes = new Uint8Array(await answer.arrayBuffer());
   setSeed(bytes, opened);
-  const session = await ort.InferenceSession.create(bytes, { executionProviders: [provider] });
+  const session = await ort.InferenceSession.create(bytes, {
+    executionProviders: [provider],
+    logSeverityLevel: 3, // errors
+  });
   const copies = session.outputNames.includes("source");
 
   const run = async (method, image, mask, height, width) => {

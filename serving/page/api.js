@@ -132,6 +132,9 @@ export async function convert(image, name, { filled = null, crop = null, ...opti
   return (await send("v1/convert", { method: "POST", body })).blob();
 }
 
+/** Whether `select` finds outlines. */
+export const canSelect = true;
+
 /**
  * Finds the outline of an object.
  *

@@ -1,5 +1,6 @@
 /** What the keys do. */
 
+import { canSelect } from "./api.js";
 import { editCanvas } from "./canvas.js";
 import { compare, peek, setSplit, setTool } from "./comparing.js";
 import {
@@ -36,13 +37,11 @@ const KEY_STEP = 8; // CSS pixels an arrow key moves the brush by
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 const KEYS = {
-  s: () => setTool("select"),
   b: () => setTool("brush"),
   e: () => setTool("eraser"),
   r: () => setTool("rectangle"),
   l: () => setTool("lasso"),
   m: repeatMask,
-  o: fitToObject,
   k: () => editCanvas(true),
   p: () => peek(true),
   "{": () => growMask(-1),
@@ -58,6 +57,7 @@ const KEYS = {
   delete: clear,
   backspace: clear,
   enter: () => (editor.stroke?.isOpen ? endStroke() : run()),
+  ...(canSelect && { s: () => setTool("select"), o: fitToObject }),
 };
 
 const KEYS_WITH_CONTROL = {
