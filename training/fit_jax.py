@@ -68,13 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = options.make_parser()
     parser.prog = PROGRAM
-    parser.usage = None
-    parser.description = "Trains a generator on one GPU under JAX."
+    parser.usage = f"{PROGRAM} --dataset NAME [options]\n       {PROGRAM} --run-dir DIR --resume"
+    parser.description = "Trains a MUSICAL generator on one GPU under JAX."
     parser.add_argument_group("time").add_argument(
         "--seconds",
         type=float,
         metavar="S",
-        help="instead of --steps: as many as end this long after the start",
+        help="instead of --steps: train until S seconds after the start",
     )
     return parser
 
@@ -187,4 +187,6 @@ def _whole_calls(steps: int) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("KERAS_BACKEND", "jax")
+    # Keras imports TensorFlow to seed it, under any backend: seconds, and lines on stderr.
+    sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
     sys.exit(main())
