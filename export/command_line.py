@@ -6,14 +6,15 @@ import logging
 import sys
 from collections.abc import Callable
 
+from musical_tf import named_models
 from musical_tf.command_line import import_quietly
 from musical_tf.contract import LAYOUTS, MASK_POLARITIES, STRATEGIES, VALUE_RANGES
 
 from .errors import ExportError
 
 RUN_HELP = (
-    "run directory of training.fit (its generator.keras and recipe.json are read), a .keras file, "
-    "or the name of a model that is part of the package: faces, photo"
+    "run folder of training.fit (its generator.keras and recipe.json are read), a .keras file, or "
+    f"an included model: {named_models.listed()}"
 )
 
 
@@ -43,9 +44,9 @@ def add_strategy_argument(parser: argparse.ArgumentParser, default: str) -> None
     parser.add_argument(
         "--strategy",
         choices=STRATEGIES,
-        help="how the file asks to be shown a photograph: crop, windows around each hole; resize, "
-        "squares framed as in training; original, as it is; serving uses crop for a file that "
-        f"names none (default: {default})",
+        help="how serving shows photographs to the model. crop: windows around each hole; resize: "
+        "squares framed as in training; original: the whole image. Files without a strategy are "
+        f"served with crop (default: {default})",
     )
 
 

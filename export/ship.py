@@ -59,7 +59,7 @@ RECENT = 100
 
 TEXTS = {
     "data": "the photographs it was trained on, in words",
-    "licence": "of the weights, as their data allows",
+    "licence": "license of the weights, as their data allows",
     "hardware": "what it was trained on, in words",
 }
 """What the card says in words -> the help of its option."""
@@ -88,11 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM,
-        description="Make a trained run one of the models that are part of the package: a float16 "
-        "ONNX file, Keras weights and a card, all of them or none.",
+        description="Makes a trained run an included model: a float16 ONNX file, Keras weights and "
+        "a card, all or none.",
     )
     parser.texts = frozenset(("--name", "--data", "--licence", "--hardware"))
-    parser.add_argument("--name", required=True, help="what users will call it")
+    parser.add_argument("--name", required=True, help="name of the model")
     parser.add_argument(
         "--run",
         dest="runs",
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="DIR",
-        help="run directories of training.fit, each started with --init of the one before it; the "
+        help="run folders of training.fit, each started with --init from the previous one; the "
         "last is shipped",
     )
     for name, text in TEXTS.items():

@@ -46,13 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        description="Export a trained generator to one ONNX file: image and mask in, finished "
-        "picture out, any batch, height and width.",
-        epilog="Inputs: `image` [batch, height, width, 3] RGB and `mask` [batch, height, width]; "
-        "output: `inpainted`, like `image`. Known pixels come back bit for bit. Keras, SavedModel "
-        "and ONNX Runtime are compared first: above the tolerance of the precision no file is "
-        "written. The figures are written to OUTPUT with the suffix .parity.json. docs/onnx.md "
-        "states the contract and what each precision costs.",
+        description="Exports a trained generator to one ONNX file, which takes `image` and `mask` "
+        "of any size and returns `inpainted`.",
+        epilog="The file is compared with Keras first, and not written if they differ by more than "
+        "the tolerance of the precision. OUTPUT with the suffix .parity.json has the figures. "
+        "docs/onnx.md has the contract and the cost of each precision.",
     )
     parser.add_argument("--run", required=True, metavar="DIR", help=RUN_HELP)
     parser.add_argument("--output", required=True, metavar="FILE", help="the .onnx file to write")
@@ -72,17 +70,16 @@ def _parser() -> argparse.ArgumentParser:
         "--attention-max-scores",
         type=int,
         metavar="N",
-        help="bound the attention's memory: it processes the hole in bands of rows, of at most "
-        "N scores (4 bytes each) a tensor; a small N costs time, see docs/onnx.md (default: no "
-        "bound, memory grows with the hole's box times the picture)",
+        help="limit the memory of the attention, which then processes the hole in bands of rows "
+        "with at most N scores of 4 bytes; a small N costs time (default: no limit)",
     )
     parser.add_argument(
         "--fill",
         choices=("copy", "network"),
         help="copy: the file copies known pixels into the hole; network: the network's own fill, "
-        "in half the time, and no loops in the graph (default: as the model is configured)",
+        "in half the time, without loops in the graph (default: as the model is configured)",
     )
-    add_strategy_argument(parser, "for a model of the package what its card says, else none")
+    add_strategy_argument(parser, "that of an included model, else none")
     return parser
 
 

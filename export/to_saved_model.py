@@ -51,17 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        description="Export a trained generator to a SavedModel, loadable without musical_tf and "
-        "ready for TensorFlow Serving (signature serving_default: image, mask -> inpainted).",
-        epilog="The SavedModel and Keras are compared first: above one grey level of difference "
-        f"nothing is written. The figures and the metadata are in OUTPUT/{DESCRIPTION_FILE}.",
+        description="Exports a trained generator to a SavedModel that loads without musical_tf, "
+        "for TensorFlow Serving (signature serving_default: image, mask -> inpainted).",
+        epilog="The SavedModel is compared with Keras first, and not written if they differ by "
+        f"more than one gray level. OUTPUT/{DESCRIPTION_FILE} has the figures and the metadata.",
     )
     parser.add_argument("--run", required=True, metavar="DIR", help=RUN_HELP)
     parser.add_argument(
         "--output",
         required=True,
         metavar="DIR",
-        help="folder to write: new, empty, or a SavedModel, which is replaced",
+        help="a new or empty folder, or a SavedModel, which is replaced",
     )
     add_contract_arguments(parser)
     return parser

@@ -1,18 +1,25 @@
-"""The trained generators that are part of the package, by name.
+"""The names of the methods, and the trained generators that are part of the package.
 
-Each is a `.keras` file and a card, `weights/NAME.keras` and `weights/NAME.json`, that `export.ship`
-has put there. The same network as an ONNX file is a matter of `serving`. Imports no Keras: what
-only wants to know the names, or a recipe, need not wait for it.
+`export.ship` writes a generator's `.keras` file and its card, `weights/NAME.keras` and
+`weights/NAME.json`. `serving` has the same network as an ONNX file. Imports no Keras: readers of
+names and recipes need not wait for it.
 
 A checkout has both files. Installed, the cards are in `musical-tf`, and `musical-tf-weights` has
 the `.keras` files and the weights of VGG16 and LPIPS, which only training and evaluation read.
 """
 
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any, TypeGuard
 
 FOLDER = Path(__file__).parent / "weights"
+
+
+def methods() -> list[str]:
+    """The names of the methods, sorted: one module of `musical_tf.methods` each."""
+    modules = pkgutil.iter_modules([str(FOLDER.with_name("methods"))])
+    return sorted({module.name for module in modules} - {"base"})
 
 
 def names() -> list[str]:

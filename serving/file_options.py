@@ -28,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
         parser: The command line's.
         folders_only: Whether it takes no single images; what `--image` and `--output` say then.
     """
-    image, output, stdin = "folder of images", "folder to write to", ""
+    image, output, stdin = "folder of images", "folder for the outputs", ""
     if not folders_only:
-        stdin = "; - for standard input"
-        image, output = "image file, or a folder of them", "file or folder to write; - for stdout"
-    mask = "mask file, a folder with one of the same name for each image, or 'alpha' to fill what "
-    mask += "is transparent"
+        stdin = "; - is standard input"
+        image, output = "image or folder of images", "file or folder; - is standard output"
+    mask = "mask, folder of masks with the names of the images, or alpha: transparent pixels are "
+    mask += "filled"
     named_models.add_argument(parser)
     for name, text in (("image", image + stdin), ("mask", mask + stdin), ("output", output)):
         parser.add_argument(
@@ -43,20 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser, folders_only: bool = False) -
         "--format",
         type=_format,
         choices=(*sorted(FORMATS), OWN_FORMAT),
-        help="of the outputs in a folder; same is that of their inputs, or png for HEIC (default: "
-        "same). png, tiff, bmp, ppm, and webp without a quality, keep known pixels bit for bit",
+        help="format of the outputs in a folder; same is the format of the input, or png for HEIC "
+        "(default: same). png, tiff, bmp, ppm and lossless webp keep known pixels bit for bit",
     )
     options.add_arguments(parser, options.FillOptions)
     parser.add_argument(
         "--resize-mask",
         action="store_true",
-        help="scale a mask of another size to its image, if the sides have the same ratio",
+        help="scale masks of another size to their image, if the sides have the same ratio",
     )
     parser.add_argument(
         "--working-size",
         type=int,
         metavar="PIXELS",
-        help="side at which the model sees a window (default: the size it was trained at)",
+        help="side at which the model sees a window (default: its training size)",
     )
     # The workers of a job have threads of their own.
     leave_out = ("threads",) if folders_only else ()

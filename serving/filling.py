@@ -150,8 +150,8 @@ def fill_source(
     if share:
         if hole.all():
             raise images.ImageError(
-                f"{mask_name}: it covers the whole image, so nothing is left to copy from; "
-                f"is it the other polarity? (--polarity {other(arguments.polarity, words[0])})"
+                f"{mask_name}: the mask covers the whole image; if it is inverted, use "
+                f"--polarity {other(arguments.polarity, words[0])}"
             )
         pixels = session.inpaint(
             photograph.pixels,
@@ -254,9 +254,9 @@ def notes_on(outcomes: Iterable[Outcome], polarity: str) -> list[str]:
     if suspects:
         first = suspects[0]
         notes.append(
-            f"images of which more than half was filled: {len(suspects)}, for instance "
-            f"{first.share:.0%} of {first.image}; if that is what should stay, say --polarity "
-            f"{other(polarity, first.kind)}"
+            f"images of which more than half was filled: {len(suspects)}, for example "
+            f"{first.share:.0%} of {first.image}; if the mask is inverted, use --polarity "
+            f"{other(polarity, first.kind)}; if image and mask are swapped, exchange them"
         )
     return notes
 

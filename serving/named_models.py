@@ -80,8 +80,7 @@ def add_argument(parser: argparse.ArgumentParser, several: bool = False) -> None
         parser: The command line's.
         several: Whether it takes more than one.
     """
-    text = f"an .onnx file, or the name of a model that is part of the package: {listed()} "
-    text += f"(default: {DEFAULT})"
+    text = f"an included model ({listed()}) or an .onnx file (default: {DEFAULT})"
     if several:
         text += "; the first of several is the default"
         action = parser.add_argument(

@@ -50,40 +50,37 @@ class FillOptions:
 
     strategy: Strategy | None = option(
         None,
-        "How the model sees the image: crop, windows around each hole; resize, squares framed as "
-        "in training; original, the whole image as it is. Default: the model's own, crop if its "
-        "file names none.",
+        "How the model sees the image. crop: windows around each hole; resize: squares framed as "
+        "in training; original: the whole image. Default: the model's own, else crop.",
     )
     fill: Fill = option(
         "auto",
-        "copy, pixels of the photograph are copied into the hole, sharp; network, the network's "
-        "own fill, smooth; auto, copies if the model's file has them.",
+        "copy: pixels of the photograph are copied into the hole, sharp; network: the network's "
+        "own fill, smooth; auto: copy if the model's file supports it.",
     )
     seed: int = option(
         0,
-        "Which of the plausible fills, the same one each time. A model without variants, and the "
-        "network's own fill, take 0 only.",
+        "Number of one of the plausible fills. Models without variants, and fill network, take 0 "
+        "only.",
         ge=0,
         le=LARGEST_SEED,
         metavar="N",
     )
     threshold: int | None = option(
         None,
-        "Mask levels above it are white. Default: 127, and the marks of a mask that has no "
-        "brighter level.",
+        "Mask levels above it are white. Default: 127; if a mask has no brighter level, its marks "
+        "are white.",
         ge=0,
         le=254,
         metavar="0..254",
     )
     polarity: Polarity = option(
-        "white", "Part of the mask that is the hole; clear is its transparent part."
+        "white", "Part of the mask that is filled; clear is its transparent part."
     )
-    dilate: int = option(
-        0, "Pixels by which the hole grows on every side.", ge=0, le=1000, metavar="PIXELS"
-    )
+    dilate: int = option(0, "Pixels by which the hole is grown.", ge=0, le=1000, metavar="PIXELS")
     quality: int | None = option(
         None,
-        "Of JPEG, WebP and AVIF. Default: a JPEG's own or 95, WebP without loss, AVIF 90.",
+        "Quality of JPEG, WebP and AVIF. Default: a JPEG's own or 95, WebP lossless, AVIF 90.",
         ge=1,
         le=100,
         metavar="1..100",
@@ -96,18 +93,18 @@ class ModelOptions:
 
     provider: str = option(
         "auto",
-        "cpu, cuda or another execution provider of ONNX Runtime; auto is the fastest there is.",
+        "cpu, cuda or another execution provider of ONNX Runtime; auto is the fastest installed.",
         metavar="NAME",
         alias="--device",
     )
     memory_limit: int = option(
         4,
-        "Most memory of one run of the model, in GiB; a larger run is refused.",
+        "Limit for the memory of one run of the model, in GiB; larger runs are refused.",
         ge=1,
         le=4096,
         metavar="GIB",
     )
-    threads: int = option(0, "CPU threads of the model; 0 is all.", ge=0, le=1024, metavar="N")
+    threads: int = option(0, "CPU threads of the model; 0 means all.", ge=0, le=1024, metavar="N")
 
 
 def add_arguments(

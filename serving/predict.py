@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         clear_line()
-        complain("interrupted; what is written is whole, --skip-existing goes on from there")
+        complain("interrupted; written files are complete; --skip-existing resumes")
         return 130
 
 
@@ -72,19 +72,20 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
-        description="Fills holes in photographs with a model that is part of the package, or with "
-        f"one exported by export/to_onnx.py. For instance: {PROGRAM} photo.jpg mask.png out.png",
+        usage=f"{PROGRAM} [options] IMAGE MASK OUTPUT",
+        description="Fills holes in photographs with an included model, or with a file exported by "
+        f"export/to_onnx.py. Example: {PROGRAM} photo.jpg mask.png out.png",
         allow_abbrev=False,
     )
     parser.add_argument(
         "paths",
         nargs="*",
         metavar="PATH",
-        help="image, mask and output in this order, those that no option below names",
+        help="image, mask and output in this order, except those given as options",
     )
     add_arguments(parser)
     parser.add_argument(
-        "--skip-existing", action="store_true", help="leave outputs alone that are there already"
+        "--skip-existing", action="store_true", help="skip images whose output exists"
     )
     parser.add_argument(
         "--overwrite-input", action="store_true", help="allow an output to replace its own input"

@@ -3,10 +3,10 @@
     python -m serving.predict_many --image PHOTOS/ --mask MASKS/ --output FILLED/
 
 The outputs are those of `serving.predict` with as many threads, byte for byte; another number of
-threads rounds a value here and there to its neighbour. Ray Data hands the images out, a few at a
-time; each of its workers has a session of its own. A worker that ends is started again, and goes on
-after what is done. The same command goes on where a run was ended, by whatever: an image whose
-output is there is done. The report in the output folder lists what failed, and why.
+threads changes some values by rounding. Ray Data distributes the images, a few at a time, to
+workers with one session each. A worker that ends is started again and skips finished images. Rerun
+the same command to resume: an image whose output exists is finished. The report in the output
+folder lists the failures with their reasons.
 
 Exit code 0: every image has its output. 1: some failed, and the rest has been done, or no work was
 possible. 2: wrong usage or unusable input. 130: interrupted.
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         terminal.clear_line()
-        terminal.complain("interrupted; the same command goes on from there", program=PROGRAM)
+        terminal.complain("interrupted; rerun the same command to resume", program=PROGRAM)
         return 130
 
 
@@ -363,8 +363,9 @@ class _Progress:
 def _parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
-        description="Fills holes in a folder of any number of photographs, with several processes "
-        "or machines. Run it again to go on where it was ended.",
+        usage=f"{PROGRAM} -i IMAGES -m MASKS -o OUTPUTS [options]",
+        description="Fills holes in a large folder of photographs with several processes or "
+        "machines. Rerun the same command to resume.",
         allow_abbrev=False,
     )
     add_arguments(parser, folders_only=True)
@@ -383,13 +384,13 @@ def _parser() -> Parser:
         type=float,
         default=0,
         metavar="SHARE",
-        help="GPUs of each worker; 0.5 lets two share one (default: none)",
+        help="GPUs of each worker; with 0.5 two workers share one (default: 0)",
     )
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="a Ray cluster that runs already, or 'auto'; every machine must have this package "
-        "installed and see the same paths (default: this machine only)",
+        help="an existing Ray cluster, or auto; every machine needs this package and the same "
+        "paths (default: this machine only)",
     )
     return parser
 

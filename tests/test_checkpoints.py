@@ -161,8 +161,8 @@ def test_a_foreign_recipe_is_refused_by_its_keys_and_a_longer_one_is_not():
     with pytest.raises(checkpoints.ForeignCheckpointError) as error:
         checkpoints.check_recipe(RECIPE, other, "runs/x")
     assert "runs/x" in str(error.value)
-    assert "config.width is 6 there, 8 here" in str(error.value)
-    assert 'method is "tiny" there, "csa" here' in str(error.value)
+    assert "config.width is 6 in the run, got 8" in str(error.value)
+    assert 'method is "tiny" in the run, got "csa"' in str(error.value)
     assert "scales" not in str(error.value)
     assert checkpoints.recipe_hash(RECIPE) == checkpoints.recipe_hash({**RECIPE, "steps": 60})
     assert checkpoints.recipe_hash(RECIPE) != checkpoints.recipe_hash(other)

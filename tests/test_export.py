@@ -509,16 +509,16 @@ def test_saved_model_folder_is_complete_and_alone(saved_model):
 
 
 class TestDocument:
-    """docs/onnx.md, the contract for those who run the file."""
+    """docs/onnx.md and its tutorial, for those who run the file."""
 
     def test_its_program_runs(self, exported, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         Path("model.onnx").write_bytes(exported.read_bytes())
         image, mask = photographs(1, 40, 61)[0], holes(1, 40, 61)[0]
-        Image.fromarray(image).save("photo.jpg")
+        Image.fromarray(image).save("photo.png")
         Image.fromarray(mask).save("mask.png")
         names = {}
-        for block in documented("onnx.md", "python"):
+        for block in documented("tutorials/application.md", "python"):
             exec(block, names)
         filled = np.asarray(Image.open("filled.png"))
         np.testing.assert_array_equal(filled[mask <= 127], names["image"][mask <= 127])

@@ -383,8 +383,8 @@ def test_a_mask_that_is_probably_inverted_is_mentioned(call, album):
     assert code == 0
     assert out.startswith("5 filled in")
     (note,) = [line for line in err.splitlines() if "more than half" in line]
-    assert "more than half was filled: 1, for instance 92% of" in note
-    assert "b.jpg; if that is what should stay, say --polarity black" in note
+    assert "more than half was filled: 1, for example 92% of" in note
+    assert "b.jpg; if the mask is inverted, use --polarity black" in note
 
 
 def test_a_photograph_with_a_clear_hole_as_its_mask_is_told_the_polarity(call, album, photo):
@@ -393,7 +393,7 @@ def test_a_photograph_with_a_clear_hole_as_its_mask_is_told_the_polarity(call, a
     Image.fromarray(layer).save(album / "layer.png")
     code, _, err = call(image=photo, mask=album / "layer.png", output=album / "x.png")
     assert code == 0
-    assert "if that is what should stay, say --polarity clear" in err
+    assert "if the mask is inverted, use --polarity clear" in err
 
 
 def test_a_subfolder_that_cannot_be_listed_is_a_failure(call, album, monkeypatch):

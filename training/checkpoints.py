@@ -223,12 +223,12 @@ def check_recipe(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str
     """
     before, after = flat_recipe(saved), flat_recipe(wanted)
     differing = [
-        f"{key} is {json.dumps(before.get(key))} there, {json.dumps(after.get(key))} here"
+        f"{key} is {json.dumps(before.get(key))} in the run, got {json.dumps(after.get(key))}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
     if differing:
-        raise ForeignCheckpointError(f"{where} belongs to another recipe: {'; '.join(differing)}")
+        raise ForeignCheckpointError(f"{where}: recipe mismatch: {'; '.join(differing)}")
 
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:

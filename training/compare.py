@@ -166,8 +166,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(
         prog="musical-compare",
-        description="Compare trained runs, ONNX files and classical methods on the same "
-        "photographs and holes: tables beside the papers' own, pictures, cost, training.",
+        usage="musical-compare --runs RUN RUN ... --output DIR [options]",
+        description="Compares trained runs, ONNX files and classical methods on the same "
+        "photographs and holes, and writes tables, pictures, cost and learning curves.",
     )
     what = parser.add_argument_group("what to compare, at least two in all")
     what.add_argument(
@@ -175,9 +176,9 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="[NAME=]RUN",
-        help="run directories written by training.fit, or names of models that are part of the "
-        f"package ({named_models.listed()}), the one that the others are compared with first; NAME "
-        "is what tables call it, by default method and preset, or the model's own",
+        help="run folders of training.fit or included models "
+        f"({named_models.listed()}); the others are compared with the first; NAME is the name in "
+        "the tables (default: method and preset, or the model's name)",
     )
     what.add_argument(
         "--onnx",
@@ -187,11 +188,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="files written by export/to_onnx.py",
     )
     command_line.add_baselines_argument(what)
-    drawn = (
-        "photographs of which every attention and copy is drawn, the first of the split; 0: none"
-    )
+    drawn = "photographs whose attentions and copies are drawn, the first of the split; 0: none"
     for flag, minimum, default, text in (
-        ("--rounds", 1, 10, "times each method fills one photograph alone, in turns"),
+        ("--rounds", 1, 10, "runs of each method on one photograph, to measure time"),
         ("--figure-images", 1, 6, "photographs of the figure, the first of the split"),
         ("--attention-images", 0, 2, drawn),
     ):
@@ -200,12 +199,12 @@ def build_parser() -> argparse.ArgumentParser:
             type=command_line.at_least(minimum),
             default=default,
             metavar="N",
-            help=f"{text} ({default})",
+            help=f"{text} (default: {default})",
         )
     parser.add_argument(
         "--no-photographs",
         action="store_true",
-        help="tables alone, on the page too: for photographs that may not be passed on",
+        help="write tables only, for photographs that may not be shown",
     )
     command_line.add_arguments(parser, "the runs'", Comparison.default_protocols, page_images=40)
     return parser

@@ -206,14 +206,14 @@ def parser() -> argparse.ArgumentParser:
         "--steps",
         type=int,
         default=STEPS,
-        help=f"training steps (default: {STEPS}, some minutes of two processor cores)",
+        help=f"training steps (default: {STEPS}, some minutes on two processor cores)",
     )
     result.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="any other entry of the recipe, as for training.fit; repeatable",
+        help="another key of the recipe, as for training.fit; may be repeated",
     )
     return result
 

@@ -93,16 +93,17 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(
         prog="musical-evaluate",
-        description="Measure a trained run or an ONNX file: tables, a contact sheet and a page of "
-        "the images side by side, worst first.",
+        usage="musical-evaluate (--run RUN | --onnx FILE | --baselines) --output DIR [options]",
+        description="Measures a trained run or an ONNX file, and writes tables, a contact sheet "
+        "and a page of the images side by side, worst first.",
     )
-    what = parser.add_argument_group("what to measure (one of both, or --baselines alone)")
+    what = parser.add_argument_group("what to measure (one of the two, or --baselines alone)")
     model = what.add_mutually_exclusive_group()
     model.add_argument(
         "--run",
         metavar="RUN",
-        help="run directory written by training.fit, or the name of a model that is part of the "
-        f"package: {named_models.listed()}",
+        help="run folder of training.fit, its best.keras, or an included model: "
+        f"{named_models.listed()}",
     )
     model.add_argument("--onnx", metavar="FILE", help="file written by export/to_onnx.py")
     command_line.add_baselines_argument(parser)
@@ -113,8 +114,8 @@ def build_parser() -> argparse.ArgumentParser:
         const=ATTENTION_IMAGES,
         metavar="N",
         help="show for N images, half of them the worst and half the best, which known positions "
-        f"the hole was filled from ({ATTENTION_IMAGES} without a number); needs --run, or a file "
-        "of a model that copies",
+        f"the hole was filled from (default N: {ATTENTION_IMAGES}); needs --run, or a file of a "
+        "model that copies",
     )
     command_line.add_arguments(parser, "the model's", Evaluation.default_protocols, page_images=100)
     return parser

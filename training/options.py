@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from musical_tf import named_models
-from musical_tf.arguments import Parser
+from musical_tf.arguments import Parser, did_you_mean
 from musical_tf.run_directory import RunDirectory
 
 from . import recipes
@@ -31,15 +31,15 @@ class UsageError(ValueError):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser; its help is kept in docs/fit-help.txt."""
+    """Returns the command line's parser."""
     parser = Parser(
         prog=PROGRAM,
         usage=f"{PROGRAM} --dataset NAME [options]\n       {PROGRAM} --run-dir DIR --resume",
         description="Trains an inpainting network on photographs.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=(
-            "Ctrl-C or SIGTERM finishes the step, saves and stops; --resume continues exactly "
-            "there.\nExit codes: 0 done, 1 failed while training, 2 wrong usage or input, "
+            "Ctrl-C or SIGTERM finishes the step, saves and stops; --resume continues "
+            "bit for bit.\nExit codes: 0 done, 1 failed while training, 2 wrong usage or input, "
             "130 and 143 stopped by a signal."
         ),
         allow_abbrev=False,
@@ -56,80 +56,77 @@ def make_parser() -> argparse.ArgumentParser:
 
     what = parser.add_argument_group("what to train")
     add(what, "--dataset", "NAME", f"one of {', '.join(sorted(datasets.DATASETS))}")
-    add(what, "--data-dir", "DIR", "where its photographs are, in the layout of its source")
-    add(what, "--method", "NAME", "default: musical")
-    text = "the method's variant, for musical one of paper, official, lite (default: paper; "
-    add(what, "--preset", "NAME", f"{text}lite for the demo)")
-    text = "leave a part of the method out, for musical one of no_adversarial and single_scale "
-    add(
-        *(what, "--ablation", "NAME"),
-        f"{text}(the paper's experiments 1 and 2), no_attention, no_se",
-    )
+    add(what, "--data-dir", "DIR", "folder of its photographs, in the layout of its source")
+    text = f"one of {', '.join(named_models.methods())} (default: musical)"
+    add(what, "--method", "NAME", text)
+    text = "variant of the method; musical has paper, official, lite (default: paper; lite for "
+    add(what, "--preset", "NAME", f"{text}the demo)")
+    text = "part of the method to remove; musical has no_adversarial and single_scale (the paper's "
+    add(what, "--ablation", "NAME", f"{text}experiments 1 and 2), no_attention, no_se")
     add(
         *(what, "--init", "WEIGHTS"),
-        "weights to start from instead of random ones: a .keras file, a run folder, or the name of "
-        f"a model that is part of the package ({named_models.listed()}), which then decides the "
-        "defaults of --method, --preset and their options",
+        "initial weights instead of random ones: a .keras file, a run folder, or an included model "
+        f"({named_models.listed()}), which then sets the defaults of --method, --preset and their "
+        "options",
     )
-    number(what, "--image-size", "pixels, a multiple of 16")
-    text = "center, box, irregular, several of them joined by +, or a folder of mask images"
+    number(what, "--image-size", "side in pixels, a multiple of 16")
+    text = "holes: center, box, irregular, several of them joined by +, or a folder of masks"
     add(what, "--mask", "M", text)
 
-    how = parser.add_argument_group("how to train; the preset's recipe says the defaults")
-    number(how, "--batch-size", "photographs a step, of all devices")
+    how = parser.add_argument_group("how to train; the preset has the defaults")
+    number(how, "--batch-size", "photographs in a step, of all devices together")
     length = how.add_mutually_exclusive_group()
     number(length, "--epochs", "passes over the photographs")
     number(length, "--steps", "instead of --epochs")
     add(how, "--precision", "P", f"one of {', '.join(recipes.PRECISIONS)}")
-    text = "mixed_float16 even without a GPU: it works, many times slower than float32"
+    text = "allow mixed_float16 without a GPU, where it is many times slower than float32"
     switch(how, "--force-precision", text)
-    number(how, "--seed", "of weights, data order, crops, holes")
+    number(how, "--seed", "seed of weights, data order, crops and holes")
     add(
         *(how, "--feature-weights", "W"),
-        "VGG16 of the perceptual and style terms: torchvision (embedded), keras (downloaded by "
-        "Keras), or a file",
+        "weights of VGG16 for the perceptual and style terms: torchvision (included), keras "
+        "(downloaded by Keras), or a file",
     )
-    text = "what the discriminator starts from: imagenet (downloaded by Keras), random, or a file"
+    text = "initial weights of the discriminator: imagenet (downloaded by Keras), random, or a file"
     add(how, "--discriminator-weights", "W", text)
     add(
         *(how, "--set", "KEY=VALUE"),
-        "any other keys of the recipe or of the method's configuration; a wrong key lists the "
-        "valid ones",
+        "other keys of the recipe or of the method's configuration; the error for an unknown key "
+        "lists the valid ones",
         nargs="+",
         action="extend",
         default=[],
     )
 
     run = parser.add_argument_group("the run")
-    add(run, "--run-dir", "DIR", "where everything goes (default: a new folder in runs/)")
-    text = "continue the run in --run-dir from its newest whole checkpoint; all other flags may be "
-    switch(run, "--resume", f"{text}left out")
-    text = "print the resolved recipe, shapes and parameter counts; write nothing"
+    add(run, "--run-dir", "DIR", "folder of the run (default: a new folder in runs/)")
+    text = "continue the run in --run-dir from its newest complete checkpoint; other flags are "
+    switch(run, "--resume", f"{text}optional")
+    text = "print the resolved recipe, shapes and parameter counts; train and write nothing"
     switch(run, "--dry-run", text)
-    add(run, "--max-minutes", "M", "save and stop when this time is up", type=float)
+    add(run, "--max-minutes", "M", "save and stop after M minutes", type=float)
     number(run, "--checkpoint-every", "steps between two checkpoints")
     number(run, "--keep", "checkpoints to keep (default: 3)", 3)
-    number(run, "--log-every", "steps a line of the log (default: 1)", 1)
+    number(run, "--log-every", "steps between two lines of the log (default: 1)", 1)
     number(
         *(run, "--validate-every"),
         "steps between two validations: metrics of protocol `authors` on the val split, and "
         "best.keras, the weights with the best PSNR (default: 0, none)",
     )
-    text = "stop after N validations in a row without a better PSNR (default: 0, never)"
+    text = "stop after N validations without a better PSNR (default: 0, never)"
     number(run, "--patience", text)
-    number(run, "--workers", "photographs decoded at the same time")
+    number(run, "--workers", "photographs to decode at the same time")
 
     where = parser.add_argument_group("where to compute")
     add(
         *(where, "--strategy", "S"),
-        "none: one device; mirrored: the GPUs of this machine; multiworker: the machines that "
-        "TF_CONFIG names, the same command on each (default: none)",
+        "none: one device; mirrored: the GPUs of this machine; multiworker: the machines in "
+        "TF_CONFIG, with the same command on each (default: none)",
         default="none",
     )
     number(
         *(where, "--replicas"),
-        "how many devices mirrored takes (default: every GPU; without one, the processor as if it "
-        "were two)",
+        "number of devices of mirrored (default: all GPUs, or the processor as two devices)",
     )
     return parser
 
@@ -148,16 +145,23 @@ def check_numbers(arguments: argparse.Namespace) -> None:
 def check_data(arguments: argparse.Namespace) -> None:
     """Opens the dataset, reads its first photograph and looks for the masks.
 
-    It imports no TensorFlow: wrong data is reported before the seconds that its start takes.
+    It imports no TensorFlow: wrong input is reported before the seconds that its start takes.
 
     Raises:
-        ValueError, OSError: If the data is missing or cannot be used.
+        ValueError, OSError: If a flag or the data is missing or cannot be used.
     """
     settings = recipes.parse_settings(arguments.set)
     stored: dict[str, Any] = {}
-    if arguments.resume and arguments.run_dir is not None:
-        run = RunDirectory(arguments.run_dir)
-        stored = run.recipe() if run.is_run else {}
+    if arguments.resume:
+        stored = _run_to_continue(arguments).recipe()
+    elif arguments.dataset is None:
+        names = ", ".join(sorted(datasets.DATASETS))
+        raise UsageError(f"--dataset must be one of {names}; or use --run-dir DIR --resume")
+    method, known = arguments.method or "musical", named_models.methods()
+    if method not in known:
+        raise UsageError(
+            f"--method must be one of {', '.join(known)}, got {method}{did_you_mean(method, known)}"
+        )
 
     def given(name: str) -> Any:
         flag = getattr(arguments, name)
@@ -191,9 +195,6 @@ def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def resolved(arguments: argparse.Namespace) -> Recipe:
     """Returns the recipe of a new run."""
-    if arguments.dataset is None:
-        names = ", ".join(sorted(datasets.DATASETS))
-        raise UsageError(f"--dataset is missing, one of {names}; or --run-dir DIR --resume")
     return recipes.resolve(**_flags(arguments), settings=_settings(arguments))
 
 
@@ -201,15 +202,20 @@ def stored_recipe(arguments: argparse.Namespace) -> Recipe | None:
     """Returns the recipe of the run to continue, None without `--resume`."""
     if not arguments.resume:
         return None
-    if arguments.run_dir is None:
-        raise UsageError("--resume needs --run-dir, the folder of the run to continue")
-    file = RunDirectory(arguments.run_dir).recipe_file
-    if not file.is_file():
-        raise UsageError(f"nothing to resume: there is no {file}")
+    file = _run_to_continue(arguments).recipe_file
     try:
         return Recipe.from_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{file}: {error}") from error
+
+
+def _run_to_continue(arguments: argparse.Namespace) -> RunDirectory:
+    if arguments.run_dir is None:
+        raise UsageError("--resume needs --run-dir, the folder of the run to continue")
+    run = RunDirectory(arguments.run_dir)
+    if not run.recipe_file.is_file():
+        raise UsageError(f"nothing to resume: there is no {run.recipe_file}")
+    return run
 
 
 def continued(stored: Recipe, arguments: argparse.Namespace) -> Recipe:

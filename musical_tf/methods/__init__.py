@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import pkgutil
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -26,9 +25,7 @@ from musical_tf.run_directory import WEIGHTS
 _UNPACKED = "config.json"  # of a `.keras` file
 
 
-def names() -> list[str]:
-    """The methods there are, sorted."""
-    return sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"base"})
+names = named_models.methods
 
 
 def get(name: str) -> ModuleType:

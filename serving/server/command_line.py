@@ -216,8 +216,8 @@ def _allow_many_connections() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM,
-        description="Serves models that are part of the package, or exported by export/to_onnx.py, "
-        "over HTTP.",
+        usage=f"{PROGRAM} [options]",
+        description="Serves included models, or files exported by export/to_onnx.py, over HTTP.",
         allow_abbrev=False,
     )
     parser.texts = frozenset(("--host", "--allow-host", "--token"))
@@ -225,38 +225,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen at; one that other machines reach needs a token "
+        help="address to listen at; an address that other machines reach needs a token "
         "(default: %(default)s)",
     )
     parser.add_argument(
-        "--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)"
+        "--port", type=int, default=8080, help="0 selects a free port (default: %(default)s)"
     )
     parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="another name that requests may have in Host, for instance behind a proxy; repeat it "
-        "for several. On a loopback address only its names and --host are allowed otherwise",
+        help="another name that requests may use in Host, for example behind a proxy; may be "
+        "repeated. By default a loopback address allows its own names and --host",
     )
     parser.add_argument(
         "--allow-origin",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="a web site, like https://example.org, whose pages may use the server (CORS); repeat "
-        "it for several, * allows all",
+        help="a web site, like https://example.org, whose pages may use the server (CORS); may be "
+        "repeated, * allows all",
     )
     token = parser.add_mutually_exclusive_group()
     token.add_argument(
         "--token",
-        help="what clients must send as 'Authorization: Bearer TOKEN'; better given in the "
-        f"environment as {TOKEN_VARIABLE}, where other users of the machine cannot read it",
+        help="what clients must send as 'Authorization: Bearer TOKEN'; prefer the environment "
+        f"variable {TOKEN_VARIABLE}, which other users of the machine cannot read",
     )
     token.add_argument(
         "--no-token",
         action="store_true",
-        help="ask for none although other machines reach the address",
+        help="allow access without a token on any address",
     )
     options.add_arguments(parser, Settings)
     options.add_arguments(parser, options.ModelOptions)
@@ -264,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output-dir",
         type=Path,
         metavar="DIR",
-        help="save every result here too, under a new name each (default: nothing is saved)",
+        help="also save every result in this folder, under a new name (default: save nothing)",
     )
     parser.add_argument(
         "--no-access-log",

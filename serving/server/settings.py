@@ -23,29 +23,27 @@ class Settings:
             instead of in threads of the server.
     """
 
-    max_bytes: int = option(
-        64 * 2**20, "Larger bodies are refused.", ge=1024, le=2**31, metavar="N"
-    )
+    max_bytes: int = option(64 * 2**20, "Refuse larger bodies.", ge=1024, le=2**31, metavar="N")
     max_pixels: int = option(
-        50_000_000, "Larger images and masks are refused.", ge=1, le=178_956_970, metavar="N"
+        50_000_000, "Refuse larger images and masks.", ge=1, le=178_956_970, metavar="N"
     )
     timeout: float = option(
         60.0,
-        "A request that takes longer is given up; waiting counts.",
+        "Limit for a request, waiting included.",
         ge=1,
         le=3600,
         metavar="SECONDS",
     )
     queue: int = option(
         16,
-        "Requests that may wait beside those in work; more are refused.",
+        "Number of requests that may wait; more are refused.",
         ge=0,
         le=10_000,
         metavar="N",
     )
     batch: int = option(
         1,
-        "Most requests whose windows go into one run of the model.",
+        "Maximum number of requests whose windows go into one run of the model.",
         ge=1,
         le=64,
         metavar="N",

@@ -45,8 +45,10 @@ def add_arguments(
     data.add_argument(
         "--dataset", metavar="NAME", help=f"{', '.join(DATASETS)}; default: {whose} own"
     )
-    data.add_argument("--data-dir", metavar="DIR", help="where the dataset is")
-    data.add_argument("--split", default="test", metavar="NAME", help=", ".join(SPLITS))
+    data.add_argument("--data-dir", metavar="DIR", help="folder of the dataset")
+    data.add_argument(
+        "--split", default="test", metavar="NAME", help=f"{', '.join(SPLITS)} (default: test)"
+    )
     data.add_argument(
         "--image-size",
         type=at_least(16),
@@ -70,11 +72,15 @@ def add_arguments(
         "--protocol",
         nargs="+",
         metavar="NAME",
-        help="definitions of the metrics: authors, hole, deepfill, lpips; "
+        help="definitions of the metrics: authors, hole, deepfill, lpips (docs/evaluation.md); "
         f"default: {' '.join(protocols)}",
     )
     parser.add_argument(
-        "--batch-size", type=at_least(1), default=8, metavar="N", help="images at once (8)"
+        "--batch-size",
+        type=at_least(1),
+        default=8,
+        metavar="N",
+        help="images in a run of the model (default: 8)",
     )
     parser.add_argument(
         "--page-images",
@@ -82,7 +88,7 @@ def add_arguments(
         default=page_images,
         metavar="N",
         help="images on the page, half of them the worst and half the best of the first method "
-        f"({page_images})",
+        f"(default: {page_images})",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
 
@@ -93,7 +99,7 @@ def add_baselines_argument(parser: argparse._ActionsContainer) -> None:
         "--baselines",
         nargs="*",
         metavar="NAME",
-        help=f"measure classical methods too: {', '.join(baselines.BASELINES)}; all without a name",
+        help=f"also measure classical methods, all or some of {', '.join(baselines.BASELINES)}",
     )
 
 
