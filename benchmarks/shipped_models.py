@@ -228,7 +228,7 @@ def missed(setting: Setting, figures: dict[str, dict[str, Any]]) -> list[str]:
                 if not value > other:
                     found.append(f"{metric} {value:.4g}, {name} {other:.4g}")
     if ours["known_change"]:
-        found.append(f"known pixels change by up to {ours['known_change']} grey levels")
+        found.append(f"known pixels change by up to {ours['known_change']} gray levels")
     return sorted(found)
 
 

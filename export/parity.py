@@ -97,7 +97,7 @@ def measure_parity(
         of_cases = [(case, case["runtimes"][runtime]) for case in cases]
         figures[runtime] = {"precision": precision, "tolerance": tolerance, **_summarize(of_cases)}
     return {
-        "unit": "grey levels of 255",
+        "unit": "gray levels of 255",
         "reference": "keras",
         "runtimes": figures,
         "versions": _versions(),
@@ -244,7 +244,7 @@ def check_parity(report: dict[str, Any]) -> None:
             allowed = figures["tolerance"][figure]
             if not figures[figure] <= allowed:
                 raise ExportError(
-                    f"{name} differs from Keras by {figures[figure]:.3f} grey levels{words}; at "
+                    f"{name} differs from Keras by {figures[figure]:.3f} gray levels{words}; at "
                     f"most {allowed:g} is allowed in {figures['precision']}, so nothing was written"
                 )
 
@@ -253,7 +253,7 @@ def describe_parity(report: dict[str, Any]) -> str:
     """Sums a parity report up in one line."""
     return "; ".join(
         f"{name} against Keras: at most {figures['max']:.3g}, on average {figures['mean']:.2g} "
-        "grey levels"
+        "gray levels"
         for name, figures in report["runtimes"].items()
     )
 

@@ -67,7 +67,7 @@ def test_float32_nchw_is_the_same_function():
     result = InpaintingFunction(recorder, "float32", "nchw")(planes, (mask > 127).astype("float32"))
     np.testing.assert_allclose(recorder.image, seen, atol=1e-6)
     result = np.asarray(result).transpose(0, 2, 3, 1)
-    assert np.abs(result * 255 - whole).max() <= 0.5  # whole grey levels round
+    assert np.abs(result * 255 - whole).max() <= 0.5  # whole gray levels round
     np.testing.assert_array_equal(result[mask == 0], planes.transpose(0, 2, 3, 1)[mask == 0])
 
 
@@ -104,7 +104,7 @@ def test_parity_check_catches_every_kind_of_difference():
     same = {"same": as_runtime(keras_itself)}
     check_parity(measure_parity(inpaint, same, 32))
     for runtime, message in (
-        (two_levels_off, r"differs from Keras by 2\.000 grey levels; at most 1"),
+        (two_levels_off, r"differs from Keras by 2\.000 gray levels; at most 1"),
         (nan, "differs from Keras by nan"),
         (touches_known, "alters known pixels"),
     ):
@@ -128,8 +128,8 @@ def test_each_precision_has_its_own_tolerance():
     for precision, (largest, average) in TOLERANCES.items():
         for run, message in (
             (off_by(largest * 0.9, average * 0.5), None),
-            (off_by(largest * 1.1, average * 0.5), r"grey levels; at most"),
-            (off_by(largest * 0.9, average * 1.1), r"grey levels on average; at most"),
+            (off_by(largest * 1.1, average * 0.5), r"gray levels; at most"),
+            (off_by(largest * 0.9, average * 1.1), r"gray levels on average; at most"),
         ):
             runtimes = {"onnx": as_runtime(run)}
             report = measure_parity(inpaint, runtimes, 32, {"onnx": precision})

@@ -243,7 +243,8 @@ def test_a_card_becomes_tables(tmp_path):
     }
     lines = result_tables.table(card).splitlines()
     assert "`width=32`, `width_limit=7`, 5.01 M parameters" in lines[2]
-    assert "10.4 MB, float16, sha256 `abcdef0123456789`; at most 1 grey levels" in lines[5]
+    assert "10.4 MB, float16, sha256 `abcdef0123456789`; " in lines[5]
+    assert "gray levels from the trained weights: at most 1 |" in lines[5]
     assert "1.5 hours, 2.9 hours of all cores together; a loom" in lines[7]
     card["stages"][0] = spent | {"recipe": recipe | {"ablation": "no_attention"}}
     assert result_tables.table(card).splitlines()[-2].startswith("| 1, no attention | – | 64 |")

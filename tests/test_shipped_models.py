@@ -215,7 +215,7 @@ def test_a_bar_is_reached_or_named():
     worse["metrics"]["authors/l1_percent"] = 1.9
     assert shipped_models.missed(absolute, {"faces": worse}) == [
         *("authors/l1_percent 1.9, bar 1.8", "authors/psnr 26.39, bar 26.4"),
-        "known pixels change by up to 3 grey levels",
+        "known pixels change by up to 3 gray levels",
     ]
     both = {"photo": figures(30, 0.95), "Telea": figures(29, 0.96)}
     place = ("photo", "paris_streetview", 256, 0.1)

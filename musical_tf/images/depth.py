@@ -253,7 +253,7 @@ def _tiff_bits(content: bytes) -> int:
     is_allowed = (channels, photometric) in ((1, 0), (1, 1), (2, 0), (2, 1), (3, 2), (4, 2))
     if not is_allowed or (channels in (2, 4) and _tags(content, 338) not in ((2,), ())):
         raise DepthError(
-            f"{channels} channels of 16 bits in a TIFF must be grey or RGB, or either with "
+            f"{channels} channels of 16 bits in a TIFF must be gray or RGB, or either with "
             "straight alpha: save it as PNG"
         )
     return 16

@@ -1,7 +1,7 @@
 """One request to fill a hole: what it may ask for, and the work it takes.
 
 Bytes in, bytes out, nothing of HTTP but the numbers of its errors. The pixels are those that
-`serving.predict` writes: orientation, transparency, grey levels, profiles and EXIF are treated the
+`serving.predict` writes: orientation, transparency, gray levels, profiles and EXIF are treated the
 same, by the same functions of `musical_tf.images`.
 """
 

@@ -1,6 +1,6 @@
 """Selects an object: a box around it, or rough strokes inside it, become its outline.
 
-OpenCV's grabCut separates two colour models on a reduced copy of the box and its surroundings. The
+OpenCV's grabCut separates two color models on a reduced copy of the box and its surroundings. The
 copy is cut out and the outline enlarged here; `cut_out` runs in a worker process, within limits.
 """
 

@@ -49,12 +49,12 @@ def _find(data_dir: Path, split: str) -> Listing:
         raise FileNotFoundError(f"{absent[0]} is not there")
     if split == "train":
         # A dozen photographs, half of them grey, would teach that everything is reddish. With the
-        # channels in every order no colour is likelier than another: it has to come from around
+        # channels in every order no color is likelier than another: it has to come from around
         # the hole.
         paths += [
             f"{path}:{order}" for path in paths if not _is_grey(path) for order in _COLOURINGS
         ]
-        note = "photographs in colour once for every order of the channels"
+        note = "photographs in color once for every order of the channels"
     else:
         note = "the test photographs" if split == "val" else ""
     return Listing(tuple(paths), _open_demo, {}, note)
