@@ -251,6 +251,9 @@ def test_folder_reads_a_list_of_files(tmp_path):
         (tmp_path / "list.bin").write_bytes(content)
         with pytest.raises(ValueError, match="must be a folder or a text file in UTF-8"):
             open_dataset("folder", tmp_path / "list.bin", "train", SIZE)
+    (tmp_path / "list.txt").write_text("Photographs of the archive.\nNone is here.\n")
+    with pytest.raises(FileNotFoundError, match=r"must have paths .* got the line 'Photographs of"):
+        open_dataset("folder", tmp_path / "list.txt", "train", SIZE)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFO")

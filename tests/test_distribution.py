@@ -71,7 +71,7 @@ def test_a_wrong_tf_config_is_one_clear_line(text, expected, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--strategy", "mirored"], "unknown strategy 'mirored'; one of none, mirrored, multi"),
+        (["--strategy", "mirored"], "--strategy must be one of none, mirrored, multi"),
         (["--replicas", "2"], "--replicas goes with --strategy mirrored, not with none"),
         (["--strategy", "mirrored", "--replicas", "0"], "--replicas must be at least 1, got 0"),
         (["--strategy", "multiworker"], "--strategy multiworker needs --run-dir"),

@@ -176,7 +176,7 @@ class Distribution:
 def check_strategy(name: str, replicas: int | None) -> None:
     """Raises ValueError on an unknown strategy, or replicas that do not go with it."""
     if name not in STRATEGIES:
-        raise ValueError(f"unknown strategy {name!r}; one of {', '.join(STRATEGIES)}")
+        raise ValueError(f"--strategy must be one of {', '.join(STRATEGIES)}, got {name}")
     if replicas is not None and name != "mirrored":
         raise ValueError(f"--replicas goes with --strategy mirrored, not with {name}")
     if replicas is not None and replicas < 1:

@@ -242,8 +242,8 @@ def check_precision(precision: str, forced: bool, has_gpu: bool) -> None:
     """Raises UsageError for mixed_float16 without a GPU; names what works instead."""
     if precision == "mixed_float16" and not forced and not has_gpu:
         raise UsageError(
-            "mixed_float16 needs a GPU and there is none to be seen; use float32 or "
-            "mixed_bfloat16, or --force-precision if you mean it"
+            "mixed_float16 needs a GPU, and none was found; use float32 or "
+            "mixed_bfloat16, or --force-precision to train slowly"
         )
 
 

@@ -115,7 +115,7 @@ def _settings(arguments: argparse.Namespace, is_local: bool) -> Settings:
     elif token is None and not is_local:
         raise UsageError(
             f"--host {arguments.host} can be reached from other machines: set {TOKEN_VARIABLE} "
-            "or --token, or say --no-token to let everybody in"
+            "or --token, or use --no-token to allow access without a token"
         )
     folder = _output_dir(arguments.output_dir)
     return Settings(

@@ -76,6 +76,8 @@ def _find_in_list(file: Path, split: str) -> Listing:
     names = [line for line in lines if line and not line.startswith("#")]
     # A path that is listed twice might land in two splits.
     paths = list(dict.fromkeys(_listed_path(file.parent, name) for name in names))
+    if paths and not any(map(os.path.lexists, paths)):
+        raise FileNotFoundError(f"{file} must have paths of files, got the line {names[0][:60]!r}")
     return listed(_split_by_path(paths, split, file.parent) if paths else [])
 
 
