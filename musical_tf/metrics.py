@@ -93,7 +93,7 @@ def deepfill_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) ->
 
 
 def lpips_metrics(truth: np.ndarray, result: np.ndarray, hole: np.ndarray) -> dict[str, float]:
-    """`lpips/alex`: LPIPS of the composite and the truth, lower is better; see `LPIPS`."""
+    """`lpips/alex`: LPIPS with AlexNet of the composite and the truth; lower is better."""
     truth, result, hole = _checked(truth, result, hole)
     distance = _shared_lpips()(normalize(truth[np.newaxis]), normalize(result[np.newaxis]))
     return {"lpips/alex": float(distance[0])}

@@ -173,7 +173,7 @@ class TestResults:
         text = (compared / "results.md").read_text()
         assert "| MUSICAL lite | 250 of 400 | 16 | 3.0 | 1.5 | 3 | float32 | center | 64 |" in text
         assert "Weights from before the planned end of training: MUSICAL lite" in text
-        assert "GLC lite was trained on other holes than these: box there, center here." in text
+        assert "GLC lite was trained with mask box and measured with center." in text
         # No paper has a table of somebody's folder of photographs.
         assert "## Layout of Wang et al., IJCAI 2019, Tables 1 to 3" in text
         assert "| PatchMatch | 16.1 " not in text
@@ -286,9 +286,9 @@ def test_every_run_that_was_trained_on_something_else_is_named():
     ]
     results = {"mask": "center", "image_size": 64, "dataset": "celeba", "methods": runs}
     notes = tables.training_table(results).notes
-    assert [note for note in notes if "than these" in note] == [
-        "B, C were trained on other holes than these: box there, center here.",
-        "C was trained on other pixels than these: 96 there, 64 here.",
+    assert [note for note in notes if "measured with" in note] == [
+        "B, C were trained with mask box and measured with center.",
+        "C was trained with image size 96 and measured with 64.",
     ]
 
 

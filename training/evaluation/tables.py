@@ -156,9 +156,9 @@ def winners_table(results: Results) -> Table:
         _plain(*heads, f"Place of {first['label']}"),
         tuple(rows),
         notes=(
-            "Ahead by: mean over the images of the best's figure against the second's on the same "
-            "image. Where the interval holds zero, these photographs do not tell the two apart. "
-            "Better on: the share of images. A metric that two protocols define alike stands once.",
+            "Ahead by: mean difference between the best and the second on the same image. A "
+            "difference whose interval contains zero may be chance. Better on: the share of "
+            "images. Metrics that two protocols define alike are listed once.",
             _win_count(results),
         ),
     )
@@ -269,13 +269,13 @@ def cost_table(results: Results) -> Table:
         _plain(*heads, f"Time / {results['methods'][0]['label']}"),
         tuple(rows),
         notes=(
-            "Parameters are the generator's. Multiply-adds are those of its convolutions and "
-            "matrix products (one multiplication with its addition is one; twice the number is "
-            f"what others call FLOPs), for one photograph of {size} × {size} pixels with the "
-            "hole of the first one: attention costs more where more is missing.",
+            "Parameters of the generator. Multiply-adds of its convolutions and matrix products "
+            "(one multiplication with its addition counts once, so FLOPs are twice as many), for "
+            f"a photograph of {size} × {size} pixels with the hole of the first one. The cost of "
+            "an attention grows with the hole.",
             f"ms an image: median of {results['rounds']} calls with the first photograph alone, "
-            "every method once a round, in one process with the same threads. Another machine "
-            "gives other milliseconds; the ratio is what carries over.",
+            "each method once a round, in one process with the same threads. Compare the ratios: "
+            "milliseconds depend on the machine.",
         ),
     )
 
@@ -307,7 +307,7 @@ def _is_unfinished(method: Mapping[str, Any]) -> bool:
 def _fairness(results: Results, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader has to know before they call one method better than another."""
     notes = [
-        "CPU minutes are those of all cores together; a dash means that the run keeps no record."
+        "CPU minutes are the sum over all cores; a dash means that the run has no record."
     ]
     known = [m["training"]["cpu_minutes"] for m in runs]
     if len(runs) > 1 and None not in known:
@@ -317,10 +317,10 @@ def _fairness(results: Results, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     unfinished = [method["label"] for method in runs if _is_unfinished(method)]
     if unfinished:
         notes.append(
-            f"Weights from before the planned end of training: {', '.join(unfinished)}. A rate "
-            "that was to decay to zero had not."
+            f"Weights from before the planned end of training: {', '.join(unfinished)}. The "
+            "learning rate had not decayed to its end."
         )
-    for key, words in (("mask", "holes"), ("image_size", "pixels"), ("dataset", "dataset")):
+    for key in ("mask", "image_size", "dataset"):
         other: dict[Any, list[str]] = {}
         for method in runs:
             value = method["training"]["recipe"].get(key)
@@ -328,11 +328,11 @@ def _fairness(results: Results, runs: Sequence[Mapping[str, Any]]) -> list[str]:
                 other.setdefault(value, []).append(method["label"])
         for value, labels in other.items():
             notes.append(
-                f"{', '.join(labels)} {'was' if len(labels) == 1 else 'were'} trained on other "
-                f"{words} than these: {value} there, {results[key]} here."
+                f"{', '.join(labels)} {'was' if len(labels) == 1 else 'were'} trained with "
+                f"{key.replace('_', ' ')} {value} and measured with {results[key]}."
             )
     if len({m["training"]["recipe"].get("seed") for m in runs}) == 1:
-        notes.append("One seed each: what another seed would give is not measured here.")
+        notes.append("One seed each; the effect of the seed was not measured.")
     return notes
 
 
