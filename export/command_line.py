@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from musical_tf import named_models
-from musical_tf.command_line import import_quietly
+from musical_tf.command_line import import_quietly, missing_package
 from musical_tf.contract import LAYOUTS, MASK_POLARITIES, STRATEGIES, VALUE_RANGES
 
 from .errors import ExportError
@@ -65,12 +65,7 @@ def run_command(program: str, extras: str, action: Callable[[], object]) -> int:
     except ExportError as error:
         message, code = str(error), 1
     except ModuleNotFoundError as error:
-        package = (error.name or str(error)).partition(".")[0]
-        message, code = (
-            f"the Python package {package} is not installed; "
-            f"pip install 'musical-tf[{extras}]' brings what this command needs",
-            1,
-        )
+        message, code = missing_package(error, extras), 1
     except (OSError, ValueError) as error:
         message, code = str(error), 2
     except KeyboardInterrupt:

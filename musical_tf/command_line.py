@@ -48,6 +48,15 @@ def import_quietly(tensorflow: str) -> None:
                     os.write(2, line)
 
 
+def missing_package(error: ModuleNotFoundError, extras: str) -> str:
+    """The message of a command whose package is not installed; `extras` bring it."""
+    absent = (error.name or str(error)).partition(".")[0]
+    return (
+        f"the Python package {absent} is not installed; "
+        f"pip install 'musical-tf[{extras}]' brings what this command needs"
+    )
+
+
 def clock(seconds: float) -> str:
     """Returns a duration as `H:MM:SS`."""
     minutes, second = divmod(round(max(seconds, 0.0)), 60)

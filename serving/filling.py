@@ -173,7 +173,7 @@ def fill_source(
         content = images.encode_photograph(
             photograph, photograph.pixels, image_format, quality=arguments.quality
         )
-    what = "filled" if share else "had nothing to fill"
+    what = "filled" if share else "not filled (empty mask)"
     outcome = Outcome(what, share, _name_of(image), mask_name, *words, hole=marked, notes=notes)
     return content, outcome
 

@@ -127,7 +127,7 @@ def _report(
     stream: TextIO,
 ) -> None:
     """Prints what became of the images to `stream`, notes and failures to stderr."""
-    counts = {"filled": 0, "had nothing to fill": 0, "skipped": 0}
+    counts = {"filled": 0, "not filled (empty mask)": 0, "skipped": 0}
     for outcome in outcomes:
         counts[outcome.what] += 1
     summary = [f"{number} {what}" for what, number in counts.items() if number]

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from musical_tf.arguments import Parser
-from musical_tf.command_line import clock
+from musical_tf.command_line import clock, missing_package
 from musical_tf.contract import Contract
 from musical_tf.files import sha256, write_whole
 from musical_tf.images import ImageError
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("ignore", module=r"PIL\.")  # see `serving.predict`
             return _run(arguments)
     except ModuleNotFoundError as error:
-        terminal.complain_of_missing(error, "batch,serve", PROGRAM)
+        terminal.complain(missing_package(error, "batch,serve"), program=PROGRAM)
         return 1
     except (OSError, ValueError) as error:
         terminal.clear_line()

@@ -32,16 +32,6 @@ def complain(message: str, kind: str = "error", program: str = PROGRAM) -> None:
     print(f"{program}: {kind}: {printable(message)}", file=sys.stderr)
 
 
-def complain_of_missing(error: ModuleNotFoundError, extras: str, program: str) -> None:
-    """Says on stderr which package is not installed, and which extras bring it."""
-    absent = (error.name or "").partition(".")[0]
-    complain(
-        f"the Python package {absent} is not installed; "
-        f"pip install 'musical-tf[{extras}]' brings what this command needs",
-        program=program,
-    )
-
-
 class ProgressBar:
     """One line that is written over, on a terminal only: images done, windows of the present."""
 

@@ -492,7 +492,8 @@ class TestErrors:
         monkeypatch.setitem(sys.modules, "musical_tf.metrics", None)
         assert main(_arguments(greys, fill_model, tmp_path / "out")) == 2
         error = capsys.readouterr().err
-        assert "the package musical_tf is not installed; pip install 'musical-tf[train]'" in error
+        assert "the Python package musical_tf is not installed; pip install" in error
+        assert "'musical-tf[train]'" in error
         assert not (tmp_path / "out").exists()
 
     def test_interrupted(self, greys, fill_model, tmp_path, monkeypatch, capsys):

@@ -253,7 +253,7 @@ def test_empty_mask_copies_the_file_byte_for_byte(call, tmp_path):
     mask, output = save(tmp_path / "m.png", np.zeros((40, 48), bool)), tmp_path / "out.jpg"
     code, out, _ = call(image=photo, mask=mask, output=output)
     assert code == 0
-    assert "1 had nothing to fill" in out
+    assert "1 not filled (empty mask)" in out
     assert output.read_bytes() == photo.read_bytes()
     other = tmp_path / "out.png"
     assert call(image=photo, mask=mask, output=other)[0] == 0

@@ -1,14 +1,14 @@
 """The commands of an installed package: `musical-fit`, `musical-evaluate`, ...
 
-Each starts the command line it is named after. They stand between because a command is installed
-whatever the extras: where TensorFlow or ONNX Runtime is not there, it says which extra brings it.
+Each starts the command line of its name. All commands are installed whatever the extras, so a
+command without its packages names the extras that bring them.
 """
 
 import importlib
 import sys
 from functools import partial
 
-from musical_tf.command_line import end_on_interrupt
+from musical_tf.command_line import end_on_interrupt, missing_package
 
 _ROOT = __name__.removesuffix("training.console_scripts")
 """`musical_tf.` once installed, nothing in a checkout."""
@@ -22,11 +22,7 @@ def _start(program: str, module: str, extras: str, function: str = "main") -> in
         absent = (error.name or "").partition(".")[0]
         if absent in ("", "musical_tf", "training", "export", "serving"):
             raise
-        print(
-            f"{program}: error: the Python package {absent} is not installed; "
-            f"pip install 'musical-tf[{extras}]' brings what this command needs",
-            file=sys.stderr,
-        )
+        print(f"{program}: error: {missing_package(error, extras)}", file=sys.stderr)
         return 1
 
 

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musical_tf.arguments import Parser
+from musical_tf.command_line import missing_package
 
 from .. import named_models, options
-from ..terminal import complain, complain_of_missing, say
+from ..terminal import complain, say
 from . import allocator, output_folder
 from .settings import TOKEN_VARIABLE, Settings
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", "musical_tf", "serving"):
             raise
-        complain_of_missing(error, "server,serve", PROGRAM)
+        complain(missing_package(error, "server,serve"), program=PROGRAM)
         return 1
     except (OSError, ValueError) as error:
         complain(say(error), program=PROGRAM)

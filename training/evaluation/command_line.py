@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from musical_tf.command_line import import_quietly
+from musical_tf.command_line import import_quietly, missing_package
 
 from ..data.datasets import DATASETS
 from ..data.listing import SPLITS
@@ -158,9 +158,7 @@ def run(
     except ModuleNotFoundError as error:
         if "pip install" in str(error):
             return _fail(parser.prog, error, 2)
-        package = (error.name or str(error)).partition(".")[0]
-        extra = "pip install 'musical-tf[train]' brings what this command needs"
-        return _fail(parser.prog, f"the package {package} is not installed; {extra}", 2)
+        return _fail(parser.prog, missing_package(error, "train"), 2)
     try:
         print(work.run())
     except KeyboardInterrupt:

@@ -306,9 +306,7 @@ def _is_unfinished(method: Mapping[str, Any]) -> bool:
 
 def _fairness(results: Results, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader has to know before they call one method better than another."""
-    notes = [
-        "CPU minutes are the sum over all cores; a dash means that the run has no record."
-    ]
+    notes = ["CPU minutes are the sum over all cores; a dash means that the run has no record."]
     known = [m["training"]["cpu_minutes"] for m in runs]
     if len(runs) > 1 and None not in known:
         least, most = min(known), max(known)
