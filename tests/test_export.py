@@ -121,7 +121,7 @@ class TestOnnxFile:
 
     def test_the_metadata_follow_the_recipe_or_say_that_there_is_none(self, run, tmp_path):
         inpaint = InpaintingFunction(musical_tf.load(run))
-        with pytest.raises(ValueError, match="strategy must be one of crop, resize, original; rec"):
+        with pytest.raises(ValueError, match=r"strategy must be one of .*, got 'zoom'"):
             describe(run, inpaint, strategy="zoom")
         weights = tmp_path / "generator.keras"
         weights.write_bytes((run / "generator.keras").read_bytes())
