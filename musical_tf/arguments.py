@@ -4,6 +4,7 @@ A shell completes their options where argcomplete is installed and registered.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -42,6 +43,8 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """See `argparse`."""
+        if isinstance(sys.stdout, io.TextIOWrapper):  # paths may hold bytes that are no text
+            sys.stdout.reconfigure(errors="backslashreplace")
         args = sys.argv[1:] if args is None else list(args)
         option = "an argument"
         for word in args:

@@ -94,21 +94,25 @@ class RunDirectory:
                 "minutes": sum(part["seconds"] for part in parts) / 60,
                 "cpu_minutes": sum(part["cpu_seconds"] for part in parts) / 60,
             }
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, OverflowError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{self.time_file} must record a part of a run: {error!r}") from error
 
     def validations(self) -> list[dict[str, float]]:
         """`step` and the metrics of each validation, see `training.validation`; empty without one.
 
-        Raises `ValueError` if a line is no row of numbers.
+        Raises `ValueError` if a line is no row of numbers, or `step` or `psnr` is missing.
         """
         if not self.validation.is_file():
             return []
-        lines = self.validation.read_text(encoding="utf-8").splitlines()
         try:
-            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(lines)]
-        except (TypeError, ValueError) as error:
+            table = csv.DictReader(self.validation.read_text(encoding="utf-8").splitlines())
+            rows = [{k: float(v) for k, v in row.items()} for row in table]
+        except (csv.Error, TypeError, ValueError) as error:
             raise ValueError(f"{self.validation} must hold a number a column: {error}") from error
+        for name in ("step", "psnr") if rows else ():
+            if name not in rows[0]:
+                raise ValueError(f"{self.validation} must have the column {name}, got none")
+        return rows
 
     def losses(self) -> list[dict[str, float]]:
         """The log: `step` and every term of each line. A torn last line is left out.
@@ -118,11 +122,11 @@ class RunDirectory:
         rows: list[dict[str, float]] = []
         if not self.log.is_file():
             raise FileNotFoundError(f"{self.path} is not a whole run: no {self.log.name}")
-        for line in self.log.read_text(encoding="utf-8").splitlines():
+        for line in self.log.read_bytes().splitlines():
             try:
                 row = json.loads(line)
                 row["step"] + 0
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, RecursionError, KeyError, TypeError):
                 break
             rows.append(row)
         return rows
@@ -139,10 +143,10 @@ class RunDirectory:
 
         What an earlier part of the run could not use stays: this part may not have come to it yet.
         """
-        file = self.skipped_file
-        before = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        file, unicode = self.skipped_file, ("utf-8", "surrogateescape")  # names may be any bytes
+        before = file.read_text(*unicode).splitlines() if file.is_file() else []
         lines = sorted({*before, *(f"{path}: {reason}" for path, reason in skipped.items())})
-        write_whole(file, "".join(f"{line}\n" for line in lines))
+        write_whole(file, "".join(f"{line}\n" for line in lines).encode(*unicode))
 
     def _read(self, file: Path, kind: type) -> Any:
         try:

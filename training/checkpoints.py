@@ -139,7 +139,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         }
         step, form = int(manifest["step"]), manifest["format"]
         recipe, said = dict(manifest["recipe"]), manifest["recipe_hash"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise TornCheckpointError(f"{path}: no readable {_MANIFEST} ({error})") from error
     if form != FORMAT:
         raise TornCheckpointError(f"{path}: checkpoint format {form}, this version reads {FORMAT}")

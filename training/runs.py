@@ -165,7 +165,8 @@ def _next_run_dir(parent: Path, name: str) -> Path:
 def fingerprint(photographs: Photographs) -> str:
     """Returns the number of photographs and a hash of their names: both decide the data order."""
     names = "\n".join("/".join(Path(path).parts[-2:]) for path in photographs.paths)
-    return f"{len(photographs)} files, {hashlib.sha256(names.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+    return f"{len(photographs)} files, {digest[:12]}"
 
 
 def find_checkpoint(run: RunDirectory, identity: dict[str, Any]) -> checkpoints.Checkpoint | None:
