@@ -152,9 +152,14 @@ def test_app_has_every_function_of_the_servers_page():
     for mark in ('data-tool="select"', "mask-outline", "<dt><kbd>S</kbd>", 'value="avif"'):
         assert (mark in html, mark in page) == (True, False)
     access = (build.PAGE / "access.js").read_text("utf-8")
-    app = build.page_of(html) + access.replace("This server runs {name}", "This app runs {name}")
-    for words in json.loads((WEB / "words.json").read_text("utf-8")).values():
+    script = (WEB / "api.js").read_text("utf-8")
+    app = page + access.replace("This server runs {name}", "This app runs {name}") + script
+    spoken = set(re.findall(r'\bt\(\s*"(.*?)"', script))
+    for code, words in json.loads((WEB / "words.json").read_text("utf-8")).items():
         assert [text for text in words if text not in app] == []
+        languages = json.loads((build.PAGE / "languages" / f"{code}.json").read_text("utf-8"))
+        assert spoken
+        assert spoken <= words.keys() | languages.keys()
     with pytest.raises(ValueError, match="once, got 2"):
         build.page_of(html + '<meta  charset="utf-8"\n/>')
 

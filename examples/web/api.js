@@ -1,5 +1,6 @@
 /** The functions of the server's `api.js`, without a server: the model runs in this browser. */
 
+import { t } from "./language.js";
 import { placeOfSeed } from "./seed.js";
 
 const MODEL = new URL("../model.onnx", import.meta.url);
@@ -68,7 +69,9 @@ export async function inpaint(image, name, mask, options) {
   const hole = new Uint8Array(width * height);
   for (let at = 0; at < hole.length; at++) hole[at] = marks[4 * at] > 127 ? 1 : 0;
   if (!hole.includes(0)) {
-    throw new ServerError("The whole photograph is painted over. Leave some of it.");
+    throw new ServerError(
+      t("The whole photograph is painted over. Leave some of it to fill the hole from."),
+    );
   }
   signal.throwIfAborted();
   onProgress({ state: "running", windows: 1, windows_done: 0 });
@@ -106,7 +109,7 @@ export function select() {}
 /** A context with a picture, or with a part of it, drawn into it. */
 async function draw(blob, crop) {
   const bitmap = await createImageBitmap(blob).catch(() => {
-    const error = new ServerError("This browser cannot show it.");
+    const error = new ServerError(t("This browser cannot show it."));
     error.status = 400;
     throw error;
   });
@@ -120,5 +123,6 @@ async function draw(blob, crop) {
 async function encode(canvas, type, quality) {
   const blob = await canvas.convertToBlob({ type, quality });
   if (blob.type === type) return blob;
-  throw new ServerError(`This browser cannot write ${type.replace("image/", "")}. Choose PNG.`);
+  const format = type.replace("image/", "");
+  throw new ServerError(t("This browser cannot write {format}. Choose PNG.", { format }));
 }
