@@ -10,8 +10,12 @@ exception to the rule that the library does not know who uses it: no module of t
 
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
+
+if sys.version_info < (3, 11):  # noqa: UP036
+    raise ImportError(f"musical_tf needs Python 3.11 or later, got {sys.version.split()[0]}")
 
 from musical_tf import keras_registration
 from musical_tf.version import __version__

@@ -65,7 +65,7 @@ def clock(seconds: float) -> str:
 
 
 def end_on_interrupt(started: bool | None = None) -> None:
-    """Makes Ctrl-C end the process with one line instead of a traceback, during imports too.
+    """Makes Ctrl-C, and a missing package, end the process with one line, during imports too.
 
     A package calls it before its command lines import anything that takes seconds. It does nothing
     where another program imports the package. `started` says whether a command line of ours runs;
@@ -80,6 +80,13 @@ def end_on_interrupt(started: bool | None = None) -> None:
 def _report(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
+    if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+        print(
+            f"error: the Python package {error.name} is not installed; activate the environment "
+            "that has it (source .venv/bin/activate), or see docs/installation.md",
+            file=sys.stderr,
+        )
+        return
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
         return

@@ -294,7 +294,7 @@ def _guard(jobs: list[Job], overwrite_input: bool, protected: Path | None) -> No
             if not overwrite_input:
                 raise images.ImageError(
                     f"{job.output}: the output would replace its input; "
-                    "choose another, or ask for it with --overwrite-input"
+                    "choose another, or use --overwrite-input"
                 )
         elif output in inputs:
             raise images.ImageError(f"{job.output}: the output would replace another input")

@@ -237,8 +237,8 @@ def _cluster(options: dict[str, Any]) -> Iterator[int]:
             present = resources.get(kind, 0)
             if workers * share > present:
                 raise ValueError(
-                    f"{workers} workers of {share:g} {kind}s each were asked for, "
-                    f"and Ray has {present:g} {kind}s in all"
+                    f"{workers} workers with {share:g} {kind}s each need {workers * share:g}, "
+                    f"and Ray has {present:g} {kind}s; use fewer workers"
                 )
         yield workers
 

@@ -1,4 +1,4 @@
-"""Every command line ends on Ctrl-C with one line, even while it imports."""
+"""Every command line ends on Ctrl-C, or without a package, with one line while it imports."""
 
 import os
 
@@ -28,6 +28,23 @@ def test_ctrl_c_during_an_import_is_one_line(command, tmp_path):
     (tmp_path / "numpy.py").write_text(INTERRUPTING)
     done = run_python(*command, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "training.fit", "--dataset", "demo"],
+        ["-m", "serving.predict", "a.png", "b.png", "c.png"],
+        ["export/to_onnx.py", "--run", "nowhere", "--output", "out"],
+    ],
+    ids=lambda command: command[1],
+)
+def test_without_the_environment_the_missing_package_is_one_line(command):
+    done = run_python("-S", *command)  # no site-packages, like a Python outside .venv
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: the Python package ")
+    assert "activate" in line
 
 
 @pytest.mark.parametrize(

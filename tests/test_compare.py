@@ -203,7 +203,7 @@ class TestResults:
         capsys.readouterr()
         (output / "results.json").write_text('{"format": "musical-tf evaluation 1"}')
         assert main(["--baselines", "telea", "mean", *flags]) == 2
-        assert "which no finished comparison left" in one_line(capsys)
+        assert "not from a finished comparison" in one_line(capsys)
 
 
 def test_an_exported_file_beside_a_baseline(photographs, tmp_path):

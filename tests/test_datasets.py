@@ -221,7 +221,7 @@ def test_folder_of_a_handful_or_of_one_name_still_has_every_split(tmp_path):
     assert [len(part) for part in split_names(few).values()] == [1, 1, 1]
     (few / "0.png").unlink()
     (few / "1.png").unlink()
-    with pytest.raises(ValueError, match="holds 1 images: too few"):
+    with pytest.raises(ValueError, match="holds 1 images, too few"):
         open_dataset("folder", few, "test", SIZE)
 
 

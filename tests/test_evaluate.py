@@ -450,7 +450,7 @@ class TestErrors:
             (_arguments(greys, fill_model, tmp_path / "file"), "file: not a folder"),
             (
                 _arguments(greys, fill_model, tmp_path / "taken"),
-                "holds images, which no finished evaluation left",
+                "holds images, not from a finished evaluation",
             ),
         ):
             assert main(arguments) == 2

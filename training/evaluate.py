@@ -53,8 +53,8 @@ class Evaluation(Experiment):
         model = self.candidates[0].predictor
         if model is None or (model.kind == "onnx" and not model.copies):
             raise ValueError(
-                "--attention-maps needs --run, or a file with the output source: other files tell "
-                "nothing but their result"
+                "--attention-maps needs --run, or a file with the output source: other files "
+                "return only the result"
             )
         blank = np.zeros((1, self.test.image_size, self.test.image_size, 3), np.uint8)
         if model.has_attention or not model.copies:

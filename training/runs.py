@@ -86,7 +86,7 @@ def plan(
         if checkpoint is not None and steps < checkpoint.step:
             raise UsageError(
                 f"{arguments.run_dir} is at step {checkpoint.step} already, and the run would end "
-                f"at step {steps}; --steps or --epochs must ask for no less"
+                f"at step {steps}; increase --steps or --epochs"
             )
     elif writes and arguments.run_dir is not None:
         require_free(directory.path)
@@ -177,12 +177,10 @@ def find_checkpoint(run: RunDirectory, identity: dict[str, Any]) -> checkpoints.
     """
     checkpoint, torn = checkpoints.newest(run.checkpoints)
     for problem in torn:
-        print(f"{PROGRAM}: warning: skipped a torn checkpoint: {problem}", file=sys.stderr)
+        print(f"{PROGRAM}: warning: skipped an incomplete checkpoint: {problem}", file=sys.stderr)
     if checkpoint is None:
         if torn:
-            raise ValueError(
-                f"nothing to resume: none of the checkpoints in {run.checkpoints} is whole"
-            )
+            raise ValueError(f"nothing to resume: no checkpoint in {run.checkpoints} is complete")
         print(f"no checkpoint in {run.checkpoints} yet, starting at step 0")
         return None
     # A checkpoint from before a key was known is of a run as the key's default has it.

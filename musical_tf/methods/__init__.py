@@ -104,9 +104,7 @@ def load(path: str | Path, dtype: str = "float32", **overrides) -> keras.Model:
             f"{WEIGHTS}, or a model's name ({known})"
         )
     if not file.is_dir() and not (file.is_file() and zipfile.is_zipfile(file)):
-        raise ValueError(
-            f"{file} is not a readable generator: it is torn, or was never a .keras file"
-        )
+        raise ValueError(f"{file} is not a readable generator: it is damaged, or not a .keras file")
     for name in names():
         get(name)  # registers its generator class with Keras
     try:

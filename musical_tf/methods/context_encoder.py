@@ -177,7 +177,7 @@ class ContextEncoder(MethodGenerator, keras.Model):
         if image.shape[0] == 1:
             raise ValueError(
                 "the Context Encoder trains on batches of at least 2 photographs, got 1; "
-                "over one, batch normalisation of the bottleneck leaves nothing"
+                "the batch normalization of the bottleneck makes one photograph all zeros"
             )
         window = self.window_of(hole)
         patch = self._predict_patch(image, hole, window, training=True)

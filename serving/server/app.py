@@ -340,7 +340,7 @@ def _protection(token: str | None) -> dict[str, Any]:
             raise RequestError(
                 401,
                 "unauthorized",
-                "this server asks for its token: Authorization: Bearer TOKEN",
+                "the token is missing or wrong: send Authorization: Bearer TOKEN",
                 {"WWW-Authenticate": "Bearer"},
             )
 

@@ -90,7 +90,9 @@ def fill_request(
         hole, reading = images.alpha_mask(photograph, **choice), "opacity of the image"
         alpha = np.where(hole, np.uint8(255), photograph.alpha)
     else:
-        raise RequestError(400, "no_mask", "there is no mask and no transparency to take one from")
+        raise RequestError(
+            400, "no_mask", "mask is missing, and the image has no transparent part; send a mask"
+        )
     _check_transparency(photograph.alpha if alpha is None else alpha, name)
     check()
     hole = images.dilate(hole, options.dilate)
@@ -98,8 +100,7 @@ def fill_request(
         raise RequestError(
             400,
             "hole_covers_image",
-            "the hole covers the whole image, so nothing is left to copy from; "
-            "is the mask the other way round? (polarity)",
+            "the hole covers the whole image; if the mask is inverted, change the polarity",
         )
     height, width = hole.shape
     image_format = OWN_FORMATS[name]
@@ -196,8 +197,8 @@ def _open(
     longest = max(photograph.pixels.shape[:2])
     if longest > _LONGEST_SIDE.get(name, longest):
         raise invalid_option(
-            f"{name} holds {_LONGEST_SIDE[name]} pixels a side and the image has {longest}; "
-            "ask for png"
+            f"{name} allows {_LONGEST_SIDE[name]} pixels a side and the image has {longest}; "
+            "use png"
         )
     return photograph, content, name
 
@@ -249,9 +250,7 @@ def read_image(
 def _check_transparency(alpha: np.ndarray | None, name: str) -> None:
     """Refuses a format that cannot hold what stays transparent."""
     if name in ("jpeg", "bmp") and alpha is not None and not (alpha == 255).all():
-        raise invalid_option(
-            f"{name} cannot hold the image's transparency; ask for png, webp or avif"
-        )
+        raise invalid_option(f"{name} cannot hold the image's transparency; use png, webp or avif")
 
 
 @contextlib.contextmanager

@@ -45,9 +45,7 @@ def _split_by_path(paths: Sequence[str], split: str, folder: Path) -> list[str]:
             dealt[donor].remove(moved)
             dealt[name].append(moved)
     if not dealt[split]:
-        raise ValueError(
-            f"{folder} holds {len(paths)} images: too few to keep any apart as the {split} split"
-        )
+        raise ValueError(f"{folder} holds {len(paths)} images, too few for a {split} split")
     return dealt[split]
 
 

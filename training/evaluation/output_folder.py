@@ -29,7 +29,7 @@ class OutputFolder:
         there = [name for name in (*files, PICTURES) if (self.folder / name).exists()]
         if there and self._format() != form:
             raise FileExistsError(
-                f"--output {folder}: holds {', '.join(there)}, which no finished {what} left; "
+                f"--output {folder}: holds {', '.join(there)}, not from a finished {what}; "
                 "choose another folder"
             )
 
