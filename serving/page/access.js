@@ -69,7 +69,7 @@ function describeChosen() {
       ? t("Choose at the top what your photograph shows.")
       : (PURPOSES[model.model]?.text() ?? "");
   element("about").textContent = t(
-    "This server runs {name}: {method} {preset}, trained on {data} at {side} pixels, on {provider}.",
+    "This server runs {name}: {method} {preset} for {side} pixels, on {provider}, trained on {data}.",
     {
       ...model,
       name: model.name ?? model.model,
