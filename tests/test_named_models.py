@@ -131,9 +131,9 @@ def test_the_server_takes_several_and_names_them_too(installed, capsys):
 def test_help_lists_the_names(installed, program, capsys):
     with pytest.raises(SystemExit):
         program.main(["--help"])
-    assert "faces, photo (default: photo)" in " ".join(capsys.readouterr().out.split())
+    assert "model (faces, photo) or" in " ".join(capsys.readouterr().out.split())
     for file in installed.glob("*.onnx"):
         file.unlink()
     with pytest.raises(SystemExit):
         program.main(["--help"])
-    assert "none in this installation (default" in " ".join(capsys.readouterr().out.split())
+    assert "model (none in this installation) or" in " ".join(capsys.readouterr().out.split())
