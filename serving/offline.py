@@ -25,7 +25,7 @@ from .filling import FAILURES, Outcome, fill_file, open_session, say_of
 from .pairing import Job
 
 FOLDER = ".musical-inpaint-many"
-"""Of the ledger, within the folder of the outputs; hidden, so nobody takes it for images."""
+"""Folder of the ledger in the folder of the outputs; hidden, so that it is not read as images."""
 
 TRIES = 3
 """How many processes of one run an image may end before it counts as failed."""

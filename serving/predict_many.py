@@ -170,7 +170,7 @@ def _outcomes(
 
 
 def _prepare_ray(address: str | None) -> None:
-    """Imports Ray, told to report nothing to anyone.
+    """Imports Ray without its usage reports.
 
     Raises:
         ModuleNotFoundError: If it is not installed.
@@ -244,7 +244,7 @@ def _cluster(options: dict[str, Any]) -> Iterator[int]:
 
 
 def _knock(address: str) -> None:
-    """Finds out at once that nobody is there; Ray itself would try for minutes.
+    """Fails at once if no cluster answers; Ray itself would try for minutes.
 
     Raises:
         ValueError: If HOST:PORT takes no connections. Other forms of address are left to Ray.
@@ -266,7 +266,7 @@ def _usable_cpus() -> int:
 
 
 def _check_model(arguments: argparse.Namespace) -> Contract:
-    """Opens the model once, so that what is wrong is said before anything starts; its contract."""
+    """Opens the model once, to report errors before any worker starts; returns its contract."""
     if arguments.address is not None:  # the machine with the accelerator is another one
         arguments = argparse.Namespace(**(vars(arguments) | {"provider": "cpu"}))
     return open_session(arguments).contract

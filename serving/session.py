@@ -1,7 +1,7 @@
 """A model file, opened and checked, that fills holes in photographs.
 
-Needs onnxruntime, numpy, scipy and Pillow only. The file says what it is in its metadata (see
-`musical_tf.contract`); a file whose contract is unknown is refused, with the reason.
+Needs onnxruntime, numpy, scipy and Pillow only. Files with an unknown contract
+(`musical_tf.contract`) are refused.
 """
 
 import operator
@@ -52,7 +52,7 @@ class InpaintingSession:
         providers: Execution providers in order of preference, by ONNX Runtime's names or their
             short forms ("cuda", "cpu"). By default the fastest known one that this installation of
             ONNX Runtime has, then the CPU. When they are given, one of them must really start:
-            ONNX Runtime by itself falls back to the CPU silently.
+            ONNX Runtime falls back to the CPU silently.
         threads: CPU threads for one run; 0 leaves the choice to ONNX Runtime.
         memory_limit: Bytes. A run of several images, or larger than the training size, that is
             estimated to need more is refused instead of being started, because an attention layer's
@@ -60,8 +60,8 @@ class InpaintingSession:
             would be terabytes.
 
     Attributes:
-        contract: What the model file says about itself.
-        provider: The execution provider that really runs: the one that was seen to compute.
+        contract: The metadata of the model file.
+        provider: The execution provider that computed the first run.
         has_variants: Whether another `seed` gives another plausible fill.
         name: That of a model that is part of the package; the file's of any other.
 
@@ -125,8 +125,8 @@ class InpaintingSession:
             self.provider = CPU
         if providers is not None and self.provider not in wanted:
             raise ProviderError(
-                f"asked for {', '.join(wanted)}, but the model runs on {self.provider}: this "
-                "machine has not what it needs, or it has none of the model's operators"
+                f"providers must include {self.provider}, which runs the model, got "
+                f"{', '.join(wanted)}: its libraries are missing, or it lacks the model's operators"
             )
 
     def inpaint(
@@ -156,8 +156,8 @@ class InpaintingSession:
                 those it was trained on.
             fill: "copy": pixels of the photograph are copied into the hole, sharp; "network": the
                 network's own fill, smooth; "auto": copies if the file has them.
-            seed: Which of the plausible fills, the same one each time. A file without variants, and
-                the network's own fill, take 0 only.
+            seed: Number of one of the plausible fills. Files without variants, and fill "network",
+                take 0 only.
             progress: Called with `(windows done, windows in all)` while it works. An exception that
                 it raises ends the filling.
 

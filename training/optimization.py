@@ -38,7 +38,7 @@ Rate = float | Callable[[Tensor], Tensor]
 def learning_rate_schedule(
     name: str, learning_rate: float, steps: int, warmup_steps: int = 0
 ) -> Rate:
-    """Builds the learning rate of a run of so many steps.
+    """Builds the learning rate of a run.
 
     Args:
         name: `constant`, or `cosine`: down to zero at the last step.

@@ -84,8 +84,8 @@ class Recipe:
             shows 87 % to 100 % of its sides. 0 = off.
         jitter: How much brightness, contrast and saturation change at most, in training: 0.2
             multiplies each by 0.8 to 1.2. 0 = off.
-        gradient_accumulation: Equal parts of a batch that are computed one after the other, for
-            the memory of a part and the step of the batch; divides `batch_size`.
+        gradient_accumulation: Micro-batches of a batch, computed one after the other. Peak memory
+            is one micro-batch; the update uses the full batch. It divides `batch_size`.
         validate_every: Steps between validations on the val split; 0 = off.
         patience: Validations without a better PSNR after which the run stops; 0 = off.
     """

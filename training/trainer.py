@@ -52,12 +52,11 @@ class Trainer(Loop):
     Every decision depends on (weights, step, batch) alone, so that a run continued from `state()`
     is the uninterrupted run bit for bit.
 
-    With `gradient_accumulation` above 1, that many equal parts of the batch are computed one after
-    the other, and both sides are updated once, with the means over the parts: the memory of a part,
-    the step of the batch. It is the same step where a term is a mean over samples that do not see
-    each other; batch normalization, and a mean over the pixels of all holes together, see one part.
-    With discriminators the generator runs twice, because all parts' fakes are wanted before the
-    generator's first gradient.
+    With `gradient_accumulation` above 1, that many micro-batches are computed one after the other,
+    and both sides are updated once, with the means over them. Peak memory is one micro-batch; the
+    update uses the full batch. The step is the same where a term is a mean over independent
+    samples. Batch normalization, and a mean over the pixels of all holes, use one micro-batch. With
+    discriminators the generator runs twice, because they need the fakes of all micro-batches first.
 
     Args:
         generator: Keras model, called as `generator([image, hole], training=...)`.
@@ -72,7 +71,7 @@ class Trainer(Loop):
             norm, after unscaling.
         precision: One of `recipes.PRECISIONS`: the models' policy. `mixed_float16` wraps both
             optimizers in a loss scale each.
-        gradient_accumulation: Int >= 1, parts of a batch; batches must be divisible by it.
+        gradient_accumulation: Int >= 1, micro-batches of a batch; must divide the batch.
         placement: Where to compute; the models and the objective must have been made inside
             `distribution.scope` of its strategy. Gradients, and the terms that are logged, are the
             means over the replicas; clipping, loss scales and phases act on the mean.

@@ -50,7 +50,7 @@ from .settings import Settings
 
 PAGE = Path(__file__).parents[1] / "page"
 
-_HUNG_UP = 499  # what nginx logs when a client leaves before its answer; nobody receives it
+_HUNG_UP = 499  # what nginx logs when a client leaves before its answer
 
 
 def create_app(
@@ -200,7 +200,7 @@ async def _refuse_query(request: Request) -> None:
 
 
 async def _client_left(request: Request, error: ClientDisconnect) -> Response:
-    """An answer that nobody receives, for the log."""
+    """The answer to a client that is gone, for the log."""
     request.scope["musical.code"] = "client_disconnected"
     return Response(status_code=_HUNG_UP)
 
@@ -315,7 +315,7 @@ async def _answer_request_error(request: Request, error: RequestError) -> Respon
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
-    """What Starlette refuses by itself: no such path, no such method."""
+    """Starlette's own errors: no such path, no such method."""
     path = request.url.path
     code, message = {
         404: ("not_found", f"nothing is at {path}; /docs lists what there is"),

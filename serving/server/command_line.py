@@ -3,11 +3,11 @@
     python -m serving.server
     python -m serving.server --model photo faces
 
-On this machine alone unless `--host` says otherwise; then a token is asked for. SIGTERM or Ctrl-C
-finishes what has been taken and refuses what comes; a second Ctrl-C leaves at once.
+It listens on this machine only; another `--host` needs a token. SIGTERM or Ctrl-C finishes the
+requests in flight and refuses new ones; a second Ctrl-C ends at once.
 
 Exit code 0: ended by a signal. 1: the model failed when it first ran, or a package is missing. 2:
-wrong usage, a model that cannot be used, or an address that cannot be had. 130: the second Ctrl-C.
+wrong usage, a model that cannot be used, or an address that is not free. 130: the second Ctrl-C.
 """
 
 import argparse
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..session import InpaintingSession
 
 PROGRAM = "musical-serve"
-_LAST_WORK = 1.0  # seconds that an end waits for work that nobody wants any more
+_LAST_WORK = 1.0  # seconds that the shutdown waits for abandoned work
 
 
 class UsageError(ValueError):
@@ -94,8 +94,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         code = 1
     service.close()
     if not service.has_ended(_LAST_WORK):
-        # What still computes was given up by its client. Python's own end would pull the floor from
-        # under it, and abort.
+        # Only abandoned work still computes. Python's own shutdown would abort in it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -28,7 +28,7 @@ _LINGER = 10.0  # seconds for a client to notice that it need not send the rest 
 
 
 class Envelope:
-    """Around every request: security headers, numbers, and an answer to what nobody expected.
+    """Around every request: security headers, metrics, and an answer to unexpected errors.
 
     A long answer is sent in pieces, so that it waits here, and not in the transport's buffer, for
     a client that reads slowly; for one that does not read at all, no longer than `timeout`.

@@ -24,7 +24,7 @@ from .request_terms import RequestError, invalid_option
 from .service import Service
 
 _EXAMPLE = "paint_by_example_example_image"  # a third file, which no model here uses
-_DEFAULT_SEED = 42  # IOPaint's, which its clients send where nobody has chosen one
+_DEFAULT_SEED = 42  # IOPaint's default, which its clients send
 _RANDOM_SEEDS = 1, 99_999_999  # as IOPaint draws them for -1
 
 

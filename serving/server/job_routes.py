@@ -2,7 +2,7 @@
 
 A client may name its request by the header `X-Job`. While it is being answered,
 `GET /v1/jobs/NAME` says how far it is, and `DELETE /v1/jobs/NAME` ends it. Names are chosen by
-clients, so they should be random: whoever knows a name can end the request.
+clients, so they should be random: any client that knows a name can end the request.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""A bounded number of jobs, run by a few threads, given up when unwanted.
+"""A bounded number of jobs, run by a few threads, that can be abandoned.
 
 Two stages, so that a server can decode one photograph while the model fills another:
 
@@ -7,8 +7,7 @@ Two stages, so that a server can decode one photograph while the model fills ano
 * `Batcher` is the one thread that runs the model. The jobs hand it windows and wait; windows of
   equal size that are there at the same time go through the model together.
 
-A job that nobody waits for any more is dropped while it waits, and stops before its next window
-once it runs.
+A job whose client is gone is dropped while it waits, and stops before its next window once it runs.
 """
 
 import threading
@@ -27,17 +26,17 @@ RunBatch = Callable[..., Sequence[Any]]
 """Fills `(images uint8 (B, H, W, 3), holes bool (B, H, W), *how)`; returns uint8 `(B, H, W, 3)`."""
 
 STUCK = 1.0
-"""Seconds that a job has to stop once it was given up. Worker processes are killed before that."""
+"""Seconds within which an abandoned job must stop. Worker processes are killed before that."""
 
 _REMEMBERED = 0.2  # weight of the newest job in the average that waiting times are guessed from
 
 
 class AbandonedError(Exception):
-    """Nobody waits for this job any more."""
+    """The job was abandoned."""
 
 
 class QueueFullError(Exception):
-    """There is no room for another job; `retry_after` seconds later there is likely to be."""
+    """The queue is full; `retry_after` is the expected time until a place is free, seconds."""
 
     def __init__(self, waiting: int, retry_after: float) -> None:
         super().__init__(f"{waiting} requests are waiting or running already")
@@ -66,40 +65,40 @@ class Job:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether its client is gone."""
         return self._abandoned_at is not None
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it was given up and has not stopped within `STUCK` seconds."""
-        given_up = self._abandoned_at
-        return given_up is not None and time.monotonic() - given_up > STUCK
+        """Whether it was abandoned and has not stopped within `STUCK` seconds."""
+        since = self._abandoned_at
+        return since is not None and time.monotonic() - since > STUCK
 
     def report(self, done: int, windows: int) -> None:
         """Notes how many windows are filled, of how many.
 
         Raises:
-            AbandonedError: If nobody waits for the job any more, so that no other window is filled.
+            AbandonedError: If the job was abandoned, so that no other window is filled.
         """
         self.check()
         self.windows = done, windows
 
     def check(self) -> None:
-        """Raises `AbandonedError` if nobody waits for it any more."""
+        """Raises `AbandonedError` if it was abandoned."""
         if self.is_abandoned:
             raise AbandonedError
 
     def abandon(self) -> None:
-        """Says that nobody waits for it any more."""
+        """Makes it end early: its client is gone."""
         self._abandoned_at = time.monotonic()
         if (call := self._when_abandoned) is not None:
             call()
 
     @contextmanager
     def when_abandoned(self, call: Callable[[], None]) -> Iterator[None]:
-        """Within, `call` is called once the job is given up, in the thread that gives it up.
+        """Calls `call` if the job is abandoned within the block, in the thread that abandons it.
 
-        It is called twice if that happens right at the beginning.
+        If that happens at the start of the block, `call` may be called twice.
         """
         self._when_abandoned = call
         try:
@@ -212,7 +211,7 @@ class JobQueue(_Threads):
 
     @property
     def is_stuck(self) -> bool:
-        """Whether every thread is occupied by a job that was given up and does not stop."""
+        """Whether every thread is occupied by an abandoned job that does not stop."""
         with self._changed:
             stuck = sum(job.is_stuck for job in self._running)
         return stuck == self.workers
@@ -302,7 +301,7 @@ class JobQueue(_Threads):
             job.run()
             with self._changed:
                 del self._running[job]
-                # One that was given up while it ran took at least that long.
+                # A job that was abandoned while it ran took at least that long.
                 if not was_abandoned:
                     seconds = time.monotonic() - started
                     self._seconds += _REMEMBERED * (seconds - self._seconds)

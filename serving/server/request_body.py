@@ -115,7 +115,7 @@ async def read_form(
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
         upload = value if isinstance(value, UploadFile) else None
-        # What a form sends for a file that nobody has chosen.
+        # A form sends this for an empty file field.
         is_empty = not value if upload is None else not upload.filename and not upload.size
         if name in files and is_empty:
             continue

@@ -33,7 +33,7 @@ class Service:
         sessions: Name -> model; the first is the one for requests that name none.
         batchers: Name -> the thread that runs it.
         is_ready: Whether every model has run once.
-        is_closing: Set by whoever ends the server: new requests are refused, others finish.
+        is_closing: Set at shutdown: new requests are refused, others finish.
         failure: Why the worker processes do not start, or `failed_model` could not run.
         pool: The worker processes; None if `Settings.isolate` is off.
 
@@ -42,7 +42,7 @@ class Service:
     """
 
     def __init__(self, sessions: Sequence[InpaintingSession], settings: Settings) -> None:
-        # By name: where it lies is nobody's business.
+        # By name: clients must not see paths.
         self.sessions = {session.name: session for session in sessions}
         if len(self.sessions) < len(sessions):
             named = ", ".join(session.name for session in sessions)
@@ -86,7 +86,7 @@ class Service:
     def close(self) -> None:
         """Ends the processes, and lets the threads end once their work is done.
 
-        Called when every request has its answer: whoever still decodes was given up.
+        Called when every request has its answer: jobs that still decode were abandoned.
         """
         self.is_closing = True
         if self.pool is not None:

@@ -22,13 +22,13 @@ _PATIENCE = 10.0  # seconds; a connection without a request is closed after one 
 _FRAMING = 2**17
 """Bytes that a chunked request may have around its body, in addition to an eighth of the body.
 
-A chunk costs as much processor time as thousands of bytes, and nobody is answered meanwhile.
+A chunk costs as much processor time as thousands of bytes, and blocks all other answers.
 """
 _QUIT = 130  # exit code of the second Ctrl-C
 
 
 class Server(uvicorn.Server):
-    """A server that ends with exit code 0 when it is told to, and by itself if its model fails.
+    """A server that ends with exit code 0 on a signal, and ends if its model fails.
 
     Args:
         config: uvicorn's configuration of an application by `app.create_app`.
@@ -135,7 +135,7 @@ def make_server(app: FastAPI, announce: Callable[[], None], access_log: bool = T
         lifespan="on",
         server_header=False,
         log_config=log_config,
-        # Every request ends within its timeout: this is for what nobody has thought of.
+        # Every request ends within its timeout; this catches unforeseen cases.
         timeout_graceful_shutdown=math.ceil(timeout) + _GRACE,
     )
     return Server(config, app.state.service, announce)

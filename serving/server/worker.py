@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def _listen(source: io.RawIOBase, work: queue.SimpleQueue) -> None:
-    """Passes messages on; ends the process in the middle of its work once nobody waits for it."""
+    """Passes messages on; ends the process in the middle of its work if it is abandoned."""
     code = 1
     try:
         while True:
@@ -170,7 +170,7 @@ def _reply(
 def _send(target: io.RawIOBase, reply: tuple[bool, Any]) -> None:
     try:
         send(target, reply)
-    except OSError:  # nobody waits for it
+    except OSError:  # the server is gone
         os._exit(0)
 
 

@@ -139,7 +139,7 @@ class Measured:
     Attributes:
         rows: One an image: file, hole_fraction, bucket, and metrics by method.
         samples: The worst and best by the first method's first metric, for showing.
-        first: The first images of the split, for figures that nobody chose.
+        first: The first images of the split, for figures without a selection.
         seconds: Method -> seconds it took in all.
     """
 

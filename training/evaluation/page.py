@@ -146,7 +146,7 @@ def _figure_sections(
         }
 
     count = "The first photograph" if len(samples) == 1 else f"The first {len(samples)} photographs"
-    text = f"{count} of the split, chosen by nobody, in the layout of the MUSICAL paper's Figures 3"
+    text = f"{count} of the split, not selected, in the layout of the MUSICAL paper's Figures 3"
     columns = drawings.figure_columns(results)
     found = [section("figure", "Side by side", columns, text=f"{text} to 5.", picture="figure.png")]
     if ablations := drawings.ablation_columns(results):

@@ -110,8 +110,7 @@ class RunPredictor:
         _check(images, holes)
         size = images.shape[1:3]
         if size not in self._compiled:
-            # One graph a size and any batch: a last, smaller batch must not be traced anew, since
-            # that would be timed.
+            # One graph for a size and any batch: tracing the last, smaller batch would be timed.
             self._compiled[size] = tf.function(
                 self.inpaint.outputs,
                 input_signature=[
@@ -240,7 +239,7 @@ class OnnxPredictor:
             raise RuntimeError(f"the ONNX file returned {result.shape} for images {images.shape}")
         if self._float:
             result = np.rint(np.clip(result, 0.0, 1.0) * 255.0)
-        # A file of ours keeps known pixels by itself; float32 values come back through a rounding.
+        # The file itself keeps known pixels; float32 values are rounded here.
         return np.where(holes[..., None], result.astype(np.uint8), images)
 
     def sources(self, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
