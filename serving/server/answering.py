@@ -46,7 +46,7 @@ class Answering:
                 yield
         except TimeoutError:
             raise self._error or RequestError(
-                504, "timeout", f"it was not done within {seconds:g} s and was given up"
+                504, "timeout", f"the request was not finished within {seconds:g} s"
             ) from None
         finally:
             self._limit = None

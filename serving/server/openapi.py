@@ -69,7 +69,7 @@ _REFUSALS = errors(
     status_413="The body, or an image in it, is larger than this server allows.",
     status_415="The Content-Type is another one, or the body is compressed.",
     status_503="There is no room now; `Retry-After` says when there is likely to be.",
-    status_504="It was not done in time, and was given up.",
+    status_504="The request was not finished in time.",
 )
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {

@@ -134,7 +134,7 @@ class Service:
         """Raises `RequestError` 503 where no request is taken, or where one would only wait."""
         self.refuse_unless_ready()
         if self.jobs.is_stuck:
-            raise unavailable("not_ready", "requests that were given up occupy every thread", 5)
+            raise unavailable("not_ready", "abandoned requests occupy every thread", 5)
         if self.pool is not None and self.pool.failure is not None:
             raise unavailable("not_ready", "the worker processes do not start", 5)
 

@@ -1,7 +1,7 @@
 """The pool of worker processes in which a server decodes and encodes the images of strangers.
 
 A thread cannot be stopped, so a hostile file may occupy it for minutes. A process can be killed
-when its job is given up, exceeds its limits or crashes a decoder. The pool then starts another one.
+when its job is abandoned, exceeds its limits or crashes a decoder. The pool then starts another.
 A worker is also replaced after `JOBS` pieces of work, in case its libraries leak memory.
 
 Pickles and pixels travel through pipes. A worker is no sandbox: it runs as the same user.
@@ -35,7 +35,7 @@ JOBS = 500
 """Pieces of work after which a worker is replaced."""
 
 GRACE = 0.5
-"""Seconds that a worker has to finish a job that was given up, before it is killed."""
+"""Seconds that a worker has to finish an abandoned job before it is killed."""
 
 REASONS = ("abandoned", "crashed", "memory", "processor", "recycled")
 """Why a worker was ended."""
@@ -130,13 +130,13 @@ class WorkerPool:
         """Calls a function in a worker.
 
         Args:
-            job: Whose work it is. If it is given up, the worker has `GRACE` seconds to finish.
+            job: Whose work it is. If it is abandoned, the worker has `GRACE` seconds to finish.
             function: A function of a module, not of `__main__`.
             *arguments, **named: Of the function.
             what: What is done, for messages.
 
         Raises:
-            AbandonedError: If the job was given up.
+            AbandonedError: If the job was abandoned.
             TooCostlyError: If the image exceeds the limits.
             ImageError: If the decoder crashed.
             MemoryError: If the system killed the worker.
