@@ -233,6 +233,22 @@ def test_uploads_that_hold_places_count_for_the_time_to_wait():
     assert caught.value.retry_after == pytest.approx(4.0)  # four places of the first guess, 1 s
 
 
+def test_a_slow_upload_leaves_its_place_to_the_same_client(monkeypatch):
+    jobs, left = JobQueue(workers=1, capacity=1), []
+    with contextlib.ExitStack() as places:
+        read = places.enter_context(jobs.admit("a", lambda: left.append("read")))
+        jobs.submit(lambda job: None, read)  # its thread has not been started
+        places.enter_context(jobs.admit("a", lambda: left.append("slow")))
+        with pytest.raises(QueueFullError), jobs.admit("a"):
+            pass
+        monkeypatch.setattr("serving.server.jobs.SLOW", 0.0)
+        places.enter_context(jobs.admit("a"))
+        assert left == ["slow"]
+        with pytest.raises(QueueFullError), jobs.admit("a"):
+            pass
+    assert jobs.admitted == 0
+
+
 def test_clients_take_turns_and_the_greediest_leaves_a_place():
     jobs, done, left = JobQueue(workers=1, capacity=5), [], []
     with contextlib.ExitStack() as places:

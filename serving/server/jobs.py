@@ -28,6 +28,9 @@ RunBatch = Callable[..., Sequence[Any]]
 STUCK = 1.0
 """Seconds within which an abandoned job must stop. Worker processes are killed before that."""
 
+SLOW = 10.0
+"""Seconds for the input of a job, after which its place goes to any request that needs one."""
+
 _REMEMBERED = 0.2  # weight of the newest job in the average that waiting times are guessed from
 
 
@@ -132,19 +135,26 @@ class Place:
 
     Attributes:
         client: Who has it.
-        leave: Called when a client with fewer places needs it; may be called in another thread.
+        leave: Called when another request gets the place; may be called in another thread.
         job: The job, once it is submitted.
+        since: The time at which it was given.
     """
 
     client: str
     leave: Callable[[], None] | None
     job: Job | None = None
+    since: float = field(default_factory=time.monotonic)
 
     @property
     def can_leave(self) -> bool:
         """Whether nothing has been worked on."""
         waits = self.job is None or not (self.job.future.running() or self.job.future.done())
         return self.leave is not None and waits
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether its input should have been read by now."""
+        return self.job is None and time.monotonic() - self.since > SLOW
 
 
 class _Threads:
@@ -187,7 +197,8 @@ class JobQueue(_Threads):
     """A few threads and a bounded number of jobs for them.
 
     A thread takes the next job from each client in turn. When all places are taken, a client gets
-    one from the client with the most, unless that one would then have fewer.
+    one whose input is slow, or one from the client with the most, unless that one would then have
+    fewer.
 
     Args:
         workers: Number of threads.
@@ -245,12 +256,15 @@ class JobQueue(_Threads):
                     self._places.remove(place)
 
     def _make_room(self, client: str) -> None:
-        """Takes the newest place of the client with the most; `_changed` is held."""
+        """Takes a slow place, or the newest of the client with the most; `_changed` is held."""
         held = Counter(place.client for place in self._places)
         movable = [place for place in self._places if place.can_leave]
-        found = max(reversed(movable), key=lambda place: held[place.client], default=None)
-        if found is None or found.leave is None or held[found.client] <= held[client] + 1:
-            raise self.full()
+        found = next((place for place in movable if place.is_slow), None)
+        if found is None:
+            found = max(reversed(movable), key=lambda place: held[place.client], default=None)
+            if found is None or held[found.client] <= held[client] + 1:
+                raise self.full()
+        assert found.leave is not None  # as `can_leave` says
         self._places.remove(found)
         found.leave()
 
