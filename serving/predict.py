@@ -29,10 +29,10 @@ from .terminal import PROGRAM, clear_line, complain, say
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code, see above."""
-    arguments = _parse(argv)
-    from . import predict_files  # NumPy and Pillow, for which --help need not wait
-
     try:
+        arguments = _parse(argv)
+        from . import predict_files  # NumPy and Pillow, for which --help need not wait
+
         with warnings.catch_warnings():
             # What Pillow warns of, large images and damaged EXIF, is dealt with in `images`.
             warnings.filterwarnings("ignore", module=r"PIL\.")

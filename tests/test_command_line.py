@@ -1,5 +1,6 @@
 """Every command line ends on Ctrl-C, or without a package, with one line while it imports."""
 
+import contextlib
 import os
 
 import pytest
@@ -88,3 +89,12 @@ def test_an_unset_variable_is_no_path(name, capsys):
             PARSERS[name]().parse_args(words)
         assert exit_info.value.code == 2
         assert "--output must have a value, got '" in capsys.readouterr().err
+
+
+def test_a_list_that_cannot_be_written_is_one_line(capsys, monkeypatch):
+    with monkeypatch.context() as patch, open("/dev/full", "w", buffering=1) as full:
+        patch.setattr("sys.stdout", full)
+        assert predict.main(["--list-models"]) == 2
+        with contextlib.suppress(OSError):  # what is still to be written
+            full.close()
+    assert capsys.readouterr().err.count("\n") == 1
