@@ -56,7 +56,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     what = parser.add_argument_group("what to train")
     add(what, "--dataset", "NAME", f"one of {', '.join(sorted(datasets.DATASETS))}")
-    add(what, "--data-dir", "DIR", "folder of its photographs, in the layout of its source")
+    text = (
+        "folder of its photographs, in the layout of their source (default: data/NAME; folder and "
+    )
+    add(what, "--data-dir", "DIR", f"{text}demo have none)")
     text = f"one of {', '.join(named_models.methods())} (default: musical)"
     add(what, "--method", "NAME", text)
     text = "variant of the method; musical has paper, official, lite (default: paper; lite for "

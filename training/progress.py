@@ -76,7 +76,7 @@ class ProgressLines(Callback):
         if self.begun_at is None:
             # The first call compiles the graph, which the estimate of the time left must not count.
             self.begun_at, self.first_step = now, step
-            self._write(step, "?")
+            self._write(step, "?" if step < self.steps else clock(0))
         elif now - self.written_at >= self.seconds or step == self.steps:
             pace = (now - self.begun_at) / (step - self.first_step)
             self._write(step, clock(pace * (self.steps - step)), f"  {pace:.3g} s/step")

@@ -45,7 +45,7 @@ def add_arguments(
     data.add_argument(
         "--dataset", metavar="NAME", help=f"{', '.join(DATASETS)}; default: {whose} own"
     )
-    data.add_argument("--data-dir", metavar="DIR", help="folder of the dataset")
+    data.add_argument("--data-dir", metavar="DIR", help="folder of the dataset, as in training")
     data.add_argument(
         "--split", default="test", metavar="NAME", help=f"{', '.join(SPLITS)} (default: test)"
     )
