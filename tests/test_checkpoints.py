@@ -28,7 +28,9 @@ pytestmark = pytest.mark.usefixtures("eager")
 def test_three_steps_resumed_for_three_more_equal_six(tmp_path, precision, parts, compiled):
     rate = learning_rate_schedule("cosine", 1e-2, 6, warmup_steps=2)
     options = {
-        **{"precision": precision, "ema": 0.9, "learning_rate": rate},
+        "precision": precision,
+        "ema": 0.9,
+        "learning_rate": rate,
         "gradient_accumulation": parts,
     }
     whole = make_trainer(**options)

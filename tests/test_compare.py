@@ -24,9 +24,16 @@ from training.evaluation import drawings, learning_curves, page, published, stat
 
 SIZE = 64
 RECIPE = {
-    **{"dataset": "folder", "method": "musical", "image_size": SIZE},
-    **{"shorter_side": SIZE, "mask": "center", "steps": 400, "batch_size": 16, "seed": 3},
-    **{"precision": "float32", "ablation": None},
+    "dataset": "folder",
+    "method": "musical",
+    "image_size": SIZE,
+    "shorter_side": SIZE,
+    "mask": "center",
+    "steps": 400,
+    "batch_size": 16,
+    "seed": 3,
+    "precision": "float32",
+    "ablation": None,
 }
 
 VALIDATIONS = "step,psnr,ssim,l1_percent\n100,21.5,0.81,4.5\n200,23.25,0.84,3.5\n"
@@ -278,7 +285,9 @@ def test_every_run_that_was_trained_on_something_else_is_named():
         {
             "label": label,
             "training": {
-                **{"steps": 9, "minutes": 1.0, "cpu_minutes": 2.0},
+                "steps": 9,
+                "minutes": 1.0,
+                "cpu_minutes": 2.0,
                 "recipe": {"mask": mask, "image_size": size, "dataset": "celeba", "seed": 0},
             },
         }
@@ -421,8 +430,11 @@ class TestErrors:
         (other / "generator.keras").write_bytes((runs / "whole" / "generator.keras").read_bytes())
         (other / "recipe.json").write_text(json.dumps(RECIPE | {"image_size": 128}))
         names = {
-            **{"WHOLE": str(runs / "whole"), "ABLATED": str(runs / "ablated")},
-            **{"GLC": str(runs / "glc"), "UNFINISHED": "unfinished", "OTHER": "Other=other"},
+            "WHOLE": str(runs / "whole"),
+            "ABLATED": str(runs / "ablated"),
+            "GLC": str(runs / "glc"),
+            "UNFINISHED": "unfinished",
+            "OTHER": "Other=other",
         }
         flags = [re.sub("[A-Z]{3,}$", lambda word: names[word[0]], flag) for flag in flags]
         assert main([*flags, "--output", "out"]) == 2

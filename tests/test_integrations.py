@@ -126,8 +126,11 @@ def test_gradio_app_answers_its_client(expected, tmp_path):
     painted.save(tmp_path / "painted.png")
     environment = {
         **os.environ,
-        **{"PYTHONPATH": str(ROOT), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"},
-        **{"GRADIO_SERVER_PORT": str(free_port()), "PYTHONUNBUFFERED": "1"},
+        "PYTHONPATH": str(ROOT),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_OFFLINE": "1",
+        "GRADIO_SERVER_PORT": str(free_port()),
+        "PYTHONUNBUFFERED": "1",
     }
     app = subprocess.Popen(
         [python, folder / "app.py"], stdout=subprocess.PIPE, text=True, env=environment

@@ -16,11 +16,21 @@ def evaluation(folder, psnr, **changes):
     method["aggregates"] = {"all": {"metrics": metrics}}
     baseline = {**method, "label": "Telea", "kind": "baseline"}
     source = {
-        **{"dataset": "celeba", "split": "test", "image_size": 128, "shorter_side": 128},
-        **{"mask": "center", "count": 500, "protocols": {"authors": "..."}},
-        **{"command": f"evaluate {folder.name}", "created": "now", "commit": "abc"},
-        **{"hardware": "two cores", "software": {}, "data_dir": "/private", "images": [1, 2]},
-        **{"methods": [method, baseline]},
+        "dataset": "celeba",
+        "split": "test",
+        "image_size": 128,
+        "shorter_side": 128,
+        "mask": "center",
+        "count": 500,
+        "protocols": {"authors": "..."},
+        "command": f"evaluate {folder.name}",
+        "created": "now",
+        "commit": "abc",
+        "hardware": "two cores",
+        "software": {},
+        "data_dir": "/private",
+        "images": [1, 2],
+        "methods": [method, baseline],
         **changes,
     }
     (folder / "results.json").write_text(json.dumps(source))
@@ -235,11 +245,17 @@ def test_a_card_becomes_tables(tmp_path):
     spent = {"steps": 1500, "minutes": 90.0, "cpu_minutes": 171.0}
     kinds = {"bytes": 10_400_000, "sha256": "abcdef0123456789" * 4}
     card = {
-        **{"method": "musical", "preset": "lite", "parameters": 5_010_000, "data": "scribbles"},
-        **{"licence": "anything goes", "hardware": "a loom", "recipe": recipe, "total": spent},
-        **{"files": {"onnx": kinds, "keras": kinds}},
-        **{"parity": {"ONNX file from the run": {"max": 1.0}}},
-        **{"stages": [{"recipe": recipe, "photographs": "8500 files, 0123", **spent}] * 2},
+        "method": "musical",
+        "preset": "lite",
+        "parameters": 5_010_000,
+        "data": "scribbles",
+        "licence": "anything goes",
+        "hardware": "a loom",
+        "recipe": recipe,
+        "total": spent,
+        "files": {"onnx": kinds, "keras": kinds},
+        "parity": {"ONNX file from the run": {"max": 1.0}},
+        "stages": [{"recipe": recipe, "photographs": "8500 files, 0123", **spent}] * 2,
     }
     lines = result_tables.table(card).splitlines()
     assert "`width=32`, `width_limit=7`, 5.01 M parameters" in lines[2]

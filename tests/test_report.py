@@ -279,8 +279,10 @@ class TestPage:
         text, parsed, _ = written
         options = parsed.all("option")
         assert {o["value"]: o["data-better"] for o in options if "data-better" in o} == {
-            **{"authors/psnr": "higher", "authors/l1_percent": "lower"},
-            **{"lpips/alex": "lower", "hole": "lower"},
+            "authors/psnr": "higher",
+            "authors/l1_percent": "lower",
+            "lpips/alex": "lower",
+            "hole": "lower",
         }
         assert [o["value"] for o in options if "selected" in o] == ["model", "authors/psnr"]
         assert '<td class="edge best">26.00</td>' in text

@@ -67,12 +67,19 @@ def add_iopaint_routes(app: FastAPI, service: Service, dependencies: Sequence[De
         return {
             "plugins": [],
             "modelInfos": [_model_info(service.default)],
-            **{"removeBGModel": "", "removeBGModels": []},
-            **{"realesrganModel": "", "realesrganModels": []},
-            **{"interactiveSegModel": "", "interactiveSegModels": []},
-            **{"enableFileManager": False, "enableAutoSaving": False},
-            **{"enableControlnet": False, "controlnetMethod": None},
-            **{"disableModelSwitch": True, "isDesktop": False, "samplers": []},
+            "removeBGModel": "",
+            "removeBGModels": [],
+            "realesrganModel": "",
+            "realesrganModels": [],
+            "interactiveSegModel": "",
+            "interactiveSegModels": [],
+            "enableFileManager": False,
+            "enableAutoSaving": False,
+            "enableControlnet": False,
+            "controlnetMethod": None,
+            "disableModelSwitch": True,
+            "isDesktop": False,
+            "samplers": [],
         }
 
     @app.get(f"{IOPAINT}samplers", **options)
@@ -109,8 +116,12 @@ def _model_info(name: str) -> dict[str, Any]:
     """A model as IOPaint describes an erasing one."""
     abilities = ("strength", "outpainting", "lcm_lora", "controlnet", "brushnet", "powerpaint_v2")
     return {
-        **{"name": name, "path": name, "model_type": "inpaint"},
-        **{"is_single_file_diffusers": False, "need_prompt": False},
-        **{"controlnets": [], "brushnets": []},
+        "name": name,
+        "path": name,
+        "model_type": "inpaint",
+        "is_single_file_diffusers": False,
+        "need_prompt": False,
+        "controlnets": [],
+        "brushnets": [],
         **{f"support_{ability}": False for ability in abilities},
     }

@@ -197,7 +197,8 @@ def ablation_columns(results: Mapping[str, Any]) -> Columns:
     whole = [m for m in results["methods"] if not m["ablation"]]
     whole = [method for method in whole if method["method"] == ablated[0]["method"]]
     return {
-        **{"input": "Input", "truth": "Ground truth"},
+        "input": "Input",
+        "truth": "Ground truth",
         **{method["name"]: names.get(method["ablation"], method["label"]) for method in ablated},
         **{method["name"]: method["label"] for method in whole[:1]},
     }
