@@ -45,7 +45,7 @@ $(STAMP): setup.cfg pyproject.toml musical_tf/version.py
 	@$(BIN)/python .ci/check_environment.py tensorflow keras onnxruntime cv2
 	@touch $@
 
-demo: install ## erase a sign from a photograph, then train, evaluate and export, in four minutes; writes demo/
+demo: install ## erase a sign from a photograph, then train, evaluate and export, in some minutes; writes demo/
 	@$(BIN)/python -m training.demo --output demo
 
 test: style ## check style and types and run the tests

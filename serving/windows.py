@@ -324,13 +324,13 @@ def _chain(
             view = _place(core, side, context, whole)
             if in_one[index]:
                 core = _core_of(view, side, core, whole)
-            neighbours = waiting_inside(core, scale)
-            waiting[neighbours] = False
+            neighbors = waiting_inside(core, scale)
+            waiting[neighbors] = False
             view, grown = _grow(view, side, context, core, whole, labels, cell)
             if min(view.height / height, view.width / width) >= _NEARLY_ALL:
                 # A little less sharp, and framed as the photographs of the training were.
                 view, grown = whole, max(height, width)
-            components = neighbours + 1
+            components = neighbors + 1
             shrunk = min(max(scale, grown / working_size), whole_scale)
             windows.append(Window(view, core, shrunk, np.append(components, index + 1)))
     return windows

@@ -143,7 +143,7 @@ def test_colours_change_as_pillow_changes_them():
     random = np.random.default_rng(0)
     picture = Image.fromarray(random.integers(40, 200, (32, 32, 3), dtype="uint8"))
     factors = np.float32([1.1, 0.9, 1.2])
-    changed = jax_data._recolour(np.asarray(picture, "float32"), factors)
+    changed = jax_data._recolor(np.asarray(picture, "float32"), factors)
     kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for kind, factor in zip(kinds, factors, strict=True):
         picture = kind(picture).enhance(factor)

@@ -347,6 +347,6 @@ def _next_seed(generator: "keras.random.SeedGenerator", ordered: bool = True) ->
     context = tf.distribute.get_replica_context()
     if context is None:
         return seed
-    # An odd multiple, so that no replica's seed is the neighbour of another generator's.
+    # An odd multiple, so that no replica's seed is the neighbor of another generator's.
     replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
     return seed + tf.stack([replica * tf.constant(0x1E3779B9, seed.dtype), tf.zeros_like(replica)])

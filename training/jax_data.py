@@ -108,7 +108,7 @@ def _draw_image(arrays, key, recipe):
     import jax
     from jax import numpy as jnp
 
-    which, place, within, zoom, flip, colours = jax.random.split(key, 6)
+    which, place, within, zoom, flip, colors = jax.random.split(key, 6)
     index = jax.random.randint(which, (), 0, len(arrays["photographs"]))
     photograph = arrays["photographs"][index].astype("float32")
     size = recipe.image_size
@@ -127,11 +127,11 @@ def _draw_image(arrays, key, recipe):
     if recipe.flip:
         image = jnp.where(jax.random.bernoulli(flip), image[:, ::-1], image)
     if recipe.jitter:
-        image = _recolour(image, 1.0 + recipe.jitter * jax.random.uniform(colours, (3,), minval=-1))
+        image = _recolor(image, 1.0 + recipe.jitter * jax.random.uniform(colors, (3,), minval=-1))
     return jnp.round(image) / 127.5 - 1.0
 
 
-def _recolour(image, factors):
+def _recolor(image, factors):
     """Brightness, contrast and saturation, one after the other, as Pillow's `ImageEnhance`."""
     from jax import numpy as jnp
 

@@ -94,7 +94,7 @@ def _smooth(values: Tensor):
     def gradient(*inputs, upstream=None):
         upstream = inputs[0] if upstream is None else upstream
         ones = ops.pad(ops.ones_like(upstream[:1, :, :, :1]), [[0, 0], [1, 1], [1, 1], [0, 0]])
-        neighbours = ops.average_pool(ones, 3, 1, "valid")  # as a share of nine
-        return ops.average_pool(upstream / neighbours, 3, 1, "same") * neighbours
+        neighbors = ops.average_pool(ones, 3, 1, "valid")  # as a share of nine
+        return ops.average_pool(upstream / neighbors, 3, 1, "same") * neighbors
 
     return ops.average_pool(values, 3, 1, "same"), gradient

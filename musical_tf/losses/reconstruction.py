@@ -178,7 +178,7 @@ def discounted_hole(hole: Tensor, discount: float = 0.9) -> Tensor:
 
     def spread(before, weight):
         del before
-        return weight, ops.maximum(weight, discount * _largest_neighbour(weight))
+        return weight, ops.maximum(weight, discount * _largest_neighbor(weight))
 
     _, weight = ops.while_loop(
         lambda before, weight: ops.any(weight > before), spread, (0.0 * known - 1.0, known)
@@ -186,7 +186,7 @@ def discounted_hole(hole: Tensor, discount: float = 0.9) -> Tensor:
     return ops.stop_gradient(weight * hole)
 
 
-def _largest_neighbour(maps):
+def _largest_neighbor(maps):
     """The maximum of non-negative `(B, H, W, 1)` maps over 3 x 3 windows."""
     for axis in (1, 2):
         margin = [[1, 1] if each == axis else [0, 0] for each in range(4)]

@@ -78,7 +78,7 @@ class SampleStream:
         if self.zoom:
             image = _zoomed(image, self.zoom, rng)
         if self.jitter:
-            image = _recoloured(image, self.jitter, rng)
+            image = _recolored(image, self.jitter, rng)
         return np.ascontiguousarray(image), self.holes.hole(rng)
 
 
@@ -92,7 +92,7 @@ def _zoomed(image: np.ndarray, most: float, rng: np.random.Generator) -> np.ndar
     return np.asarray(enlarged)
 
 
-def _recoloured(image: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
+def _recolored(image: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
     picture = Image.fromarray(image)
     kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for kind, factor in zip(kinds, rng.uniform(1 - most, 1 + most, size=3), strict=True):
