@@ -77,7 +77,7 @@ def read_arrays(
         OSError: If the file cannot be read.
     """
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: damaged, or not an .npz file of weights")
+        raise ValueError(f"{path}: not an .npz file of weights, or damaged")
     try:
         with np.load(path, allow_pickle=False) as stored:
             missing = sorted(set(shapes) - set(stored.files))

@@ -87,10 +87,10 @@ def test_load_says_what_is_wrong(tmp_path):
         musical_tf.load(tmp_path)
     for content in (b"not a model", whole[: len(whole) // 2]):
         (tmp_path / "generator.keras").write_bytes(content)
-        with pytest.raises(ValueError, match="is not a readable generator: it is torn"):
+        with pytest.raises(ValueError, match="is not a readable generator: it is damaged"):
             musical_tf.load(tmp_path)
     os.mkfifo(tmp_path / "fifo.keras")
-    with pytest.raises(ValueError, match="is not a readable generator: it is torn"):
+    with pytest.raises(ValueError, match="is not a readable generator: it is damaged"):
         musical_tf.load(tmp_path / "fifo.keras")
     with pytest.raises(ValueError, match="holds a Sequential, expected a generator of one of"):
         musical_tf.load(tmp_path / "other.keras")
