@@ -345,6 +345,15 @@ def test_a_checkpoint_from_before_a_key_was_known_is_of_its_default(tmp_path):
         runs.find_checkpoint(RunDirectory(tmp_path), recipe | {"gradient_accumulation": 2})
 
 
+def test_a_dry_run_before_the_first_checkpoint_looks_for_the_weights_to_start_from(copied, capsys):
+    recipe = json.loads((copied / "recipe.json").read_text())
+    (copied / "recipe.json").write_text(json.dumps(recipe | {"init": "none.keras"}))
+    shutil.rmtree(copied / "checkpoints")
+    for more in ((), ("--dry-run",)):
+        assert run("--run-dir", copied, "--resume", *more) == 2
+        assert "No generator at" in capsys.readouterr().err
+
+
 def test_a_torn_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
     copied, quick, tmp_path, capsys
 ):

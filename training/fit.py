@@ -87,7 +87,7 @@ def fit(arguments: argparse.Namespace, started: float, open_files: contextlib.Ex
             if cluster is None:
                 check_parts(recipe, _open_distribution(arguments, cluster))
             built = networks.build(recipe, initial=False)
-            if recipe.init is not None and not arguments.resume:
+            if recipe.init is not None and run.checkpoint is None:
                 networks.start_from(built.generator, recipe.init)
             print(networks.describe(recipe, built, run.photographs, run.steps))
             return 0
