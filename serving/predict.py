@@ -31,8 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code, see above."""
     try:
         arguments = _parse(argv)
-        from . import predict_files  # NumPy and Pillow, for which --help need not wait
+    except OSError as error:  # --list-models cannot be written
+        complain(say(error))
+        return 2
+    from . import predict_files  # NumPy and Pillow, for which --help need not wait
 
+    try:
         with warnings.catch_warnings():
             # What Pillow warns of, large images and damaged EXIF, is dealt with in `images`.
             warnings.filterwarnings("ignore", module=r"PIL\.")
