@@ -192,7 +192,7 @@ def test_arrows_lead_from_the_place_of_a_known_pixel_to_its_copy():
 
 def test_words_say_how_much_was_copied():
     assert source_maps.summarize(copies()) == {"copied": 24 / 28, "offsets": 1}
-    assert source_maps.describe(copies()).startswith("86% of the hole copied, 90% of that by 1 ")
+    assert source_maps.describe(copies()).startswith("86% of the hole is copied, 90% of it by 1 ")
     own = np.stack(np.indices((8, 8)), axis=-1)
     assert source_maps.summarize(own) is None
     assert source_maps.summarize(np.where((own > 3).any(-1, keepdims=True), -1, own)) == {

@@ -102,8 +102,8 @@ def describe(source: np.ndarray) -> str:
     if summary is None:
         return "nothing is missing"
     return (
-        f"{summary['copied']:.0%} of the hole copied, {MAIN_SHARE:.0%} of that by "
-        f"{summary['offsets']:.0f} offsets; the network painted the rest"
+        f"{summary['copied']:.0%} of the hole is copied, {MAIN_SHARE:.0%} of it by "
+        f"{summary['offsets']:.0f} offsets; {1 - summary['copied']:.0%} is painted by the network"
     )
 
 
