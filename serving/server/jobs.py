@@ -156,6 +156,11 @@ class Place:
         """Whether its input should have been read by now."""
         return self.job is None and time.monotonic() - self.since > SLOW
 
+    def end(self) -> None:
+        """Tells who has it that it is lost."""
+        if self.leave is not None:
+            self.leave()
+
 
 class _Threads:
     """Threads that work until they are closed, as daemons: an end does not wait for them.
@@ -264,9 +269,8 @@ class JobQueue(_Threads):
             found = max(reversed(movable), key=lambda place: held[place.client], default=None)
             if found is None or held[found.client] <= held[client] + 1:
                 raise self.full()
-        assert found.leave is not None  # as `can_leave` says
         self._places.remove(found)
-        found.leave()
+        found.end()
 
     def full(self) -> QueueFullError:
         """The error of a client that gets no place."""
