@@ -19,6 +19,11 @@ _NOISE = re.compile(
 """TensorFlow's lines about a start that went well."""
 
 
+def printable(text: str) -> str:
+    """Text with what would steer a terminal, or cannot be printed, written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def import_quietly(tensorflow: str) -> None:
     """Imports TensorFlow without its start-up lines, which obey no setting of TensorFlow's.
 

@@ -13,13 +13,13 @@ import pkgutil
 from pathlib import Path
 from typing import Any, TypeGuard
 
-FOLDER = Path(__file__).parent / "weights"
+FOLDER = Path(__file__).with_name("weights")
+_METHODS = Path(__file__).with_name("methods")
 
 
 def methods() -> list[str]:
     """The names of the methods, sorted: one module of `musical_tf.methods` each."""
-    modules = pkgutil.iter_modules([str(FOLDER.with_name("methods"))])
-    return sorted({module.name for module in modules} - {"base"})
+    return sorted({module.name for module in pkgutil.iter_modules([str(_METHODS)])} - {"base"})
 
 
 def names() -> list[str]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musical_tf import images
+from musical_tf.command_line import printable
 from musical_tf.files import remove_partials, write_whole
 
 from .memory import InferenceError
 from .pairing import ALPHA, Job
-from .terminal import printable, say, silent_libraries
+from .terminal import say, silent_libraries
 
 if TYPE_CHECKING:
     from .session import InpaintingSession

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from musical_tf.arguments import Parser
-from musical_tf.command_line import clock, missing_package
+from musical_tf.command_line import clock, missing_package, printable
 from musical_tf.contract import Contract
 from musical_tf.files import sha256, write_whole
 from musical_tf.images import ImageError
@@ -319,7 +319,7 @@ def _conclude(
             f"; {last['images']} now, {last['images'] / last['seconds']:.1f} images/s by "
             f"{last['workers']} workers{restarts}"
         )
-    print(f"{', '.join(words)}{speed}; report: {terminal.printable(str(path))}")
+    print(f"{', '.join(words)}{speed}; report: {printable(str(path))}")
     for line in report["masks"]:
         print(line)
     filled = {image: replace(outcome, image=image) for image, outcome in account.filled.items()}

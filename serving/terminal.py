@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from musical_tf.command_line import clock
+from musical_tf.command_line import clock, printable
 
 PROGRAM = "musical-inpaint"
 
@@ -20,11 +20,6 @@ def say(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())
-
-
-def printable(text: str) -> str:
-    """Text with what would steer a terminal, or cannot be printed, written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def complain(message: str, kind: str = "error", program: str = PROGRAM) -> None:

@@ -460,7 +460,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(init, message, quick, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_skipped_photographs_are_all_named_in_the_run_folder(tmp_path, capsys):
+def test_skipped_photographs_are_all_named_in_the_run_folder(tmp_path, capsys, caplog):
     photographs = tmp_path / "photographs"
     photographs.mkdir()
     rng = np.random.default_rng(0)
@@ -478,3 +478,4 @@ def test_skipped_photographs_are_all_named_in_the_run_folder(tmp_path, capsys):
     assert len(lines) == 1
     assert lines[0].startswith(f"{victim}: ")
     assert "1 skipped" in capsys.readouterr().out
+    assert f"skipped {photographs / 'j'}\\udcff.png: cannot be read" in caplog.text

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from musical_tf.command_line import printable
 from musical_tf.images import MAX_PIXELS, ImageError
 from musical_tf.images.opening import decoded, turn_upright
 
@@ -210,7 +211,7 @@ class Photographs:
             self._unusable.add(index)
             count = len(self._unusable)
         if count <= 10:
-            logger.warning("skipped %s: %s", self.paths[index], reason)
+            logger.warning("skipped %s: %s", printable(self.paths[index]), reason)
         elif count == 11:
             logger.warning("skipped more than 10 photographs of %s; no more are named", self.name)
 
