@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# pip checks this; a checkout is run by any Python.
 if sys.version_info < (3, 11):  # noqa: UP036
     raise ImportError(f"musical_tf needs Python 3.11 or later, got {sys.version.split()[0]}")
 

@@ -48,7 +48,7 @@ def _pairs(planes: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_three(planes: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of each value and its neighbors along an axis; the border stands beside itself."""
+    """The mean of each value and its neighbors along an axis; border values are repeated."""
     sums = planes.copy()
     into, out_of = sums.swapaxes(0, axis), planes.swapaxes(0, axis)
     into[1:] += out_of[:-1]

@@ -260,7 +260,7 @@ SCRIPT_IMPORT = re.compile(r'\b(?:import|from)\b[\s(]*"\./([^"]+)"')
 
 
 def script_graph(folder: Path) -> dict[str, set[str]]:
-    """Each JavaScript module of a folder -> the modules beside it that it imports or exports."""
+    """Maps each JavaScript module of a folder to the ones that it imports or re-exports."""
     scripts = {path.name: path.read_text("utf-8") for path in folder.glob("*.js")}
     return {name: set(SCRIPT_IMPORT.findall(text)) for name, text in scripts.items()}
 

@@ -160,8 +160,8 @@ def check_data(arguments: argparse.Namespace) -> None:
     elif arguments.dataset is None:
         names = ", ".join(sorted(datasets.DATASETS))
         raise UsageError(f"--dataset must be one of {names}; or use --run-dir DIR --resume")
-    method, known = arguments.method or "musical", named_models.methods()
-    if method not in known:
+    method, known = arguments.method, named_models.methods()
+    if method is not None and method not in known:
         raise UsageError(
             f"--method must be one of {', '.join(known)}, got {method}{did_you_mean(method, known)}"
         )

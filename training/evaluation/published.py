@@ -18,9 +18,6 @@ TITLES = {
 }
 """Method -> what its paper calls it."""
 
-FIGURE_ORDER = ("context_encoder", "glc", "shift_net")
-"""The paper's Figures 3 to 5, between the input and "Ours"."""
-
 ABLATIONS = {
     "no_adversarial": "Experiment 1: no adversarial term",
     "single_scale": "Experiment 2: single-scale attention",
@@ -104,6 +101,9 @@ MUSICAL_LABELS = {
     "musical": "Our Method",
 }
 """Method -> its row in the MUSICAL paper's tables, in their order."""
+
+FIGURE_ORDER = tuple(name for name in MUSICAL_LABELS if name != "musical")
+"""The paper's Figures 3 to 5, between the input and "Ours"."""
 
 
 def _musical(number: int, dataset: str, subject: str, count: int, **rows: tuple[str, ...]):
